@@ -1,0 +1,98 @@
+# lit-instruct: every target first makes sure that .venv is there and current. `make help` lists the targets.
+#
+#   RECIPE     folder of recipes/ to run                                    (default: demo)
+#   RUN        name of the run folder, runs/$(RUN)                          (default: the recipe's name)
+#   ARGS       options for sft, rm and ppo, e.g. ARGS="--model.lora.r=8 --trainer.max_epochs=1"
+#   EVAL_ARGS  options for eval
+#   TEST_ARGS  options for pytest
+#   PYTHON     the interpreter that makes .venv                             (default: python3)
+
+PYTHON = python3
+RECIPE = demo
+RUN = $(RECIPE)
+ARGS =
+EVAL_ARGS =
+TEST_ARGS =
+
+VENV = .venv
+BIN = $(VENV)/bin
+STAMP = $(VENV)/.lit-instruct-installed
+UNFINISHED = $(VENV)/.lit-instruct-unfinished
+PIP = $(BIN)/python -m pip --disable-pip-version-check
+STAGE = $(BIN)/lit-instruct $@ fit --config recipes/$(RECIPE)/$@.yaml --run "runs/$(RUN)"
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+
+.DEFAULT_GOAL := help
+.PHONY: help setup sft rm ppo eval demo demo-data test test-slow test-all check clean FORCE
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+
+# A wrong recipe is told before anything is installed.
+ifneq ($(filter sft rm ppo eval demo,$(MAKECMDGOALS)),)
+RECIPES = $(sort $(notdir $(patsubst %/,%,$(dir $(wildcard recipes/*/*.yaml)))))
+ifeq ($(filter $(RECIPES),$(RECIPE)),)
+$(error unknown RECIPE "$(RECIPE)"; the recipes are: $(RECIPES))
+endif
+endif
+
+# The stamp holds the checkout's path: a moved or copied .venv, or one whose Python is gone, is not current.
+ifneq ($(filter-out help clean,$(MAKECMDGOALS)),)
+ifneq ($(shell $(BIN)/python -c "print(open('$(STAMP)').read())" 2>/dev/null),$(CURDIR))
+$(STAMP): FORCE
+endif
+endif
+
+help: ## list the targets
+	@echo "make TARGET [RECIPE=demo] [RUN=name] [ARGS=\"--option=value\"]"
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+setup: $(STAMP) ## create .venv with the pinned packages, or bring it up to date
+
+sft: $(STAMP) ## 1 supervised fine-tuning on the demonstrations
+	$(STAGE) $(ARGS)
+
+rm: $(STAMP) ## 2 reward model on the ranked comparisons
+	$(STAGE) $(ARGS)
+
+ppo: $(STAMP) ## 3 reinforcement learning against the reward model
+	$(STAGE) $(ARGS)
+
+eval: $(STAMP) ## 4 compare the models: runs/<RUN>/eval/report.html and report.json
+	$(BIN)/lit-instruct eval --config recipes/$(RECIPE)/eval.yaml --run "runs/$(RUN)" $(EVAL_ARGS)
+
+demo: sft rm ppo eval ## all four of them
+
+demo-data: $(STAMP) ## make the demo's training data again from its prompts
+	$(BIN)/python recipes/demo/make_data.py
+
+test: $(STAMP) ## the fast test suite
+	$(PYTEST) $(TEST_ARGS)
+
+test-slow: $(STAMP) ## the slow tests alone
+	$(PYTEST) -m slow $(TEST_ARGS)
+
+test-all: $(STAMP) ## all tests, fast and slow
+	$(PYTEST) -m "slow or not slow" $(TEST_ARGS)
+
+check: $(STAMP) ## lint, format and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean: ## remove caches and build folders; runs, data and .venv stay
+	rm -rf build dist lit_instruct.egg-info .pytest_cache .ruff_cache .mypy_cache
+	find lit_instruct data_modules recipes tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# torch goes first and by the same pin, so that whatever build pip is pointed at (CPU, CUDA) is the only one fetched.
+# UNFINISHED marks an installation that was cut off: its packages may be half there, so the next try starts afresh.
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit("lit-instruct needs Python 3.11 or newer, $(PYTHON) is %d.%d; name another one: make PYTHON=python3.12 ..." % sys.version_info[:2] if sys.version_info < (3, 11) else 0)'
+	@if [ -e $(UNFINISHED) ] || [ "`cat $@ 2>/dev/null || echo "$(CURDIR)"`" != "$(CURDIR)" ] \
+	    || ! $(BIN)/python -m pip --version >/dev/null 2>&1; then \
+	  echo "creating $(VENV)"; $(PYTHON) -m venv --clear $(VENV); fi
+	@touch $(UNFINISHED)
+	@echo "installing the pinned packages into $(VENV) (a few minutes the first time)"
+	@$(PIP) install --quiet "`grep '^torch==' constraints.txt`"
+	@$(PIP) install --quiet -c constraints.txt -e ".[dev,quantization]"
+	@rm -f $(UNFINISHED)
+	@echo "$(CURDIR)" > $@

@@ -1,0 +1,202 @@
+"""Which rows form which batch: the same for any number of processes, and exact after a resume."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import lightning
+import torch
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.utilities import rank_zero_info
+from torch.utils.data import DataLoader, Sampler
+
+from lit_instruct.errors import UserError
+
+
+class EpochBatchSampler(Sampler[list[int]]):
+    """Cuts a dataset into batches whose order is a pure function of (seed, epoch).
+
+    Global batches of `batch_size * world_size` rows are cut into one consecutive slice for each process, so
+    two processes with batch size b see together, batch for batch, the rows that one process sees with 2b.
+    Every process gets the same number of batches, and none is empty. A last global batch with fewer rows
+    than processes is left out of training (`shuffle`; another epoch brings those rows), and joins the batch
+    before it in validation, where every row counts exactly once.
+
+    Args:
+        length: rows of the dataset.
+        batch_size: rows per process and batch.
+        seed: with the epoch, determines the order.
+        rank: this process, in [0, world_size).
+        world_size: number of processes.
+        shuffle: True for training; False keeps the dataset's order.
+        drop_last: leave out a last global batch that is not full.
+
+    Raises:
+        UserError: too few rows for one batch.
+    """
+
+    def __init__(
+        self,
+        length: int,
+        batch_size: int,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        shuffle: bool = True,
+        drop_last: bool = False,
+    ) -> None:
+        self.length = length
+        self.global_batch_size = batch_size * world_size
+        self.seed = seed
+        self.rank = rank
+        self.world_size = world_size
+        self.shuffle = shuffle
+        self.drop_last = drop_last
+        self.epoch = 0
+        self.start = 0
+        """Batches that the next iteration skips; set by a loader that resumes."""
+        needed = self.global_batch_size if drop_last else world_size
+        if length < needed:
+            raise UserError(
+                f"{length} rows are too few for a batch, which needs {needed}; "
+                "add rows or lower --data.batch_size"
+            )
+        self._report_left_out()
+
+    @property
+    def sampler(self) -> EpochBatchSampler:
+        """Itself: Lightning calls `set_epoch` on `dataloader.batch_sampler.sampler`."""
+        return self
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses the order of the next iteration."""
+        self.epoch = epoch
+
+    def batches(self, epoch: int) -> list[list[int]]:
+        """Row numbers of all global batches of an epoch, in order."""
+        order = self._order(epoch)
+        batches = [
+            order[i : i + self.global_batch_size] for i in range(0, self.length, self.global_batch_size)
+        ]
+        if self.drop_last and len(batches[-1]) < self.global_batch_size:
+            batches.pop()
+        elif len(batches[-1]) < self.world_size:
+            short = batches.pop()
+            if not self.shuffle:
+                batches[-1].extend(short)
+        return batches
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for rows in self.batches(self.epoch)[self.start :]:
+            first, end = (len(rows) * rank // self.world_size for rank in (self.rank, self.rank + 1))
+            yield rows[first:end]
+
+    def __len__(self) -> int:
+        full, rest = divmod(self.length, self.global_batch_size)
+        return full + (rest >= self.world_size and not self.drop_last)
+
+    def _order(self, epoch: int) -> list[int]:
+        if not self.shuffle:
+            return list(range(self.length))
+        # Not seed + epoch, which would repeat the orders of the neighbouring seed.
+        generator = torch.Generator().manual_seed((self.seed * 1_000_003 + epoch) % 2**63)
+        return torch.randperm(self.length, generator=generator).tolist()
+
+    def _report_left_out(self) -> None:
+        rest = self.length % self.global_batch_size
+        if rest and self.shuffle and (self.drop_last or rest < self.world_size):
+            rank_zero_info(
+                f"{rest} of {self.length} rows do not fill a batch and are left out of each epoch."
+            )
+
+
+class StatefulLoader(DataLoader[Any]):
+    """A DataLoader that knows how many batches it gave out, so that Lightning resumes at the very next one.
+
+    Lightning saves `state_dict()` in the middle of an epoch, hands it back before it asks for the iterator,
+    and only then sets the epoch; hence the position is looked at when the first batch is asked for, and
+    counts only in the epoch that it was saved in. `len()` stays that of the whole epoch: Lightning adds the
+    batches done to its counter.
+
+    Args:
+        dataset: anything with `__getitem__`.
+        sampler: cuts it into batches.
+        collate: list of items -> batch.
+    """
+
+    batch_sampler: EpochBatchSampler
+
+    def __init__(self, dataset: Any, sampler: EpochBatchSampler, collate: Callable[[list[Any]], Any]) -> None:
+        # A generator of its own: DataLoader draws a worker seed at each start, and the global stream must not
+        # depend on how often a run was resumed.
+        super().__init__(dataset, batch_sampler=sampler, collate_fn=collate, generator=torch.Generator())
+        self._position = 0
+        self._resume: tuple[int, int] | None = None
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        self._position = self.batch_sampler.start = self._first_position()
+        for batch in super().__iter__():
+            self._position += 1
+            yield batch
+
+    def state_dict(self) -> dict[str, int]:
+        """The epoch, how many of its batches were given out, and what must be unchanged for that to hold."""
+        sampler = self.batch_sampler
+        return {
+            "epoch": sampler.epoch,
+            "position": self._position,
+            "batches": len(sampler),
+            **_identity(sampler),
+        }
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Makes the next iteration begin where the saved one stopped.
+
+        Raises:
+            UserError: the checkpoint is from the middle of an epoch over other data or in other batches.
+        """
+        now = _identity(self.batch_sampler)
+        saved = {name: state_dict[name] for name in now}
+        epoch, position = state_dict["epoch"], state_dict["position"]
+        if saved != now and 0 < position < state_dict["batches"]:
+            raise UserError(
+                f"--ckpt_path: the checkpoint is from batch {position} of an epoch with {_words(saved)}, "
+                f"now there are {_words(now)}; resume with the same data and batch size"
+            )
+        self.batch_sampler.set_epoch(epoch)
+        self._position = position
+        self._resume = (epoch, position)
+
+    def _first_position(self) -> int:
+        resume, self._resume = self._resume, None
+        if resume is None or resume[0] != self.batch_sampler.epoch:
+            return 0
+        return resume[1]
+
+
+class ResumeInsideEpoch(Callback):
+    """Makes a run that stopped inside an epoch resume inside that epoch.
+
+    Lightning counts an epoch as done when `max_steps` or `trainer.should_stop` ends it early, so that a
+    checkpoint written after that would resume at the next epoch and lose the batches that were left.
+    """
+
+    def on_save_checkpoint(
+        self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Takes the epoch that was left early out of the counters of `checkpoint`."""
+        batches_done = trainer.fit_loop.epoch_loop.batch_progress.current.ready
+        if not 0 < batches_done < trainer.num_training_batches:
+            return
+        progress = checkpoint["loops"]["fit_loop"]["epoch_progress"]
+        for counter in (progress["total"], progress["current"]):
+            counter["processed"] = counter["completed"] = counter["started"] - 1
+
+
+def _identity(sampler: EpochBatchSampler) -> dict[str, int]:
+    return {"rows": sampler.length, "global_batch_size": sampler.global_batch_size, "seed": sampler.seed}
+
+
+def _words(identity: dict[str, int]) -> str:
+    return f"{identity['rows']} rows in batches of {identity['global_batch_size']} (seed {identity['seed']})"

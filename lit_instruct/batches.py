@@ -1,0 +1,100 @@
+"""Named tensors that travel between the parts, and the shape letters that every docstring uses.
+
+B prompts (or rows) of a batch, K responses to one prompt, N = sum of K over the prompts of a batch,
+P prompt tokens, R response tokens, T = P + R tokens, H hidden size, V vocabulary.
+
+Masks are boolean and have one polarity everywhere: True is a real token (the EOS included), False is padding.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class RankedBatch(NamedTuple):
+    """The K ranked responses to each of B prompts, flattened; the prompts of one batch may differ in K."""
+
+    input_ids: Tensor
+    """(N, T) long, padded on the right; each row is prompt, response, EOS."""
+    attention_mask: Tensor
+    """(N, T) bool, True on real tokens."""
+    ranks: Tensor
+    """(N,) long, 1 is the best, equal ranks are ties."""
+    prompt_index: Tensor
+    """(N,) long in [0, B), non-decreasing: the prompt within the batch that a row answers."""
+
+
+class PromptBatch(NamedTuple):
+    """Prompts of one PPO iteration (this process's share of them)."""
+
+    prompt_ids: Tensor
+    """(B, P) long, padded on the left, so that every response starts in the same column."""
+    prompt_mask: Tensor
+    """(B, P) bool, True on real tokens."""
+    index: Tensor
+    """(B,) long, the row number in the dataset: sampling is keyed by it, whatever process draws."""
+    rows: list[Any]
+    """The data rows themselves (data_modules.rows.PromptRow), for reward functions and tables of samples."""
+
+
+class Responses(NamedTuple):
+    """Sampled responses."""
+
+    ids: Tensor
+    """(B, R) long, padded on the right."""
+    mask: Tensor
+    """(B, R) bool, True on real tokens, the EOS included."""
+
+
+class Rollout(NamedTuple):
+    """Everything about a batch of sampled responses that the PPO update needs."""
+
+    input_ids: Tensor
+    """(B, T) long, prompt padded on the left, response on the right."""
+    attention_mask: Tensor
+    """(B, T) bool, True on real tokens."""
+    response_mask: Tensor
+    """(B, R) bool, True on the response's real tokens, the EOS included."""
+    log_probs: Tensor
+    """(B, R) float32, log pi_old(token), 0 where masked."""
+    reference_log_probs: Tensor
+    """(B, R) float32, log pi_SFT(token), 0 where masked."""
+    values: Tensor
+    """(B, R) float32, V(state before the token), 0 where masked."""
+    scores: Tensor
+    """(B,) float32, the reward of each whole response, penalties included."""
+    raw_scores: Tensor
+    """(B,) float32, the reward as the reward model or function gave it."""
+    trunk: Tensor | None
+    """(B, T, H) hidden states below the first adapted layer, shared by all roles; None without a trunk cache."""
+
+    @property
+    def response_length(self) -> Tensor:
+        """(B,) long, tokens of each response, the EOS included."""
+        return self.response_mask.sum(dim=1)
+
+    def rows(self, index: Tensor) -> Rollout:
+        """Returns the given rows.
+
+        Args:
+            index: (b,) long, row numbers in [0, B).
+        """
+        return Rollout(*(None if part is None else part[index] for part in self))
+
+
+def right_pad(sequences: list[list[int]], value: int) -> tuple[Tensor, Tensor]:
+    """Returns `sequences` as one (B, T) tensor padded on the right with `value`, and its mask (True is real)."""
+    lengths = torch.tensor([len(sequence) for sequence in sequences])
+    mask = torch.arange(int(lengths.max())) < lengths[:, None]
+    ids = torch.full(mask.shape, value, dtype=torch.long)
+    ids[mask] = torch.tensor([token for sequence in sequences for token in sequence], dtype=torch.long)
+    return ids, mask
+
+
+def left_pad(sequences: list[list[int]], value: int) -> tuple[Tensor, Tensor]:
+    """Returns `sequences` as one (B, T) tensor padded on the left with `value`, and its mask (True is real)."""
+    ids, mask = right_pad([sequence[::-1] for sequence in sequences], value)
+    return ids.flip(1), mask.flip(1)

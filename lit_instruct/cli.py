@@ -1,0 +1,100 @@
+"""The command `lit-instruct`: the first word chooses what is imported and run."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import warnings
+from importlib import import_module
+from importlib.metadata import version
+
+from lit_instruct.errors import UserError
+
+COMMANDS = {
+    "sft": "step 1: supervised fine-tuning on demonstrations",
+    "rm": "step 2: reward model from ranked comparisons",
+    "ppo": "step 3: PPO against the reward model",
+    "eval": "compare base, SFT, best-of-n and PPO in a report",
+    "sample": "K labelled responses to each prompt, as ranked comparisons",
+    "chat": "talk to a stage's model",
+}
+STAGES = ("sft", "rm", "ppo")
+HELP = f"""lit-instruct {{{",".join(COMMANDS)}}} ...
+
+{chr(10).join(f"  {name:8}{text}" for name, text in COMMANDS.items())}
+
+Stages take {{fit,validate,test}}, a recipe and any option of the module, its data and Lightning's Trainer:
+  lit-instruct ppo fit --config recipes/demo/ppo.yaml --run runs/demo --model.ppo.kl_coef=0.05 --trainer.devices=2
+Options of a command: lit-instruct <command> --help; of a stage: lit-instruct <stage> fit --help
+"""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs a command and returns its exit code: 0, 2 for a user's mistake, 130 after Ctrl-C.
+
+    Args:
+        arguments: the command line without the program's name; None takes the process's own.
+    """
+    words = sys.argv[1:] if arguments is None else arguments
+    if not words or words[0] in ("-h", "--help"):
+        print(HELP)
+        return 0
+    if words[0] == "--version":
+        print(version("lit-instruct"))
+        return 0
+    try:
+        return _run(words[0], words[1:])
+    except UserError as error:
+        return _fail(str(error))
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        return _fail("no space left on the disk; free some and resume with --ckpt_path=last (results are untouched)")
+    except KeyboardInterrupt:
+        return 130
+
+
+def _run(command: str, arguments: list[str]) -> int:
+    if command not in COMMANDS:
+        raise UserError(f"unknown command {command!r}; choose one of {', '.join(COMMANDS)}")
+    _quieten()
+    if command in STAGES:
+        from lit_instruct.stage_cli import run_stage
+
+        return run_stage(command, arguments)
+    from jsonargparse import auto_cli, set_parsing_settings
+
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    module, options, function = {
+        "eval": ("lit_instruct.evaluation.compare", "EvalOptions", "evaluate"),
+        "sample": ("lit_instruct.sample", "SampleOptions", "sample"),
+        "chat": ("lit_instruct.chat", "ChatOptions", "chat"),
+    }[command]
+    chosen = import_module(module)
+    parsed = auto_cli(getattr(chosen, options), args=arguments, prog=f"lit-instruct {command}", as_positional=False)
+    getattr(chosen, function)(parsed)
+    return 0
+
+
+def _fail(message: str) -> int:
+    print(f"lit-instruct: error: {message}", file=sys.stderr)
+    return 2
+
+
+def _quieten() -> None:
+    """Silences what is no news to a user; set before the libraries are imported."""
+    for name, value in {
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "TRANSFORMERS_VERBOSITY": "error",
+        "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+        "BITSANDBYTES_NOWELCOME": "1",
+    }.items():
+        os.environ.setdefault(name, value)
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", message=".*num_workers.*|.*does not have many workers.*")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,257 @@
+"""The report's charts: matplotlib figures as inline SVG with the colours and fonts of the page around it."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import matplotlib
+import numpy as np
+from markupsafe import Markup
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+# Stand-in colours, replaced by CSS variables in the finished SVG so that the page's light and dark themes
+# apply.
+INK, MUTED, GRID = "#010101", "#020202", "#030303"
+BASE, SFT, BEST, PPO = "#040404", "#050505", "#060606", "#070707"
+_VARIABLES = {INK: "ink", MUTED: "muted", GRID: "line", BASE: "base", SFT: "sft", BEST: "best", PPO: "ppo"}
+_STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",  # real text: selectable, small, in the page's font
+    "text.parse_math": False,  # a "$" in a use case is a dollar
+    "font.size": 9,
+    "text.color": INK,
+    "axes.labelcolor": MUTED,
+    "axes.edgecolor": GRID,
+    "xtick.color": GRID,
+    "ytick.color": GRID,
+    "xtick.labelcolor": MUTED,
+    "ytick.labelcolor": MUTED,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.6,
+    "lines.linewidth": 1.7,
+    "legend.frameon": False,
+    "legend.fontsize": 8.5,
+}
+_MANY_POINTS = 40
+
+
+class Series(NamedTuple):
+    """One line of a chart: a label, its colour, and points (x, y) in order."""
+
+    label: str
+    color: str
+    x: list[float]
+    y: list[float]
+    dashed: bool = False
+
+
+Curves = dict[str, tuple[list[float], list[float]]]
+
+
+def read_metrics(path: Path, x: str = "step") -> Curves:
+    """Column -> (x, y) of a CSVLogger's metrics.csv.
+
+    Rows are sparse: a column holds values where something was logged, and nothing elsewhere. A row without
+    its own x takes the last one seen. A missing file or column, an empty cell, text and NaN are left out
+    without an error: the report shows what there is.
+    """
+    if not path.is_file():
+        return {}
+    curves: Curves = {}
+    position = None
+    with path.open(newline="", encoding="utf-8", errors="replace") as file:
+        for row in csv.DictReader(file):
+            own = _number(row.get(x))
+            position = own if own is not None else position
+            if position is None:
+                continue
+            for name, cell in row.items():
+                value = _number(cell)
+                if name is not None and value is not None:
+                    xs, ys = curves.setdefault(name, ([], []))
+                    xs.append(position)
+                    ys.append(value)
+    return curves
+
+
+def _number(cell: Any) -> float | None:
+    try:
+        value = float(cell)
+    except (TypeError, ValueError):
+        return None
+    return value if math.isfinite(value) else None
+
+
+def line_chart(key: str, title: str, x_label: str, series: Sequence[Series]) -> Markup | None:
+    """Lines over training; None where no series has a point."""
+    drawn = [one for one in series if one.x]
+    if not drawn:
+        return None
+    with matplotlib.rc_context(_STYLE):
+        figure, axes = _figure(3.7, 2.3)
+        for one in drawn:
+            _draw_line(axes, one)
+        axes.set_xlabel(x_label)
+        axes.margins(x=0.02)
+        if len(drawn) > 1:
+            _legend(axes, len(drawn))
+        return _svg(figure, key, title)
+
+
+def _draw_line(axes: Axes, one: Series) -> None:
+    style = "--" if one.dashed else "-"
+    marker = "o" if len(one.x) <= 12 else None
+    if len(one.x) <= _MANY_POINTS:
+        axes.plot(
+            one.x, one.y, color=one.color, label=one.label, linestyle=style, marker=marker, markersize=3.5
+        )
+        return
+    # Many noisy points: the values faintly, their running mean over a tenth of them on top.
+    axes.plot(one.x, one.y, color=one.color, alpha=0.25, linewidth=0.9)
+    window = max(3, len(one.x) // 10)
+    mean = [float(np.mean(one.y[max(0, i - window + 1) : i + 1])) for i in range(len(one.y))]
+    axes.plot(one.x, mean, color=one.color, label=one.label, linestyle=style)
+
+
+def frontier_chart(report: dict[str, Any], ppo: Curves) -> Markup:
+    """Reward-model score against KL to SFT: PPO's way through training, and all systems on held-out prompts.
+
+    Gao et al. 2022 (arXiv 2210.10760) plot it over sqrt(KL), which spreads the beginning; so does this chart.
+    """
+    best = f"best_of_{report['options']['best_of']}"
+    with matplotlib.rc_context(_STYLE):
+        figure, axes = _figure(4.9, 4.1)
+        way = _paired(ppo, "ppo/kl", "ppo/reward")
+        axes.set_xscale("function", functions=(_signed_root, _signed_square))
+        if way:
+            kl, reward = zip(*way, strict=True)
+            axes.plot(kl, reward, color=PPO, alpha=0.35, linewidth=1.0, label="PPO, training")
+            axes.scatter(kl, reward, color=PPO, alpha=0.35, s=9, linewidths=0)
+        points = ((best, BEST, "D", f"best-of-{report['options']['best_of']}"),)
+        for name, color, marker, label in (
+            ("sft", SFT, "s", "SFT"),
+            *points,
+            ("ppo", PPO, "o", "PPO, held-out"),
+        ):
+            at, score = report["kl"][name], report["reward"][name]
+            axes.errorbar(
+                at["mean"],
+                score["mean"],
+                xerr=_whiskers(at),
+                yerr=_whiskers(score),
+                color=color,
+                marker=marker,
+                markersize=6,
+                linestyle="none",
+                elinewidth=1.2,
+                label=label,
+            )
+        axes.set_xlabel("KL to SFT, nats a response (square-root scale)")
+        axes.set_ylabel("reward-model score")
+        axes.set_xlim(left=min(0.0, axes.get_xlim()[0]))
+        _legend(axes, 2)
+        return _svg(figure, "frontier", "Reward-model score against KL to the SFT model")
+
+
+def _paired(curves: Curves, x: str, y: str) -> list[tuple[float, float]]:
+    """Points of two columns that were logged at the same position."""
+    ys = dict(zip(*curves.get(y, ([], [])), strict=True))
+    return [(value, ys[at]) for at, value in zip(*curves.get(x, ([], [])), strict=True) if at in ys]
+
+
+def _signed_root(values: np.ndarray) -> np.ndarray:
+    return np.sign(values) * np.sqrt(np.abs(values))
+
+
+def _signed_square(values: np.ndarray) -> np.ndarray:
+    return np.sign(values) * np.square(values)
+
+
+def case_chart(report: dict[str, Any], measure: str = "labeler") -> Markup:
+    """Scores by use case: one group of bars each for SFT, best-of-n and PPO, with 95 % intervals."""
+    n = report["options"]["best_of"]
+    systems = (("sft", SFT, "SFT"), (f"best_of_{n}", BEST, f"best-of-{n}"), ("ppo", PPO, "PPO"))
+    cases = sorted(report["by_use_case"].items(), key=lambda item: (-item[1]["prompts"], item[0]))
+    with matplotlib.rc_context(_STYLE):
+        figure, axes = _figure(4.9, 0.9 + 0.42 * len(cases))
+        for row, (name, color, label) in enumerate(systems):
+            figures = [case[measure][name] for _, case in cases]
+            axes.barh(
+                [i + (row - 1) * 0.26 for i in range(len(cases))],
+                [one["mean"] for one in figures],
+                height=0.23,
+                color=color,
+                label=label,
+                xerr=np.hstack([_whiskers(one) for one in figures]),
+                error_kw={"ecolor": INK, "elinewidth": 0.9, "alpha": 0.7},
+            )
+        axes.set_yticks(
+            range(len(cases)), [f"{_shortened(name)} ({case['prompts']})" for name, case in cases]
+        )
+        axes.tick_params(axis="y", length=0, labelcolor=INK)
+        axes.invert_yaxis()
+        axes.grid(visible=False, axis="y")
+        axes.axvline(0, color=MUTED, linewidth=0.8)
+        axes.set_xlabel(f"{measure} score, 95 % interval (number of prompts)")
+        _legend(axes, 3)
+        return _svg(figure, f"cases-{measure}", f"Mean {measure} score by use case")
+
+
+def _shortened(name: str, length: int = 24) -> str:
+    line = " ".join(name.split())
+    return line if len(line) <= length else line[: length - 1] + "…"
+
+
+def _whiskers(interval: dict[str, float]) -> np.ndarray:
+    below, above = interval["mean"] - interval["ci_low"], interval["ci_high"] - interval["mean"]
+    return np.array([[max(0.0, below)], [max(0.0, above)]])
+
+
+def _figure(width: float, height: float) -> tuple[Figure, Axes]:
+    # A Figure of its own instead of pyplot: no global state, no window system.
+    figure = Figure(figsize=(width, height), layout="constrained")
+    figure.patch.set_alpha(0)
+    axes = figure.add_subplot()
+    axes.patch.set_alpha(0)
+    axes.ticklabel_format(useOffset=False)
+    return figure, axes
+
+
+def _legend(axes: Axes, columns: int) -> None:
+    axes.legend(
+        loc="lower left",
+        bbox_to_anchor=(0, 1.0),
+        ncols=columns,
+        borderaxespad=0.2,
+        handlelength=1.5,
+        columnspacing=1.2,
+    )
+
+
+def _svg(figure: Figure, key: str, title: str) -> Markup:
+    """The figure as an <svg> element without a fixed size, fonts or colours of its own."""
+    buffer = io.StringIO()
+    with matplotlib.rc_context({"svg.hashsalt": key, "svg.id": key}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    label = Markup.escape(title)
+    text = re.sub(r"<svg ", f'<svg role="img" aria-label="{label}" ', text, count=1)
+    text = re.sub(r'(<svg [^>]*?) width="[^"]*"', r"\1", text, count=1)
+    text = re.sub(r'(<svg [^>]*?) height="[^"]*"', r"\1", text, count=1)
+    text = re.sub(r"font-family: [^;\"]*; ", "", text)
+    text = re.sub(r'<g id="[^"]*">', "<g>", text)  # the same ids in every chart
+    for color, variable in _VARIABLES.items():
+        text = text.replace(color, f"var(--{variable})")
+    return Markup(text)

@@ -1,0 +1,151 @@
+"""Automatic labelers: scoring functions that stand in for the people of the paper (section 3.4).
+
+A labeler is any callable ``list[(prompt, response)] -> list[float]``, higher is better. The two here look at
+the response's text alone, are deterministic, need no model and no network, and score about a thousand
+responses a second.
+
+They are stand-ins, not judges of quality. **What neither can see**: the prompt, and with it whether the
+response answers it; whether a statement is true; grammar, logic and order; languages other than English. A
+policy that learns to please `tone` learns a cheerful tone, complete sentences and no loops, which is what the
+demo wants to show and nothing more.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from afinn import Afinn
+    from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
+
+EMPTY_SCORE = -1.5
+"""`tone` of a response without a single word: worse than finished text of the worst tone."""
+UNFINISHED_PENALTY = 0.5
+BIGRAM_TOLERANCE = 0.1
+SENTENCE_WEIGHT = 0.5
+MAX_REPETITION_PENALTY = 1.0
+
+_WORD = re.compile(r"[^\W_]+(?:['\u2019][^\W_]+)*")
+# \u3002 \uff01 \uff1f end sentences in Chinese; \u2018 to \u201d are curly quotes, \u2026 is the ellipsis.
+_END = r"[.!?\u3002\uff01\uff1f]"
+_SENTENCE_END = re.compile(_END + r"+[\"'\u2018-\u201d)\]]*\s+|\n+")
+# Final punctuation, then only closing marks (quotes, brackets, asterisks, emoji) on the same line.
+_FINISHED = re.compile(_END + r"[^\w\n,;:\-\u2013\u2014\u2022(\[{\u2026]*$")
+_ELLIPSIS = re.compile(r"(?:\.\.|\u2026)[^\w\n]*$")
+_BARE_LIST_NUMBER = re.compile(r"(?:^|\n)\W*\w{1,3}[.)]$")
+
+
+def words(text: str) -> list[str]:
+    """Lower-case words of a text, without punctuation: ``"It's 5 p.m." -> ["it's", "5", "p", "m"]``."""
+    return _WORD.findall(text.lower())
+
+
+def is_finished(text: str) -> bool:
+    """True where the text ends in sentence-final punctuation (closing quotes, brackets and emoji may follow).
+
+    An ellipsis trails off and a lone list number ("3.") promises more: both count as unfinished.
+    """
+    stripped = text.strip()
+    if _ELLIPSIS.search(stripped) or _BARE_LIST_NUMBER.search(stripped):
+        return False
+    return _FINISHED.search(stripped) is not None
+
+
+def repeated_share(items: Sequence[object]) -> float:
+    """Share of the items that occurred before: ``1 - distinct / all``, 0 for an empty sequence."""
+    return 1.0 - len(set(items)) / len(items) if items else 0.0
+
+
+def repetition_penalty(text: str) -> float:
+    """Points taken off for saying things twice, between 0 and 1.
+
+    ``min(1, max(0, b - 0.1) + 0.5 s)`` with b the share of word bigrams, and s the share of sentences (or
+    lines), that occurred earlier in the text. The tolerance of 0.1 lets ordinary prose repeat "of the" for
+    free.
+    """
+    tokens = words(text)
+    bigrams = list(pairwise(tokens))
+    sentences = [tuple(words(part)) for part in _SENTENCE_END.split(text)]
+    excess = max(0.0, repeated_share(bigrams) - BIGRAM_TOLERANCE)
+    said_again = SENTENCE_WEIGHT * repeated_share([sentence for sentence in sentences if sentence])
+    return min(MAX_REPETITION_PENALTY, excess + said_again)
+
+
+def tone(pairs: Sequence[tuple[str, str]]) -> list[float]:
+    """Positive tone by VADER, minus points for unfinished or repetitive text: the demo's stand-in for people.
+
+    ``score = compound - 0.5 [unfinished] - repetition``; a response without words scores -1.5.
+
+    - *compound*: VADER's compound sentiment of the whole response, in [-1, 1] (Hutto & Gilbert 2014; the
+      package vaderSentiment). It adds up signed word scores with rules for negation, degree words, capitals
+      and "!", and squashes the sum: several positive words beat one, and long positive text saturates near 1.
+    - *unfinished*: see `is_finished`. *repetition*: see `repetition_penalty`.
+
+    What it cannot see, beyond the module's list: sarcasm; that a sad or neutral text is what was asked for;
+    padding with praise, exclamation marks and capitals (they raise VADER's score: the known ways to game it).
+
+    Args:
+        pairs: (prompt, response) texts; the prompt is not looked at.
+
+    Returns:
+        One score a pair, in [-2.5, 1]; higher is better.
+    """
+    analyzer = _vader()
+    return [_tone(response, analyzer) for _, response in pairs]
+
+
+def _tone(response: str, analyzer: SentimentIntensityAnalyzer) -> float:
+    if not words(response):
+        return EMPTY_SCORE
+    compound = float(analyzer.polarity_scores(response)["compound"])
+    unfinished = 0.0 if is_finished(response) else UNFINISHED_PENALTY
+    return compound - unfinished - repetition_penalty(response)
+
+
+def second_opinion(pairs: Sequence[tuple[str, str]]) -> list[float]:
+    """Mean valence of the words by AFINN: a labeler that no training used, to see if a gain carries over.
+
+    ``score = v / sqrt(v^2 + 1/4)`` with ``v = sum of word valences / max(words, 10)``, valences from -5 to 5
+    out of the AFINN list (Nielsen 2011, arXiv 1103.2903; the package afinn), rated by other people than
+    VADER's lexicon.
+
+    It shares neither lexicon nor rules with `tone`: no bonus for "!" or capitals, and because it is a mean,
+    none for writing more of the same. It is still a lexicon of sentiment: agreement shows that the gain is
+    not an artefact of VADER's word list, not that responses are better. What it cannot see, beyond the
+    module's list: negation ("not happy" counts as "happy", a few listed phrases aside), degree words,
+    sarcasm, unfinished and repeated text.
+
+    Args:
+        pairs: (prompt, response) texts; the prompt is not looked at.
+
+    Returns:
+        One score a pair, in [-1, 1]; 0 for text without a listed word; higher is better.
+    """
+    lexicon = _afinn()
+    return [_second_opinion(response, lexicon) for _, response in pairs]
+
+
+def _second_opinion(response: str, lexicon: Afinn) -> float:
+    # The floor of 10 words keeps a one-word "Great!" from counting as the most positive text there is.
+    valence = float(lexicon.score(response)) / max(len(words(response)), 10)
+    return valence / (valence**2 + 0.25) ** 0.5
+
+
+@lru_cache(maxsize=1)
+def _vader() -> SentimentIntensityAnalyzer:
+    # Imported on first use: reading the lexicons takes a tenth of a second that the command line need not
+    # pay.
+    from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
+
+    return SentimentIntensityAnalyzer()
+
+
+@lru_cache(maxsize=1)
+def _afinn() -> Afinn:
+    from afinn import Afinn
+
+    return Afinn(language="en")

@@ -1,0 +1,157 @@
+"""Measures of the report as pure functions: numbers or texts in, numbers out, no model and no file."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from lit_instruct.evaluation.labelers import words
+
+_BLOCK = 2_000_000
+"""Most resampled values held at once (16 MB), whatever the number of prompts."""
+
+
+class Interval(NamedTuple):
+    """A mean and its 95 % interval."""
+
+    mean: float
+    ci_low: float
+    ci_high: float
+
+
+def bootstrap(values: Sequence[float], seed: int, n: int = 2000) -> Interval:
+    """Mean with a percentile bootstrap interval: the 2.5 % and 97.5 % quantiles of n resampled means.
+
+    Args:
+        values: one number a prompt (at least one); the prompts are what is drawn again, with replacement.
+        seed: seed of the resampling; equal seeds give equal intervals.
+        n: number of resamples.
+
+    Raises:
+        ValueError: no values, or n below 1.
+    """
+    data = np.asarray(values, dtype=np.float64)
+    if data.ndim != 1 or data.size == 0:
+        raise ValueError(f"bootstrap needs a flat, non-empty sequence of numbers, got shape {data.shape}")
+    means = np.concatenate([data[rows].mean(axis=1) for rows in resamples(data.size, seed, n)])
+    low, high = np.quantile(means, [0.025, 0.975])
+    return Interval(float(data.mean()), float(low), float(high))
+
+
+def paired_difference(ours: Sequence[float], theirs: Sequence[float], seed: int, n: int = 2000) -> Interval:
+    """Mean of ``ours - theirs`` over the same prompts, bootstrapped over prompts.
+
+    A pair stays together when it is resampled: what makes one prompt easier than another cancels.
+
+    Args:
+        ours: one number a prompt; a positive result means that ours is higher.
+        theirs: the other system's number for each prompt, in the same order.
+        seed: seed of the resampling.
+        n: number of resamples.
+
+    Raises:
+        ValueError: the two differ in length, or are empty.
+    """
+    if len(ours) != len(theirs):
+        raise ValueError(f"a paired difference needs equal lengths, got {len(ours)} and {len(theirs)}")
+    return bootstrap(np.subtract(np.asarray(ours, float), np.asarray(theirs, float)).tolist(), seed, n)
+
+
+def wins(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:
+    """1 where ours scores higher, 0 where theirs does, 1/2 for a tie; their mean is the win rate.
+
+    Raises:
+        ValueError: the two differ in length.
+    """
+    if len(ours) != len(theirs):
+        raise ValueError(f"a win rate needs equal lengths, got {len(ours)} and {len(theirs)}")
+    return [0.5 if a == b else float(a > b) for a, b in zip(ours, theirs, strict=True)]
+
+
+def distinct_n(responses: Sequence[str], n: int = 2) -> float:
+    """Distinct word n-grams over all of a *set* of responses: ``|distinct| / |all|`` (Li et al. 2016).
+
+    It falls with the number of responses, so only sets of equal size may be compared. Responses with fewer
+    than n words add nothing; a set without any n-gram gives 0.
+    """
+    grams = [gram for response in responses for gram in _ngrams(response, n)]
+    return len(set(grams)) / len(grams) if grams else 0.0
+
+
+def mean_distinct_n(responses: Sequence[str], n: int = 2) -> float:
+    """Mean over the responses of distinct over all n-grams *within* each: 1 where none repeats itself.
+
+    Responses with fewer than n words are left out; 0 where none is left.
+    """
+    shares = [len(set(grams)) / len(grams) for response in responses if (grams := _ngrams(response, n))]
+    return float(np.mean(shares)) if shares else 0.0
+
+
+def distinct_2_interval(responses: Sequence[str], seed: int, n: int = 500) -> Interval:
+    """Distinct-2 of a set of responses with a bootstrap interval over responses.
+
+    Drawing with replacement duplicates responses, which by itself lowers a distinct count; so each resample
+    is a half of the responses drawn *without* replacement, and its spread around the halves' own mean is
+    carried over to the full set. A half has as many responses left out as kept, for which this spread equals
+    the bootstrap's (the delete-half jackknife, Shao & Wu 1989).
+
+    Args:
+        responses: the texts, one a prompt.
+        seed: seed of the subsampling.
+        n: number of subsamples.
+    """
+    value = distinct_n(responses)
+    codes, owners = _bigram_codes(responses)
+    if len(responses) < 2 or codes.size == 0:
+        return Interval(value, value, value)
+    rng = np.random.default_rng(seed)
+    halves = np.empty(n)
+    for row in range(n):
+        kept = np.zeros(len(responses), dtype=bool)
+        kept[rng.permutation(len(responses))[: len(responses) // 2]] = True
+        drawn = codes[kept[owners]]
+        halves[row] = np.unique(drawn).size / max(drawn.size, 1)
+    low, high = np.quantile(halves - halves.mean(), [0.025, 0.975])
+    return Interval(value, float(value + low), float(min(1.0, value + high)))
+
+
+def best_of_n_kl(n: int) -> float:
+    """KL of best-of-n sampling to the model sampled from, in nats a response: ``log n - (n - 1) / n``.
+
+    The usual figure (Stiennon et al. 2020, arXiv 2009.01325; Gao et al. 2022), an upper bound where responses
+    can be equal.
+    """
+    if n < 1:
+        raise ValueError(f"best-of-n needs n >= 1, got {n}")
+    return math.log(n) - (n - 1) / n
+
+
+def resamples(size: int, seed: int, n: int) -> Iterator[np.ndarray]:
+    """n rows of `size` indices drawn with replacement, in blocks (rows, size) small enough for memory."""
+    if n < 1:
+        raise ValueError(f"the number of resamples must be at least 1, got {n}")
+    rng = np.random.default_rng(seed)
+    rows = max(1, _BLOCK // size)
+    for start in range(0, n, rows):
+        yield rng.integers(0, size, size=(min(rows, n - start), size))
+
+
+def _ngrams(text: str, n: int) -> list[tuple[str, ...]]:
+    if n < 1:
+        raise ValueError(f"n-grams need n >= 1, got {n}")
+    tokens = words(text)
+    return [tuple(tokens[i : i + n]) for i in range(len(tokens) - n + 1)]
+
+
+def _bigram_codes(responses: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Every bigram of the set as an integer, and the index of the response it stands in."""
+    vocabulary: dict[tuple[str, ...], int] = {}
+    codes, owners = [], []
+    for owner, response in enumerate(responses):
+        for gram in _ngrams(response, 2):
+            codes.append(vocabulary.setdefault(gram, len(vocabulary)))
+            owners.append(owner)
+    return np.asarray(codes, dtype=np.int64), np.asarray(owners, dtype=np.int64)

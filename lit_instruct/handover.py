@@ -1,0 +1,169 @@
+"""What a stage leaves for the next one: a model folder with `stage.json` in it, written in one go."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import errno
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from lit_instruct.errors import UserError
+from lit_instruct.models.loading import Source, find_source, load_tokenizer
+from lit_instruct.prompting import Prompter
+
+FILE = "stage.json"
+PACKAGES = ("lit-instruct", "torch", "lightning", "trl", "transformers", "peft", "bitsandbytes", "datasets")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """The record beside a stage's model."""
+
+    stage: str
+    """sft, rm or ppo."""
+    base: dict[str, Any]
+    """`source` as the user named it, and `revision` (commit on the hub, or None)."""
+    parents: dict[str, str]
+    """The folders this stage started from, by role."""
+    prompt_format: dict[str, Any]
+    """How prompts become ids; the next stage must do the same."""
+    metrics: dict[str, float]
+    """Final figures."""
+    seed: int
+    seconds: float
+    """Wall time of the training, from its start to its last step, interruptions left out."""
+    reward_bias: float | None = None
+    """Added to every score of a reward model."""
+    versions: dict[str, str] = field(default_factory=dict)
+    created: str = ""
+
+
+def read_stage(folder: Path) -> Stage | None:
+    """Returns the record of a stage folder, or None where the folder is no stage's.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    path = folder / FILE
+    if not path.is_file():
+        return None
+    try:
+        return Stage(**json.loads(path.read_text(encoding="utf-8")))
+    except (json.JSONDecodeError, TypeError) as error:
+        raise UserError(f"{path}: damaged ({error}); run that stage again") from error
+
+
+def read_stage_of(source: Source) -> Stage | None:
+    """Returns the record beside a model, or None where no stage made it."""
+    return read_stage(Path(source.tokenizer)) if Path(source.tokenizer).is_dir() else None
+
+
+def prompter_of(source: Source) -> Prompter:
+    """Returns the prompt format of a model: as its stage recorded it, else as its tokenizer suggests.
+
+    Raises:
+        UserError: there is no tokenizer.
+    """
+    stage = read_stage_of(source)
+    tokenizer = load_tokenizer(source)
+    if stage is None:
+        return Prompter(tokenizer)
+    return Prompter(tokenizer, stage.prompt_format["template"], stage.prompt_format["system"])
+
+
+def find_parent(folder: str, stage: str, wanted_by: str) -> Source:
+    """Returns a parent stage's model.
+
+    Args:
+        folder: where it should be.
+        stage: which stage makes it, for the message.
+        wanted_by: the stage that needs it, for the message.
+
+    Raises:
+        UserError: it is not there.
+    """
+    path = Path(folder)
+    made = (path / "adapter_config.json").is_file() or (path / "config.json").is_file()
+    if not made:
+        raise UserError(
+            f"{wanted_by}: no {stage} model in {folder}; run `make {stage} RUN={path.parent.name}` first "
+            f"(or `lit-instruct {stage} fit --run {path.parent}`), or name another with an option of `lit-instruct {wanted_by}`"
+        )
+    return find_source(folder)
+
+
+def check_same_format(own: Prompter, parent: Stage | None, parent_folder: str, command: str) -> None:
+    """Refuses a parent whose prompts become other ids than this stage's.
+
+    Args:
+        own: this stage's prompt format.
+        parent: the parent's record; a model that no stage made is taken as it is.
+        parent_folder: for the message.
+        command: what makes a fitting parent, for the message.
+
+    Raises:
+        UserError: they differ.
+    """
+    if parent is None or parent.prompt_format == own.describe():
+        return
+    theirs, ours = parent.prompt_format, own.describe()
+    differing = [key for key in ours if ours[key] != theirs.get(key)]
+    raise UserError(
+        f"{parent_folder}: it was trained with another prompt format ({', '.join(differing)}: "
+        f"{[theirs.get(key) for key in differing]} there, {[ours[key] for key in differing]} here); run `{command}` again"
+    )
+
+
+@contextlib.contextmanager
+def replacing_files(folder: Path) -> Iterator[Path]:
+    """Gives a scratch folder whose files replace those of `folder` when the block ends without an error.
+
+    Nothing of the earlier result is touched before everything new is on the disk.
+
+    Raises:
+        UserError: no space is left, or the folder cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=".writing-", dir=folder))
+    except OSError as error:
+        raise _cannot_write(folder, error) from error
+    try:
+        yield scratch
+        for path in sorted(scratch.iterdir(), key=lambda path: path.name == FILE):  # the record comes last
+            os.replace(path, folder / path.name)
+    except OSError as error:
+        raise _cannot_write(folder, error) from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def write_stage(folder: Path, stage: Stage) -> None:
+    """Writes stage.json into a folder (usually the scratch folder of `replacing_files`)."""
+    record = asdict(stage) | {
+        "versions": _versions(),
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+    (folder / FILE).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in PACKAGES:
+        with contextlib.suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found
+
+
+def _cannot_write(folder: Path, error: OSError) -> UserError:
+    if error.errno == errno.ENOSPC:
+        return UserError(f"{folder}: no space left on the disk; free some and run again (earlier results are untouched)")
+    return UserError(f"{folder}: cannot write here ({error.strerror}); choose another folder with --run")

@@ -1,0 +1,1 @@
+"""The paper's losses as pure functions on tensors; nothing here knows a model."""

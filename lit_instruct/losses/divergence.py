@@ -1,0 +1,30 @@
+"""Estimators of the divergence between policy and reference from sampled tokens."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor
+
+Estimator = Literal["k1", "k2", "k3"]
+
+
+def kl_estimate(log_probs: Tensor, reference_log_probs: Tensor, estimator: Estimator = "k1") -> Tensor:
+    """Returns a per-token estimate of KL(policy || reference) from tokens that the policy sampled.
+
+    With d = log pi(a) - log pi_ref(a): k1 = d (unbiased, can be negative), k2 = d^2 / 2 (low variance, biased),
+    k3 = exp(-d) - 1 + d (unbiased, never negative).
+
+    Args:
+        log_probs: any shape, log-probabilities in nats under the policy.
+        reference_log_probs: same shape, under the reference.
+        estimator: which formula.
+
+    Source: eq. 2 of the paper uses k1; Schulman 2020, "Approximating KL divergence", for all three.
+    """
+    log_ratio = log_probs - reference_log_probs
+    if estimator == "k1":
+        return log_ratio
+    if estimator == "k2":
+        return log_ratio**2 / 2
+    return (-log_ratio).exp() - 1 + log_ratio

@@ -1,0 +1,67 @@
+"""Statistics over the real tokens of a batch."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Moments(NamedTuple):
+    """Sums from which mean and variance follow; adding two of them merges their batches."""
+
+    count: Tensor
+    """() number of values."""
+    total: Tensor
+    """() sum of the values."""
+    squares: Tensor
+    """() sum of the squared values."""
+
+    @property
+    def mean(self) -> Tensor:
+        """() arithmetic mean, 0 without values."""
+        return self.total / self.count.clamp(min=1)
+
+    @property
+    def variance(self) -> Tensor:
+        """() unbiased variance, 0 with fewer than two values."""
+        centred = self.squares - self.count * self.mean**2
+        return centred.clamp(min=0) / (self.count - 1).clamp(min=1)
+
+
+def masked_moments(values: Tensor, mask: Tensor) -> Moments:
+    """Returns count, sum and sum of squares of the real values, in float64 so that batches can be merged.
+
+    Args:
+        values: any shape.
+        mask: same shape, bool, True counts.
+    """
+    real = values[mask].double()
+    return Moments(torch.tensor(float(real.numel()), dtype=torch.float64), real.sum(), (real**2).sum())
+
+
+def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
+    """Returns sum(values * mask) / sum(mask), and 0 where the mask is empty.
+
+    Args:
+        values: any shape.
+        mask: same shape, bool, True counts.
+    """
+    return (values * mask).sum() / mask.sum().clamp(min=1)
+
+
+def whiten(values: Tensor, mask: Tensor, moments: Moments, keep_mean: bool = False) -> Tensor:
+    """Returns (values - mean) / sqrt(variance + 1e-8), masked positions 0.
+
+    Args:
+        values: any shape.
+        mask: same shape, bool, True is real.
+        moments: over the whole global batch, so that the number of processes does not matter.
+        keep_mean: adds the mean back (rewards keep their level, advantages do not).
+
+    Source: Huang et al. 2024 (arXiv 2403.17031), reward and advantage whitening.
+    """
+    mean, variance = moments.mean.to(values), moments.variance.to(values)
+    whitened = (values - mean) * torch.rsqrt(variance + 1e-8)
+    return (whitened + mean if keep_mean else whitened) * mask

@@ -1,0 +1,64 @@
+"""The clipped losses of PPO, as sums over tokens: the caller divides by the token count of the global minibatch."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def clipped_policy_loss(
+    log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor, mask: Tensor, clip_range: float = 0.2
+) -> tuple[Tensor, Tensor]:
+    """Returns the summed clipped surrogate loss and the number of tokens whose ratio was clipped.
+
+    ratio = exp(log pi - log pi_old);  loss = sum max(-A ratio, -A clamp(ratio, 1 - c, 1 + c)).
+
+    Args:
+        log_probs: (B, R) log-probabilities of the sampled tokens now, with gradient.
+        old_log_probs: (B, R) those when the tokens were sampled.
+        advantages: (B, R) higher is better.
+        mask: (B, R) bool, True is real.
+        clip_range: c, the ratio's allowed distance from 1; 0.2 in C.4.
+
+    Returns:
+        () loss and () count.
+
+    Source: Schulman et al. 2017 (arXiv 1707.06347), eq. 7.
+    """
+    ratio = ((log_probs - old_log_probs) * mask).exp()
+    plain = -advantages * ratio
+    clipped = -advantages * ratio.clamp(1 - clip_range, 1 + clip_range)
+    return (torch.maximum(plain, clipped) * mask).sum(), ((clipped > plain) & mask).sum()
+
+
+def clipped_value_loss(
+    values: Tensor, old_values: Tensor, returns: Tensor, mask: Tensor, clip_range: float | None = 0.2
+) -> Tensor:
+    """Returns the summed value loss: sum max((V - G)^2, (clamp(V, V_old - c, V_old + c) - G)^2) / 2.
+
+    Args:
+        values: (B, R) values now, with gradient.
+        old_values: (B, R) values when the tokens were sampled.
+        returns: (B, R) targets.
+        mask: (B, R) bool, True is real.
+        clip_range: c; None does not clip.
+
+    Source: Ziegler et al. 2019 (arXiv 1909.08593) and its public code; clip 0.2 as for the policy (C.4).
+    """
+    loss = (values - returns) ** 2
+    if clip_range is not None:
+        held = old_values + (values - old_values).clamp(-clip_range, clip_range)
+        loss = torch.maximum(loss, (held - returns) ** 2)
+    return (loss * mask).sum() / 2
+
+
+def explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> Tensor:
+    """Returns 1 - Var(G - V) / Var(G): 1 is a perfect value function, 0 or less explains nothing.
+
+    Args:
+        values: (B, R) predicted values.
+        returns: (B, R) targets.
+        mask: (B, R) bool, True is real.
+    """
+    targets, errors = returns[mask], (returns - values)[mask]
+    return 1 - errors.var(correction=0) / targets.var(correction=0).clamp(min=1e-8)

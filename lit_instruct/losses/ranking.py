@@ -1,0 +1,48 @@
+"""The reward model's loss over all pairs of the K ranked responses to a prompt."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+
+class Ranking(NamedTuple):
+    """What the comparisons of one batch say about the rewards given."""
+
+    loss: Tensor
+    """() sum over prompts of the mean loss over the prompt's pairs, with gradient."""
+    prompts: Tensor
+    """() number of prompts with at least one pair."""
+    correct: Tensor
+    """() number of pairs in the right order."""
+    pairs: Tensor
+    """() number of pairs that are not ties."""
+
+
+def ranking_loss(rewards: Tensor, ranks: Tensor, prompt_index: Tensor) -> Ranking:
+    """Returns the K-wise ranking loss, each prompt counting once whatever its K.
+
+    loss = sum over prompts of 1/n sum_(w,l) -log sigmoid(r_w - r_l), over the n pairs (w better than l) of the
+    prompt; n = C(K,2) less the ties, which are dropped. A prompt that has only ties adds 0.
+
+    Args:
+        rewards: (N,) scalar reward of each response, with gradient; higher is better.
+        ranks: (N,) 1 is the best, equal ranks are ties.
+        prompt_index: (N,) which prompt a response answers, in [0, B).
+
+    Source: section 3.5, eq. 1.
+    """
+    better = (prompt_index[:, None] == prompt_index[None, :]) & (ranks[:, None] < ranks[None, :])
+    winner, loser = better.nonzero(as_tuple=True)
+    margins = rewards[winner] - rewards[loser]
+    pairs_of_prompt = torch.bincount(prompt_index[winner], minlength=int(prompt_index.max()) + 1)
+    weights = 1 / pairs_of_prompt[prompt_index[winner]].to(margins)
+    return Ranking(
+        loss=(-logsigmoid(margins) * weights).sum(),
+        prompts=(pairs_of_prompt > 0).sum(),
+        correct=(margins > 0).sum(),
+        pairs=torch.tensor(len(margins), device=rewards.device),
+    )

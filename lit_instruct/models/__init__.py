@@ -1,0 +1,1 @@
+"""Loading models, adapters and heads, and the roles they play."""

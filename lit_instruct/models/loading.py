@@ -1,0 +1,150 @@
+"""Opens base models, tokenizers and the folders that stages leave behind."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from lit_instruct.errors import UserError
+from lit_instruct.models.embedded import resolve
+from lit_instruct.models.heads import ScoreHead
+
+DtypeName = Literal["auto", "float32", "bfloat16"]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a model comes from: a base and, where a stage trained LoRA, an adapter on it."""
+
+    name: str
+    """As the user gave it: embedded name, hub id or folder."""
+    base: str
+    """What `from_pretrained` opens: hub id or folder of the base."""
+    adapter: Path | None
+    """Folder of a PEFT adapter on that base, or None."""
+
+    @property
+    def tokenizer(self) -> str:
+        """Where the tokenizer lies: a stage folder has its own."""
+        return str(self.adapter) if self.adapter is not None else self.base
+
+
+def find_source(name: str) -> Source:
+    """Returns where a model lies.
+
+    Args:
+        name: the embedded model's name, a hub id, a Hugging Face folder or a folder with a PEFT adapter.
+
+    Raises:
+        UserError: the folder does not exist or holds no model.
+    """
+    folder = Path(name).expanduser()
+    if (folder / "adapter_config.json").is_file():
+        config = json.loads((folder / "adapter_config.json").read_text())
+        return Source(name, resolve(config["base_model_name_or_path"]), folder)
+    if (folder / "config.json").is_file():
+        return Source(name, str(folder), None)
+    if folder.is_dir():
+        raise UserError(f"{name}: no model in this folder (no config.json or adapter_config.json); give another")
+    if name.startswith((".", "/", "~", "runs/")) or name.count("/") > 1:
+        raise UserError(f"{name}: no such folder; check the path, or give a hub id")
+    return Source(name, resolve(name), None)
+
+
+def load_tokenizer(source: Source) -> PreTrainedTokenizerBase:
+    """Opens the tokenizer of a model.
+
+    Raises:
+        UserError: there is none.
+    """
+    try:
+        return AutoTokenizer.from_pretrained(source.tokenizer)
+    except (OSError, ValueError) as error:
+        raise _cannot_open(source.name, "tokenizer", error) from error
+
+
+def load_config(source: Source) -> PretrainedConfig:
+    """Opens the configuration of a model's base.
+
+    Raises:
+        UserError: there is none.
+    """
+    try:
+        return AutoConfig.from_pretrained(source.base)
+    except (OSError, ValueError) as error:
+        raise _cannot_open(source.name, "model", error) from error
+
+
+def load_causal_lm(source: Source, dtype: torch.dtype) -> PreTrainedModel:
+    """Opens the base of a language model, without its adapter, in evaluation mode.
+
+    Raises:
+        UserError: it does not exist or is no causal language model.
+    """
+    try:
+        model = AutoModelForCausalLM.from_pretrained(source.base, dtype=dtype, use_safetensors=True)
+    except (OSError, ValueError) as error:
+        raise _cannot_open(source.name, "language model", error) from error
+    return model.eval()
+
+
+def load_sequence_classifier(source: Source, dtype: torch.dtype, pad_id: int, new_head: bool) -> PreTrainedModel:
+    """Opens a model with a scalar `score` head in float32; everything else is in `dtype`.
+
+    Args:
+        source: a sequence-classification model, or (with `new_head`) any language model.
+        dtype: of the trunk.
+        pad_id: id of padding, by which the model finds the last real token.
+        new_head: starts with a fresh head (weights N(0, 1/(H+1)), as in Stiennon et al. 2020) instead of
+            requiring a trained one.
+
+    Raises:
+        UserError: it does not exist, or has no trained scalar head and `new_head` is False.
+    """
+    try:
+        model, report = AutoModelForSequenceClassification.from_pretrained(
+            source.base, dtype=dtype, num_labels=1, use_safetensors=True, output_loading_info=True
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise _cannot_open(source.name, "sequence-classification model", error) from error
+    if not isinstance(getattr(model, "score", None), torch.nn.Linear):
+        raise UserError(f"{source.name}: a reward model needs a scalar `score` head on a causal trunk; give another")
+    if not new_head and any(key.startswith("score") for key in report["missing_keys"]):
+        raise UserError(f"{source.name}: no trained reward head (`score`) in it; train one with `lit-instruct rm fit`")
+    model.score = ScoreHead.like(model.score, fresh=new_head)
+    model.config.pad_token_id = pad_id
+    return model.eval()
+
+
+def pick_dtype(name: DtypeName, device: torch.device) -> torch.dtype:
+    """Returns the dtype for frozen weights: bfloat16 where the device computes in it, float32 elsewhere.
+
+    Args:
+        name: "auto" asks the device.
+        device: where the model will run.
+    """
+    if name != "auto":
+        return torch.bfloat16 if name == "bfloat16" else torch.float32
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+    if device.type == "cpu":
+        return torch.bfloat16 if torch.ops.mkldnn._is_mkldnn_bf16_supported() else torch.float32
+    return torch.float32
+
+
+def _cannot_open(name: str, what: str, error: Exception) -> UserError:
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return UserError(f"{name}: cannot open this {what} ({reason}); give a hub id, a folder or smollm2-135m-instruct")

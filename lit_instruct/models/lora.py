@@ -1,0 +1,153 @@
+"""LoRA adapters: options, creation, growth from a parent's, saving and reading."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
+from peft.tuners.lora import LoraLayer
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from lit_instruct.errors import UserError
+
+HEAD_KEY = "base_model.model.score.weight"
+"""Where PEFT keeps the reward head in an adapter file."""
+
+
+@dataclass
+class LoraOptions:
+    """Low-rank adapters.
+
+    Args:
+        r: rank.
+        alpha: the update is scaled by alpha / r.
+        dropout: dropout on the adapter's input during SFT and reward training (PPO always runs without).
+        targets: the linear layers to adapt, by the ends of their names, separated by commas; "all-linear" adapts
+            each one but the output embedding.
+        top_layers: adapts the uppermost so many decoder layers; 0 adapts all of them. What lies below is frozen,
+            shared by all roles and computed once.
+    """
+
+    r: int = 16
+    alpha: float = 32.0
+    dropout: float = 0.0
+    targets: str = "all-linear"
+    top_layers: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuses values that make no adapter."""
+        if self.r < 1:
+            raise UserError(f"--model.lora.r={self.r}: the rank must be at least 1 (--model.lora=null trains all weights)")
+        if not 0 <= self.dropout < 1:
+            raise UserError(f"--model.lora.dropout={self.dropout}: must be at least 0 and below 1")
+        if self.top_layers < 0:
+            raise UserError(f"--model.lora.top_layers={self.top_layers}: must be 0 (all layers) or a number of layers")
+
+    def config(self, network: nn.Module, layers: int, with_head: bool = False) -> LoraConfig:
+        """Returns PEFT's configuration of these options.
+
+        Args:
+            network: the model to adapt, for the names of its linear layers.
+            layers: its number of decoder layers.
+            with_head: a reward model's adapter, which carries the `score` head.
+
+        Raises:
+            UserError: more top layers than the model has, or a target that it lacks.
+        """
+        if self.top_layers > layers:
+            raise UserError(f"--model.lora.top_layers={self.top_layers}: the model has only {layers} layers")
+        chosen = list(range(layers - self.top_layers, layers)) if self.top_layers else None
+        return LoraConfig(
+            r=self.r,
+            lora_alpha=self.alpha,
+            lora_dropout=self.dropout,
+            target_modules=self._target_modules(network),
+            layers_to_transform=chosen,
+            task_type="SEQ_CLS" if with_head else "CAUSAL_LM",
+            modules_to_save=["score"] if with_head else None,
+        )
+
+    def _target_modules(self, network: nn.Module) -> list[str]:
+        ends = {name.rpartition(".")[2] for name, layer in network.named_modules() if isinstance(layer, nn.Linear)}
+        ends -= {"lm_head", "embed_out", "score"}
+        if self.targets == "all-linear":
+            return sorted(ends)
+        wanted = [target.strip() for target in self.targets.split(",")]
+        for target in wanted:
+            if target not in ends:
+                raise UserError(f"--model.lora.targets: no linear layer is called {target!r}; there are {sorted(ends)}")
+        return wanted
+
+
+def lora_layers(network: nn.Module, adapter: str) -> dict[str, LoraLayer]:
+    """Returns the adapted layers of a network that have the named adapter, by module name."""
+    layers = {name: layer for name, layer in network.named_modules() if isinstance(layer, LoraLayer)}
+    return {name: layer for name, layer in layers.items() if adapter in layer.lora_A}
+
+
+@torch.no_grad()
+def load_adapter_weights(network: PeftModel, adapter: str, folder: Path) -> None:
+    """Starts an adapter as a copy of a saved one, which may be smaller.
+
+    A larger rank keeps the saved rows and adds fresh ones whose product is zero; a layer the saved adapter
+    lacks stays at zero; so the function it computes is the saved one. Equal shapes are copied to the bit.
+
+    Args:
+        network: model with the adapter already created.
+        adapter: its name in `network`.
+        folder: of the saved adapter.
+
+    Raises:
+        UserError: the saved adapter does not fit into this one.
+    """
+    saved_config = PeftConfig.from_pretrained(str(folder))
+    saved = load_file(folder / "adapter_model.safetensors")
+    own_config = network.peft_config[adapter]
+    ratio = (saved_config.lora_alpha / saved_config.r) / (own_config.lora_alpha / own_config.r)
+    own = get_peft_model_state_dict(network, adapter_name=adapter)
+    for key, value in saved.items():
+        if "lora_" not in key:
+            continue
+        if key not in own or any(new < old for new, old in zip(own[key].shape, value.shape, strict=True)):
+            raise UserError(
+                f"{folder}: its LoRA (r={saved_config.r}, {key}) does not fit into the new adapter (r={own_config.r}); "
+                "give --model.lora the same or a larger r, and the same or more layers and targets"
+            )
+        grown = own[key].clone()
+        if "lora_B" in key:
+            grown.zero_()
+            value = value * ratio if ratio != 1 else value
+        grown[tuple(slice(0, size) for size in value.shape)] = value.to(grown)
+        own[key] = grown
+    set_peft_model_state_dict(network, own, adapter_name=adapter)
+
+
+def read_head(folder: Path) -> Tensor:
+    """Returns the reward head saved in an adapter folder: (1, H) float32.
+
+    Raises:
+        UserError: the adapter has no head, so it is no reward model.
+    """
+    weights = load_file(folder / "adapter_model.safetensors")
+    if HEAD_KEY not in weights:
+        raise UserError(f"{folder}: this adapter has no reward head (`score`), so it is no reward model; run `make rm`")
+    return weights[HEAD_KEY].float()
+
+
+def save_adapter(network: PeftModel, adapter: str, folder: Path) -> None:
+    """Writes one adapter, whatever its name, as a folder that plain PEFT opens (head included where it has one).
+
+    Args:
+        network: the model that holds it.
+        adapter: its name.
+        folder: existing folder; the files lie at its top level.
+    """
+    weights = get_peft_model_state_dict(network, adapter_name=adapter)
+    save_file({key: value.contiguous() for key, value in weights.items()}, folder / "adapter_model.safetensors")
+    config = network.peft_config[adapter]
+    inference_mode, config.inference_mode = config.inference_mode, True
+    config.save_pretrained(str(folder))
+    config.inference_mode = inference_mode

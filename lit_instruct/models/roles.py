@@ -1,0 +1,257 @@
+"""Policy, reference, value and reward as roles on as few copies of the weights as possible.
+
+With LoRA one frozen base carries a named adapter for each role, and the layers below the first adapted one (the
+trunk) are a single function that all roles share. With full fine-tuning every role has a network of its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from peft import PeftModel
+from peft.tuners.lora import LoraLayer
+from torch import Tensor, nn
+
+from lit_instruct.models.heads import ScoreHead, token_log_probs
+from lit_instruct.models.lora import lora_layers
+
+RoleName = Literal["policy", "reference", "value", "reward"]
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Role:
+    """One role: a network and, where it shares that network, the adapter that makes it this role."""
+
+    network: nn.Module
+    """A causal or sequence-classification model, or the PeftModel around one."""
+    adapter: str | None
+    """Name of its adapter; None is the network without adapters."""
+
+
+class Roles(nn.Module):
+    """The networks of PPO and which of them, under which adapter, plays which role.
+
+    Args:
+        roles: policy, reference and value; reward only where it lives on the same base.
+        value_head: H -> 1.
+        reward_head: H -> 1, or None where the reward comes from elsewhere.
+    """
+
+    def __init__(self, roles: dict[RoleName, Role], value_head: ScoreHead, reward_head: ScoreHead | None) -> None:
+        super().__init__()
+        self.roles = roles
+        self.networks = nn.ModuleList(list(dict.fromkeys(role.network for role in roles.values())))
+        self.value_head = value_head
+        self.reward_head = reward_head
+        self.split = self._first_adapted_layer()
+        self._set_trainable()
+        self.eval()
+
+    def parameters_of(self, role: Literal["policy", "value"]) -> list[nn.Parameter]:
+        """Returns the trainable parameters of one role, heads included."""
+        network, adapter = self.roles[role].network, self.roles[role].adapter
+        if adapter is None:
+            parameters = list(_decoder(network).parameters())
+            if role == "policy":
+                parameters += [p for p in network.parameters() if all(p is not q for q in parameters)]
+        else:
+            parameters = [p for name, p in network.named_parameters() if f".{adapter}." in name]
+        return parameters + (list(self.value_head.parameters()) if role == "value" else [])
+
+    def hidden(self, role: RoleName, input_ids: Tensor, mask: Tensor, trunk: Tensor | None = None) -> Tensor:
+        """Returns a role's final hidden states.
+
+        Args:
+            role: whose.
+            input_ids: (B, T) long.
+            mask: (B, T) bool, True is real; padding may lie on either side.
+            trunk: (B, T, H) of `hidden_with_trunk`, to start above the frozen layers.
+
+        Returns:
+            (B, T, H) after the final norm.
+        """
+        decoder = self.activate(role)
+        positions = position_ids(mask)
+        if trunk is None:
+            return _run(decoder, mask, positions, input_ids=input_ids)
+        with _only_layers(decoder, self.split):
+            return _run(decoder, mask, positions, inputs_embeds=trunk)
+
+    def hidden_with_trunk(self, role: RoleName, input_ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Returns a role's final hidden states, and the trunk's output that every other role can start from.
+
+        The second is None where the roles share no frozen layers.
+        """
+        if self.split == 0:
+            return self.hidden(role, input_ids, mask), None
+        caught: list[Tensor] = []
+        layer = _decoder(self.roles[role].network).layers[self.split]
+        hook = layer.register_forward_pre_hook(lambda _, args: caught.append(args[0]))
+        try:
+            final = self.hidden(role, input_ids, mask)
+        finally:
+            hook.remove()
+        return final, caught[0]
+
+    def response_log_probs(
+        self, role: RoleName, hidden: Tensor, tokens: Tensor, mask: Tensor, temperature: float
+    ) -> tuple[Tensor, Tensor]:
+        """Returns log-probability and entropy of each response token; masked positions are 0.
+
+        Args:
+            role: whose output embedding.
+            hidden: (B, T, H) final hidden states over prompt and response.
+            tokens: (B, R) the response.
+            mask: (B, R) bool, True is real.
+            temperature: of the policy's distribution.
+
+        Returns:
+            (B, R) float32 log-probabilities with gradient, (B, R) float32 entropies without, both in nats.
+        """
+        predicting = hidden[:, -tokens.shape[1] - 1 : -1]
+        # Selecting the real tokens first makes a contiguous matrix: a slice would be multiplied row by row.
+        chosen, entropy = token_log_probs(
+            predicting[mask], self.output_weight(role), tokens[mask], temperature
+        )
+        log_probs = torch.zeros(mask.shape, dtype=torch.float32, device=mask.device)
+        entropies = torch.zeros_like(log_probs)
+        return log_probs.masked_scatter(mask, chosen), entropies.masked_scatter(mask, entropy.detach())
+
+    def values(self, hidden: Tensor, mask: Tensor) -> Tensor:
+        """Returns V of the state before each response token: (B, R) float32, masked positions 0.
+
+        Args:
+            hidden: (B, T, H) the value role's final hidden states.
+            mask: (B, R) bool of the response.
+        """
+        before = hidden[:, -mask.shape[1] - 1 : -1]
+        return self.value_head(before).squeeze(-1) * mask
+
+    def rewards(self, hidden: Tensor, response_mask: Tensor) -> Tensor:
+        """Returns the reward head's score at the last real token of each response: (B,) float32.
+
+        Args:
+            hidden: (B, T, H) the reward role's final hidden states.
+            response_mask: (B, R) bool.
+        """
+        assert self.reward_head is not None
+        last = hidden.shape[1] - response_mask.shape[1] + response_mask.sum(dim=1) - 1
+        return self.reward_head(hidden[torch.arange(len(hidden)), last]).squeeze(-1)
+
+    def output_weight(self, role: RoleName) -> Tensor:
+        """Returns the (V, H) weight of a role's output embedding."""
+        return self.language_model(role).get_output_embeddings().weight
+
+    def language_model(self, role: RoleName) -> nn.Module:
+        """Returns the transformers model behind a role, without the PEFT wrapper."""
+        return _unwrap(self.roles[role].network)
+
+    def activate(self, role: RoleName) -> nn.Module:
+        """Makes a role's adapter the active one and returns its decoder.
+
+        PEFT's own `set_adapter` also flips `requires_grad`, which would freeze the other trained role.
+        """
+        network, adapter = self.roles[role].network, self.roles[role].adapter
+        for layer in _all_lora_layers(network):
+            layer._disable_adapters = adapter is None
+            if adapter is not None:
+                layer._active_adapter = [adapter]
+        return _decoder(network)
+
+    @contextlib.contextmanager
+    def merged(self, role: RoleName) -> Iterator[nn.Module]:
+        """Gives the language model of a role with its adapter folded into the weights, for fast decoding.
+
+        The base weights themselves are put aside and come back untouched to the bit. Bases whose weights are
+        not plain matrices (8- and 4-bit) stay unmerged.
+        """
+        network, adapter = self.roles[role].network, self.roles[role].adapter
+        self.activate(role)
+        layers = list(lora_layers(network, adapter).values()) if adapter is not None else []
+        if not all(_is_plain(layer) for layer in layers):
+            layers = []
+        kept = [layer.get_base_layer().weight.data for layer in layers]
+        try:
+            for layer in layers:
+                base = layer.get_base_layer().weight
+                base.data = (base.data.float() + layer.get_delta_weight(adapter).float()).to(base.dtype)
+                layer._disable_adapters = True
+            yield _unwrap(network)
+        finally:
+            for layer, weight in zip(layers, kept, strict=True):
+                layer.get_base_layer().weight.data = weight
+                layer._disable_adapters = False
+
+    def check_trunk(self, device: torch.device) -> None:
+        """Gives up the trunk cache where starting above the trunk does not reproduce the model's own forward."""
+        if self.split == 0:
+            return
+        input_ids = torch.arange(1, 25, device=device).view(2, 12)
+        mask = torch.ones_like(input_ids, dtype=torch.bool)
+        mask[0, :5] = False
+        with torch.no_grad():
+            whole, trunk = self.hidden_with_trunk("policy", input_ids, mask)
+            upper = self.hidden("policy", input_ids, mask, trunk)
+        if not torch.equal(whole[mask], upper[mask]):
+            log.warning("trunk cache off: this model's upper layers cannot be run by themselves")
+            self.split = 0
+
+    def _first_adapted_layer(self) -> int:
+        shared = len(self.networks) == 1
+        layers = getattr(_decoder(self.roles["policy"].network), "layers", None)
+        if not shared or layers is None:
+            return 0
+        kinds = set(getattr(_unwrap(self.roles["policy"].network).config, "layer_types", None) or ["same"])
+        if len(kinds) > 1:  # layers with masks of their own are told apart by their number
+            return 0
+        adapted = [i for i, layer in enumerate(layers) if any(isinstance(m, LoraLayer) for m in layer.modules())]
+        return min(adapted, default=0)
+
+    def _set_trainable(self) -> None:
+        self.requires_grad_(False)
+        for role in ("policy", "value"):
+            for parameter in self.parameters_of(role):
+                parameter.requires_grad_(True)
+
+
+def position_ids(mask: Tensor) -> Tensor:
+    """Returns each token's position among the real tokens of its row: (B, T) bool -> (B, T) long."""
+    return (mask.long().cumsum(dim=1) - 1).clamp(min=0)
+
+
+def _run(decoder: nn.Module, mask: Tensor, positions: Tensor, **inputs: Tensor) -> Tensor:
+    return decoder(attention_mask=mask.long(), position_ids=positions, use_cache=False, **inputs).last_hidden_state
+
+
+@contextlib.contextmanager
+def _only_layers(decoder: nn.Module, first: int) -> Iterator[None]:
+    layers = decoder.layers
+    decoder.layers = layers[first:]
+    try:
+        yield
+    finally:
+        decoder.layers = layers
+
+
+def _unwrap(network: nn.Module) -> nn.Module:
+    return network.get_base_model() if isinstance(network, PeftModel) else network
+
+
+def _decoder(network: nn.Module) -> nn.Module:
+    model = _unwrap(network)
+    return getattr(model, model.base_model_prefix)
+
+
+def _all_lora_layers(network: nn.Module) -> list[LoraLayer]:
+    return [layer for layer in network.modules() if isinstance(layer, LoraLayer)]
+
+
+def _is_plain(layer: LoraLayer) -> bool:
+    weight = layer.get_base_layer().weight
+    return type(layer.get_base_layer()) is nn.Linear and weight.is_floating_point()

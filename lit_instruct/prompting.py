@@ -1,0 +1,214 @@
+"""The one place that turns a prompt (text or messages) into token ids.
+
+Every stage, data module and evaluation goes through `Prompter`, so a response is trained, scored and
+sampled after exactly the same ids, and ends at exactly one EOS.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from typing import Any, Literal, TypedDict
+
+from jinja2.exceptions import TemplateError
+from transformers import PreTrainedTokenizerBase
+
+from lit_instruct.errors import UserError
+
+
+class Message(TypedDict):
+    """One turn of a conversation; `role` is system, user or assistant."""
+
+    role: str
+    content: str
+
+
+Prompt = str | list[Message]
+Template = Literal["auto", "chat", "raw"]
+
+# Texts that no template contains, used to see what a template puts around a message.
+_SYSTEM_MARK, _USER_MARK, _ASSISTANT_MARK = "SYSTEMMARK", "USERMARK", "ASSISTANTMARK"
+
+
+class Prompter:
+    """Renders prompts and responses to token ids, and remembers how.
+
+    A prompt's ids end exactly where the response begins; a response's ids end with one EOS and nothing
+    after it. Text of special tokens inside a message ("<|im_end|>" typed by a user) stays text: it cannot
+    end a turn.
+
+    Args:
+        tokenizer: tokenizer of the base model; its pad token is changed where it is missing or equals EOS.
+        template: "chat" renders with the tokenizer's chat template (plain text becomes one user message),
+            "raw" takes the text verbatim, "auto" is chat where there is a chat template and raw elsewhere.
+        system: system prompt for prompts that have none of their own. Without it the template's own default
+            system prompt is switched off.
+
+    Raises:
+        UserError: "chat" without a chat template, or a `system` that the template cannot place.
+    """
+
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, template: Template = "auto", system: str | None = None
+    ) -> None:
+        self.tokenizer = tokenizer
+        self.system = system
+        self.kind = _template_kind(tokenizer, template)
+        if system is not None:
+            self._check_system()
+        self._system_message = self._missing_system_message()
+        self.eos_id = self._find_eos_id()
+        self.stop_ids = list(dict.fromkeys(i for i in (self.eos_id, tokenizer.eos_token_id) if i is not None))
+        self.pad_id = _pad_id(tokenizer, self.stop_ids)
+        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(self.pad_id)
+
+    def prompt_ids(self, prompt: Prompt) -> list[int]:
+        """Token ids of a prompt, up to where the response begins (generation prompt included).
+
+        Raises:
+            UserError: messages without a chat template, or messages that the template refuses.
+        """
+        if self.kind == "chat":
+            text = self._render(self._messages(prompt), add_generation_prompt=True)
+            return self._encode(text)
+        if not isinstance(prompt, str):
+            raise UserError(
+                "prompt: messages need a chat template; give the prompt as text, or use a chat model"
+            )
+        ids = list(self.tokenizer(prompt)["input_ids"])  # with BOS where the model has one
+        while ids and ids[-1] in self.stop_ids:  # some tokenizers also close the text
+            ids.pop()
+        return ids
+
+    def response_ids(self, response: str) -> list[int]:
+        """Token ids of a response; the last one, and only that one, is `eos_id`."""
+        text = response.removesuffix(self.tokenizer.convert_ids_to_tokens(self.eos_id))
+        return [*self._encode(text, split_special_tokens=True), self.eos_id]
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Text of a response's ids, without special tokens and surrounding white space."""
+        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True)).strip()
+
+    def describe(self) -> dict[str, Any]:
+        """JSON-able record of the prompt format; two stages fit together when theirs are equal."""
+        template = self.tokenizer.get_chat_template() if self.kind == "chat" else None
+        return {
+            "template": self.kind,
+            "chat_template_sha256": hashlib.sha256(template.encode()).hexdigest() if template else None,
+            "system": self.system,
+            "eos_id": self.eos_id,
+            "pad_id": self.pad_id,
+        }
+
+    def _messages(self, prompt: Prompt) -> list[Message]:
+        messages: list[Message] = (
+            [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
+        )
+        messages = [{**message, "content": self._as_text(message["content"])} for message in messages]
+        if self._system_message is not None and all(message["role"] != "system" for message in messages):
+            messages.insert(0, self._system_message)
+        return messages
+
+    def _as_text(self, content: str) -> str:
+        """Breaks up special tokens written out in a message, so that they are read as ordinary text."""
+        for token in self.tokenizer.all_special_tokens:
+            content = content.replace(token, f"{token[0]} {token[1:]}")
+        return content
+
+    def _render(self, messages: list[Message], add_generation_prompt: bool) -> str:
+        try:
+            return str(
+                self.tokenizer.apply_chat_template(
+                    messages, tokenize=False, add_generation_prompt=add_generation_prompt
+                )
+            )
+        except TemplateError as error:
+            raise UserError(
+                f"prompt: the model's chat template refuses these messages ({error}); change them"
+            ) from error
+
+    def _encode(self, text: str, split_special_tokens: bool = False) -> list[int]:
+        # The template writes BOS itself, so the tokenizer must not add one.
+        encoded = self.tokenizer(text, add_special_tokens=False, split_special_tokens=split_special_tokens)
+        return list(encoded["input_ids"])
+
+    def _check_system(self) -> None:
+        if self.kind == "raw":
+            raise UserError(
+                "system: a raw prompt has no place for a system prompt; leave it out or use template chat"
+            )
+        if self._render_with_system() is None:
+            raise UserError("system: the model's chat template does not accept a system prompt; leave it out")
+
+    def _render_with_system(self) -> str | None:
+        messages: list[Message] = [
+            {"role": "system", "content": _SYSTEM_MARK},
+            {"role": "user", "content": _USER_MARK},
+        ]
+        try:
+            text = self._render(messages, add_generation_prompt=True)
+        except UserError:
+            return None
+        return text if _SYSTEM_MARK in text else None
+
+    def _missing_system_message(self) -> Message | None:
+        """What to put where a prompt has no system message: `system`, or "" against the template's own."""
+        if self.system is not None:
+            return {"role": "system", "content": self.system}
+        if self.kind == "raw":
+            return None
+        with_mark = self._render_with_system()
+        if with_mark is None:
+            return None
+        before, after = with_mark.split(_SYSTEM_MARK, 1)
+        plain = self._render([{"role": "user", "content": _USER_MARK}], add_generation_prompt=True)
+        inserted = (
+            plain.startswith(before) and plain.endswith(after) and len(plain) > len(before) + len(after)
+        )
+        return {"role": "system", "content": ""} if inserted else None
+
+    def _find_eos_id(self) -> int:
+        """The id that ends an assistant turn in the template, else the tokenizer's EOS."""
+        eos_id = self._end_of_turn_id() if self.kind == "chat" else None
+        eos_id = self.tokenizer.eos_token_id if eos_id is None else eos_id
+        if eos_id is None:
+            raise UserError(
+                f"{self.tokenizer.name_or_path}: the tokenizer has no EOS token; set its eos_token"
+            )
+        return int(eos_id)
+
+    def _end_of_turn_id(self) -> int | None:
+        messages: list[Message] = [
+            {"role": "user", "content": _USER_MARK},
+            {"role": "assistant", "content": _ASSISTANT_MARK},
+        ]
+        _, mark, tail = self._render(messages, add_generation_prompt=False).rpartition(_ASSISTANT_MARK)
+        special = set(self.tokenizer.all_special_ids) if mark else set()
+        return next((i for i in self._encode(tail) if i in special), None)
+
+
+def prompt_text(prompt: Prompt) -> str:
+    """Plain text of a prompt for people and labelers: the last user message, or the text itself."""
+    if isinstance(prompt, str):
+        return prompt
+    return next((m["content"] for m in reversed(prompt) if m["role"] == "user"), prompt[-1]["content"])
+
+
+def _template_kind(tokenizer: PreTrainedTokenizerBase, template: Template) -> Literal["chat", "raw"]:
+    has_template = bool(tokenizer.chat_template)
+    if template == "chat" and not has_template:
+        raise UserError(
+            f"template: the tokenizer of {tokenizer.name_or_path} has no chat template; "
+            "use template raw or auto"
+        )
+    return "raw" if template == "raw" or not has_template else "chat"
+
+
+def _pad_id(tokenizer: PreTrainedTokenizerBase, stop_ids: list[int]) -> int:
+    """A pad id that is not EOS, so that no code can mistake padding for the end of a response.
+
+    Masks mark the padding everywhere, so any other id serves where the tokenizer has no spare special token.
+    """
+    special = sorted(tokenizer.all_special_ids, key=lambda i: "pad" not in tokenizer.convert_ids_to_tokens(i))
+    wanted = [tokenizer.pad_token_id, tokenizer.unk_token_id, *special, *range(len(stop_ids) + 1)]
+    return next(int(i) for i in wanted if i is not None and i not in stop_ids)

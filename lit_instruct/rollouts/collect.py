@@ -1,0 +1,150 @@
+"""Rollouts: sample a response to every prompt and score it under every role."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lit_instruct.batches import PromptBatch, Responses, Rollout
+from lit_instruct.models.roles import Roles
+from lit_instruct.prompting import Prompter
+from lit_instruct.rollouts.generate import SamplingOptions, generate
+
+TextScorer = Callable[[Sequence[Any], Sequence[str]], list[float]]
+"""(prompts, responses) -> scores, for rewards that come from outside the shared base."""
+
+
+class Collector:
+    """Samples and scores.
+
+    Args:
+        roles: the networks.
+        prompter: decodes responses, and knows stop and pad ids.
+        sampling: how responses are sampled.
+        scorer: reward from text; None uses the reward role.
+        reward_bias: added to every score of the reward role.
+        missing_eos_penalty: taken off the score of a response that the length limit cut.
+        generation_batch: prompts decoded side by side.
+    """
+
+    def __init__(
+        self,
+        roles: Roles,
+        prompter: Prompter,
+        sampling: SamplingOptions,
+        scorer: TextScorer | None,
+        reward_bias: float,
+        missing_eos_penalty: float,
+        generation_batch: int,
+    ) -> None:
+        self.roles = roles
+        self.prompter = prompter
+        self.sampling = sampling
+        self.scorer = scorer
+        self.reward_bias = reward_bias
+        self.missing_eos_penalty = missing_eos_penalty
+        self.generation_batch = generation_batch
+
+    @torch.no_grad()
+    def sample(self, batch: PromptBatch, key: tuple[int, ...]) -> list[list[int]]:
+        """Samples one response to each prompt from the policy.
+
+        Args:
+            batch: prompts.
+            key: of the random numbers; each row adds its number in the dataset.
+
+        Returns:
+            B lists of ids, the EOS included where it came.
+        """
+        responses: list[list[int]] = [[] for _ in batch.rows]
+        lengths = batch.prompt_mask.sum(dim=1)
+        order = lengths.argsort(descending=True, stable=True)
+        with self.roles.merged("policy") as model:
+            for rows in order.split(self.generation_batch):
+                width = int(lengths[rows].max())
+                keys = [(*key, number) for number in batch.index[rows].tolist()]
+                sampled: Responses = generate(
+                    model,
+                    batch.prompt_ids[rows, -width:],
+                    batch.prompt_mask[rows, -width:],
+                    self.sampling,
+                    self.prompter.stop_ids,
+                    keys,
+                    self.prompter.pad_id,
+                )
+                for row, ids, mask in zip(rows.tolist(), sampled.ids, sampled.mask, strict=True):
+                    responses[row] = ids[mask].tolist()
+        return responses
+
+    def score(
+        self, batch: PromptBatch, responses: list[list[int]], parts: Sequence[Sequence[int]]
+    ) -> tuple[list[Rollout], Tensor]:
+        """Scores responses under reference, policy, value and reward, part by part.
+
+        A part is a micro-batch that keeps its composition and padded width in the update, so that the first ratio
+        of new to old probability is exactly 1.
+
+        Args:
+            batch: prompts.
+            responses: of `sample`.
+            parts: row numbers of each part; together all rows, each once.
+
+        Returns:
+            One rollout a part, and the mean entropy in nats of each row's token distributions, (B,).
+        """
+        outside = self._outside_scores(batch, responses)
+        rollouts, entropy = [], torch.zeros(len(responses))
+        for rows in parts:
+            rollout, mean_entropy = self._score_part(batch, responses, list(rows), outside)
+            rollouts.append(rollout)
+            entropy[list(rows)] = mean_entropy.cpu()
+        return rollouts, entropy
+
+    def _outside_scores(self, batch: PromptBatch, responses: list[list[int]]) -> Tensor | None:
+        if self.scorer is None:
+            return None
+        texts = [self.prompter.decode(ids) for ids in responses]
+        scores = self.scorer([row.prompt for row in batch.rows], texts)
+        return torch.tensor(scores, device=batch.prompt_ids.device)
+
+    @torch.no_grad()
+    def _score_part(
+        self, batch: PromptBatch, responses: list[list[int]], rows: list[int], outside: Tensor | None
+    ) -> tuple[Rollout, Tensor]:
+        roles, temperature = self.roles, self.sampling.temperature
+        input_ids, mask, response_mask = self._join(batch, responses, rows)
+        tokens = input_ids[:, -response_mask.shape[1] :]
+        hidden, trunk = roles.hidden_with_trunk("reference", input_ids, mask)
+        reference, _ = roles.response_log_probs("reference", hidden, tokens, response_mask, temperature)
+        hidden = roles.hidden("policy", input_ids, mask, trunk)
+        log_probs, entropy = roles.response_log_probs("policy", hidden, tokens, response_mask, temperature)
+        values = roles.values(roles.hidden("value", input_ids, mask, trunk), response_mask)
+        if outside is None:
+            raw = roles.rewards(roles.hidden("reward", input_ids, mask, trunk), response_mask) + self.reward_bias
+        else:
+            raw = outside[rows]
+        ended = torch.tensor([responses[row][-1] in self.prompter.stop_ids for row in rows], device=raw.device)
+        scores = raw - self.missing_eos_penalty * ~ended
+        rollout = Rollout(input_ids, mask, response_mask, log_probs, reference, values, scores, raw, trunk)
+        return rollout, entropy.sum(dim=1) / response_mask.sum(dim=1)
+
+    def _join(
+        self, batch: PromptBatch, responses: list[list[int]], rows: list[int]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns (b, T) ids, (b, T) mask and (b, R) response mask of some rows, as narrow as they allow."""
+        device = batch.prompt_ids.device
+        width = int(batch.prompt_mask[rows].sum(dim=1).max())
+        prompt_ids, prompt_mask = batch.prompt_ids[rows, -width:], batch.prompt_mask[rows, -width:]
+        longest = max(len(responses[row]) for row in rows)
+        padded = [responses[row] + [self.prompter.pad_id] * (longest - len(responses[row])) for row in rows]
+        lengths = torch.tensor([len(responses[row]) for row in rows], device=device)
+        response_mask = torch.arange(longest, device=device) < lengths[:, None]
+        response_ids = torch.tensor(padded, device=device)
+        return (
+            torch.cat([prompt_ids, response_ids], dim=1),
+            torch.cat([prompt_mask, response_mask], dim=1),
+            response_mask,
+        )

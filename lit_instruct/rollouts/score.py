@@ -1,0 +1,121 @@
+"""Rewards from text: a reward model with a tokenizer and base of its own, or any Python function."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import nn
+
+from lit_instruct.batches import right_pad
+from lit_instruct.errors import UserError
+from lit_instruct.handover import prompter_of, read_stage_of
+from lit_instruct.models.assemble import scoring_network
+from lit_instruct.models.loading import DtypeName, find_source, pick_dtype
+from lit_instruct.models.roles import position_ids
+from lit_instruct.prompting import Prompt, Prompter
+from lit_instruct.rollouts.text import length_batches
+
+Labeler = Callable[[list[tuple[str, str]]], list[float]]
+
+
+class TextReward:
+    """A reward model that reads text.
+
+    Args:
+        network: sequence-classification model with one output, in evaluation mode.
+        prompter: its prompt format.
+        bias: added to every score (the reward stage sets it so that demonstrations score 0 on average).
+    """
+
+    def __init__(self, network: nn.Module, prompter: Prompter, bias: float = 0.0) -> None:
+        self.network = network
+        self.prompter = prompter
+        self.bias = bias
+
+    @classmethod
+    def from_source(cls, source: str, dtype: DtypeName = "auto") -> TextReward:
+        """Opens a reward model by stage folder, Hugging Face folder or hub id.
+
+        Raises:
+            UserError: it cannot be opened or has no trained scalar head.
+        """
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        found = find_source(source)
+        prompter = prompter_of(found)
+        network = scoring_network(found, pick_dtype(dtype, device), prompter.pad_id)
+        stage = read_stage_of(found)
+        return cls(network.to(device), prompter, (stage.reward_bias if stage else None) or 0.0)
+
+    @torch.no_grad()
+    def score(
+        self,
+        prompts: Sequence[Prompt],
+        responses: Sequence[str],
+        batch_size: int = 32,
+        progress: str | None = None,
+    ) -> list[float]:
+        """Returns the reward of each response; higher is better.
+
+        Args:
+            prompts: B prompts.
+            responses: B texts.
+            batch_size: sequences at one time.
+            progress: text beside a progress bar; None shows none.
+        """
+        sequences = [
+            self.prompter.prompt_ids(prompt) + self.prompter.response_ids(response)
+            for prompt, response in zip(prompts, responses, strict=True)
+        ]
+        rewards = [0.0] * len(sequences)
+        device = next(self.network.parameters()).device
+        for batch in length_batches(list(range(len(sequences))), [len(s) for s in sequences], batch_size, progress):
+            ids, mask = right_pad([sequences[i] for i in batch], self.prompter.pad_id)
+            ids, mask = ids.to(device), mask.to(device)
+            scores = self.network(
+                input_ids=ids, attention_mask=mask.long(), position_ids=position_ids(mask), use_cache=False
+            ).logits.squeeze(-1)
+            for row, score in zip(batch, scores.float().tolist(), strict=True):
+                rewards[row] = score + self.bias
+        return rewards
+
+
+def load_labeler(import_path: str) -> Labeler:
+    """Returns the Python function that an import path names.
+
+    Args:
+        import_path: such as `lit_instruct.evaluation.labelers.tone`; it takes a list of (prompt, response) and
+            returns as many numbers, higher is better.
+
+    Raises:
+        UserError: there is no such function.
+    """
+    module_name, _, name = import_path.rpartition(".")
+    try:
+        labeler = getattr(importlib.import_module(module_name), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UserError(
+            f"labeler {import_path}: cannot import it ({error}); give package.module.function on PYTHONPATH"
+        ) from error
+    if not callable(labeler):
+        raise UserError(f"labeler {import_path}: it is not callable; give list[(prompt, response)] -> list[float]")
+    return labeler
+
+
+def label(labeler: Labeler, pairs: list[tuple[str, str]], name: str = "labeler") -> list[float]:
+    """Returns a labeler's scores, checked: as many as pairs, each a finite number.
+
+    Raises:
+        UserError: it raised an exception or returned something else; the message names the row.
+    """
+    try:
+        scores = [float(score) for score in labeler(pairs)]
+    except Exception as error:
+        raise UserError(f"{name}: it raised {type(error).__name__}: {error}; mend the function") from error
+    if len(scores) != len(pairs):
+        raise UserError(f"{name}: it returned {len(scores)} scores for {len(pairs)} pairs; return one for each")
+    for row, score in enumerate(scores):
+        if score != score or abs(score) == float("inf"):
+            raise UserError(f"{name}: it returned {score} for row {row} ({pairs[row][1][:60]!r}); return finite numbers")
+    return scores

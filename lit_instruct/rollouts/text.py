@@ -1,0 +1,153 @@
+"""A stage's model as text in, text out: for sampling data, evaluation, chat and trying things in Python."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, TypeVar
+
+import torch
+from rich.progress import track
+from torch import Tensor
+
+from lit_instruct.batches import left_pad, right_pad
+from lit_instruct.handover import prompter_of
+from lit_instruct.models.assemble import merged_language_model
+from lit_instruct.models.heads import token_log_probs
+from lit_instruct.models.loading import DtypeName, find_source, pick_dtype
+from lit_instruct.models.roles import position_ids
+from lit_instruct.prompting import Prompt, Prompter
+from lit_instruct.rollouts.generate import SamplingOptions, generate
+
+
+Job = TypeVar("Job")
+
+
+class Response(NamedTuple):
+    """One sampled response."""
+
+    ids: list[int]
+    """Token ids, the EOS included where it came."""
+    text: str
+    """The same for people, without special tokens."""
+    ended: bool
+    """True where the model ended it, False where the length limit cut it."""
+
+
+class TextGenerator:
+    """A language model with its prompt format.
+
+    Args:
+        model: transformers causal language model, in evaluation mode, adapters merged.
+        prompter: its prompt format.
+    """
+
+    def __init__(self, model: torch.nn.Module, prompter: Prompter) -> None:
+        self.model = model
+        self.prompter = prompter
+
+    @classmethod
+    def from_source(cls, source: str, dtype: DtypeName = "auto", prompter: Prompter | None = None) -> TextGenerator:
+        """Opens a model by embedded name, hub id, Hugging Face folder or stage folder.
+
+        Args:
+            source: which.
+            dtype: of its weights.
+            prompter: a prompt format other than the model's own.
+
+        Raises:
+            UserError: it cannot be opened.
+        """
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        found = find_source(source)
+        model = merged_language_model(found, torch.float32 if found.adapter else pick_dtype(dtype, device))
+        return cls(model.to(device, pick_dtype(dtype, device)), prompter or prompter_of(found))
+
+    def respond(
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        k: int = 1,
+        max_new_tokens: int = 48,
+        temperature: float = 1.0,
+        top_p: float = 1.0,
+        top_k: int = 0,
+        seed: int = 0,
+        batch_size: int = 64,
+        progress: str | None = None,
+    ) -> list[list[Response]]:
+        """Samples k responses to each prompt; the result depends on the seed, not on the batch size.
+
+        Args:
+            prompts: B prompts.
+            k: responses to each.
+            max_new_tokens: length limit.
+            temperature: of the distribution.
+            top_p: nucleus.
+            top_k: most probable tokens kept; 0 keeps all.
+            seed: of the random numbers.
+            batch_size: sequences at one time.
+            progress: text beside a progress bar; None shows none.
+        """
+        options = SamplingOptions(max_new_tokens, temperature, top_p, top_k)
+        ids = [self.prompter.prompt_ids(prompt) for prompt in prompts]
+        jobs = [(row, sample) for row in range(len(ids)) for sample in range(k)]
+        found: dict[tuple[int, int], Response] = {}
+        for batch in length_batches(jobs, [len(ids[row]) for row, _ in jobs], batch_size, progress):
+            padded, mask = self._to_device(*left_pad([ids[row] for row, _ in batch], self.prompter.pad_id))
+            keys = [(seed, row, sample) for row, sample in batch]
+            sampled = generate(
+                self.model, padded, mask, options, self.prompter.stop_ids, keys, self.prompter.pad_id
+            )
+            for job, row_ids, row_mask in zip(batch, sampled.ids, sampled.mask, strict=True):
+                found[job] = self._response(row_ids[row_mask].tolist())
+        return [[found[row, sample] for sample in range(k)] for row in range(len(ids))]
+
+    @torch.no_grad()
+    def log_probs(
+        self,
+        prompts: Sequence[Prompt],
+        responses: Sequence[Response],
+        batch_size: int = 32,
+        progress: str | None = None,
+    ) -> list[float]:
+        """Returns the log-probability of each whole response in nats, its EOS included.
+
+        Args:
+            prompts: B prompts.
+            responses: B responses, whoever sampled them.
+            batch_size: sequences at one time.
+            progress: text beside a progress bar; None shows none.
+        """
+        prompt_ids = [self.prompter.prompt_ids(prompt) for prompt in prompts]
+        sequences = [ids + response.ids for ids, response in zip(prompt_ids, responses, strict=True)]
+        totals = [0.0] * len(sequences)
+        decoder = getattr(self.model, self.model.base_model_prefix)
+        weight = self.model.get_output_embeddings().weight
+        for batch in length_batches(list(range(len(sequences))), [len(s) for s in sequences], batch_size, progress):
+            ids, mask = self._to_device(*right_pad([sequences[i] for i in batch], self.prompter.pad_id))
+            starts = torch.tensor([len(prompt_ids[i]) for i in batch], device=ids.device)
+            hidden = decoder(
+                ids, attention_mask=mask.long(), position_ids=position_ids(mask), use_cache=False
+            ).last_hidden_state
+            wanted = mask[:, 1:] & (torch.arange(1, ids.shape[1], device=ids.device) >= starts[:, None])
+            chosen, _ = token_log_probs(hidden[:, :-1][wanted], weight, ids[:, 1:][wanted])
+            sums = torch.zeros(wanted.shape, device=ids.device).masked_scatter(wanted, chosen).sum(dim=1)
+            for row, total in zip(batch, sums.tolist(), strict=True):
+                totals[row] = total
+        return totals
+
+    def _response(self, ids: list[int]) -> Response:
+        return Response(ids, self.prompter.decode(ids), bool(ids) and ids[-1] in self.prompter.stop_ids)
+
+    def _to_device(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        device = next(self.model.parameters()).device
+        return ids.to(device), mask.to(device)
+
+
+def length_batches(
+    jobs: list[Job], lengths: list[int], size: int, progress: str | None
+) -> Iterator[list[Job]]:
+    """Cuts jobs into batches of similar length, longest first, so that padding is short and memory shows early."""
+    order = sorted(range(len(jobs)), key=lambda i: -lengths[i])
+    batches = [[jobs[i] for i in order[start : start + size]] for start in range(0, len(order), size)]
+    return iter(track(batches, description=progress, transient=True)) if progress else iter(batches)

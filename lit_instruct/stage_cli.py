@@ -1,0 +1,141 @@
+"""One LightningCLI for each stage: `lit-instruct {sft,rm,ppo} {fit,validate,test}`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import lightning
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from data_modules import PromptDataModule, PromptResponseDataModule, RankedComparisonDataModule
+from data_modules.sampling import ResumeInsideEpoch
+from lit_instruct.callbacks import (
+    FinishStepOnInterrupt,
+    HandOver,
+    Interrupted,
+    ProgressBar,
+    RunFiles,
+    SampleTable,
+)
+from lit_instruct.errors import UserError
+from lit_instruct.metrics_file import MetricsFile
+from lit_instruct.stages.ppo import PPOModule
+from lit_instruct.stages.reward import RewardModule
+from lit_instruct.stages.sft import SFTModule
+
+STAGES = {
+    "sft": (SFTModule, PromptResponseDataModule),
+    "rm": (RewardModule, RankedComparisonDataModule),
+    "ppo": (PPOModule, PromptDataModule),
+}
+RUN = "{run}"
+"""Stands for the run folder in options of the model, such as --model.base={run}/sft."""
+
+
+class StageCLI(LightningCLI):
+    """LightningCLI with a run folder, and what every run of a stage has."""
+
+    stage: str
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Adds --run, and one seed for everything."""
+        parser.add_argument("--run", default="runs/demo", help="folder of the run; the stage writes into a folder in it")
+        for part in ("model", "data"):
+            parser.link_arguments("seed_everything", f"{part}.seed", compute_fn=int)
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """The three that a stage has; Lightning's `predict` is `lit-instruct sample`."""
+        skipped = {"model", "dataloaders", "datamodule", "train_dataloaders", "val_dataloaders"}
+        return {name: skipped for name in ("fit", "validate", "test")}
+
+    @property
+    def folder(self) -> Path:
+        """The stage's folder."""
+        return Path(self._get(self.config, "run")) / self.stage
+
+    def before_instantiate_classes(self) -> None:
+        """Fills in the run folder."""
+        run = self._get(self.config, "run")
+        model = self._get(self.config, "model")
+        for name, value in list(model.items()):
+            if isinstance(value, str) and RUN in value:
+                model[name] = value.replace(RUN, run)
+        self._get(self.config, "trainer").default_root_dir = str(self.folder)
+
+    def instantiate_trainer(self, **kwargs: Any) -> lightning.Trainer:
+        """Adds the loggers and callbacks of a stage to those that the user configured."""
+        config = self._get(self.config_init, "trainer")
+        if config.logger is not False:
+            given = config.logger if isinstance(config.logger, list) else [config.logger]
+            own = [MetricsFile(self.folder / "logs")]
+            own += [TensorBoardLogger(self.folder, name="logs", version="")] if config.logger in (None, True) else []
+            kwargs["logger"] = own + [logger for logger in given if logger not in (None, True)]
+        if self.stage == "ppo" and config.max_epochs is None and config.max_steps == -1:
+            kwargs["max_epochs"] = -1  # --model.iterations ends the training
+        config.callbacks = [*(config.callbacks or []), *self._callbacks(bool(config.fast_dev_run))]
+        return super().instantiate_trainer(**kwargs)
+
+    def _callbacks(self, fast_dev_run: bool) -> list[Callback]:
+        callbacks: list[Callback] = [ProgressBar()]
+        if fast_dev_run or self.subcommand != "fit":
+            return callbacks
+        monitor, mode = self.model.monitor or (None, "min")
+        if self._get(self.config_init, "data").validation_path is None and self._no_split():
+            monitor = None
+        checkpoint = ModelCheckpoint(
+            self.folder / "checkpoints", "best", monitor=monitor, mode=mode, save_last=True, enable_version_counter=False
+        )
+        resuming = self._get(self.config_init, "ckpt_path") is not None
+        return [
+            *callbacks,
+            RunFiles(self.folder, resuming),
+            FinishStepOnInterrupt(self.folder / "checkpoints" / "last.ckpt"),
+            ResumeInsideEpoch(),
+            SampleTable(self.folder),
+            checkpoint,
+            HandOver(self.folder, checkpoint),
+        ]
+
+    def _no_split(self) -> bool:
+        return self.datamodule.validation_share == 0
+
+
+def run_stage(stage: str, arguments: list[str]) -> int:
+    """Runs a stage and returns its exit code.
+
+    Args:
+        stage: sft, rm or ppo.
+        arguments: what follows it on the command line.
+
+    Raises:
+        UserError: a mistake in options, data or models.
+    """
+    module, data = STAGES[stage]
+    cli = type("StageCLI", (StageCLI,), {"stage": stage})
+    try:
+        cli(
+            module,
+            data,
+            save_config_callback=SaveConfigCallback,
+            save_config_kwargs={"overwrite": True},
+            trainer_class=lightning.Trainer,
+            trainer_defaults={
+                "use_distributed_sampler": False,
+                "log_every_n_steps": 1,
+                "num_sanity_val_steps": 0,
+                "enable_model_summary": False,
+            },
+            seed_everything_default=0,
+            parser_kwargs={"prog": f"lit-instruct {stage}"},
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+            args=arguments,
+        )
+    except Interrupted:
+        print(f"Stopped. Continue with: lit-instruct {stage} {' '.join(arguments)} --ckpt_path=last", flush=True)
+        return 130
+    return 0

@@ -1,0 +1,185 @@
+"""Step 1: supervised fine-tuning on demonstrations (section 3.5, C.1)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from peft import PeftModel
+from torch import Tensor
+
+from lit_instruct.errors import UserError
+from lit_instruct.models.assemble import policy_network
+from lit_instruct.models.loading import DtypeName
+from lit_instruct.models.lora import LoraOptions, save_adapter
+from lit_instruct.rollouts.generate import SamplingOptions
+from lit_instruct.rollouts.score import TextReward
+from lit_instruct.rollouts.text import TextGenerator
+from lit_instruct.stages.base import OptimizerOptions, PromptOptions, StageModule
+from lit_instruct.trl_bridge import Prepared, SFTLossOptions, last_token_accuracy, prepare_sft, sft_loss
+
+if TYPE_CHECKING:
+    from data_modules.prompt_response import PromptResponseDataModule
+
+IGNORED = -100
+"""Label of a token that the loss leaves out."""
+
+
+class SFTModule(StageModule):
+    """Fine-tunes a language model on demonstrations with TRL's SFT loss.
+
+    Args:
+        base: model to start from: smollm2-135m-instruct, a hub id or a folder.
+        lora: adapter options; null trains every weight.
+        optimizer: learning rate and schedule; the paper's 9.65e-6 is for full fine-tuning.
+        trl: loss, packing and noise of TRL's SFTTrainer.
+        prompt: prompt format.
+        dtype: of frozen weights; auto is bfloat16 where the device computes in it.
+        selection_reward: reward model (stage folder or hub id) that scores responses to the validation prompts; the
+            checkpoint with the best score is kept instead of that with the lowest loss (C.1).
+        selection_sampling: how those responses are sampled.
+        selection_prompts: how many validation prompts they answer.
+        seed: of everything random.
+    """
+
+    trl: Prepared
+
+    def __init__(
+        self,
+        base: str = "smollm2-135m-instruct",
+        lora: LoraOptions | None = LoraOptions(),
+        optimizer: OptimizerOptions = OptimizerOptions(),
+        trl: SFTLossOptions = SFTLossOptions(),
+        prompt: PromptOptions = PromptOptions(),
+        dtype: DtypeName = "auto",
+        selection_reward: str | None = None,
+        selection_sampling: SamplingOptions = SamplingOptions(),
+        selection_prompts: int = 32,
+        seed: int = 0,
+    ) -> None:
+        super().__init__("sft", base, lora, dtype, prompt, seed)
+        self.optimizer_options = optimizer
+        self.trl_options = trl
+        self.selection_reward = selection_reward
+        self.selection_sampling = selection_sampling
+        self.selection_prompts = selection_prompts
+
+    @property
+    def monitor(self) -> tuple[str, str]:
+        """The metric that chooses the best checkpoint, and its direction."""
+        return ("val/reward", "max") if self.selection_reward else ("val/loss", "min")
+
+    def setup(self, stage: str) -> None:
+        """Builds the model, and TRL's trainer around it to prepare the data."""
+        if hasattr(self, "trl"):
+            return
+        self.network = policy_network(self.source, self.lora, self.frozen_dtype)
+        data: PromptResponseDataModule = self.trainer.datamodule
+        self.trl = prepare_sft(
+            self.network,
+            self.prompter.tokenizer,
+            data.train_dataset,
+            data.validation_dataset,
+            self.trl_options,
+            data.max_length,
+            self.seed,
+        )
+        data.use(self.trl.train_dataset, self.trl.validation_dataset, self.trl.trainer.data_collator)
+        if self.selection_reward:
+            self.selector = TextReward.from_source(self.selection_reward)
+
+    def on_train_epoch_start(self) -> None:
+        """Counts the trained tokens of every optimizer step of the epoch, over all processes and micro-batches."""
+        self.network.train()
+        data: PromptResponseDataModule = self.trainer.datamodule
+        trained = [sum(label != IGNORED for label in labels[1:]) for labels in data.train_dataset["labels"]]
+        self.step_tokens = tokens_per_step(
+            data.train_sampler.batches(self.trainer.current_epoch), trained, self.trainer.accumulate_grad_batches
+        )
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        """Returns the mean loss over the trained tokens of the whole optimizer step."""
+        loss = sft_loss(self.trl, self.network, batch, self.step_tokens[batch_idx])
+        # DDP averages over processes and Lightning over micro-batches; the loss is divided by the whole step's tokens.
+        scaled = loss * self.trainer.world_size * self.trainer.accumulate_grad_batches
+        self.log("train/loss", scaled.detach(), prog_bar=True, sync_dist=True)
+        self.log("train/learning_rate", self.lr_schedulers().get_last_lr()[0])
+        return scaled
+
+    def on_validation_epoch_start(self) -> None:
+        """Turns dropout and noise off, and starts counting."""
+        self.network.eval()
+        self.counted = torch.zeros(3, device=self.device, dtype=torch.float64)
+
+    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        """Counts loss and right guesses over the trained tokens."""
+        tokens = int((batch["labels"][:, 1:] != IGNORED).sum())
+        loss = sft_loss(self.trl, self.network, batch, None)
+        accuracy = last_token_accuracy(self.trl)
+        self.counted += torch.tensor([float(loss) * tokens, accuracy * tokens, tokens], device=self.device)
+
+    def on_validation_epoch_end(self) -> None:
+        """Logs the means over all processes; scores sampled responses where a reward model chooses the checkpoint."""
+        # Sums, not sync_dist: Lightning weighs processes by truncated batch sizes.
+        loss, correct, tokens = self.trainer.strategy.reduce(self.counted, reduce_op="sum")
+        self.log("val/loss", (loss / tokens).float(), prog_bar=True)
+        self.log("val/token_accuracy", (correct / tokens).float())
+        if self.selection_reward:
+            self.log("val/reward", self._sampled_reward(), prog_bar=True)
+        self.network.train()
+
+    def test_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        """Counts the same as validation."""
+        self.validation_step(batch, batch_idx)
+
+    on_test_epoch_start = on_validation_epoch_start
+    on_test_epoch_end = on_validation_epoch_end
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """Returns AdamW with a cosine schedule over what is trained."""
+        return self.cosine_schedule([p for p in self.parameters() if p.requires_grad], self.optimizer_options)
+
+    def save_model(self, folder: Path) -> None:
+        """Writes the adapter, or the whole model."""
+        if isinstance(self.network, PeftModel):
+            save_adapter(self.network, "default", folder)
+        else:
+            self.network.save_pretrained(str(folder))
+
+    def revision(self) -> str | None:
+        """Returns the hub commit of the base, where it has one."""
+        return getattr(self.network.config, "_commit_hash", None)
+
+    def _sampled_reward(self) -> float:
+        data: PromptResponseDataModule = self.trainer.datamodule
+        prompts = [row.prompt for row in data.validation_rows[: self.selection_prompts]]
+        if not prompts:
+            raise UserError("--model.selection_reward: there are no validation rows; give --data.validation_path")
+        model = self.network.get_base_model() if isinstance(self.network, PeftModel) else self.network
+        options = self.selection_sampling
+        responses = TextGenerator(model, self.prompter).respond(
+            prompts,
+            max_new_tokens=options.max_new_tokens,
+            temperature=options.temperature,
+            top_p=options.top_p,
+            top_k=options.top_k,
+            seed=self.seed,
+        )
+        scores = self.selector.score(prompts, [answers[0].text for answers in responses])
+        return sum(scores) / len(scores)
+
+
+def tokens_per_step(batches: list[list[int]], counts: list[int], accumulate: int) -> list[int]:
+    """Returns, for each micro-batch, the sum of `counts` over the optimizer step it belongs to.
+
+    Args:
+        batches: row numbers of each global micro-batch of the epoch, in order.
+        counts: what each row counts: its trained tokens, or 1.
+        accumulate: micro-batches of one optimizer step.
+    """
+    totals = []
+    for start in range(0, len(batches), accumulate):
+        window = batches[start : start + accumulate]
+        totals += [sum(counts[row] for rows in window for row in rows)] * len(window)
+    return totals

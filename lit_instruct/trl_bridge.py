@@ -1,0 +1,253 @@
+"""The only file that imports TRL: its trainers prepare and collate data and compute losses; Lightning runs the loop."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from datasets import Dataset
+from datasets.utils.logging import disable_progress_bar, enable_progress_bar
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
+from transformers.integrations import activate_neftune
+
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+
+from trl import RewardConfig, RewardTrainer, SFTConfig, SFTTrainer  # noqa: E402
+
+from lit_instruct.batches import RankedBatch  # noqa: E402
+from lit_instruct.errors import UserError  # noqa: E402
+from lit_instruct.losses.ranking import Ranking, ranking_loss  # noqa: E402
+
+
+@dataclass
+class SFTLossOptions:
+    """What TRL's SFTTrainer is asked to do.
+
+    Args:
+        loss_type: "nll" is the paper's next-token loss, "dft" weighs it by the token's own probability.
+        label_smoothing: moves this share of the target's probability to all other tokens.
+        neftune_noise_alpha: uniform noise on the embeddings while training; None adds none.
+        packing: fills sequences of `data.max_length` tokens with several examples that do not see each other.
+        packing_strategy: "bfd" keeps examples whole, "wrapped" cuts them.
+        padding_free: concatenates the examples of a batch instead of padding them.
+        gradient_checkpointing: recomputes activations in the backward pass to save memory.
+    """
+
+    loss_type: Literal["nll", "dft"] = "nll"
+    label_smoothing: float = 0.0
+    neftune_noise_alpha: float | None = None
+    packing: bool = False
+    packing_strategy: Literal["bfd", "bfd_split", "wrapped"] = "bfd"
+    padding_free: bool = False
+    gradient_checkpointing: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuses combinations that TRL would take and not honour."""
+        if self.label_smoothing and self.loss_type == "dft":
+            raise UserError("--model.trl.label_smoothing: works with --model.trl.loss_type=nll only; choose one")
+        if not 0 <= self.label_smoothing < 1:
+            raise UserError(f"--model.trl.label_smoothing={self.label_smoothing}: must be at least 0 and below 1")
+
+
+@dataclass
+class RewardLossOptions:
+    """What TRL's RewardTrainer is asked to do.
+
+    Args:
+        center_rewards_coefficient: adds this much of the mean squared reward to the loss; None adds none.
+        gradient_checkpointing: recomputes activations in the backward pass to save memory.
+    """
+
+    center_rewards_coefficient: float | None = None
+    gradient_checkpointing: bool = False
+
+
+@dataclass
+class Prepared:
+    """A TRL trainer that never trains, and what it made of the data."""
+
+    trainer: SFTTrainer | RewardTrainer
+    train_dataset: Dataset
+    validation_dataset: Dataset | None
+
+
+class RankedRewardTrainer(RewardTrainer):
+    """TRL's reward trainer with the paper's loss over all C(K,2) pairs of a prompt as one batch element."""
+
+    def compute_loss(
+        self, model: nn.Module, inputs: RankedBatch, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """Returns the mean loss over the batch's prompts, and the `Ranking` where `return_outputs` is set.
+
+        Args:
+            model: sequence-classification model.
+            inputs: the ranked batch.
+            return_outputs: also return what the comparisons said.
+            num_items_in_batch: prompts of the whole optimizer step, which the sum is divided by; None takes those of
+                this batch.
+        """
+        rewards = model(
+            input_ids=inputs.input_ids, attention_mask=inputs.attention_mask.long(), use_cache=False
+        ).logits.squeeze(-1)
+        ranking = ranking_loss(rewards.float(), inputs.ranks, inputs.prompt_index)
+        prompts = ranking.prompts if num_items_in_batch is None else num_items_in_batch
+        loss = ranking.loss / torch.as_tensor(prompts).clamp(min=1)
+        if self.args.center_rewards_coefficient is not None:
+            loss = loss + self.args.center_rewards_coefficient * rewards.float().square().mean()
+        return (loss, ranking) if return_outputs else loss
+
+
+def prepare_sft(
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    train_dataset: Dataset,
+    validation_dataset: Dataset | None,
+    options: SFTLossOptions,
+    max_length: int,
+    seed: int,
+) -> Prepared:
+    """Builds TRL's SFTTrainer around a model and lets it prepare the data.
+
+    Args:
+        model: causal language model, adapters included.
+        tokenizer: its tokenizer; the pad token must not be EOS.
+        train_dataset: columns input_ids, labels.
+        validation_dataset: the same, or None.
+        options: which loss, packing and noise.
+        max_length: tokens of a packed sequence.
+        seed: of the order in which examples are packed.
+    """
+    with _quiet_and_seeded():
+        config = SFTConfig(
+            **_common(seed),
+            loss_type=options.loss_type,
+            label_smoothing_factor=options.label_smoothing,
+            packing=options.packing,
+            packing_strategy=options.packing_strategy,
+            padding_free=options.padding_free,
+            eval_packing=False,
+            max_length=max_length if options.packing else None,
+            average_tokens_across_devices=False,
+            gradient_checkpointing=options.gradient_checkpointing,
+        )
+        trainer = SFTTrainer(
+            model=model,
+            args=config,
+            train_dataset=train_dataset,
+            eval_dataset=validation_dataset,
+            processing_class=tokenizer,
+        )
+    prepared = Prepared(trainer, trainer.train_dataset, trainer.eval_dataset)
+    _switch_on(prepared, options.gradient_checkpointing)
+    if options.neftune_noise_alpha is not None:
+        activate_neftune(trainer.model, options.neftune_noise_alpha, trainer.accelerator)
+    return prepared
+
+
+def prepare_reward(
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    train_dataset: Dataset,
+    options: RewardLossOptions,
+    seed: int,
+) -> Prepared:
+    """Builds TRL's RewardTrainer, with the ranking loss, around a model.
+
+    Args:
+        model: sequence-classification model with one output, adapters included.
+        tokenizer: its tokenizer.
+        train_dataset: columns chosen_ids, rejected_ids (best and worst response), and all K beside them.
+        options: what to add to the loss.
+        seed: fixes TRL's own random state.
+    """
+    with _quiet_and_seeded():
+        config = RewardConfig(
+            **_common(seed),
+            max_length=None,
+            disable_dropout=False,
+            center_rewards_coefficient=options.center_rewards_coefficient,
+            gradient_checkpointing=options.gradient_checkpointing,
+        )
+        trainer = RankedRewardTrainer(
+            model=model, args=config, train_dataset=train_dataset, processing_class=tokenizer
+        )
+    prepared = Prepared(trainer, trainer.train_dataset, None)
+    _switch_on(prepared, options.gradient_checkpointing)
+    return prepared
+
+
+def sft_loss(prepared: Prepared, model: nn.Module, batch: dict[str, Tensor], tokens: int | None) -> Tensor:
+    """Returns TRL's SFT loss of a batch.
+
+    Args:
+        prepared: of `prepare_sft`.
+        model: the model to run.
+        batch: of TRL's collator.
+        tokens: trained tokens of the whole optimizer step, which the sum is divided by; None takes those of the batch.
+    """
+    prepared.trainer._metrics["train"].clear()
+    prepared.trainer._metrics["eval"].clear()
+    return prepared.trainer.compute_loss(model, dict(batch), num_items_in_batch=tokens)
+
+
+def last_token_accuracy(prepared: Prepared) -> float:
+    """Returns the share of trained tokens of the last batch that the model put first."""
+    metrics = prepared.trainer._metrics["train"] or prepared.trainer._metrics["eval"]
+    return float(metrics["mean_token_accuracy"][-1])
+
+
+def ranking_of(
+    prepared: Prepared, model: nn.Module, batch: RankedBatch, prompts: int | None
+) -> tuple[Tensor, Ranking]:
+    """Returns the ranking loss of a batch and what its comparisons said.
+
+    Args:
+        prepared: of `prepare_reward`.
+        model: the model to run.
+        batch: ranked responses.
+        prompts: prompts of the whole optimizer step; None takes those of the batch.
+    """
+    return prepared.trainer.compute_loss(model, batch, return_outputs=True, num_items_in_batch=prompts)
+
+
+def _common(seed: int) -> dict[str, Any]:
+    """Settings that hand everything but data and loss to Lightning."""
+    return {
+        "output_dir": os.path.join(tempfile.gettempdir(), "lit-instruct-trl"),
+        "report_to": [],
+        "bf16": False,
+        "use_cpu": not torch.cuda.is_available(),
+        "seed": seed,
+        "disable_tqdm": True,
+        "dataset_num_proc": None,
+    }
+
+
+@contextmanager
+def _quiet_and_seeded() -> Iterator[None]:
+    """Keeps TRL's constructor from showing its progress and from moving the random state (it calls `set_seed`)."""
+    state = torch.get_rng_state()
+    disable_progress_bar()
+    try:
+        yield
+    finally:
+        enable_progress_bar()
+        torch.set_rng_state(state)
+
+
+def _switch_on(prepared: Prepared, gradient_checkpointing: bool) -> None:
+    """Does what TRL only does inside `.train()`, and keeps trained weights in float32 (TRL casts QLoRA's to bf16)."""
+    model = prepared.trainer.model
+    if gradient_checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        model.enable_input_require_grads()
+    for parameter in model.parameters():
+        if parameter.requires_grad and parameter.dtype != torch.float32:
+            parameter.data = parameter.data.float()
+

@@ -1,0 +1,23 @@
+"""Settings of every test (offline, quiet, few threads) and the tiny model they share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers is imported
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+import pytest
+import torch
+
+from tests.tiny import tiny_llama
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a tiny random Llama with tokenizer; tests must not write into it."""
+    return tiny_llama(tmp_path_factory.mktemp("tiny") / "model")
