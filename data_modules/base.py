@@ -51,9 +51,7 @@ class RowDataModule(lightning.LightningDataModule, Generic[RowT]):
     ) -> None:
         super().__init__()
         check_option("batch_size", batch_size, batch_size >= 1, "at least 1")
-        check_option(
-            "validation_share", validation_share, 0 <= validation_share < 1, "at least 0 and below 1"
-        )
+        check_option("validation_share", validation_share, 0 <= validation_share < 1, "at least 0 and below 1")
         check_option(limit_option, token_limit, token_limit >= 1, "at least 1")
         check_option("limit", limit, limit is None or limit >= 1, "at least 1")
         check_option("on_long", on_long, on_long in ("error", "drop"), "error or drop")
@@ -112,9 +110,7 @@ class RowDataModule(lightning.LightningDataModule, Generic[RowT]):
             return rows, read_rows(self.validation_path, self.row_type)
         return split_rows(rows, self.validation_share)
 
-    def encode_rows(
-        self, rows: list[AnyRow], encode: Callable[[AnyRow], Item]
-    ) -> tuple[list[AnyRow], list[Item]]:
+    def encode_rows(self, rows: list[AnyRow], encode: Callable[[AnyRow], Item]) -> tuple[list[AnyRow], list[Item]]:
         """Tokenises rows; those over the limit are an error or are dropped and counted."""
         kept: list[AnyRow] = []
         items: list[Item] = []
@@ -163,9 +159,7 @@ class RowDataModule(lightning.LightningDataModule, Generic[RowT]):
         drop_last = self.drop_last and shuffle
         size = self.process_batch_size()
         try:
-            sampler = EpochBatchSampler(
-                len(dataset), size, self.seed, self.rank, self.world_size, shuffle, drop_last
-            )
+            sampler = EpochBatchSampler(len(dataset), size, self.seed, self.rank, self.world_size, shuffle, drop_last)
         except UserError as error:
             path = self.path if shuffle or self.validation_path is None else self.validation_path
             raise UserError(f"{path}: {error}") from None

@@ -26,9 +26,9 @@ class PretrainingText:
     """
 
     def __init__(self, path: str | Path, prompter: Prompter, block: int = 128, seed: int = 0) -> None:
-        ids = prompter.tokenizer(
-            read_text(path), add_special_tokens=False, split_special_tokens=True, verbose=False
-        )["input_ids"]
+        ids = prompter.tokenizer(read_text(path), add_special_tokens=False, split_special_tokens=True, verbose=False)[
+            "input_ids"
+        ]
         if len(ids) < block:
             raise UserError(
                 f"{path}: the text has {len(ids)} tokens, fewer than one block of {block}; "

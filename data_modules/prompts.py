@@ -15,7 +15,7 @@ from lit_instruct.batches import PromptBatch, left_pad
 class PromptDataModule(RowDataModule[PromptRow]):
     """Prompts of users (section 3.2), as left-padded ids.
 
-    `train_rows[index]` is the row of a batch's `index`; in validation it is `validation_rows[index]`.
+    A batch's `row_number` counts `train_rows`, in validation `validation_rows`.
 
     Args:
         path: Training file, .jsonl or .json.
@@ -76,9 +76,7 @@ class PromptDataModule(RowDataModule[PromptRow]):
         """Reads and tokenises prompts and pretraining text, once."""
         if self.pretraining is None and self.pretraining_path is not None:
             prompter = self.get_prompter()
-            self.pretraining = PretrainingText(
-                self.pretraining_path, prompter, self.pretraining_block, self.seed
-            )
+            self.pretraining = PretrainingText(self.pretraining_path, prompter, self.pretraining_block, self.seed)
         super().setup(stage)
 
     def read(self) -> tuple[list[PromptRow], list[PromptRow]]:
@@ -101,13 +99,11 @@ class PromptDataModule(RowDataModule[PromptRow]):
     def collate(self, items: list[Item]) -> PromptBatch:
         """Prompts padded on the left."""
         ids, mask = left_pad([item["ids"] for item in items], self.get_prompter().pad_id)
-        index = torch.tensor([item["index"] for item in items])
-        return PromptBatch(ids, mask, index, [item["row"] for item in items])
+        numbers = torch.tensor([item["index"] for item in items])
+        return PromptBatch(ids, mask, numbers, [item["row"] for item in items])
 
     def process_batch_size(self) -> int:
         """This process's share of the prompts of an iteration."""
         possible = self.batch_size % self.world_size == 0
-        check_option(
-            "batch_size", self.batch_size, possible, f"a multiple of the {self.world_size} processes"
-        )
+        check_option("batch_size", self.batch_size, possible, f"a multiple of the {self.world_size} processes")
         return self.batch_size // self.world_size

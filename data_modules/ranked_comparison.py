@@ -127,7 +127,5 @@ class RankedComparisonDataModule(RowDataModule[RankedComparison]):
         kept = [row for row in rows if len(set(row.ranks)) > 1]
         if len(kept) < len(rows):
             path = rows[0].where.rpartition(":")[0]
-            rank_zero_info(
-                f"{path}: dropped {len(rows) - len(kept)} of {len(rows)} rows whose responses are all tied."
-            )
+            rank_zero_info(f"{path}: dropped {len(rows) - len(kept)} of {len(rows)} rows whose responses are all tied.")
         return kept

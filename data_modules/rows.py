@@ -48,9 +48,7 @@ class Row:
         values = cls.normalise(record)
         known = {f.name for f in fields(cls)} - {"extra", "where"}
         extra = {name: value for name, value in values.items() if name not in known}
-        return cls(
-            **{name: value for name, value in values.items() if name in known}, extra=extra, where=where
-        )
+        return cls(**{name: value for name, value in values.items() if name in known}, extra=extra, where=where)
 
 
 @dataclass
@@ -80,15 +78,11 @@ class RankedComparison(Row):
         if not isinstance(self.responses, list) or not isinstance(self.ranks, list):
             raise ValueError('fields "responses" and "ranks" must be lists; correct the row')
         if len(self.responses) < 2:
-            raise ValueError(
-                f"K = {len(self.responses)}, but a comparison needs at least 2 responses; remove the row"
-            )
+            raise ValueError(f"K = {len(self.responses)}, but a comparison needs at least 2 responses; remove the row")
         for number, response in enumerate(self.responses, start=1):
             _check_text(response, f'response {number} of field "responses"')
         if len(self.ranks) != len(self.responses):
-            raise ValueError(
-                f"{len(self.ranks)} ranks for {len(self.responses)} responses; give one rank each"
-            )
+            raise ValueError(f"{len(self.ranks)} ranks for {len(self.responses)} responses; give one rank each")
         if any(isinstance(rank, bool) or not isinstance(rank, int) or rank < 1 for rank in self.ranks):
             raise ValueError(f"ranks {self.ranks} must be whole numbers from 1 (the best); correct the row")
 
@@ -146,9 +140,7 @@ def read_text(path: str | Path) -> str:
         line = error.object.count(b"\n", 0, error.start) + 1
         raise UserError(f"{path}:{line}: not UTF-8 text; convert the file to UTF-8") from None
     except OSError as error:
-        raise UserError(
-            f"{path}: cannot be read ({error.strerror}); check the path and its permissions"
-        ) from None
+        raise UserError(f"{path}: cannot be read ({error.strerror}); check the path and its permissions") from None
 
 
 def _checked(record: Any, row_type: type[RowType], where: str) -> RowType:
@@ -182,9 +174,7 @@ def _json_list(text: str, path: Path) -> Iterator[tuple[int, Any]]:
         raise UserError(f"{path}:{error.lineno}: broken JSON ({error.msg}); correct the line") from None
     decoder, position = json.JSONDecoder(), _skip_space(text, 0)
     if text[position] != "[":
-        raise UserError(
-            f"{path}:1: a .json file must hold a list of rows; put them in [...] or name the file .jsonl"
-        )
+        raise UserError(f"{path}:1: a .json file must hold a list of rows; put them in [...] or name the file .jsonl")
     position = _skip_space(text, position + 1)
     while text[position] != "]":
         line = text.count("\n", 0, position) + 1
@@ -205,9 +195,7 @@ def _check_prompt(prompt: Any) -> None:
     if isinstance(prompt, str):
         return _check_text(prompt, 'field "prompt"')
     if not isinstance(prompt, list) or not prompt:
-        raise ValueError(
-            f'field "prompt" must be a text or a list of messages, not {_kind(prompt)}; correct the row'
-        )
+        raise ValueError(f'field "prompt" must be a text or a list of messages, not {_kind(prompt)}; correct the row')
     for number, message in enumerate(prompt, start=1):
         _check_message(message, f'message {number} of field "prompt"')
     if prompt[-1]["role"] != "user":

@@ -59,8 +59,7 @@ class EpochBatchSampler(Sampler[list[int]]):
         needed = self.global_batch_size if drop_last else world_size
         if length < needed:
             raise UserError(
-                f"{length} rows are too few for a batch, which needs {needed}; "
-                "add rows or lower --data.batch_size"
+                f"{length} rows are too few for a batch, which needs {needed}; add rows or lower --data.batch_size"
             )
         self._report_left_out()
 
@@ -76,9 +75,7 @@ class EpochBatchSampler(Sampler[list[int]]):
     def batches(self, epoch: int) -> list[list[int]]:
         """Row numbers of all global batches of an epoch, in order."""
         order = self._order(epoch)
-        batches = [
-            order[i : i + self.global_batch_size] for i in range(0, self.length, self.global_batch_size)
-        ]
+        batches = [order[i : i + self.global_batch_size] for i in range(0, self.length, self.global_batch_size)]
         if self.drop_last and len(batches[-1]) < self.global_batch_size:
             batches.pop()
         elif len(batches[-1]) < self.world_size:
@@ -106,9 +103,7 @@ class EpochBatchSampler(Sampler[list[int]]):
     def _report_left_out(self) -> None:
         rest = self.length % self.global_batch_size
         if rest and self.shuffle and (self.drop_last or rest < self.world_size):
-            rank_zero_info(
-                f"{rest} of {self.length} rows do not fill a batch and are left out of each epoch."
-            )
+            rank_zero_info(f"{rest} of {self.length} rows do not fill a batch and are left out of each epoch.")
 
 
 class StatefulLoader(DataLoader[Any]):

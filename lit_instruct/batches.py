@@ -34,7 +34,7 @@ class PromptBatch(NamedTuple):
     """(B, P) long, padded on the left, so that every response starts in the same column."""
     prompt_mask: Tensor
     """(B, P) bool, True on real tokens."""
-    index: Tensor
+    row_number: Tensor
     """(B,) long, the row number in the dataset: sampling is keyed by it, whatever process draws."""
     rows: list[Any]
     """The data rows themselves (data_modules.rows.PromptRow), for reward functions and tables of samples."""
@@ -82,7 +82,7 @@ class Rollout(NamedTuple):
         Args:
             index: (b,) long, row numbers in [0, B).
         """
-        return Rollout(*(None if part is None else part[index] for part in self))
+        return self._replace(**{name: part[index] for name, part in self._asdict().items() if part is not None})
 
 
 def right_pad(sequences: list[list[int]], value: int) -> tuple[Tensor, Tensor]:

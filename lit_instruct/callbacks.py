@@ -31,7 +31,7 @@ SHOWN = {
 }
 
 
-class Interrupted(Exception):
+class InterruptedRunError(Exception):
     """Ctrl-C was pressed, the step was finished and a checkpoint saved."""
 
 
@@ -53,7 +53,9 @@ class ProgressBar(TQDMProgressBar):
         self.train_progress_bar.initial = self.train_progress_bar.n = module.iterations_done
         self.train_progress_bar.set_description("PPO")
 
-    def on_train_batch_end(self, trainer: lightning.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         """Moves the bar."""
         if not isinstance(pl_module, PPOModule):
             super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
@@ -88,7 +90,9 @@ class FinishStepOnInterrupt(Callback):
         """Takes over the signal."""
         self.earlier = signal.signal(signal.SIGINT, self._press)
 
-    def on_train_batch_end(self, trainer: lightning.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         """Saves and leaves, once all processes are at the end of the same step."""
         strategy = trainer.strategy
         if not strategy.reduce_boolean_decision(self.pressed, all=False):
@@ -97,7 +101,7 @@ class FinishStepOnInterrupt(Callback):
         if inside_step:
             return
         trainer.save_checkpoint(self.path)
-        raise Interrupted
+        raise InterruptedRunError
 
     def teardown(self, *_: Any, **__: Any) -> None:
         """Gives the signal back."""
@@ -128,7 +132,7 @@ class RunFiles(Callback):
         found = (path for name in ("logs", "checkpoints") for path in (folder / name).glob("**/*"))
         self.earlier = [] if resuming else [path for path in found if path.is_file()]
 
-    def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Puts aside, or cuts; the data is known to be good by now."""
         if not trainer.is_global_zero:
             return
@@ -169,7 +173,10 @@ class HandOver(Callback):
             pl_module.hand_over(self.folder, metrics)
         trainer.strategy.barrier("hand over")
         if trainer.is_global_zero:
-            print(f"\n{pl_module.stage}: done in {pl_module.seconds:.0f} s, written to {self.folder}", flush=True)
+            print(
+                f"\n{pl_module.stage}: done in {pl_module.seconds:.0f} s, written to {self.folder}",
+                flush=True,
+            )
 
 
 class SampleTable(Callback):

@@ -120,9 +120,7 @@ def _load(options: ChatOptions, load: Callable[[str], TextGenerator] | None) -> 
 
 def _talk(speakers: list[Speaker], options: ChatOptions, console: Console) -> None:
     hint = (
-        "/quit leaves, /new forgets the conversation"
-        if options.history
-        else "every input stands alone, /quit leaves"
+        "/quit leaves, /new forgets the conversation" if options.history else "every input stands alone, /quit leaves"
     )
     console.print(Text(hint, style="dim"))
     for turn, text in enumerate(_typed(console, speakers)):

@@ -95,7 +95,8 @@ def find_parent(folder: str, stage: str, wanted_by: str) -> Source:
     if not made:
         raise UserError(
             f"{wanted_by}: no {stage} model in {folder}; run `make {stage} RUN={path.parent.name}` first "
-            f"(or `lit-instruct {stage} fit --run {path.parent}`), or name another with an option of `lit-instruct {wanted_by}`"
+            f"(or `lit-instruct {stage} fit --run {path.parent}`), or name another with an option of "
+            f"`lit-instruct {wanted_by}`"
         )
     return find_source(folder)
 
@@ -118,7 +119,8 @@ def check_same_format(own: Prompter, parent: Stage | None, parent_folder: str, c
     differing = [key for key in ours if ours[key] != theirs.get(key)]
     raise UserError(
         f"{parent_folder}: it was trained with another prompt format ({', '.join(differing)}: "
-        f"{[theirs.get(key) for key in differing]} there, {[ours[key] for key in differing]} here); run `{command}` again"
+        f"{[theirs.get(key) for key in differing]} there, {[ours[key] for key in differing]} here); "
+        f"run `{command}` again"
     )
 
 
@@ -165,5 +167,7 @@ def _versions() -> dict[str, str]:
 
 def _cannot_write(folder: Path, error: OSError) -> UserError:
     if error.errno == errno.ENOSPC:
-        return UserError(f"{folder}: no space left on the disk; free some and run again (earlier results are untouched)")
+        return UserError(
+            f"{folder}: no space left on the disk; free some and run again (earlier results are untouched)"
+        )
     return UserError(f"{folder}: cannot write here ({error.strerror}); choose another folder with --run")

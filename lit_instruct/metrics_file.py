@@ -27,6 +27,7 @@ class MetricsFile(CSVLogger):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(save_dir=folder, name="", version="", flush_logs_every_n_steps=10)
+        self._experiment: _Writer | None = None
 
     @property
     @rank_zero_experiment

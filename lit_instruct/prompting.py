@@ -72,9 +72,7 @@ class Prompter:
             text = self._render(self._messages(prompt), add_generation_prompt=True)
             return self._encode(text)
         if not isinstance(prompt, str):
-            raise UserError(
-                "prompt: messages need a chat template; give the prompt as text, or use a chat model"
-            )
+            raise UserError("prompt: messages need a chat template; give the prompt as text, or use a chat model")
         ids = list(self.tokenizer(prompt)["input_ids"])  # with BOS where the model has one
         while ids and ids[-1] in self.stop_ids:  # some tokenizers also close the text
             ids.pop()
@@ -101,9 +99,7 @@ class Prompter:
         }
 
     def _messages(self, prompt: Prompt) -> list[Message]:
-        messages: list[Message] = (
-            [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
-        )
+        messages: list[Message] = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
         messages = [{**message, "content": self._as_text(message["content"])} for message in messages]
         if self._system_message is not None and all(message["role"] != "system" for message in messages):
             messages.insert(0, self._system_message)
@@ -134,9 +130,7 @@ class Prompter:
 
     def _check_system(self) -> None:
         if self.kind == "raw":
-            raise UserError(
-                "system: a raw prompt has no place for a system prompt; leave it out or use template chat"
-            )
+            raise UserError("system: a raw prompt has no place for a system prompt; leave it out or use template chat")
         if self._render_with_system() is None:
             raise UserError("system: the model's chat template does not accept a system prompt; leave it out")
 
@@ -162,9 +156,7 @@ class Prompter:
             return None
         before, after = with_mark.split(_SYSTEM_MARK, 1)
         plain = self._render([{"role": "user", "content": _USER_MARK}], add_generation_prompt=True)
-        inserted = (
-            plain.startswith(before) and plain.endswith(after) and len(plain) > len(before) + len(after)
-        )
+        inserted = plain.startswith(before) and plain.endswith(after) and len(plain) > len(before) + len(after)
         return {"role": "system", "content": ""} if inserted else None
 
     def _find_eos_id(self) -> int:
@@ -172,9 +164,7 @@ class Prompter:
         eos_id = self._end_of_turn_id() if self.kind == "chat" else None
         eos_id = self.tokenizer.eos_token_id if eos_id is None else eos_id
         if eos_id is None:
-            raise UserError(
-                f"{self.tokenizer.name_or_path}: the tokenizer has no EOS token; set its eos_token"
-            )
+            raise UserError(f"{self.tokenizer.name_or_path}: the tokenizer has no EOS token; set its eos_token")
         return int(eos_id)
 
     def _end_of_turn_id(self) -> int | None:
@@ -198,8 +188,7 @@ def _template_kind(tokenizer: PreTrainedTokenizerBase, template: Template) -> Li
     has_template = bool(tokenizer.chat_template)
     if template == "chat" and not has_template:
         raise UserError(
-            f"template: the tokenizer of {tokenizer.name_or_path} has no chat template; "
-            "use template raw or auto"
+            f"template: the tokenizer of {tokenizer.name_or_path} has no chat template; use template raw or auto"
         )
     return "raw" if template == "raw" or not has_template else "chat"
 

@@ -93,7 +93,9 @@ def sample(options: SampleOptions) -> Path:
             ranked.append({"prompt": row.prompt, "responses": answers, "ranks": ranks(points), "scores": points})
     write_jsonl(out, ranked)
     left_out = len(rows) - len(ranked)
-    print(f"{out}: {len(ranked)} prompts, K = {options.k}" + (f"; {left_out} without two responses" if left_out else ""))
+    print(
+        f"{out}: {len(ranked)} prompts, K = {options.k}" + (f"; {left_out} without two responses" if left_out else "")
+    )
     return out
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import lightning
+import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -15,13 +16,14 @@ from data_modules.sampling import ResumeInsideEpoch
 from lit_instruct.callbacks import (
     FinishStepOnInterrupt,
     HandOver,
-    Interrupted,
+    InterruptedRunError,
     ProgressBar,
     RunFiles,
     SampleTable,
 )
 from lit_instruct.errors import UserError
 from lit_instruct.metrics_file import MetricsFile
+from lit_instruct.models.loading import pick_dtype
 from lit_instruct.stages.ppo import PPOModule
 from lit_instruct.stages.reward import RewardModule
 from lit_instruct.stages.sft import SFTModule
@@ -42,7 +44,9 @@ class StageCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Adds --run, and one seed for everything."""
-        parser.add_argument("--run", default="runs/demo", help="folder of the run; the stage writes into a folder in it")
+        parser.add_argument(
+            "--run", default="runs/demo", help="folder of the run; the stage writes into a folder in it"
+        )
         for part in ("model", "data"):
             parser.link_arguments("seed_everything", f"{part}.seed", compute_fn=int)
 
@@ -50,7 +54,7 @@ class StageCLI(LightningCLI):
     def subcommands() -> dict[str, set[str]]:
         """The three that a stage has; Lightning's `predict` is `lit-instruct sample`."""
         skipped = {"model", "dataloaders", "datamodule", "train_dataloaders", "val_dataloaders"}
-        return {name: skipped for name in ("fit", "validate", "test")}
+        return dict.fromkeys(("fit", "validate", "test"), skipped)
 
     @property
     def folder(self) -> Path:
@@ -76,18 +80,32 @@ class StageCLI(LightningCLI):
             kwargs["logger"] = own + [logger for logger in given if logger not in (None, True)]
         if self.stage == "ppo" and config.max_epochs is None and config.max_steps == -1:
             kwargs["max_epochs"] = -1  # --model.iterations ends the training
+        if config.precision is None:
+            kwargs["precision"] = self._precision(config.accelerator)
         config.callbacks = [*(config.callbacks or []), *self._callbacks(bool(config.fast_dev_run))]
         return super().instantiate_trainer(**kwargs)
 
+    def _precision(self, accelerator: object) -> Literal["bf16-mixed", "32-true"]:
+        """Computes in the dtype of the frozen weights; trained weights are float32 either way."""
+        device = torch.device("cuda" if torch.cuda.is_available() and accelerator != "cpu" else "cpu")
+        return "bf16-mixed" if pick_dtype(self.model.dtype_name, device) == torch.bfloat16 else "32-true"
+
     def _callbacks(self, fast_dev_run: bool) -> list[Callback]:
-        callbacks: list[Callback] = [ProgressBar()]
+        shows_bar = self._get(self.config_init, "trainer").enable_progress_bar is not False
+        callbacks: list[Callback] = [ProgressBar()] if shows_bar else []
         if fast_dev_run or self.subcommand != "fit":
             return callbacks
         monitor, mode = self.model.monitor or (None, "min")
         if self._get(self.config_init, "data").validation_path is None and self._no_split():
             monitor = None
         checkpoint = ModelCheckpoint(
-            self.folder / "checkpoints", "best", monitor=monitor, mode=mode, save_last=True, enable_version_counter=False
+            self.folder / "checkpoints",
+            "best",
+            monitor=monitor,
+            mode=mode,
+            save_last=True,
+            save_top_k=0 if monitor is None else 1,
+            enable_version_counter=False,
         )
         resuming = self._get(self.config_init, "ckpt_path") is not None
         return [
@@ -99,6 +117,22 @@ class StageCLI(LightningCLI):
             checkpoint,
             HandOver(self.folder, checkpoint),
         ]
+
+    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
+        """Lets `validate` and `test` measure the stage's own result unless another checkpoint is named."""
+        kwargs = super()._prepare_subcommand_kwargs(subcommand)
+        if subcommand == "fit" or kwargs.get("ckpt_path") not in (None, "best", "last"):
+            return kwargs
+        names = {"last": ["last"], "best": ["best"], None: ["best", "last"]}[kwargs.get("ckpt_path")]
+        found = [self.folder / "checkpoints" / f"{name}.ckpt" for name in names]
+        kwargs["ckpt_path"] = next((str(path) for path in found if path.is_file()), None)
+        if kwargs["ckpt_path"] is None:
+            run = self.folder.parent
+            raise UserError(
+                f"{self.stage} {subcommand}: no checkpoint in {self.folder}; "
+                f"run `make {self.stage} RUN={run.name}` first"
+            )
+        return kwargs
 
     def _no_split(self) -> bool:
         return self.datamodule.validation_share == 0
@@ -135,7 +169,7 @@ def run_stage(stage: str, arguments: list[str]) -> int:
             load_from_checkpoint_support=False,
             args=arguments,
         )
-    except Interrupted:
+    except InterruptedRunError:
         print(f"Stopped. Continue with: lit-instruct {stage} {' '.join(arguments)} --ckpt_path=last", flush=True)
         return 130
     return 0

@@ -12,17 +12,23 @@ from typing import Any, Literal
 import torch
 from datasets import Dataset
 from datasets.utils.logging import disable_progress_bar, enable_progress_bar
+from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 from transformers.integrations import activate_neftune
 
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
-from trl import RewardConfig, RewardTrainer, SFTConfig, SFTTrainer  # noqa: E402
+from trl import RewardConfig, RewardTrainer, SFTConfig, SFTTrainer
+from trl.trainer.utils import FusedCausalLMOutput
 
-from lit_instruct.batches import RankedBatch  # noqa: E402
-from lit_instruct.errors import UserError  # noqa: E402
-from lit_instruct.losses.ranking import Ranking, ranking_loss  # noqa: E402
+from lit_instruct.batches import RankedBatch
+from lit_instruct.errors import UserError
+from lit_instruct.losses.ranking import Ranking, ranking_loss
+from lit_instruct.models.heads import token_log_probs
+
+ROWS_PER_FORWARD = 16
+"""Responses that one forward of the reward model pads to the same width."""
 
 
 @dataclass
@@ -81,7 +87,11 @@ class RankedRewardTrainer(RewardTrainer):
     """TRL's reward trainer with the paper's loss over all C(K,2) pairs of a prompt as one batch element."""
 
     def compute_loss(
-        self, model: nn.Module, inputs: RankedBatch, return_outputs: bool = False, num_items_in_batch: Any = None
+        self,
+        model: nn.Module,
+        inputs: RankedBatch,
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
     ) -> Any:
         """Returns the mean loss over the batch's prompts, and the `Ranking` where `return_outputs` is set.
 
@@ -92,14 +102,12 @@ class RankedRewardTrainer(RewardTrainer):
             num_items_in_batch: prompts of the whole optimizer step, which the sum is divided by; None takes those of
                 this batch.
         """
-        rewards = model(
-            input_ids=inputs.input_ids, attention_mask=inputs.attention_mask.long(), use_cache=False
-        ).logits.squeeze(-1)
-        ranking = ranking_loss(rewards.float(), inputs.ranks, inputs.prompt_index)
+        rewards = rewards_of(model, inputs)
+        ranking = ranking_loss(rewards, inputs.ranks, inputs.prompt_index)
         prompts = ranking.prompts if num_items_in_batch is None else num_items_in_batch
         loss = ranking.loss / torch.as_tensor(prompts).clamp(min=1)
         if self.args.center_rewards_coefficient is not None:
-            loss = loss + self.args.center_rewards_coefficient * rewards.float().square().mean()
+            loss = loss + self.args.center_rewards_coefficient * rewards.square().mean()
         return (loss, ranking) if return_outputs else loss
 
 
@@ -143,6 +151,8 @@ def prepare_sft(
             eval_dataset=validation_dataset,
             processing_class=tokenizer,
         )
+    if not torch.cuda.is_available():
+        _lighten_head(trainer.model)
     prepared = Prepared(trainer, trainer.train_dataset, trainer.eval_dataset)
     _switch_on(prepared, options.gradient_checkpointing)
     if options.neftune_noise_alpha is not None:
@@ -174,9 +184,7 @@ def prepare_reward(
             center_rewards_coefficient=options.center_rewards_coefficient,
             gradient_checkpointing=options.gradient_checkpointing,
         )
-        trainer = RankedRewardTrainer(
-            model=model, args=config, train_dataset=train_dataset, processing_class=tokenizer
-        )
+        trainer = RankedRewardTrainer(model=model, args=config, train_dataset=train_dataset, processing_class=tokenizer)
     prepared = Prepared(trainer, trainer.train_dataset, None)
     _switch_on(prepared, options.gradient_checkpointing)
     return prepared
@@ -202,9 +210,7 @@ def last_token_accuracy(prepared: Prepared) -> float:
     return float(metrics["mean_token_accuracy"][-1])
 
 
-def ranking_of(
-    prepared: Prepared, model: nn.Module, batch: RankedBatch, prompts: int | None
-) -> tuple[Tensor, Ranking]:
+def ranking_of(prepared: Prepared, model: nn.Module, batch: RankedBatch, prompts: int | None) -> tuple[Tensor, Ranking]:
     """Returns the ranking loss of a batch and what its comparisons said.
 
     Args:
@@ -214,6 +220,25 @@ def ranking_of(
         prompts: prompts of the whole optimizer step; None takes those of the batch.
     """
     return prepared.trainer.compute_loss(model, batch, return_outputs=True, num_items_in_batch=prompts)
+
+
+def rewards_of(model: nn.Module, batch: RankedBatch) -> Tensor:
+    """Returns the reward of every response of a batch: (N,) float32.
+
+    Runs rows of similar length together, each group only as wide as its longest row.
+
+    Args:
+        model: sequence-classification model.
+        batch: padded on the right.
+    """
+    lengths = batch.attention_mask.sum(dim=1)
+    order = lengths.argsort(stable=True)
+    groups = []
+    for rows in order.split(ROWS_PER_FORWARD):
+        width = int(lengths[rows].max())
+        mask = batch.attention_mask[rows, :width].long()
+        groups.append(model(input_ids=batch.input_ids[rows, :width], attention_mask=mask, use_cache=False).logits)
+    return torch.cat(groups).squeeze(-1).float()[order.argsort()]
 
 
 def _common(seed: int) -> dict[str, Any]:
@@ -241,6 +266,29 @@ def _quiet_and_seeded() -> Iterator[None]:
         torch.set_rng_state(state)
 
 
+def _lighten_head(model: nn.Module) -> None:
+    """Gives TRL's fused head, where it has no kernel, ours: the same numbers from the trained tokens alone.
+
+    TRL's fallback runs prompt and padding through the vocabulary too, in float32 tiles; on a CPU that is most of a
+    training step.
+    """
+    network = model.get_base_model() if isinstance(model, PeftModel) else model
+    trls_forward = network.forward
+
+    def forward(*args: Any, fused_lm_head: bool = False, **kwargs: Any) -> Any:
+        if not fused_lm_head:
+            return trls_forward(*args, **kwargs)
+        labels = kwargs.pop("labels")[:, 1:]
+        hidden = network.base_model(*args, **kwargs).last_hidden_state[:, :-1]
+        mask = labels != -100
+        found = token_log_probs(hidden[mask], network.get_output_embeddings().weight, labels[mask])
+        log_probs, entropy, is_top = (part.new_zeros(mask.shape).masked_scatter(mask, part) for part in found)
+        loss = -log_probs.sum() / mask.sum().clamp(min=1)
+        return FusedCausalLMOutput(loss=loss, log_probs=log_probs, entropy=entropy, is_top1=is_top, label_mask=mask)
+
+    network.forward = forward
+
+
 def _switch_on(prepared: Prepared, gradient_checkpointing: bool) -> None:
     """Does what TRL only does inside `.train()`, and keeps trained weights in float32 (TRL casts QLoRA's to bf16)."""
     model = prepared.trainer.model
@@ -250,4 +298,3 @@ def _switch_on(prepared: Prepared, gradient_checkpointing: bool) -> None:
     for parameter in model.parameters():
         if parameter.requires_grad and parameter.dtype != torch.float32:
             parameter.data = parameter.data.float()
-

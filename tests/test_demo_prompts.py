@@ -121,9 +121,7 @@ def test_rows_are_shuffled() -> None:
 
 def test_script_reproduces_the_committed_files(tmp_path: Path) -> None:
     subprocess.run([sys.executable, str(SCRIPT), "--out", str(tmp_path)], check=True, capture_output=True)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
-        f"prompts_{split}.jsonl" for split in sorted(SPLITS)
-    ]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"prompts_{split}.jsonl" for split in sorted(SPLITS)]
     for split in SPLITS:
         name = f"prompts_{split}.jsonl"
         assert (tmp_path / name).read_bytes() == (DEMO / "data" / name).read_bytes()

@@ -43,9 +43,7 @@ def _import_nodes(node: ast.AST, functions: bool) -> Iterator[ast.Import | ast.I
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.Import | ast.ImportFrom):
             yield child
-        elif _for_types_only(child) or (
-            isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef) and not functions
-        ):
+        elif _for_types_only(child) or (isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef) and not functions):
             continue
         else:
             yield from _import_nodes(child, functions)
@@ -62,9 +60,7 @@ def _imports(module: str, functions: bool = True) -> set[str]:
             continue
         base = node.module or ""
         if node.level:
-            base = ".".join(
-                [*package.split(".")[: len(package.split(".")) - node.level + 1], *base.split(".")]
-            )
+            base = ".".join([*package.split(".")[: len(package.split(".")) - node.level + 1], *base.split(".")])
         base = base.rstrip(".")
         inner = {f"{base}.{alias.name}" for alias in node.names}
         names |= {name if name in MODULES else base for name in inner}

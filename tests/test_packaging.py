@@ -78,9 +78,7 @@ def test_every_import_is_declared() -> None:
             for top in {name.split(".")[0] for name in names} - set(sys.stdlib_module_names):
                 if top not in {"lit_instruct", "data_modules", "tests"}:
                     owners = {canonicalize_name(name) for name in distributions.get(top, [top])}
-                    assert owners & declared, (
-                        f"{path.relative_to(ROOT)} imports {top}, pyproject.toml lacks it"
-                    )
+                    assert owners & declared, f"{path.relative_to(ROOT)} imports {top}, pyproject.toml lacks it"
 
 
 def test_constraints_pin_every_dependency_within_its_range() -> None:
@@ -193,9 +191,7 @@ def test_recipe_run_and_args_reach_every_stage_as_they_were_typed(checkout: Path
     words = ["RECIPE=other", "RUN=my run", """ARGS=--a="b c" --d='e "f"' --g=[1,2]"""]
     printed = _make(checkout, "-s", stage, *words).stdout.splitlines()
     expected = [stage, "fit", "--config", f"recipes/other/{stage}.yaml", "--run", "runs/my run"]
-    assert printed[-len(expected) - 3 :] == [
-        f"[{word}]" for word in [*expected, "--a=b c", '--d=e "f"', "--g=[1,2]"]
-    ]
+    assert printed[-len(expected) - 3 :] == [f"[{word}]" for word in [*expected, "--a=b c", '--d=e "f"', "--g=[1,2]"]]
 
 
 def test_demo_runs_the_four_in_order_even_in_parallel(checkout: Path) -> None:

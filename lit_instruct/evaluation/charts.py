@@ -112,9 +112,7 @@ def _draw_line(axes: Axes, one: Series) -> None:
     style = "--" if one.dashed else "-"
     marker = "o" if len(one.x) <= 12 else None
     if len(one.x) <= _MANY_POINTS:
-        axes.plot(
-            one.x, one.y, color=one.color, label=one.label, linestyle=style, marker=marker, markersize=3.5
-        )
+        axes.plot(one.x, one.y, color=one.color, label=one.label, linestyle=style, marker=marker, markersize=3.5)
         return
     # Many noisy points: the values faintly, their running mean over a tenth of them on top.
     axes.plot(one.x, one.y, color=one.color, alpha=0.25, linewidth=0.9)
@@ -195,9 +193,7 @@ def case_chart(report: dict[str, Any], measure: str = "labeler") -> Markup:
                 xerr=np.hstack([_whiskers(one) for one in figures]),
                 error_kw={"ecolor": INK, "elinewidth": 0.9, "alpha": 0.7},
             )
-        axes.set_yticks(
-            range(len(cases)), [f"{_shortened(name)} ({case['prompts']})" for name, case in cases]
-        )
+        axes.set_yticks(range(len(cases)), [f"{_shortened(name)} ({case['prompts']})" for name, case in cases])
         axes.tick_params(axis="y", length=0, labelcolor=INK)
         axes.invert_yaxis()
         axes.grid(visible=False, axis="y")

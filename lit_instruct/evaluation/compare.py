@@ -158,9 +158,7 @@ def required_stage(run: Path, name: str) -> Stage:
     stage = read_stage(run / name)
     if stage is None:
         command = f"make {name} RUN={run.name}"
-        raise UserError(
-            f"{run / name}: the {STAGES[name]} stage of this run is missing; run `{command}` first"
-        )
+        raise UserError(f"{run / name}: the {STAGES[name]} stage of this run is missing; run `{command}` first")
     return stage
 
 
@@ -199,17 +197,14 @@ def _default_loaders() -> Loaders:
 
 
 def _write(path: Path, text: str) -> None:
-    path.write_bytes(
-        text.encode("utf-8", errors="replace")
-    )  # a lone surrogate in a response must not end it all
+    path.write_bytes(text.encode("utf-8", errors="replace"))  # a lone surrogate in a response must not end it all
 
 
 def _check_fit(run: Path, stages: dict[str, Stage]) -> list[str]:
     """Refuses a policy with another prompt format than SFT's; warns of stages newer than the policy."""
     if stages["ppo"].prompt_format != stages["sft"].prompt_format:
         raise UserError(
-            f"{run / 'ppo'}: made with another prompt format than {run / 'sft'}; "
-            f"run `make ppo RUN={run.name}` again"
+            f"{run / 'ppo'}: made with another prompt format than {run / 'sft'}; run `make ppo RUN={run.name}` again"
         )
     return [
         f"{name} was made again after ppo, which started from an earlier one: "
@@ -240,8 +235,7 @@ def _measure(options: EvalOptions, base: str, prompts: list[Prompt], loaders: Lo
     model = loaders.generator(str(run / "sft"), None)
     many = _respond(model, options, prompts, "sft", k=n)
     reference = {
-        name: model.log_probs(prompts, answers[name], progress=f"sft: log-probabilities of {name}")
-        for name in answers
+        name: model.log_probs(prompts, answers[name], progress=f"sft: log-probabilities of {name}") for name in answers
     }
     del model
     gc.collect()
@@ -253,9 +247,7 @@ def _measure(options: EvalOptions, base: str, prompts: list[Prompt], loaders: Lo
     answers[f"best_of_{n}"] = [row[i] for row, i in zip(many, best, strict=True)]
     rewards[f"best_of_{n}"] = rewards.pop("best")
     return [
-        System(
-            name, answers[name], kl[name], rewards[name], *_labels(labelers, options, prompts, answers[name])
-        )
+        System(name, answers[name], kl[name], rewards[name], *_labels(labelers, options, prompts, answers[name]))
         for name in ("base", "sft", f"best_of_{n}", "ppo")
     ]
 
@@ -355,9 +347,7 @@ def _samples(systems: list[System], prompts: list[Prompt], cases: list[str]) -> 
             for system in systems
         }
         difference = round(by_name["ppo"].labeler[i] - by_name["sft"].labeler[i], 4)
-        samples.append(
-            {"prompt": prompt, "use_case": case, "ppo_minus_sft": difference, "responses": responses}
-        )
+        samples.append({"prompt": prompt, "use_case": case, "ppo_minus_sft": difference, "responses": responses})
     return samples
 
 

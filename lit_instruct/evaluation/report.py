@@ -222,9 +222,7 @@ def training_charts(logs: dict[str, Curves]) -> list[dict[str, Any]]:
     ]
     groups = []
     for name, stage, x_label, rows in plan:
-        drawn = [
-            _training_chart(f"{stage}-{i}", name, logs[stage], x_label, *row) for i, row in enumerate(rows)
-        ]
+        drawn = [_training_chart(f"{stage}-{i}", name, logs[stage], x_label, *row) for i, row in enumerate(rows)]
         groups.append({"name": name, "charts": [chart for chart in drawn if chart is not None]})
     return groups
 

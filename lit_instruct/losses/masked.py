@@ -11,7 +11,7 @@ from torch import Tensor
 class Moments(NamedTuple):
     """Sums from which mean and variance follow; adding two of them merges their batches."""
 
-    count: Tensor
+    number: Tensor
     """() number of values."""
     total: Tensor
     """() sum of the values."""
@@ -21,13 +21,13 @@ class Moments(NamedTuple):
     @property
     def mean(self) -> Tensor:
         """() arithmetic mean, 0 without values."""
-        return self.total / self.count.clamp(min=1)
+        return self.total / self.number.clamp(min=1)
 
     @property
     def variance(self) -> Tensor:
         """() unbiased variance, 0 with fewer than two values."""
-        centred = self.squares - self.count * self.mean**2
-        return centred.clamp(min=0) / (self.count - 1).clamp(min=1)
+        centred = self.squares - self.number * self.mean**2
+        return centred.clamp(min=0) / (self.number - 1).clamp(min=1)
 
 
 def masked_moments(values: Tensor, mask: Tensor) -> Moments:

@@ -52,13 +52,11 @@ def clipped_value_loss(
     return (loss * mask).sum() / 2
 
 
-def explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> Tensor:
+def explained_variance(values: Tensor, returns: Tensor) -> Tensor:
     """Returns 1 - Var(G - V) / Var(G): 1 is a perfect value function, 0 or less explains nothing.
 
     Args:
-        values: (B, R) predicted values.
-        returns: (B, R) targets.
-        mask: (B, R) bool, True is real.
+        values: (n,) predicted values of the real tokens.
+        returns: (n,) their targets.
     """
-    targets, errors = returns[mask], (returns - values)[mask]
-    return 1 - errors.var(correction=0) / targets.var(correction=0).clamp(min=1e-8)
+    return 1 - (returns - values).var(correction=0) / returns.var(correction=0).clamp(min=1e-8)

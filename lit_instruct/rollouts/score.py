@@ -117,5 +117,7 @@ def label(labeler: Labeler, pairs: list[tuple[str, str]], name: str = "labeler")
         raise UserError(f"{name}: it returned {len(scores)} scores for {len(pairs)} pairs; return one for each")
     for row, score in enumerate(scores):
         if score != score or abs(score) == float("inf"):
-            raise UserError(f"{name}: it returned {score} for row {row} ({pairs[row][1][:60]!r}); return finite numbers")
+            raise UserError(
+                f"{name}: it returned {score} for row {row} ({pairs[row][1][:60]!r}); return finite numbers"
+            )
     return scores

@@ -18,7 +18,6 @@ from lit_instruct.models.roles import position_ids
 from lit_instruct.prompting import Prompt, Prompter
 from lit_instruct.rollouts.generate import SamplingOptions, generate
 
-
 Job = TypeVar("Job")
 
 
@@ -95,9 +94,7 @@ class TextGenerator:
         for batch in length_batches(jobs, [len(ids[row]) for row, _ in jobs], batch_size, progress):
             padded, mask = self._to_device(*left_pad([ids[row] for row, _ in batch], self.prompter.pad_id))
             keys = [(seed, row, sample) for row, sample in batch]
-            sampled = generate(
-                self.model, padded, mask, options, self.prompter.stop_ids, keys, self.prompter.pad_id
-            )
+            sampled = generate(self.model, padded, mask, options, self.prompter.stop_ids, keys, self.prompter.pad_id)
             for job, row_ids, row_mask in zip(batch, sampled.ids, sampled.mask, strict=True):
                 found[job] = self._response(row_ids[row_mask].tolist())
         return [[found[row, sample] for sample in range(k)] for row in range(len(ids))]
@@ -130,7 +127,7 @@ class TextGenerator:
                 ids, attention_mask=mask.long(), position_ids=position_ids(mask), use_cache=False
             ).last_hidden_state
             wanted = mask[:, 1:] & (torch.arange(1, ids.shape[1], device=ids.device) >= starts[:, None])
-            chosen, _ = token_log_probs(hidden[:, :-1][wanted], weight, ids[:, 1:][wanted])
+            chosen = token_log_probs(hidden[:, :-1][wanted], weight, ids[:, 1:][wanted]).log_probs
             sums = torch.zeros(wanted.shape, device=ids.device).masked_scatter(wanted, chosen).sum(dim=1)
             for row, total in zip(batch, sums.tolist(), strict=True):
                 totals[row] = total
@@ -144,9 +141,7 @@ class TextGenerator:
         return ids.to(device), mask.to(device)
 
 
-def length_batches(
-    jobs: list[Job], lengths: list[int], size: int, progress: str | None
-) -> Iterator[list[Job]]:
+def length_batches(jobs: list[Job], lengths: list[int], size: int, progress: str | None) -> Iterator[list[Job]]:
     """Cuts jobs into batches of similar length, longest first, so that padding is short and memory shows early."""
     order = sorted(range(len(jobs)), key=lambda i: -lengths[i])
     batches = [[jobs[i] for i in order[start : start + size]] for start in range(0, len(order), size)]

@@ -160,8 +160,10 @@ class StageModule(lightning.LightningModule):
         optimizer = torch.optim.AdamW(
             parameters, options.learning_rate, betas=(0.9, options.beta2), weight_decay=options.weight_decay
         )
-        total = int(self.trainer.estimated_stepping_batches)
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: options.share(step, total))
+        # Asked for at step 0, the total would set the loader up before a checkpoint can restore its position.
+        scheduler = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: options.share(step, int(self.trainer.estimated_stepping_batches) if step else 1)
+        )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def save_model(self, folder: Path) -> None:

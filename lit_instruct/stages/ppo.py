@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 from peft import PeftModel
@@ -221,7 +221,10 @@ class PPOModule(StageModule):
             {"params": self.roles.parameters_of("value"), "lr": options.value_learning_rate},
         ]
         optimizer = torch.optim.AdamW(groups, betas=(0.9, options.beta2), weight_decay=options.weight_decay)
-        return {"optimizer": optimizer, "lr_scheduler": torch.optim.lr_scheduler.LambdaLR(optimizer, options.share)}
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": torch.optim.lr_scheduler.LambdaLR(optimizer, options.share),
+        }
 
     def training_step(self, batch: PromptBatch, batch_idx: int) -> None:
         """One iteration: roll out, score, turn scores into advantages, update."""
@@ -376,7 +379,9 @@ class PPOModule(StageModule):
                     rewards, rollout.values, rollout.response_mask, options.discount, options.gae_lambda
                 )
             )
-        moments = self._global_moments([masked_moments(a, r.response_mask) for (a, _), r in zip(targets, rollouts, strict=True)])
+        moments = self._global_moments(
+            [masked_moments(a, r.response_mask) for (a, _), r in zip(targets, rollouts, strict=True)]
+        )
         return [(whiten(a, r.response_mask, moments), g) for (a, g), r in zip(targets, rollouts, strict=True)]
 
     def _global_moments(self, moments: list[Moments]) -> Moments:
@@ -422,13 +427,14 @@ class PPOModule(StageModule):
         step = self.iterations_done * self.options.inner_epochs * self.options.minibatches + self.steps_in_iteration
         episodes = data.batch_size / self.options.minibatches
         count = max(1, round(options.ptx_batch_ratio * episodes / world))
+        assert data.pretraining is not None
         blocks = data.pretraining.batch(step, count, self.trainer.global_rank, world).to(self.device)
         total, mean_over = 0.0, blocks[:, 1:].numel() * world
         for part in blocks.split(self.options.micro_batch_size):
             hidden = self.roles.hidden("policy", part, torch.ones_like(part, dtype=torch.bool))
-            log_probs, _ = token_log_probs(
+            log_probs = token_log_probs(
                 hidden[:, :-1].flatten(0, 1), self.roles.output_weight("policy"), part[:, 1:].flatten()
-            )
+            ).log_probs
             loss = -log_probs.sum() / mean_over
             (options.ptx_coef * loss).backward()
             total += float(loss)
@@ -452,10 +458,8 @@ class PPOModule(StageModule):
         """Sums gradients over processes in one message; a process without rows in a minibatch adds zeros."""
         if self.trainer.world_size == 1:
             return
-        for parameter in parameters:
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
-        flat = torch.cat([parameter.grad.flatten() for parameter in parameters])
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+        flat = torch.cat([gradient.flatten() for gradient in gradients])
         flat = self.trainer.strategy.reduce(flat, reduce_op="sum")
         for parameter, piece in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
             parameter.grad = piece.view_as(parameter)
@@ -500,7 +504,7 @@ class PPOModule(StageModule):
             torch.cat([part[rollout.response_mask].cpu() for part, rollout in zip(parts, rollouts, strict=True)])
             for parts in ([r.values for r in rollouts], [returns for _, returns in targets])
         ]
-        metrics["ppo/explained_variance"] = float(explained_variance(*flat, torch.ones_like(flat[0], dtype=torch.bool)))
+        metrics["ppo/explained_variance"] = float(explained_variance(*flat))
         metrics["ppo/learning_rate"] = self.lr_schedulers().get_last_lr()[0]
         return metrics
 

@@ -19,7 +19,7 @@ from lit_instruct.models.loading import DtypeName
 from lit_instruct.models.lora import LoraOptions, save_adapter
 from lit_instruct.stages.base import OptimizerOptions, PromptOptions, StageModule
 from lit_instruct.stages.sft import tokens_per_step
-from lit_instruct.trl_bridge import Prepared, RewardLossOptions, prepare_reward, ranking_of
+from lit_instruct.trl_bridge import Prepared, RewardLossOptions, prepare_reward, ranking_of, rewards_of
 
 if TYPE_CHECKING:
     from data_modules.ranked_comparison import RankedComparisonDataModule
@@ -84,6 +84,8 @@ class RewardModule(StageModule):
             self.trainer.accumulate_grad_batches,
         )
 
+    on_train_start = on_train_epoch_start  # Lightning leaves the latter out when it resumes inside an epoch
+
     def training_step(self, batch: RankedBatch, batch_idx: int) -> Tensor:
         """Returns the mean loss over the prompts of the whole optimizer step."""
         loss, ranking = ranking_of(self.trl, self.network, batch, self.step_prompts[batch_idx])
@@ -129,7 +131,8 @@ class RewardModule(StageModule):
             log.warning("reward bias stays 0: give --data.demonstrations_path to make demonstrations score 0")
             return
         self.network.eval()
-        scores = [self._scores(batch) for batch in data.demonstration_batches()]
+        batches = (RankedBatch(*(part.to(self.device) for part in batch)) for batch in data.demonstration_batches())
+        scores = [rewards_of(self.network, batch) for batch in batches]
         self.bias.copy_(-torch.cat(scores).mean())
 
     def save_model(self, folder: Path) -> None:
@@ -146,10 +149,3 @@ class RewardModule(StageModule):
     def revision(self) -> str | None:
         """Returns the hub commit of the base, where it has one."""
         return getattr(self.network.config, "_commit_hash", None)
-
-    def _scores(self, batch: RankedBatch) -> Tensor:
-        return self.network(
-            input_ids=batch.input_ids.to(self.device),
-            attention_mask=batch.attention_mask.long().to(self.device),
-            use_cache=False,
-        ).logits.squeeze(-1).float()

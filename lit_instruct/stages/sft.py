@@ -74,6 +74,7 @@ class SFTModule(StageModule):
         """Builds the model, and TRL's trainer around it to prepare the data."""
         if hasattr(self, "trl"):
             return
+        torch.manual_seed(self.seed)  # adapters start from random weights
         self.network = policy_network(self.source, self.lora, self.frozen_dtype)
         data: PromptResponseDataModule = self.trainer.datamodule
         self.trl = prepare_sft(
@@ -95,8 +96,12 @@ class SFTModule(StageModule):
         data: PromptResponseDataModule = self.trainer.datamodule
         trained = [sum(label != IGNORED for label in labels[1:]) for labels in data.train_dataset["labels"]]
         self.step_tokens = tokens_per_step(
-            data.train_sampler.batches(self.trainer.current_epoch), trained, self.trainer.accumulate_grad_batches
+            data.train_sampler.batches(self.trainer.current_epoch),
+            trained,
+            self.trainer.accumulate_grad_batches,
         )
+
+    on_train_start = on_train_epoch_start  # Lightning leaves the latter out when it resumes inside an epoch
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """Returns the mean loss over the trained tokens of the whole optimizer step."""

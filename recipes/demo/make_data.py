@@ -52,7 +52,11 @@ def main() -> None:
 def make_demonstrations(generator: TextGenerator, rows: list[PromptRow]) -> list[dict[str, object]]:
     """Returns {prompt, response} rows for the prompts that got an acceptable response."""
     answers = generator.respond(
-        [row.prompt for row in rows], k=4, max_new_tokens=MAX_NEW_TOKENS, temperature=0.6, seed=1,
+        [row.prompt for row in rows],
+        k=4,
+        max_new_tokens=MAX_NEW_TOKENS,
+        temperature=0.6,
+        seed=1,
         progress="demonstrations",
     )
     made: list[dict[str, object]] = []
@@ -76,14 +80,21 @@ def make_comparisons(generator: TextGenerator, rows: list[PromptRow]) -> list[di
     for k in range(4, 10):
         numbers = range(k - 4, len(rows), 6)
         answers = generator.respond(
-            [rows[number].prompt for number in numbers], k=k, max_new_tokens=MAX_NEW_TOKENS, seed=2 + k,
+            [rows[number].prompt for number in numbers],
+            k=k,
+            max_new_tokens=MAX_NEW_TOKENS,
+            seed=2 + k,
             progress=f"comparisons, K = {k}",
         )
         for number, samples in zip(numbers, answers, strict=True):
             row, texts = rows[number], [sample.text for sample in samples if sample.text]
             scores = [round(score, 4) for score in tone([(prompt_text(row.prompt), text) for text in texts])]
             made[number] = {
-                "prompt": row.prompt, "responses": texts, "ranks": ranks(scores), "scores": scores, **about(row)
+                "prompt": row.prompt,
+                "responses": texts,
+                "ranks": ranks(scores),
+                "scores": scores,
+                **about(row),
             }
     return [made[number] for number in sorted(made) if len(made[number]["responses"]) >= 4]
 

@@ -155,9 +155,7 @@ def select(prompts: list[Prompt]) -> list[Prompt]:
     counts = apportion(list(USE_CASE_PERCENT.values()), TOTAL_PROMPTS)
     kept: list[Prompt] = []
     for use_case, count in zip(USE_CASE_PERCENT, counts, strict=True):
-        pool = sorted(
-            (p for p in prompts if p.use_case == use_case), key=lambda p: order_key("select", p.text)
-        )
+        pool = sorted((p for p in prompts if p.use_case == use_case), key=lambda p: order_key("select", p.text))
         if len(pool) < count:
             raise ValueError(f"{use_case}: {count} prompts needed, {len(pool)} written")
         kept += pool[:count]
@@ -179,9 +177,7 @@ def assign_users(prompts: list[Prompt]) -> dict[str, list[Prompt]]:
 
 def choose_validation_users(by_user: dict[str, list[Prompt]], tries: int = 8000) -> set[str]:
     """Choose users whose prompts together look most like Table 1, among `tries` draws."""
-    wanted = dict(
-        zip(USE_CASE_PERCENT, apportion(list(USE_CASE_PERCENT.values()), VALIDATION_PROMPTS), strict=True)
-    )
+    wanted = dict(zip(USE_CASE_PERCENT, apportion(list(USE_CASE_PERCENT.values()), VALIDATION_PROMPTS), strict=True))
     counts = {user: Counter(p.use_case for p in prompts) for user, prompts in by_user.items()}
     best: set[str] = set()
     best_cost = math.inf

@@ -103,9 +103,7 @@ def test_too_few_rows_for_a_batch_names_the_file(write: Any, prompter: Prompter)
     data = PromptDataModule(path, validation_share=0, batch_size=4)
     data.prompter = prompter
     data.setup()
-    with pytest.raises(
-        UserError, match=f"^{path}: 2 rows are too few for a batch, which needs 4; add rows or lower"
-    ):
+    with pytest.raises(UserError, match=f"^{path}: 2 rows are too few for a batch, which needs 4; add rows or lower"):
         data.train_dataloader()
 
 
@@ -127,7 +125,7 @@ class Reader(lightning.LightningModule):
         self.seen: list[list[int]] = []
 
     def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
-        self.seen.append(batch.index.tolist())
+        self.seen.append(batch.row_number.tolist())
         return self.weight**2
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
@@ -140,9 +138,7 @@ class Reader(lightning.LightningModule):
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(("share", "validated"), [(0.0, False), (0.5, True)])
 def test_trainer_brings_the_prompter(tmp_path, write: Any, prompter: Prompter, share: float, validated: bool):
-    data = PromptDataModule(
-        write(*({"prompt": letter} for letter in "abcdefgh")), validation_share=share, batch_size=2
-    )
+    data = PromptDataModule(write(*({"prompt": letter} for letter in "abcdefgh")), validation_share=share, batch_size=2)
     model = Reader(prompter)
     trainer = lightning.Trainer(
         default_root_dir=tmp_path,

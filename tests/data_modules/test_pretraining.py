@@ -51,9 +51,7 @@ def test_short_or_missing_text(tmp_path: Path):
     prompter = Prompter(tiny_tokenizer())
     path = tmp_path / "text.txt"
     path.write_text("ab")
-    message = (
-        f"^{path}: the text has 2 tokens, fewer than one block of 128; use a longer text or lower --data"
-    )
+    message = f"^{path}: the text has 2 tokens, fewer than one block of 128; use a longer text or lower --data"
     with pytest.raises(UserError, match=message):
         PretrainingText(path, prompter)
     with pytest.raises(UserError, match=f"^{tmp_path}/none.txt: no such file"):

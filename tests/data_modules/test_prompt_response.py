@@ -76,7 +76,5 @@ def test_long_rows(write: Any, prompter: Prompter):
 
 
 def test_impossible_loss_on():
-    with pytest.raises(
-        UserError, match="^--data.loss_on: prompts is not possible; it must be responses or all$"
-    ):
+    with pytest.raises(UserError, match="^--data.loss_on: prompts is not possible; it must be responses or all$"):
         PromptResponseDataModule("x", loss_on="prompts")  # type: ignore[arg-type]

@@ -12,9 +12,7 @@ from lit_instruct.errors import UserError
 from lit_instruct.prompting import Prompter
 
 
-def ready(
-    prompter: Prompter, path: str, rank: int = 0, world_size: int = 1, **options: Any
-) -> PromptDataModule:
+def ready(prompter: Prompter, path: str, rank: int = 0, world_size: int = 1, **options: Any) -> PromptDataModule:
     data = PromptDataModule(path, **{"validation_path": path, "batch_size": 2} | options)
     data.prompter = prompter
     data.trainer = SimpleNamespace(global_rank=rank, world_size=world_size)  # type: ignore[assignment]
@@ -27,26 +25,24 @@ def test_batch(write: Any, prompter: Prompter):
     first, second = data.val_dataloader()
     assert first.prompt_ids.tolist() == [[101, 102, 103], [0, 0, 104]]
     assert first.prompt_mask.tolist() == [[True, True, True], [False, False, True]]
-    assert first.index.tolist() == [0, 1]
+    assert first.row_number.tolist() == [0, 1]
     assert first.rows == data.validation_rows[:2]
     assert first.rows[0].user == "u"
-    assert second.index.tolist() == [2]
+    assert second.row_number.tolist() == [2]
 
 
 def test_training_batches_are_full_and_validation_is_whole(write: Any, prompter: Prompter):
     data = ready(prompter, write(*({"prompt": letter} for letter in "abcde")))
     assert [len(batch.rows) for batch in data.train_dataloader()] == [2, 2]
-    assert sorted(i for batch in data.val_dataloader() for i in batch.index.tolist()) == [0, 1, 2, 3, 4]
+    assert sorted(i for batch in data.val_dataloader() for i in batch.row_number.tolist()) == [0, 1, 2, 3, 4]
 
 
 def test_batch_size_is_global(write: Any, prompter: Prompter):
     path = write(*({"prompt": letter} for letter in "abcdefgh"))
-    whole = [batch.index.tolist() for batch in ready(prompter, path, batch_size=4).train_dataloader()]
+    whole = [batch.row_number.tolist() for batch in ready(prompter, path, batch_size=4).train_dataloader()]
     parts = [ready(prompter, path, rank, 2, batch_size=4).train_dataloader() for rank in (0, 1)]
-    assert [a.index.tolist() + b.index.tolist() for a, b in zip(*parts, strict=True)] == whole
-    with pytest.raises(
-        UserError, match="^--data.batch_size: 3 is not possible; it must be a multiple of the 2 proc"
-    ):
+    assert [a.row_number.tolist() + b.row_number.tolist() for a, b in zip(*parts, strict=True)] == whole
+    with pytest.raises(UserError, match="^--data.batch_size: 3 is not possible; it must be a multiple of the 2 proc"):
         ready(prompter, path, world_size=2, batch_size=3).train_dataloader()
 
 

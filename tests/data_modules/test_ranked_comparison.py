@@ -50,9 +50,7 @@ def test_batch_with_mixed_k(write: Any, prompter: Prompter):
     assert batch.prompt_index.tolist() == [0, 0, 0, 1, 1]
 
 
-def test_rows_of_ties_are_dropped_and_counted(
-    write: Any, prompter: Prompter, caplog: pytest.LogCaptureFixture
-):
+def test_rows_of_ties_are_dropped_and_counted(write: Any, prompter: Prompter, caplog: pytest.LogCaptureFixture):
     path = write(ROWS[0], TIED, ROWS[1])
     with caplog.at_level(logging.INFO):
         data = ready(prompter, path)
@@ -68,9 +66,7 @@ def test_only_ties(write: Any, prompter: Prompter):
 
 def test_a_long_response_is_an_error_or_drops_the_row(write: Any, prompter: Prompter):
     path = write(*ROWS, {"prompt": "a", "responses": ["b", "bcde"], "ranks": [1, 2]})
-    with pytest.raises(
-        UserError, match=f"^{path}:3: prompt and response are 6 tokens long, over the limit of 5"
-    ):
+    with pytest.raises(UserError, match=f"^{path}:3: prompt and response are 6 tokens long, over the limit of 5"):
         ready(prompter, path, max_length=5)
     assert len(ready(prompter, path, max_length=5, on_long="drop").train_rows) == 2
 

@@ -27,9 +27,7 @@ def write(folder: Path, *lines: Any, name: str = "rows.jsonl") -> Path:
 
 
 def test_fields_extra_and_place(tmp_path: Path):
-    path = write(
-        tmp_path, {"prompt": "p", "user": "u1", "use_case": "chat", "id": 7}, "", {"prompt": QUESTION}
-    )
+    path = write(tmp_path, {"prompt": "p", "user": "u1", "use_case": "chat", "id": 7}, "", {"prompt": QUESTION})
     first, second = read_rows(path, PromptRow)
     assert first == PromptRow("p", "u1", "chat", extra={"id": 7})
     assert second == PromptRow(QUESTION)
@@ -46,9 +44,7 @@ def test_json_list_counts_lines(tmp_path: Path):
 
 def test_unusual_but_right_files(tmp_path: Path):
     path = tmp_path / "rows.jsonl"
-    path.write_bytes(
-        b'\xef\xbb\xbf{"prompt": "a\xe2\x80\xa8b"}\r\n\r\n{"prompt": "c"}'
-    )  # BOM, U+2028, CRLF, no end
+    path.write_bytes(b'\xef\xbb\xbf{"prompt": "a\xe2\x80\xa8b"}\r\n\r\n{"prompt": "c"}')  # BOM, U+2028, CRLF, no end
     assert [row.prompt for row in read_rows(path, PromptRow)] == ["a\u2028b", "c"]
 
 
@@ -82,9 +78,7 @@ def test_layouts_of_demonstrations(tmp_path: Path, record: dict[str, Any]):
     ],
 )
 def test_layouts_of_comparisons(tmp_path: Path, record: dict[str, Any], prompt: Any):
-    assert read_rows(write(tmp_path, record), RankedComparison) == [
-        RankedComparison(prompt, ["r", "s"], [1, 2])
-    ]
+    assert read_rows(write(tmp_path, record), RankedComparison) == [RankedComparison(prompt, ["r", "s"], [1, 2])]
 
 
 def test_layouts_of_prompts(tmp_path: Path):
@@ -205,9 +199,7 @@ def test_empty_file(tmp_path: Path, name: str, content: str):
 def test_files_that_cannot_be_read(tmp_path: Path):
     with pytest.raises(UserError, match=f"^{tmp_path}/none.jsonl: no such file; check the path$"):
         read_rows(tmp_path / "none.jsonl", PromptRow)
-    with pytest.raises(
-        UserError, match=f"^{tmp_path}: cannot be read .*; check the path and its permissions$"
-    ):
+    with pytest.raises(UserError, match=f"^{tmp_path}: cannot be read .*; check the path and its permissions$"):
         read_rows(tmp_path, PromptRow)
     latin = tmp_path / "latin.jsonl"
     latin.write_bytes(b'{"prompt": "a"}\n{"prompt": "\xe9"}\n')

@@ -54,9 +54,7 @@ def test_a_last_batch_smaller_than_the_processes():
     training = [batches(length=9, batch_size=2, rank=rank, world_size=4) for rank in range(4)]
     assert [len(part) for part in training] == [1, 1, 1, 1]
     assert len(set(sum((sum(part, []) for part in training), []))) == 8
-    validation = [
-        batches(length=9, batch_size=2, shuffle=False, rank=rank, world_size=4) for rank in range(4)
-    ]
+    validation = [batches(length=9, batch_size=2, shuffle=False, rank=rank, world_size=4) for rank in range(4)]
     assert validation == [[[0, 1]], [[2, 3]], [[4, 5]], [[6, 7, 8]]]
 
 
@@ -89,9 +87,7 @@ def test_a_checkpoint_of_other_data_is_refused_in_the_middle_of_an_epoch():
     fresh = loader.state_dict()
     next(iter(loader))
     other = StatefulLoader(list(range(9)), EpochBatchSampler(9, 2), list)
-    message = (
-        "from batch 1 of an epoch with 8 rows in batches of 2 .*now there are 9 rows.*same data and batch"
-    )
+    message = "from batch 1 of an epoch with 8 rows in batches of 2 .*now there are 9 rows.*same data and batch"
     with pytest.raises(UserError, match=message):
         other.load_state_dict(loader.state_dict())
     other.load_state_dict(fresh)
@@ -214,13 +210,9 @@ def test_every_checkpoint_resumes_exactly(tmp_path: Path, when: str, accumulate:
         "epochs": {"every_n_epochs": 1, "save_on_train_epoch_end": True},
         "validations": {"monitor": "val/loss", "save_on_train_epoch_end": False},
     }
-    saver = ModelCheckpoint(
-        dirpath=tmp_path / "all", filename="{epoch}-{step}", save_top_k=-1, **moments[when]
-    )
+    saver = ModelCheckpoint(dirpath=tmp_path / "all", filename="{epoch}-{step}", save_top_k=-1, **moments[when])
     whole = Recorder()
-    trainer(tmp_path, accumulate_grad_batches=accumulate, enable_checkpointing=True, callbacks=[saver]).fit(
-        whole
-    )
+    trainer(tmp_path, accumulate_grad_batches=accumulate, enable_checkpointing=True, callbacks=[saver]).fit(whole)
     checkpoints = sorted((tmp_path / "all").iterdir())
     assert len(checkpoints) >= 3
     for checkpoint in checkpoints:

@@ -133,9 +133,7 @@ def test_control_characters_do_not_reach_the_terminal() -> None:
     assert printable("a\x1b[2Jb\r\x07c\n\td\x9b") == "a[2Jbc\n\td"
 
 
-@pytest.mark.parametrize(
-    "wrong", [{"max_new_tokens": 0}, {"temperature": 0.0}, {"top_p": 0.0}, {"top_p": 1.5}]
-)
+@pytest.mark.parametrize("wrong", [{"max_new_tokens": 0}, {"temperature": 0.0}, {"top_p": 0.0}, {"top_p": 1.5}])
 def test_options_are_checked(wrong: dict[str, Any]) -> None:
     with pytest.raises(UserError, match=f"--{next(iter(wrong))}: "):
         ChatOptions(**wrong)
@@ -143,9 +141,7 @@ def test_options_are_checked(wrong: dict[str, Any]) -> None:
 
 def test_a_missing_model_is_a_users_mistake(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such folder"):
-        chat(
-            ChatOptions(run=os.fspath(tmp_path / "none")), stdin=io.StringIO("hello\n"), stdout=io.StringIO()
-        )
+        chat(ChatOptions(run=os.fspath(tmp_path / "none")), stdin=io.StringIO("hello\n"), stdout=io.StringIO())
 
 
 def test_a_real_model_answers_a_pipe(tiny_model: Path) -> None:

@@ -67,9 +67,7 @@ def test_system_is_used_where_the_prompt_has_none():
 
 
 def test_no_system_message_is_added_to_a_template_without_a_default():
-    plain = (
-        "{% for m in messages %}<|im_start|>{{ m.role }}:{{ m.content }}<|im_end|>{% endfor %}<|im_start|>"
-    )
+    plain = "{% for m in messages %}<|im_start|>{{ m.role }}:{{ m.content }}<|im_end|>{% endfor %}<|im_start|>"
     prompter = Prompter(with_template(plain))
     assert text(prompter, prompter.prompt_ids("a")) == "<|im_start|>user:a<|im_end|><|im_start|>"
 

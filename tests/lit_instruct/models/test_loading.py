@@ -1,0 +1,121 @@
+"""Where models lie, and the one sentence said when they do not."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForSequenceClassification
+
+from lit_instruct.errors import UserError
+from lit_instruct.models import loading
+from lit_instruct.models.heads import ScoreHead
+from lit_instruct.models.loading import (
+    Source,
+    find_source,
+    load_causal_lm,
+    load_config,
+    load_sequence_classifier,
+    load_tokenizer,
+    pick_dtype,
+)
+
+
+def _adapter(folder: Path, text: str) -> str:
+    (folder / "adapter_config.json").write_text(text)
+    return str(folder)
+
+
+def test_folder(tiny_model: Path) -> None:
+    assert find_source(str(tiny_model)) == Source(str(tiny_model), str(tiny_model), None)
+    assert find_source(str(tiny_model)).tokenizer == str(tiny_model)
+
+
+def test_adapter_folder(tmp_path: Path) -> None:
+    name = _adapter(tmp_path, json.dumps({"base_model_name_or_path": "some/base"}))
+    source = find_source(name)
+    assert source == Source(name, "some/base", tmp_path)
+    assert source.tokenizer == name
+
+
+def test_hub_id() -> None:
+    assert find_source("some/model") == Source("some/model", "some/model", None)
+
+
+def test_embedded_name_also_below_an_adapter(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(loading, "resolve", lambda name: "/cache/it" if name == "embedded-name" else name)
+    assert find_source("embedded-name") == Source("embedded-name", "/cache/it", None)
+    name = _adapter(tmp_path, json.dumps({"base_model_name_or_path": "embedded-name"}))
+    assert find_source(name) == Source(name, "/cache/it", tmp_path)
+
+
+@pytest.mark.parametrize("name", ["runs/none/sft", "./nothing", "/no/such/folder", "a/b/c", "~/no-such-folder"])
+def test_missing_folder(name: str) -> None:
+    with pytest.raises(UserError, match=f"^{name}: no such folder"):
+        find_source(name)
+
+
+def test_empty_folder(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no model in this folder"):
+        find_source(str(tmp_path))
+
+
+@pytest.mark.parametrize("text", ["{broken", "{}", '{"base_model_name_or_path": null}', "[]"])
+def test_damaged_adapter_config(tmp_path: Path, text: str) -> None:
+    with pytest.raises(UserError, match="adapter_config.json"):
+        find_source(_adapter(tmp_path, text))
+
+
+def test_unknown_hub_id_names_it() -> None:
+    source = find_source("no-such-user/no-such-model")
+    for load in (load_tokenizer, load_config, lambda s: load_causal_lm(s, torch.float32)):
+        with pytest.raises(UserError, match="^no-such-user/no-such-model: cannot open this"):
+            load(source)
+
+
+def test_damaged_model_config(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(UserError, match="cannot open this language model"):
+        load_causal_lm(find_source(str(tmp_path)), torch.float32)
+
+
+def test_language_model_is_in_evaluation_mode(tiny_model: Path) -> None:
+    model = load_causal_lm(find_source(str(tiny_model)), torch.bfloat16)
+    assert not model.training
+    assert model.dtype == torch.bfloat16
+
+
+def test_a_language_model_is_no_reward_model(tiny_model: Path) -> None:
+    with pytest.raises(UserError, match="no trained reward head"):
+        load_sequence_classifier(find_source(str(tiny_model)), torch.float32, 0, new_head=False)
+
+
+def test_trained_classifier_keeps_its_head(tiny_model: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    plain = AutoModelForSequenceClassification.from_pretrained(str(tiny_model), num_labels=1)
+    plain.save_pretrained(tmp_path)
+    model = load_sequence_classifier(find_source(str(tmp_path)), torch.bfloat16, 5, new_head=False)
+    assert isinstance(model.score, ScoreHead)
+    assert torch.equal(model.score.weight, plain.score.weight.bfloat16().float())
+    assert model.score.weight.dtype == torch.float32
+    assert model.config.pad_token_id == 5
+
+
+def test_new_head_is_drawn_from_the_seed(tiny_model: Path) -> None:
+    heads = []
+    for seed in (3, 3, 4):
+        torch.manual_seed(seed)
+        model = load_sequence_classifier(find_source(str(tiny_model)), torch.float32, 0, new_head=True)
+        heads.append(model.score.weight)
+    assert torch.equal(heads[0], heads[1])
+    assert not torch.equal(heads[0], heads[2])
+
+
+def test_pick_dtype() -> None:
+    cpu = torch.device("cpu")
+    assert pick_dtype("float32", cpu) == torch.float32
+    assert pick_dtype("bfloat16", cpu) == torch.bfloat16
+    assert pick_dtype("auto", cpu) in (torch.float32, torch.bfloat16)
+    assert pick_dtype("auto", torch.device("mps")) == torch.float32

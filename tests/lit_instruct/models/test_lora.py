@@ -1,0 +1,168 @@
+"""Adapters: options, growth that keeps the function, and folders that plain PEFT opens."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from peft import AutoPeftModelForCausalLM, LoraConfig, PeftConfig, PeftModel, get_peft_model
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+
+from lit_instruct.errors import UserError
+from lit_instruct.models.assemble import policy_network, reward_network, scoring_network
+from lit_instruct.models.loading import find_source, load_causal_lm
+from lit_instruct.models.lora import LoraOptions, load_adapter_weights, lora_layers, read_head, save_adapter
+from tests.lit_instruct.rollouts.stage_folders import SFT_LORA, reward_folder, sft_folder, shake
+
+IDS = torch.randint(3, 300, (2, 9), generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture(scope="module")
+def sft(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
+    return sft_folder(tmp_path_factory.mktemp("lora") / "sft", tiny_model)
+
+
+@torch.no_grad()
+def _logits(network: nn.Module) -> Tensor:
+    return network.eval()(input_ids=IDS).logits
+
+
+def _plain(base: Path, folder: Path) -> nn.Module:
+    return PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(str(base)), str(folder))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"r": 0}, "--model.lora.r=0"),
+        ({"dropout": 1.0}, "--model.lora.dropout=1.0"),
+        ({"top_layers": -1}, "--model.lora.top_layers=-1"),
+    ],
+)
+def test_options_are_checked(options: dict[str, float], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        LoraOptions(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (LoraOptions(top_layers=5), "--model.lora.top_layers=5: the model has only 4 layers"),
+        (LoraOptions(targets="q_proj,w_proj"), "--model.lora.targets: .*'w_proj'.*q_proj"),
+    ],
+)
+def test_options_are_checked_against_the_model(tiny_model: Path, options: LoraOptions, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        policy_network(find_source(str(tiny_model)), options, torch.float32)
+
+
+def test_targets_and_top_layers(tiny_model: Path) -> None:
+    options = LoraOptions(r=2, targets="q_proj, v_proj", top_layers=1)
+    network = policy_network(find_source(str(tiny_model)), options, torch.float32)
+    found = [name.split("layers.")[1] for name in lora_layers(network, "default")]
+    assert found == ["3.self_attn.q_proj", "3.self_attn.v_proj"]
+    everything = policy_network(find_source(str(tiny_model)), LoraOptions(r=2), torch.float32)
+    assert len(lora_layers(everything, "default")) == 4 * 7  # the output embedding stays out
+    assert lora_layers(everything, "other") == {}
+
+
+@pytest.mark.parametrize(
+    "larger",
+    [
+        LoraOptions(r=4, alpha=8.0, top_layers=2),
+        LoraOptions(r=9, alpha=8.0, top_layers=2),
+        LoraOptions(r=4, alpha=32.0, top_layers=3),
+        LoraOptions(r=6, alpha=3.0, top_layers=0),
+    ],
+)
+def test_growth_keeps_the_function(tiny_model: Path, sft: Path, larger: LoraOptions) -> None:
+    grown = policy_network(find_source(str(sft)), larger, torch.float32)
+    logits = _logits(_plain(tiny_model, sft))
+    assert (logits - _logits(AutoModelForCausalLM.from_pretrained(str(tiny_model)))).abs().max() > 1e-2
+    torch.testing.assert_close(_logits(grown), logits, atol=1e-6, rtol=1e-5)
+    if larger == SFT_LORA:
+        assert torch.equal(_logits(grown), logits)
+
+
+def test_the_added_rank_can_learn(sft: Path) -> None:
+    grown = policy_network(find_source(str(sft)), LoraOptions(r=6, alpha=8.0, top_layers=2), torch.float32)
+    grown(input_ids=IDS, labels=IDS).loss.backward()
+    gradients = [p.grad for name, p in grown.named_parameters() if "lora_B" in name and p.grad is not None]
+    assert gradients and all((g[:, 4:] != 0).any() for g in gradients)
+
+
+@pytest.mark.parametrize(
+    "smaller",
+    [
+        LoraOptions(r=3, top_layers=2),
+        LoraOptions(r=4, top_layers=1),
+        LoraOptions(r=4, top_layers=2, targets="q_proj"),
+    ],
+)
+def test_smaller_is_refused(sft: Path, smaller: LoraOptions) -> None:
+    with pytest.raises(UserError, match="does not fit into the new adapter"):
+        policy_network(find_source(str(sft)), smaller, torch.float32)
+
+
+def test_rank_stabilised_parent_keeps_its_function(tiny_model: Path, tmp_path: Path) -> None:
+    """An adapter that other tools trained may scale by alpha / sqrt(r)."""
+    base = AutoModelForCausalLM.from_pretrained(str(tiny_model))
+    config = LoraConfig(r=4, lora_alpha=8, use_rslora=True, target_modules=["q_proj"], task_type="CAUSAL_LM")
+    foreign = get_peft_model(base, config)
+    shake(foreign, seed=3)
+    save_adapter(foreign, "default", tmp_path)
+    options = LoraOptions(r=4, alpha=8.0, targets="q_proj")
+    grown = policy_network(find_source(str(tmp_path)), options, torch.float32)
+    torch.testing.assert_close(_logits(grown), _logits(_plain(tiny_model, tmp_path)), atol=1e-6, rtol=1e-5)
+
+
+def test_saved_adapter_opens_with_plain_peft(tiny_model: Path, sft: Path, tmp_path: Path) -> None:
+    base = load_causal_lm(find_source(str(sft)), torch.float32)
+    network = get_peft_model(base, SFT_LORA.config(base, 4), adapter_name="policy")
+    network.add_adapter("other", SFT_LORA.config(base, 4))
+    load_adapter_weights(network, "policy", sft)
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if ".policy." in name:
+                parameter.mul_(1.5)
+    save_adapter(network, "policy", tmp_path)
+    files = {path.name for path in tmp_path.iterdir()}
+    assert {"adapter_config.json", "adapter_model.safetensors"} <= files
+    assert PeftConfig.from_pretrained(str(tmp_path)).inference_mode
+    assert not network.peft_config["policy"].inference_mode
+    assert torch.equal(_logits(AutoPeftModelForCausalLM.from_pretrained(str(tmp_path))), _logits(network))
+
+
+def test_saved_reward_model_opens_with_plain_peft(tiny_model: Path, sft: Path, tmp_path: Path) -> None:
+    folder = reward_folder(tmp_path / "rm", sft)
+    base = AutoModelForSequenceClassification.from_pretrained(str(tiny_model), num_labels=1)
+    plain = PeftModel.from_pretrained(base, str(folder))
+    ours = scoring_network(find_source(str(folder)), torch.float32, pad_id=0)
+    assert torch.equal(_logits(plain), _logits(ours))
+    assert torch.equal(plain.get_base_model().score.weight, read_head(folder))
+
+
+def test_head_of_the_reward_network_is_saved_as_trained(sft: Path, tmp_path: Path) -> None:
+    network = reward_network(find_source(str(sft)), SFT_LORA, torch.float32, pad_id=0)
+    head = network.get_base_model().score
+    trained = [name for name, p in network.named_parameters() if p.requires_grad and "score" in name]
+    assert len(trained) == 1
+    with torch.no_grad():
+        head.modules_to_save["default"].weight.fill_(0.25)
+    save_adapter(network, "default", tmp_path)
+    assert read_head(tmp_path).tolist() == [[0.25] * 32]
+
+
+def test_adapter_without_head_is_no_reward_model(sft: Path) -> None:
+    with pytest.raises(UserError, match="no reward head"):
+        read_head(sft)
+
+
+def test_adapter_without_weights_is_one_sentence(sft: Path, tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text((sft / "adapter_config.json").read_text())
+    with pytest.raises(UserError, match=str(tmp_path)):
+        policy_network(find_source(str(tmp_path)), SFT_LORA, torch.float32)
+    with pytest.raises(UserError, match=str(tmp_path)):
+        read_head(tmp_path)

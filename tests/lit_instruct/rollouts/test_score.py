@@ -1,0 +1,111 @@
+"""Rewards from text, and labelers that do not keep their word."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from peft import PeftModel
+from transformers import AutoModelForSequenceClassification
+
+from lit_instruct.errors import UserError
+from lit_instruct.rollouts.score import TextReward, label, load_labeler
+from tests.lit_instruct.rollouts import broken_labelers
+from tests.lit_instruct.rollouts.stage_folders import REWARD_BIAS, reward_folder, sft_folder
+
+PROMPTS = ["Hello", "What is the capital of France?", "Write a poem about the sea."]
+RESPONSES = ["Hi.", "The capital of France is Paris.", "wind and sea"]
+HERE = "tests.lit_instruct.rollouts.broken_labelers"
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> tuple[Path, Path]:
+    run = tmp_path_factory.mktemp("score")
+    sft = sft_folder(run / "sft", tiny_model)
+    return sft, reward_folder(run / "rm", sft)
+
+
+def test_scores_are_those_of_plain_peft_plus_the_bias(folders: tuple[Path, Path], tiny_model: Path) -> None:
+    reward = TextReward.from_source(str(folders[1]), dtype="float32")
+    base = AutoModelForSequenceClassification.from_pretrained(str(tiny_model), num_labels=1)
+    plain = PeftModel.from_pretrained(base, str(folders[1])).eval()
+    expected = []
+    for prompt, response in zip(PROMPTS, RESPONSES, strict=True):
+        ids = reward.prompter.prompt_ids(prompt) + reward.prompter.response_ids(response)
+        with torch.no_grad():
+            expected.append(plain(input_ids=torch.tensor([ids])).logits.item() + REWARD_BIAS)
+    assert len(set(expected)) == 3
+    for size in (1, 2, 32):
+        assert reward.score(PROMPTS, RESPONSES, batch_size=size) == pytest.approx(expected, abs=1e-5)
+    assert reward.score(PROMPTS[::-1], RESPONSES[::-1]) == pytest.approx(expected[::-1], abs=1e-5)
+
+
+def test_a_plain_classifier_scores_without_bias(tiny_model: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    plain = AutoModelForSequenceClassification.from_pretrained(str(tiny_model), num_labels=1).eval()
+    plain.save_pretrained(tmp_path)
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        (tmp_path / name).write_bytes((tiny_model / name).read_bytes())
+    reward = TextReward.from_source(str(tmp_path), dtype="float32")
+    ids = reward.prompter.prompt_ids("Hello") + reward.prompter.response_ids("Hi.")
+    with torch.no_grad():
+        expected = plain(input_ids=torch.tensor([ids])).logits.item()
+    assert reward.bias == 0.0
+    assert reward.score(["Hello"], ["Hi."]) == pytest.approx([expected], abs=1e-6)
+
+
+def test_models_without_a_head_are_refused(folders: tuple[Path, Path], tiny_model: Path) -> None:
+    for folder in (folders[0], tiny_model):
+        with pytest.raises(UserError, match=f"{folder}: .*no .*reward head|{folder}: no trained reward head"):
+            TextReward.from_source(str(folder))
+
+
+def test_load_labeler() -> None:
+    assert load_labeler(f"{HERE}.length") is broken_labelers.length
+
+
+@pytest.mark.parametrize(
+    "path", [f"{HERE}.absent", "no_such_package.module.function", "function", "", "tests..broken", "os.path."]
+)
+def test_wrong_import_path(path: str) -> None:
+    with pytest.raises(UserError, match=f"labeler {path}: cannot import it"):
+        load_labeler(path)
+
+
+def test_labeler_that_is_no_function() -> None:
+    with pytest.raises(UserError, match="NUMBER: it is not callable"):
+        load_labeler(f"{HERE}.NUMBER")
+
+
+def test_labeler_module_with_a_typo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "labeler_with_a_typo.py").write_text("def score(pairs:\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UserError, match="labeler labeler_with_a_typo.score: cannot import it"):
+        load_labeler("labeler_with_a_typo.score")
+    assert "labeler_with_a_typo" not in sys.modules
+
+
+def test_label_returns_floats() -> None:
+    scores = label(broken_labelers.length, [("a", "bb"), ("a", "c")])
+    assert scores == [2.0, 1.0]
+    assert all(isinstance(score, float) for score in scores)
+    assert label(broken_labelers.length, []) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("too_few", "too_few: it returned 2 scores for 3 pairs"),
+        ("not_a_number", r"not_a_number: it returned nan for row 1 \('second'\)"),
+        ("infinite", r"infinite: it returned inf for row 0 \('first'\)"),
+        ("raises", "raises: it raised KeyError: 'missing'"),
+        ("nothing", "nothing: it raised TypeError"),
+        ("words", "words: it raised ValueError.*good"),
+    ],
+)
+def test_broken_labelers_are_named(name: str, message: str) -> None:
+    pairs = [("prompt", "first"), ("prompt", "second"), ("prompt", "third")]
+    with pytest.raises(UserError, match=message):
+        label(getattr(broken_labelers, name), pairs, name)
