@@ -136,9 +136,9 @@ def test_the_record_comes_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="file/sft: cannot write here .*; choose another folder with --run"):
-        with replacing_files(tmp_path / "file" / "sft"):
-            pass
+    message = "file/sft: cannot write here .*; choose another folder with --run"
+    with pytest.raises(UserError, match=message), replacing_files(tmp_path / "file" / "sft"):
+        pass
 
 
 def test_a_folder_of_the_same_name_is_replaced(tmp_path: Path) -> None:

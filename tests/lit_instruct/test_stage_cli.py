@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from lit_instruct.metrics_file import MetricsFile
 from tests.lit_instruct.stages.helpers import (
     FLOAT,
     QUICK,
@@ -152,27 +151,6 @@ def test_the_table_of_samples(trained: Path) -> None:
     assert {row["iteration"] for row in rows} == {2, 4}
     assert {"prompt", "response", "reward", "kl"} <= rows[0].keys()
     assert len(rows) == 10
-
-
-def test_metrics_file_cuts_at_a_step(tmp_path: Path) -> None:
-    file = MetricsFile(tmp_path)
-    for step in range(4):
-        file.log_metrics({"loss": float(step)}, step)
-    file.log_metrics({"val/loss": 0.5}, 2)
-    file.save()
-    resumed = MetricsFile(tmp_path)
-    resumed.cut(2)
-    resumed.log_metrics({"loss": 20.0}, 2)
-    resumed.log_metrics({"new": 1.0}, 3)
-    resumed.save()
-    rows = rows_of(tmp_path / "metrics.csv")
-    assert [(row["step"], row.get("loss"), row.get("new")) for row in rows] == [
-        ("0", "0.0", None),
-        ("1", "1.0", None),
-        ("2", "20.0", None),
-        ("3", None, "1.0"),
-    ]
-    MetricsFile(tmp_path / "none").cut(2)  # nothing there, nothing to do
 
 
 def test_a_recipe_is_overridden_by_the_command_line(tmp_path: Path, trained: Path, files: Files) -> None:

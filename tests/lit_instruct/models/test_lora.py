@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from peft import AutoPeftModelForCausalLM, LoraConfig, PeftConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from lit_instruct.errors import UserError
-from lit_instruct.models.assemble import policy_network, reward_network, scoring_network
+from lit_instruct.models.assemble import policy_network, ppo_roles, reward_network, scoring_network
 from lit_instruct.models.loading import find_source, load_causal_lm
 from lit_instruct.models.lora import LoraOptions, load_adapter_weights, lora_layers, read_head, save_adapter
 from tests.lit_instruct.rollouts.stage_folders import SFT_LORA, reward_folder, sft_folder, shake
@@ -160,9 +164,49 @@ def test_adapter_without_head_is_no_reward_model(sft: Path) -> None:
         read_head(sft)
 
 
-def test_adapter_without_weights_is_one_sentence(sft: Path, tmp_path: Path) -> None:
+def _opened(folder: Path) -> list[Callable[[], object]]:
+    """Every way in which the stages open an adapter."""
+    source = find_source(str(folder))
+    larger = LoraOptions(r=8, alpha=8.0)
+    return [
+        lambda: policy_network(source, larger, torch.float32),
+        lambda: policy_network(source, None, torch.float32),
+        lambda: reward_network(source, larger, torch.float32, pad_id=0),
+        lambda: ppo_roles(source, None, larger, torch.float32),
+        lambda: scoring_network(source, torch.float32, pad_id=0),
+    ]
+
+
+@pytest.mark.parametrize("way", range(5))
+@pytest.mark.parametrize("content", [None, b"cut short"])
+def test_adapter_without_weights_is_one_sentence(sft: Path, tmp_path: Path, way: int, content: bytes | None) -> None:
     (tmp_path / "adapter_config.json").write_text((sft / "adapter_config.json").read_text())
-    with pytest.raises(UserError, match=str(tmp_path)):
-        policy_network(find_source(str(tmp_path)), SFT_LORA, torch.float32)
-    with pytest.raises(UserError, match=str(tmp_path)):
-        read_head(tmp_path)
+    if content is not None:
+        (tmp_path / "adapter_model.safetensors").write_bytes(content)
+    with pytest.raises(UserError, match=f"^{tmp_path}"):
+        _opened(tmp_path)[way]()
+
+
+@pytest.mark.parametrize("way", range(5))
+@pytest.mark.parametrize("width", [16, 64])
+def test_adapter_of_another_base_is_refused(sft: Path, tiny_model: Path, tmp_path: Path, way: int, width: int) -> None:
+    config = AutoConfig.from_pretrained(str(tiny_model))
+    config.update({"hidden_size": width, "intermediate_size": 2 * width, "head_dim": width // 4})
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "base")
+    folder = reward_folder(tmp_path / "rm", sft) if way == 4 else tmp_path / "sft"
+    if way != 4:
+        shutil.copytree(sft, folder)
+    record = json.loads((folder / "adapter_config.json").read_text())
+    record["base_model_name_or_path"] = str(tmp_path / "base")
+    (folder / "adapter_config.json").write_text(json.dumps(record))
+    with pytest.raises(UserError, match=f"^{folder}"):
+        _opened(folder)[way]()
+
+
+def test_weights_that_are_no_lora_are_not_dropped(sft: Path, tmp_path: Path) -> None:
+    """PEFT adapters can carry whole layers (`modules_to_save`), which the roles could not share."""
+    shutil.copytree(sft, tmp_path / "adapter")
+    file = tmp_path / "adapter" / "adapter_model.safetensors"
+    save_file(load_file(file) | {"base_model.model.lm_head.weight": torch.zeros(400, 32)}, file)
+    with pytest.raises(UserError, match="lm_head"):
+        policy_network(find_source(str(tmp_path / "adapter")), SFT_LORA, torch.float32)

@@ -14,40 +14,55 @@ import pytest
 from tests.lit_instruct.stages.helpers import FLOAT, SMALL, Files, assert_equal, fit, rows_of, weights
 
 pytestmark = pytest.mark.slow
-OWN = {  # the batch of a process is half as large; PPO's is that of all processes
-    "sft": ["--data.batch_size=2"],
-    "rm": ["--data.batch_size=2"],
-    "ppo": [],
-}
+MIX = ["--model.pretraining.ptx_coef=1.0", "--data.pretraining_block=16"]
+UNEVEN = ["--model.ppo.minibatches=3", "--model.ppo.inner_epochs=2"]
 
 
-@pytest.mark.parametrize("stage", ["sft", "rm", "ppo"])
-def test_two_processes_equal_one(tmp_path: Path, trained: Path, files: Files, tiny_model: Path, stage: str) -> None:
-    more: list[Any] = {
-        "sft": [f"--model.base={tiny_model}"],
-        "rm": [f"--model.base={trained / 'sft'}", f"--data.demonstrations_path={files.sft}"],
-        "ppo": [
-            f"--model.base={trained / 'sft'}",
-            f"--model.reward={trained / 'rm'}",
-            "--model.pretraining.ptx_coef=1.0",
-            f"--data.pretraining_path={files.text}",
-            "--data.pretraining_block=16",
-            "--model.ppo.minibatches=3",
-            "--model.ppo.inner_epochs=2",
-        ],
-    }[stage]
+def both(stage: str, tmp_path: Path, files: Files, more: list[Any], halved: list[Any]) -> tuple[Path, Path]:
+    """Trains with one process here and with two outside, and compares what they left."""
     assert fit(stage, tmp_path / "one", files, *more) == 0
-    words = [*files.options(stage), *SMALL[stage], "--model.lora.top_layers=2", *FLOAT, *more, *OWN[stage]]
+    words = [*files.options(stage), *SMALL[stage], "--model.lora.top_layers=2", *FLOAT, *more, *halved]
     parallel = ["--trainer.accelerator=cpu", "--trainer.devices=2", "--trainer.strategy=ddp"]
-    command = [sys.executable, "-m", "lit_instruct.cli", stage, "fit", "--run", str(tmp_path / "two"), *words, *parallel]
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=300)
+    command = [
+        sys.executable,
+        "-m",
+        "lit_instruct.cli",
+        stage,
+        "fit",
+        "--run",
+        str(tmp_path / "two"),
+        *words,
+        *parallel,
+    ]
+    done = subprocess.run(
+        list(map(str, command)), capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=300
+    )
     assert done.returncode == 0, done.stderr[-3000:]
-    one, two = tmp_path / "one" / stage, tmp_path / "two" / stage
+    return tmp_path / "one" / stage, tmp_path / "two" / stage
+
+
+def assert_same(one: Path, two: Path) -> None:
+    """Compares weights, records and every figure that is of all processes."""
     assert_equal(weights(one), weights(two), 1e-5)
     for left, right in zip(rows_of(one / "logs/metrics.csv"), rows_of(two / "logs/metrics.csv"), strict=True):
         assert left.keys() == right.keys()
         for name, value in left.items():
-            if name not in ("train/pair_accuracy", "ppo/explained_variance"):  # of one process by their nature
+            if name not in ("train/pair_accuracy", "ppo/explained_variance"):  # means over processes, not over rows
                 assert float(right[name]) == pytest.approx(float(value), abs=2e-5), (name, left["step"])
     records = [json.loads((folder / "stage.json").read_text()) for folder in (one, two)]
     assert records[0]["reward_bias"] == pytest.approx(records[1]["reward_bias"], abs=1e-5)
+
+
+def test_sft(tmp_path: Path, files: Files, tiny_model: Path) -> None:
+    assert_same(*both("sft", tmp_path, files, [f"--model.base={tiny_model}"], ["--data.batch_size=2"]))
+
+
+def test_reward_model(tmp_path: Path, trained: Path, files: Files) -> None:
+    more = [f"--model.base={trained / 'sft'}", f"--data.demonstrations_path={files.sft}"]
+    assert_same(*both("rm", tmp_path, files, more, ["--data.batch_size=2"]))
+
+
+@pytest.mark.parametrize("more", [UNEVEN, MIX, [*MIX, *UNEVEN]], ids=["uneven minibatches", "mix", "uneven mix"])
+def test_ppo(tmp_path: Path, trained: Path, files: Files, more: list[str]) -> None:
+    start = [f"--model.base={trained / 'sft'}", f"--model.reward={trained / 'rm'}"]
+    assert_same(*both("ppo", tmp_path, files, [*start, f"--data.pretraining_path={files.text}", *more], []))

@@ -1,0 +1,44 @@
+"""metrics.csv is continued over a resume."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lit_instruct.metrics_file import MetricsFile
+from tests.lit_instruct.stages.helpers import rows_of
+
+
+def test_metrics_file_cuts_at_a_step(tmp_path: Path) -> None:
+    file = MetricsFile(tmp_path)
+    for step in range(4):
+        file.log_metrics({"loss": float(step)}, step)
+    file.log_metrics({"val/loss": 0.5}, 2)
+    file.save()
+    resumed = MetricsFile(tmp_path)
+    resumed.cut(2)
+    resumed.log_metrics({"loss": 20.0}, 2)
+    resumed.log_metrics({"new": 1.0}, 3)
+    resumed.save()
+    rows = rows_of(tmp_path / "metrics.csv")
+    assert [(row["step"], row.get("loss"), row.get("new")) for row in rows] == [
+        ("0", "0.0", None),
+        ("1", "1.0", None),
+        ("2", "20.0", None),
+        ("3", None, "1.0"),
+    ]
+    MetricsFile(tmp_path / "none").cut(2)  # nothing there, nothing to do
+
+
+def test_an_existing_file_is_continued_without_a_cut(tmp_path: Path) -> None:
+    first = MetricsFile(tmp_path)
+    first.log_metrics({"train/loss": 1.0}, 0)
+    first.save()
+    second = MetricsFile(tmp_path)
+    second.log_metrics({"val/loss": 2.0}, 1)
+    second.save()
+    assert rows_of(tmp_path / "metrics.csv")[-1] == {"step": "1", "val/loss": "2.0"}
+
+
+def test_nothing_is_written_before_something_is_logged(tmp_path: Path) -> None:
+    MetricsFile(tmp_path / "logs").save()
+    assert not (tmp_path / "logs/metrics.csv").exists()

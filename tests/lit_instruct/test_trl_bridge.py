@@ -1,0 +1,59 @@
+"""What the wrapper around TRL's trainers promises beyond their losses (those are compared in tests/.../stages)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from datasets import Dataset
+from peft import LoraConfig, get_peft_model
+
+from lit_instruct.handover import prompter_of
+from lit_instruct.models.loading import find_source, load_causal_lm
+from lit_instruct.trl_bridge import Prepared, SFTLossOptions, last_token_accuracy, prepare_sft, sft_loss
+
+ROWS = [{"input_ids": [5, 6, 7, 2], "labels": [-100, -100, 7, 2]}, {"input_ids": [8, 9, 2], "labels": [-100, 9, 2]}]
+
+
+def prepared(model: Path, dtype: torch.dtype = torch.float32, **options: object) -> Prepared:
+    source = find_source(str(model))
+    network = get_peft_model(load_causal_lm(source, dtype), LoraConfig(task_type="CAUSAL_LM", r=4))
+    tokenizer = prompter_of(source).tokenizer
+    return prepare_sft(network, tokenizer, Dataset.from_list(ROWS), None, SFTLossOptions(**options), 64, seed=3)
+
+
+def test_building_a_trainer_leaves_the_random_state_alone(tiny_model: Path) -> None:
+    prepared(tiny_model)  # the first import of parts of TRL is no part of it
+    source = find_source(str(tiny_model))
+    network, tokenizer = load_causal_lm(source, torch.float32), prompter_of(source).tokenizer
+    torch.manual_seed(11)
+    before = torch.get_rng_state()
+    prepare_sft(network, tokenizer, Dataset.from_list(ROWS), None, SFTLossOptions(), 64, seed=3)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_ids_and_labels_pass_through_unchanged(tiny_model: Path) -> None:
+    made = prepared(tiny_model)
+    assert [row["input_ids"] for row in made.train_dataset] == [row["input_ids"] for row in ROWS]
+    batch = made.trainer.data_collator([dict(row) for row in made.train_dataset])
+    assert batch["input_ids"].tolist() == [[5, 6, 7, 2], [8, 9, 2, 0]]
+    assert batch["labels"].tolist() == [[-100, -100, 7, 2], [-100, 9, 2, -100]]
+
+
+def test_trained_weights_are_float32_on_a_bfloat16_base(tiny_model: Path) -> None:
+    model = prepared(tiny_model, torch.bfloat16).trainer.model
+    assert {p.dtype for p in model.parameters() if p.requires_grad} == {torch.float32}
+    assert {p.dtype for p in model.parameters() if not p.requires_grad} == {torch.bfloat16}
+
+
+def test_loss_is_the_mean_over_trained_tokens(tiny_model: Path) -> None:
+    made = prepared(tiny_model)
+    batch = made.trainer.data_collator([dict(row) for row in made.train_dataset])
+    model = made.trainer.model.eval()
+    logits = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits.log_softmax(-1)
+    wanted = [(0, 1, 7), (0, 2, 2), (1, 0, 9), (1, 1, 2)]
+    total = -sum(float(logits[at].detach()) for at in wanted)
+    hits = sum(int(logits[row, place].argmax()) == token for row, place, token in wanted)
+    assert abs(float(sft_loss(made, model, batch, None)) - total / 4) < 1e-5
+    assert abs(last_token_accuracy(made) - hits / 4) < 1e-6
+    assert abs(float(sft_loss(made, model, batch, 8)) - total / 8) < 1e-5

@@ -1,0 +1,106 @@
+"""Every recipe parses against the real signatures, says how to launch it, and holds only what differs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import lightning
+import pytest
+import yaml
+from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
+
+from lit_instruct.evaluation.compare import EvalOptions
+from lit_instruct.stage_cli import STAGES, StageCLI
+
+ROOT = Path(__file__).parent.parent
+RECIPES = sorted(path.relative_to(ROOT) for path in ROOT.glob("recipes/*/*.yaml"))
+
+
+class _ParserOnly(StageCLI):
+    """Stops once the options are read."""
+
+    stage = "parsed"
+
+    def before_instantiate_classes(self) -> None:
+        """Keeps the run folder as it is."""
+
+    def instantiate_classes(self) -> None:
+        """Builds nothing."""
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Runs nothing."""
+
+
+def stage_options(stage: str, words: list[str]) -> dict[str, Any]:
+    """What the command line of a stage makes of some words."""
+    module, data = STAGES[stage]
+    cli = _ParserOnly(
+        module,
+        data,
+        trainer_class=lightning.Trainer,
+        save_config_callback=None,
+        seed_everything_default=0,
+        auto_configure_optimizers=False,
+        args=["fit", *words],
+    )
+    return cli.config["fit"].as_dict()
+
+
+def eval_options(words: list[str]) -> dict[str, Any]:
+    """The same for the evaluation."""
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    parser = ArgumentParser()
+    parser.add_argument("--config", action="config")
+    parser.add_class_arguments(EvalOptions)
+    return parser.parse_args(words).as_dict()
+
+
+def options(path: Path, words: list[str]) -> dict[str, Any]:
+    """Reads a recipe or nothing, by the name of its file."""
+    return eval_options(words) if path.stem == "eval" else stage_options(path.stem, words)
+
+
+def leaves(value: Any, name: str = "") -> dict[str, Any]:
+    """Option by dotted name."""
+    if isinstance(value, Namespace):
+        value = value.as_dict()
+    if isinstance(value, dict) and value:
+        return {k: v for key, inner in value.items() for k, v in leaves(inner, f"{name}.{key}").items()}
+    return {name[1:]: value}
+
+
+def test_there_is_a_demo() -> None:
+    assert {f"recipes/demo/{name}.yaml" for name in ("sft", "rm", "ppo")} <= {str(path) for path in RECIPES}
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=str)
+def test_a_recipe_says_on_what_and_how_to_run_it(path: Path) -> None:
+    text = (ROOT / path).read_text()
+    comments = [line for line in text.splitlines() if line.startswith("#")]
+    assert text.startswith("#")
+    opening = text.split("\n\n")[0].lower() + "\n".join(comments[:6]).lower()
+    assert any(word in opening for word in ("cpu", "core", "gpu"))
+    assert f"make {path.stem}" in opening or f"lit-instruct {path.stem}" in opening
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=str)
+def test_a_recipe_parses_and_holds_only_what_differs(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    given = leaves(yaml.safe_load(path.read_text()))
+    required = [] if path.stem == "eval" else ["--data.path=x"]
+    defaults = leaves(options(path, required))
+    parsed = leaves(options(path, ["--config", str(path)]))
+    repeated = [name for name in given if name in defaults and defaults[name] == parsed[name]]
+    assert not repeated
+    files = {name: value for name, value in given.items() if name.endswith(("path", "prompts")) and value}
+    missing = [value for value in files.values() if not (ROOT / str(value)).exists()]
+    assert not missing
+
+
+def test_an_unknown_option_in_a_recipe_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = tmp_path / "sft.yaml"
+    recipe.write_text("model:\n  learning_rat: 1\n")
+    with pytest.raises(SystemExit):
+        stage_options("sft", ["--config", str(recipe), "--data.path=x"])
+    assert "learning_rat" in capsys.readouterr().err
