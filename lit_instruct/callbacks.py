@@ -10,6 +10,7 @@ from typing import Any
 
 import lightning
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
 from tqdm import tqdm
 
@@ -90,18 +91,24 @@ class FinishStepOnInterrupt(Callback):
         """Takes over the signal."""
         self.earlier = signal.signal(signal.SIGINT, self._press)
 
-    def on_train_batch_end(
-        self, trainer: lightning.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Saves and leaves, once all processes are at the end of the same step."""
-        strategy = trainer.strategy
-        if not strategy.reduce_boolean_decision(self.pressed, all=False):
-            return
-        inside_step = (batch_idx + 1) % trainer.accumulate_grad_batches and not trainer.is_last_batch
-        if inside_step:
-            return
-        trainer.save_checkpoint(self.path)
-        raise InterruptedRunError
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Looks at the flag after each step, once Lightning has logged it and validated where that was due.
+
+        No callback hook comes that late, and `trainer.should_stop` would force a validation, so the loops' own
+        `on_advance_end` is extended.
+        """
+        fit_loop, epoch_loop = trainer.fit_loop, trainer.fit_loop.epoch_loop
+
+        def after_step(fetcher: Any, original: Any = epoch_loop.on_advance_end) -> None:
+            original(fetcher)
+            if not epoch_loop._should_accumulate() and not epoch_loop._num_ready_batches_reached():
+                self._leave_if_pressed(trainer)
+
+        def after_epoch(original: Any = fit_loop.on_advance_end) -> None:
+            original()
+            self._leave_if_pressed(trainer)
+
+        epoch_loop.on_advance_end, fit_loop.on_advance_end = after_step, after_epoch
 
     def teardown(self, *_: Any, **__: Any) -> None:
         """Gives the signal back."""
@@ -109,11 +116,27 @@ class FinishStepOnInterrupt(Callback):
             signal.signal(signal.SIGINT, self.earlier)
             self.earlier = None
 
+    def _leave_if_pressed(self, trainer: lightning.Trainer) -> None:
+        if trainer.strategy.reduce_boolean_decision(self.pressed, all=False):
+            trainer.save_checkpoint(self.path)
+            raise InterruptedRunError
+
     def _press(self, *_: Any) -> None:
         if self.pressed:
             raise KeyboardInterrupt
         self.pressed = True
         print("\nStopping after this step; press Ctrl-C again to stop at once.", flush=True)
+
+
+class SaveConfig(SaveConfigCallback):
+    """Writes logs/config.yaml once the run has put the files of the one before aside."""
+
+    def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
+        """Waits: a run that is refused leaves no trace."""
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Writes it."""
+        super().setup(trainer, pl_module, "fit")
 
 
 class RunFiles(Callback):
@@ -136,11 +159,12 @@ class RunFiles(Callback):
         """Puts aside, or cuts; the data is known to be good by now."""
         if not trainer.is_global_zero:
             return
-        if self.resuming:
-            for logger in trainer.loggers:
-                if isinstance(logger, MetricsFile):
-                    logger.cut(trainer.fit_loop.epoch_loop._batches_that_stepped)
-        elif self.earlier:
+        for logger in trainer.loggers:
+            if isinstance(logger, MetricsFile) and self.resuming:
+                logger.cut(trainer.fit_loop.epoch_loop._batches_that_stepped)
+            elif isinstance(logger, MetricsFile):
+                logger.forget()
+        if self.earlier:
             numbers = [int(path.name) for path in (self.folder / "previous").glob("*") if path.name.isdigit()]
             aside = self.folder / "previous" / str(max(numbers, default=0) + 1)
             for path in self.earlier:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import sys
 import warnings
@@ -92,8 +93,17 @@ def _quieten() -> None:
         "BITSANDBYTES_NOWELCOME": "1",
     }.items():
         os.environ.setdefault(name, value)
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_news)
     warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", message="LightningCLI.s args parameter.*")
     warnings.filterwarnings("ignore", message=".*num_workers.*|.*does not have many workers.*")
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Keeps Lightning's tips, device list and epitaphs off the screen."""
+    noise = ("\U0001f4a1", "GPU available", "TPU available", "HPU available", "`Trainer.fit` stopped", "Restor")
+    return not record.getMessage().startswith(noise)
 
 
 if __name__ == "__main__":

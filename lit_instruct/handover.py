@@ -15,11 +15,21 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from lit_instruct.errors import UserError
 from lit_instruct.models.loading import Source, find_source, load_tokenizer
 from lit_instruct.prompting import Prompter
 
 FILE = "stage.json"
+MODEL_FILES = {
+    "adapter_config.json",
+    "adapter_model.safetensors",
+    "config.json",
+    "generation_config.json",
+    "model.safetensors",
+    "model.safetensors.index.json",
+}
 PACKAGES = ("lit-instruct", "torch", "lightning", "trl", "transformers", "peft", "bitsandbytes", "datasets")
 
 
@@ -57,7 +67,7 @@ def read_stage(folder: Path) -> Stage | None:
         return None
     try:
         return Stage(**json.loads(path.read_text(encoding="utf-8")))
-    except (json.JSONDecodeError, TypeError) as error:
+    except (ValueError, TypeError) as error:
         raise UserError(f"{path}: damaged ({error}); run that stage again") from error
 
 
@@ -137,13 +147,20 @@ def replacing_files(folder: Path) -> Iterator[Path]:
         folder.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(prefix=".writing-", dir=folder))
     except OSError as error:
-        raise _cannot_write(folder, error) from error
+        raise cannot_write(folder, error) from error
+    written: set[str] = set()
     try:
         yield scratch
         for path in sorted(scratch.iterdir(), key=lambda path: path.name == FILE):  # the record comes last
+            if path.is_dir():
+                shutil.rmtree(folder / path.name, ignore_errors=True)
             os.replace(path, folder / path.name)
-    except OSError as error:
-        raise _cannot_write(folder, error) from error
+            written.add(path.name)
+        if written & MODEL_FILES:
+            for stale in MODEL_FILES - written:  # an adapter where a whole model was, or the reverse
+                (folder / stale).unlink(missing_ok=True)
+    except (OSError, SafetensorError) as error:
+        raise cannot_write(folder, error) from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
@@ -165,9 +182,12 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _cannot_write(folder: Path, error: OSError) -> UserError:
-    if error.errno == errno.ENOSPC:
+def cannot_write(folder: Path, error: Exception, option: str = "--run") -> UserError:
+    # safetensors reports errors of the disk as text
+    if getattr(error, "errno", None) == errno.ENOSPC or f"os error {errno.ENOSPC}" in str(error):
         return UserError(
             f"{folder}: no space left on the disk; free some and run again (earlier results are untouched)"
         )
-    return UserError(f"{folder}: cannot write here ({error.strerror}); choose another folder with --run")
+    return UserError(
+        f"{folder}: cannot write here ({getattr(error, 'strerror', error)}); choose another folder with {option}"
+    )

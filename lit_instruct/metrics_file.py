@@ -35,6 +35,7 @@ class MetricsFile(CSVLogger):
         """The writer, made on first use."""
         if self._experiment is None:
             self._experiment = _Writer(log_dir=self.log_dir)
+            self._experiment.metrics_keys = self._header()
         return self._experiment
 
     def cut(self, steps: int) -> None:
@@ -57,3 +58,14 @@ class MetricsFile(CSVLogger):
             writer.writerows(rows)
         os.replace(scratch, path)
         self.experiment.metrics_keys = names
+
+    def forget(self) -> None:
+        """Starts without columns, after the file was put aside."""
+        self.experiment.metrics_keys = []
+
+    def _header(self) -> list[str]:
+        path = Path(self.log_dir) / _Writer.NAME_METRICS_FILE
+        if not path.is_file():
+            return []
+        with path.open(newline="") as file:
+            return next(csv.reader(file), [])

@@ -11,6 +11,7 @@ from typing import Any
 
 from data_modules.rows import PromptRow, read_rows
 from lit_instruct.errors import UserError
+from lit_instruct.handover import cannot_write
 from lit_instruct.prompting import prompt_text
 from lit_instruct.rollouts.generate import SamplingOptions
 from lit_instruct.rollouts.score import label, load_labeler
@@ -108,5 +109,10 @@ def ranks(scores: Sequence[float]) -> list[int]:
 def write_jsonl(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     """Writes rows as JSON lines; the file appears only when it is whole."""
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    scratch.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-    os.replace(scratch, path)
+    try:
+        scratch.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+        os.replace(scratch, path)
+    except OSError as error:
+        raise cannot_write(path, error, "--out") from error
+    finally:
+        scratch.unlink(missing_ok=True)

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import lightning
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from data_modules import PromptDataModule, PromptResponseDataModule, RankedComparisonDataModule
@@ -20,6 +20,7 @@ from lit_instruct.callbacks import (
     ProgressBar,
     RunFiles,
     SampleTable,
+    SaveConfig,
 )
 from lit_instruct.errors import UserError
 from lit_instruct.metrics_file import MetricsFile
@@ -73,7 +74,9 @@ class StageCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> lightning.Trainer:
         """Adds the loggers and callbacks of a stage to those that the user configured."""
         config = self._get(self.config_init, "trainer")
-        if config.logger is not False:
+        if self.subcommand != "fit" and config.logger in (None, True):
+            kwargs["logger"] = False  # validate and test print; the log belongs to the training
+        elif config.logger is not False:
             given = config.logger if isinstance(config.logger, list) else [config.logger]
             own = [MetricsFile(self.folder / "logs")]
             own += [TensorBoardLogger(self.folder, name="logs", version="")] if config.logger in (None, True) else []
@@ -98,29 +101,34 @@ class StageCLI(LightningCLI):
         monitor, mode = self.model.monitor or (None, "min")
         if self._get(self.config_init, "data").validation_path is None and self._no_split():
             monitor = None
-        checkpoint = ModelCheckpoint(
-            self.folder / "checkpoints",
+        folder = self.folder / "checkpoints"
+        best = ModelCheckpoint(
+            folder,
             "best",
             monitor=monitor,
             mode=mode,
-            save_last=True,
             save_top_k=0 if monitor is None else 1,
             enable_version_counter=False,
         )
+        last = ModelCheckpoint(folder, "last", enable_version_counter=False)  # at every validation, or epoch
         resuming = self._get(self.config_init, "ckpt_path") is not None
         return [
             *callbacks,
             RunFiles(self.folder, resuming),
-            FinishStepOnInterrupt(self.folder / "checkpoints" / "last.ckpt"),
+            FinishStepOnInterrupt(folder / "last.ckpt"),
             ResumeInsideEpoch(),
             SampleTable(self.folder),
-            checkpoint,
-            HandOver(self.folder, checkpoint),
+            best,
+            last,
+            HandOver(self.folder, best),
         ]
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         """Lets `validate` and `test` measure the stage's own result unless another checkpoint is named."""
         kwargs = super()._prepare_subcommand_kwargs(subcommand)
+        given = kwargs.get("ckpt_path")
+        if given not in (None, "best", "last", "hpc", "registry") and not Path(given).is_file():
+            raise UserError(f"--ckpt_path={given}: no such file; give a checkpoint of this stage, or last")
         if subcommand == "fit" or kwargs.get("ckpt_path") not in (None, "best", "last"):
             return kwargs
         names = {"last": ["last"], "best": ["best"], None: ["best", "last"]}[kwargs.get("ckpt_path")]
@@ -154,7 +162,7 @@ def run_stage(stage: str, arguments: list[str]) -> int:
         cli(
             module,
             data,
-            save_config_callback=SaveConfigCallback,
+            save_config_callback=SaveConfig,
             save_config_kwargs={"overwrite": True},
             trainer_class=lightning.Trainer,
             trainer_defaults={
@@ -172,4 +180,14 @@ def run_stage(stage: str, arguments: list[str]) -> int:
     except InterruptedRunError:
         print(f"Stopped. Continue with: lit-instruct {stage} {' '.join(arguments)} --ckpt_path=last", flush=True)
         return 130
+    except (ValueError, TypeError) as error:
+        mistake = _mistake_behind(error)  # jsonargparse wraps what an option's own check says
+        raise mistake or error from error
     return 0
+
+
+def _mistake_behind(error: BaseException | None) -> UserError | None:
+    """Returns the user's mistake in a chain of exceptions, or None."""
+    while error is not None and not isinstance(error, UserError):
+        error = error.__cause__ or error.__context__
+    return error

@@ -66,7 +66,7 @@ class RewardLossOptions:
     """What TRL's RewardTrainer is asked to do.
 
     Args:
-        center_rewards_coefficient: adds this much of the mean squared reward to the loss; None adds none.
+        center_rewards_coefficient: adds this much of the mean (r_w + r_l)^2 of the pairs; None adds none.
         gradient_checkpointing: recomputes activations in the backward pass to save memory.
     """
 
@@ -105,9 +105,8 @@ class RankedRewardTrainer(RewardTrainer):
         rewards = rewards_of(model, inputs)
         ranking = ranking_loss(rewards, inputs.ranks, inputs.prompt_index)
         prompts = ranking.prompts if num_items_in_batch is None else num_items_in_batch
-        loss = ranking.loss / torch.as_tensor(prompts).clamp(min=1)
-        if self.args.center_rewards_coefficient is not None:
-            loss = loss + self.args.center_rewards_coefficient * rewards.square().mean()
+        total = ranking.loss + (self.args.center_rewards_coefficient or 0.0) * ranking.centre
+        loss = total / torch.as_tensor(prompts).clamp(min=1)
         return (loss, ranking) if return_outputs else loss
 
 

@@ -20,6 +20,8 @@ class Ranking(NamedTuple):
     """() number of pairs in the right order."""
     pairs: Tensor
     """() number of pairs that are not ties."""
+    centre: Tensor
+    """() sum over prompts of the mean of (r_w + r_l)^2 over the prompt's pairs, with gradient."""
 
 
 def ranking_loss(rewards: Tensor, ranks: Tensor, prompt_index: Tensor) -> Ranking:
@@ -45,4 +47,5 @@ def ranking_loss(rewards: Tensor, ranks: Tensor, prompt_index: Tensor) -> Rankin
         prompts=(pairs_of_prompt > 0).sum(),
         correct=(margins > 0).sum(),
         pairs=torch.tensor(len(margins), device=rewards.device),
+        centre=((rewards[winner] + rewards[loser]) ** 2 * weights).sum(),
     )

@@ -11,7 +11,7 @@ from torch import nn
 
 from lit_instruct.models.heads import ScoreHead
 from lit_instruct.models.loading import Source, load_causal_lm, load_sequence_classifier
-from lit_instruct.models.lora import LoraOptions, load_adapter_weights, read_head
+from lit_instruct.models.lora import LoraOptions, attach_adapter, load_adapter_weights, read_head
 from lit_instruct.models.roles import Role, RoleName, Roles
 
 
@@ -69,7 +69,7 @@ def scoring_network(source: Source, dtype: torch.dtype, pad_id: int) -> nn.Modul
         return load_sequence_classifier(source, dtype, pad_id, new_head=False).requires_grad_(False)
     head = read_head(source.adapter)
     base = load_sequence_classifier(_base_only(source), dtype, pad_id, new_head=True)
-    network = PeftModel.from_pretrained(base, str(source.adapter))
+    network = attach_adapter(base, source.adapter)
     network.get_base_model().score.modules_to_save["default"].weight.data.copy_(head)
     return network.eval().requires_grad_(False)
 
@@ -79,7 +79,7 @@ def merged_language_model(source: Source, dtype: torch.dtype) -> nn.Module:
     base = load_causal_lm(source, dtype)
     if source.adapter is None:
         return base
-    return PeftModel.from_pretrained(base, str(source.adapter)).merge_and_unload().eval()
+    return attach_adapter(base, source.adapter).merge_and_unload().eval()
 
 
 def shares_base(policy: Source, reward: Source | None) -> bool:

@@ -53,8 +53,7 @@ def find_source(name: str) -> Source:
     """
     folder = Path(name).expanduser()
     if (folder / "adapter_config.json").is_file():
-        config = json.loads((folder / "adapter_config.json").read_text())
-        return Source(name, resolve(config["base_model_name_or_path"]), folder)
+        return Source(name, resolve(_base_of(folder / "adapter_config.json")), folder)
     if (folder / "config.json").is_file():
         return Source(name, str(folder), None)
     if folder.is_dir():
@@ -62,6 +61,18 @@ def find_source(name: str) -> Source:
     if name.startswith((".", "/", "~", "runs/")) or name.count("/") > 1:
         raise UserError(f"{name}: no such folder; check the path, or give a hub id")
     return Source(name, resolve(name), None)
+
+
+def _base_of(config: Path) -> str:
+    try:
+        base = json.loads(config.read_text(encoding="utf-8"))["base_model_name_or_path"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{config}: damaged ({error}); run that stage again, or give another adapter") from error
+    if not isinstance(base, str):
+        raise UserError(
+            f"{config}: it names no base (base_model_name_or_path); write the base's hub id or folder there"
+        )
+    return base
 
 
 def load_tokenizer(source: Source) -> PreTrainedTokenizerBase:

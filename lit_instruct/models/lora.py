@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -105,15 +106,14 @@ def load_adapter_weights(network: PeftModel, adapter: str, folder: Path) -> None
     Raises:
         UserError: the saved adapter does not fit into this one.
     """
-    saved_config = PeftConfig.from_pretrained(str(folder))
-    saved = load_file(folder / "adapter_model.safetensors")
+    saved_config, saved = _read_adapter(folder)
     own_config = network.peft_config[adapter]
-    ratio = (saved_config.lora_alpha / saved_config.r) / (own_config.lora_alpha / own_config.r)
+    ratio = _scale(saved_config) / _scale(own_config)
     own = get_peft_model_state_dict(network, adapter_name=adapter)
     for key, value in saved.items():
-        if "lora_" not in key:
+        if key == HEAD_KEY:
             continue
-        if key not in own or any(new < old for new, old in zip(own[key].shape, value.shape, strict=True)):
+        if key not in own or not _fits(key, value, own[key]):
             raise UserError(
                 f"{folder}: its LoRA (r={saved_config.r}, {key}) does not fit into the new adapter (r={own_config.r}); "
                 "give --model.lora the same or a larger r, and the same or more layers and targets"
@@ -127,13 +127,44 @@ def load_adapter_weights(network: PeftModel, adapter: str, folder: Path) -> None
     set_peft_model_state_dict(network, own, adapter_name=adapter)
 
 
+def attach_adapter(base: nn.Module, folder: Path) -> PeftModel:
+    """Returns `base` with a saved adapter on it, as plain PEFT opens it.
+
+    Raises:
+        UserError: the adapter cannot be read or belongs on another base.
+    """
+    _read_adapter(folder)
+    try:
+        return PeftModel.from_pretrained(base, str(folder))
+    except RuntimeError as error:
+        raise UserError(f"{folder}: this adapter was trained on another base than {base.name_or_path}") from error
+
+
+def _read_adapter(folder: Path) -> tuple[PeftConfig, dict[str, Tensor]]:
+    try:
+        return PeftConfig.from_pretrained(str(folder)), load_file(folder / "adapter_model.safetensors")
+    except (OSError, ValueError, SafetensorError) as error:
+        raise UserError(f"{folder}: cannot open this adapter ({error}); run its stage again") from error
+
+
+def _scale(config: PeftConfig) -> float:
+    return config.lora_alpha / (config.r**0.5 if config.use_rslora else config.r)
+
+
+def _fits(key: str, saved: Tensor, own: Tensor) -> bool:
+    """Tells whether a matrix has the same width and at most the same rank."""
+    rank_axis = 0 if "lora_A" in key else 1
+    same = saved.shape[1 - rank_axis] == own.shape[1 - rank_axis]
+    return same and saved.shape[rank_axis] <= own.shape[rank_axis]
+
+
 def read_head(folder: Path) -> Tensor:
     """Returns the reward head saved in an adapter folder: (1, H) float32.
 
     Raises:
         UserError: the adapter has no head, so it is no reward model.
     """
-    weights = load_file(folder / "adapter_model.safetensors")
+    _, weights = _read_adapter(folder)
     if HEAD_KEY not in weights:
         raise UserError(f"{folder}: this adapter has no reward head (`score`), so it is no reward model; run `make rm`")
     return weights[HEAD_KEY].float()

@@ -116,5 +116,6 @@ def _sample(logits: Tensor, draws: Tensor, options: SamplingOptions) -> Tensor:
     cumulative = logits.softmax(dim=-1).cumsum(dim=-1)
     targets = draws.to(cumulative)[:, None] * cumulative[:, -1:]
     found = torch.searchsorted(cumulative, targets, right=True).squeeze(-1)
-    last_possible = logits.shape[-1] - 1 - logits.isfinite().flip(-1).long().argmax(dim=-1)
+    # A draw that rounds to 1 finds nothing: the last token with any probability is where the sum reaches its end.
+    last_possible = torch.searchsorted(cumulative, cumulative[:, -1:].contiguous()).squeeze(-1)
     return torch.minimum(found, last_possible)

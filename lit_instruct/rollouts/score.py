@@ -94,7 +94,7 @@ def load_labeler(import_path: str) -> Labeler:
     module_name, _, name = import_path.rpartition(".")
     try:
         labeler = getattr(importlib.import_module(module_name), name)
-    except (ImportError, AttributeError, ValueError) as error:
+    except Exception as error:  # whatever the user's module does when it is imported
         raise UserError(
             f"labeler {import_path}: cannot import it ({error}); give package.module.function on PYTHONPATH"
         ) from error

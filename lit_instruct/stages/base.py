@@ -128,6 +128,11 @@ class StageModule(lightning.LightningModule):
         """Starts the clock."""
         self.started = time.monotonic()
 
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Makes dropout and noise a function of seed, batch and process, so that resuming needs no random state."""
+        number = (self.seed * 1_000_003 + self.trainer.current_epoch) * 1_000_003 + batch_idx
+        torch.manual_seed((number * self.trainer.world_size + self.trainer.global_rank) % 2**63)
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keeps only what is trained, and the clock."""
         trained = {name for name, parameter in self.named_parameters() if parameter.requires_grad}

@@ -426,10 +426,12 @@ class PPOModule(StageModule):
         options, world = self.pretraining, self.trainer.world_size
         step = self.iterations_done * self.options.inner_epochs * self.options.minibatches + self.steps_in_iteration
         episodes = data.batch_size / self.options.minibatches
-        count = max(1, round(options.ptx_batch_ratio * episodes / world))
+        count = max(1, round(options.ptx_batch_ratio * episodes))
         assert data.pretraining is not None
-        blocks = data.pretraining.batch(step, count, self.trainer.global_rank, world).to(self.device)
-        total, mean_over = 0.0, blocks[:, 1:].numel() * world
+        blocks = data.pretraining.batch(step, count)
+        mean_over = blocks[:, 1:].numel()
+        blocks = blocks.tensor_split(world)[self.trainer.global_rank].to(self.device)
+        total = 0.0
         for part in blocks.split(self.options.micro_batch_size):
             hidden = self.roles.hidden("policy", part, torch.ones_like(part, dtype=torch.bool))
             log_probs = token_log_probs(

@@ -98,7 +98,7 @@ class RewardModule(StageModule):
     def on_validation_epoch_start(self) -> None:
         """Turns dropout off and starts counting."""
         self.network.eval()
-        self.counted = torch.zeros(4, device=self.device, dtype=torch.float64)
+        self.counted = torch.zeros(len(Ranking._fields), device=self.device, dtype=torch.float64)
 
     def validation_step(self, batch: RankedBatch, batch_idx: int) -> None:
         """Counts what the comparisons say."""

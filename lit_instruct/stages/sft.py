@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -94,7 +95,7 @@ class SFTModule(StageModule):
         """Counts the trained tokens of every optimizer step of the epoch, over all processes and micro-batches."""
         self.network.train()
         data: PromptResponseDataModule = self.trainer.datamodule
-        trained = [sum(label != IGNORED for label in labels[1:]) for labels in data.train_dataset["labels"]]
+        trained = trained_tokens(data.train_dataset)
         self.step_tokens = tokens_per_step(
             data.train_sampler.batches(self.trainer.current_epoch),
             trained,
@@ -173,6 +174,21 @@ class SFTModule(StageModule):
         )
         scores = self.selector.score(prompts, [answers[0].text for answers in responses])
         return sum(scores) / len(scores)
+
+
+def trained_tokens(dataset: Any) -> list[int]:
+    """Returns how many tokens of each row the loss counts: the labelled, but no first one, which nothing predicts.
+
+    Args:
+        dataset: as TRL prepared it; a packed row has the lengths of its examples in `seq_lengths`.
+    """
+    packed = dataset["seq_lengths"] if "seq_lengths" in dataset.column_names else None
+    counts = []
+    for row, labels in enumerate(dataset["labels"]):
+        lengths = packed[row] if packed is not None else [len(labels)]
+        firsts = set(itertools.accumulate(lengths[:-1], initial=0))
+        counts.append(sum(label != IGNORED for at, label in enumerate(labels) if at not in firsts))
+    return counts
 
 
 def tokens_per_step(batches: list[list[int]], counts: list[int], accumulate: int) -> list[int]:

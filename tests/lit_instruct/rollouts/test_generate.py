@@ -21,9 +21,12 @@ PAD = 0
 
 @pytest.fixture(scope="module")
 def model(tiny_model: Path) -> nn.Module:
-    """The tiny model with larger logits: as it is, every token is about as probable as the next."""
+    """The tiny model with larger weights: as it is, every token is about as probable as the next, wherever it is."""
     model = AutoModelForCausalLM.from_pretrained(str(tiny_model)).eval()
     with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "_proj" in name:
+                weight.mul_(10)
         model.get_input_embeddings().weight.mul_(15)  # tied to the output embedding
     return model
 

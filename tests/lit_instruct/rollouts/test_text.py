@@ -43,6 +43,8 @@ def test_more_samples_keep_the_first_ones_and_differ(generator: TextGenerator) -
     assert [row[:2] for row in many] == few
     for row in many:
         assert len({tuple(response.ids) for response in row}) == 5
+    twice = generator.respond(["Hello", "Hello"], max_new_tokens=6)
+    assert twice[0] != twice[1]
 
 
 def test_response_says_what_it_is(generator: TextGenerator) -> None:

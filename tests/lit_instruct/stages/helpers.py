@@ -202,3 +202,13 @@ class PressCtrlC(Callback):
         if self.left == 0:
             os.kill(os.getpid(), signal.SIGINT)
         self.left -= 1
+
+
+class Crash(PressCtrlC):
+    """Breaks instead of pressing Ctrl-C, as a killed process does: nothing is saved on the way out."""
+
+    def on_train_batch_start(self, *_: Any) -> None:
+        """Counts, and breaks."""
+        if self.left == 0:
+            raise RuntimeError("crash")
+        self.left -= 1

@@ -119,3 +119,17 @@ def test_rows_after_the_checkpoint_are_cut(tmp_path: Path, files: Files, tiny_mo
 def test_last_is_the_last(trained: Path, stage: str) -> None:
     saved = torch.load(trained / stage / "checkpoints/last.ckpt", weights_only=True)
     assert saved["global_step"] == {"sft": 10, "rm": 6, "ppo": 8}[stage]
+
+
+@pytest.mark.parametrize(("stage", "during", "steps"), [("sft", 7, 5), ("rm", 4, 3), ("ppo", 3, 4)])
+def test_a_crash_loses_no_more_than_what_followed_the_last_validation(
+    tmp_path: Path, files: Files, tiny_model: Path, trained: Path, stage: str, during: int, steps: int
+) -> None:
+    start = _start(stage, trained, tiny_model, files)
+    crash = [PRESS.replace("PressCtrlC", "Crash"), f"--trainer.callbacks.during={during}"]
+    with pytest.raises(RuntimeError, match="crash"):
+        fit(stage, tmp_path, files, *start, *crash)
+    saved = torch.load(tmp_path / stage / "checkpoints/last.ckpt", weights_only=True)
+    assert saved["global_step"] == steps
+    assert fit(stage, tmp_path, files, *start, "--ckpt_path=last") == 0
+    assert_same_run(trained / stage, tmp_path / stage)

@@ -134,8 +134,10 @@ def test_the_bias_makes_demonstrations_score_zero(tmp_path: Path, tiny_model: Pa
     data = {"path": str(write_rows(tmp_path / "rows.jsonl", comparisons(8))), "demonstrations_path": shown}
     stage, _, _ = train(tmp_path, tiny_model, data, {})
     stage.set_bias()
-    batches = list(stage.trainer.datamodule.demonstration_batches())
-    scores = torch.cat([stage._scores(batch) for batch in batches]) + stage.bias
+    batches = stage.trainer.datamodule.demonstration_batches()
+    with torch.no_grad():
+        logits = [stage.network(input_ids=b.input_ids, attention_mask=b.attention_mask.long()).logits for b in batches]
+    scores = torch.cat(logits).squeeze(-1) + stage.bias
     assert len(scores) == 9
     assert float(stage.bias) != 0
     assert float(scores.mean()) == pytest.approx(0, abs=1e-6)
