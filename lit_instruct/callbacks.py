@@ -178,19 +178,19 @@ class HandOver(Callback):
 
     Args:
         folder: of the stage, such as runs/demo/sft.
-        checkpoint: knows the best one.
+        best: knows the best checkpoint; None leaves the last model.
     """
 
-    def __init__(self, folder: Path, checkpoint: ModelCheckpoint) -> None:
+    def __init__(self, folder: Path, best: ModelCheckpoint | None) -> None:
         self.folder = folder
-        self.checkpoint = checkpoint
+        self.best = best
 
     def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Sets the reward model's bias and writes model and stage.json."""
         assert isinstance(pl_module, StageModule)
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        if pl_module.monitor is not None and self.checkpoint.best_model_path:
-            metrics |= pl_module.load_trained_weights(self.checkpoint.best_model_path)
+        if self.best is not None and self.best.best_model_path:
+            metrics |= pl_module.load_trained_weights(self.best.best_model_path)
         if isinstance(pl_module, RewardModule):
             pl_module.set_bias()
         if trainer.is_global_zero:

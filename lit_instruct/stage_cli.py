@@ -102,14 +102,9 @@ class StageCLI(LightningCLI):
         if self._get(self.config_init, "data").validation_path is None and self._no_split():
             monitor = None
         folder = self.folder / "checkpoints"
-        best = ModelCheckpoint(
-            folder,
-            "best",
-            monitor=monitor,
-            mode=mode,
-            save_top_k=0 if monitor is None else 1,
-            enable_version_counter=False,
-        )
+        best = None
+        if monitor is not None:
+            best = ModelCheckpoint(folder, "best", monitor=monitor, mode=mode, enable_version_counter=False)
         last = ModelCheckpoint(folder, "last", enable_version_counter=False)  # at every validation, or epoch
         resuming = self._get(self.config_init, "ckpt_path") is not None
         return [
@@ -118,7 +113,7 @@ class StageCLI(LightningCLI):
             FinishStepOnInterrupt(folder / "last.ckpt"),
             ResumeInsideEpoch(),
             SampleTable(self.folder),
-            best,
+            *([best] if best is not None else []),
             last,
             HandOver(self.folder, best),
         ]

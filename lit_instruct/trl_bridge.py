@@ -27,7 +27,7 @@ from lit_instruct.errors import UserError
 from lit_instruct.losses.ranking import Ranking, ranking_loss
 from lit_instruct.models.heads import token_log_probs
 
-ROWS_PER_FORWARD = 16
+ROWS_PER_FORWARD = 8
 """Responses that one forward of the reward model pads to the same width."""
 
 
@@ -280,7 +280,7 @@ def _lighten_head(model: nn.Module) -> None:
         labels = kwargs.pop("labels")[:, 1:]
         hidden = network.base_model(*args, **kwargs).last_hidden_state[:, :-1]
         mask = labels != -100
-        found = token_log_probs(hidden[mask], network.get_output_embeddings().weight, labels[mask])
+        found = token_log_probs(hidden[mask], network.get_output_embeddings().weight, labels[mask], describe=True)
         log_probs, entropy, is_top = (part.new_zeros(mask.shape).masked_scatter(mask, part) for part in found)
         loss = -log_probs.sum() / mask.sum().clamp(min=1)
         return FusedCausalLMOutput(loss=loss, log_probs=log_probs, entropy=entropy, is_top1=is_top, label_mask=mask)

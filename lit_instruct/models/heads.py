@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
-CHUNK_TOKENS = 256
-"""Tokens whose logits exist at one time; 256 x 49k x 4 bytes is 50 MB."""
+CHUNK_TOKENS = 128
+"""Tokens whose logits exist at one time; 128 x 49k x 4 bytes is 25 MB, which the allocator still keeps for reuse."""
 
 
 class ScoreHead(nn.Linear):
@@ -45,43 +44,75 @@ class TokenLogProbs(NamedTuple):
     log_probs: Tensor
     """(n,) float32, log-probability of the token in nats, with gradient."""
     entropy: Tensor
-    """(n,) float32, entropy of the distribution in nats."""
+    """(n,) float32, entropy of the distribution in nats; 0 unless asked for."""
     is_top: Tensor
-    """(n,) bool, whether the token is the most probable one."""
+    """(n,) bool, whether the token is the most probable one; False unless asked for."""
 
 
-def token_log_probs(hidden: Tensor, output_weight: Tensor, tokens: Tensor, temperature: float = 1.0) -> TokenLogProbs:
-    """Returns log softmax(W h / temperature)[token] and what else the logits tell, chunk by chunk.
+def token_log_probs(
+    hidden: Tensor, output_weight: Tensor, tokens: Tensor, temperature: float = 1.0, describe: bool = False
+) -> TokenLogProbs:
+    """Returns log softmax(W h / temperature)[token], chunk by chunk.
 
-    Never holds more than a chunk of the (n, V) logits, forwards or backwards.
+    Never holds more than a chunk of the (n, V) logits: the backward pass computes them again.
 
     Args:
         hidden: (n, H) final hidden states, contiguous; each predicts the token beside it.
         output_weight: (V, H) weight of the output embedding.
         tokens: (n,) long.
         temperature: of the policy's distribution.
+        describe: also returns entropy and top token, which costs two more passes over the logits.
     """
-    parts = []
-    for start in range(0, len(tokens), CHUNK_TOKENS):
-        piece = (
-            hidden[start : start + CHUNK_TOKENS],
-            output_weight,
-            tokens[start : start + CHUNK_TOKENS],
-            temperature,
-        )
-        if torch.is_grad_enabled() and hidden.requires_grad:
-            parts.append(checkpoint(_chunk_log_probs, *piece, use_reentrant=False))
-        else:
-            parts.append(_chunk_log_probs(*piece))
-    log_probs, entropy, is_top = torch.cat(parts, dim=1) if parts else hidden.new_zeros(3, 0, dtype=torch.float32)
-    return TokenLogProbs(log_probs, entropy.detach(), is_top.detach() > 0)
+    return TokenLogProbs(*_TokenLogProbs.apply(hidden, output_weight, tokens, temperature, describe))
 
 
-def _chunk_log_probs(hidden: Tensor, output_weight: Tensor, tokens: Tensor, temperature: float) -> Tensor:
-    logits = (hidden.to(output_weight.dtype) @ output_weight.T).float() / temperature
-    normaliser = logits.logsumexp(dim=-1)
-    chosen = logits.gather(-1, tokens[:, None]).squeeze(-1)
-    with torch.no_grad():
-        entropy = normaliser - ((logits - normaliser[:, None]).exp() * logits).sum(dim=-1)
-        is_top = (logits.argmax(dim=-1) == tokens).float()
-    return torch.stack([chosen - normaliser, entropy, is_top])
+class _TokenLogProbs(torch.autograd.Function):
+    """Chunked log-softmax of a linear layer with d logits = g (onehot - softmax) / temperature."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, tokens: Tensor, temperature: float, describe: bool
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        device = hidden.device.type
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
+        normaliser = torch.empty(len(tokens), device=hidden.device)
+        log_probs, entropy = torch.empty_like(normaliser), torch.zeros_like(normaliser)
+        is_top = torch.zeros_like(tokens, dtype=torch.bool)
+        small_hidden, small_weight = hidden.to(dtype), weight.to(dtype)
+        for rows in _chunks(len(tokens)):
+            logits = _logits(small_hidden[rows], small_weight, temperature)
+            normaliser[rows] = logits.logsumexp(dim=-1)
+            log_probs[rows] = logits.gather(1, tokens[rows, None]).squeeze(1) - normaliser[rows]
+            if describe:
+                is_top[rows] = logits.argmax(dim=-1) == tokens[rows]
+                entropy[rows] = torch.special.entr(logits.sub_(normaliser[rows, None]).exp_()).sum(dim=-1)
+        ctx.save_for_backward(hidden, weight, tokens, normaliser)
+        ctx.temperature, ctx.dtype = temperature, dtype
+        ctx.mark_non_differentiable(entropy, is_top)
+        return log_probs, entropy, is_top
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor, Tensor | None, None, None, None]:
+        hidden, weight, tokens, normaliser = ctx.saved_tensors
+        grad_hidden = torch.empty_like(hidden)
+        grad_weight = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
+        small_hidden, small_weight = hidden.to(ctx.dtype), weight.to(ctx.dtype)
+        with torch.autocast(hidden.device.type, enabled=False):
+            for rows in _chunks(len(tokens)):
+                logits = _logits(small_hidden[rows], small_weight, ctx.temperature)
+                grad_logits = logits.sub_(normaliser[rows, None]).exp_().neg_()
+                grad_logits.scatter_add_(1, tokens[rows, None], torch.ones_like(grad_logits[:, :1]))
+                grad_logits = grad_logits.mul_(grad[rows, None] / ctx.temperature).to(ctx.dtype)
+                grad_hidden[rows] = (grad_logits @ small_weight).to(hidden.dtype)
+                if grad_weight is not None:
+                    grad_weight += (grad_logits.T @ small_hidden[rows]).to(weight.dtype)
+        return grad_hidden, grad_weight, None, None, None
+
+
+def _chunks(count: int) -> list[slice]:
+    return [slice(start, start + CHUNK_TOKENS) for start in range(0, count, CHUNK_TOKENS)]
+
+
+def _logits(hidden: Tensor, weight: Tensor, temperature: float) -> Tensor:
+    logits = (hidden @ weight.T).float()
+    return logits if temperature == 1 else logits.div_(temperature)

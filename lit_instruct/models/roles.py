@@ -100,7 +100,13 @@ class Roles(nn.Module):
         return final, caught[0]
 
     def response_log_probs(
-        self, role: RoleName, hidden: Tensor, tokens: Tensor, mask: Tensor, temperature: float
+        self,
+        role: RoleName,
+        hidden: Tensor,
+        tokens: Tensor,
+        mask: Tensor,
+        temperature: float,
+        with_entropy: bool = False,
     ) -> tuple[Tensor, Tensor]:
         """Returns log-probability and entropy of each response token; masked positions are 0.
 
@@ -110,13 +116,16 @@ class Roles(nn.Module):
             tokens: (B, R) the response.
             mask: (B, R) bool, True is real.
             temperature: of the policy's distribution.
+            with_entropy: computes entropies too; they are 0 otherwise.
 
         Returns:
             (B, R) float32 log-probabilities with gradient, (B, R) float32 entropies without, both in nats.
         """
         predicting = hidden[:, -tokens.shape[1] - 1 : -1]
         # Selecting the real tokens first makes a contiguous matrix: a slice would be multiplied row by row.
-        chosen, entropy, _ = token_log_probs(predicting[mask], self.output_weight(role), tokens[mask], temperature)
+        chosen, entropy, _ = token_log_probs(
+            predicting[mask], self.output_weight(role), tokens[mask], temperature, describe=with_entropy
+        )
         log_probs = torch.zeros(mask.shape, dtype=torch.float32, device=mask.device)
         entropies = torch.zeros_like(log_probs)
         return log_probs.masked_scatter(mask, chosen), entropies.masked_scatter(mask, entropy)

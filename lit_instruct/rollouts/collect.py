@@ -120,7 +120,9 @@ class Collector:
         hidden, trunk = roles.hidden_with_trunk("reference", input_ids, mask)
         reference, _ = roles.response_log_probs("reference", hidden, tokens, response_mask, temperature)
         hidden = roles.hidden("policy", input_ids, mask, trunk)
-        log_probs, entropy = roles.response_log_probs("policy", hidden, tokens, response_mask, temperature)
+        log_probs, entropy = roles.response_log_probs(
+            "policy", hidden, tokens, response_mask, temperature, with_entropy=True
+        )
         values = roles.values(roles.hidden("value", input_ids, mask, trunk), response_mask)
         if outside is None:
             raw = roles.rewards(roles.hidden("reward", input_ids, mask, trunk), response_mask) + self.reward_bias

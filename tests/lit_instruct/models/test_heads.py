@@ -23,7 +23,7 @@ def test_equals_log_softmax(monkeypatch: pytest.MonkeyPatch, temperature: float,
     monkeypatch.setattr(heads, "CHUNK_TOKENS", 5)  # five chunks, the last one shorter
     hidden, weight, tokens = _inputs()
     inputs = [hidden.requires_grad_(), *([weight.requires_grad_()] if train_weight else [])]
-    chosen, entropy, is_top = token_log_probs(hidden, weight, tokens, temperature)
+    chosen, entropy, is_top = token_log_probs(hidden, weight, tokens, temperature, describe=True)
     expected = (hidden @ weight.T / temperature).log_softmax(dim=-1)
     expected_chosen = expected.gather(1, tokens[:, None]).squeeze(1)
     torch.testing.assert_close(chosen, expected_chosen)
@@ -45,15 +45,15 @@ def test_only_log_probabilities_have_a_gradient() -> None:
 def test_the_most_probable_token_is_top() -> None:
     hidden, weight, _ = _inputs()
     best = (hidden @ weight.T).argmax(dim=1)
-    assert token_log_probs(hidden, weight, best).is_top.all()
-    assert not token_log_probs(hidden, weight, (best + 1) % 50).is_top.any()
+    assert token_log_probs(hidden, weight, best, describe=True).is_top.all()
+    assert not token_log_probs(hidden, weight, (best + 1) % 50, describe=True).is_top.any()
 
 
 def test_chunks_do_not_change_the_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     hidden, weight, tokens = _inputs()
-    whole = token_log_probs(hidden, weight, tokens)
+    whole = token_log_probs(hidden, weight, tokens, describe=True)
     monkeypatch.setattr(heads, "CHUNK_TOKENS", 7)
-    for part, expected in zip(token_log_probs(hidden, weight, tokens), whole, strict=True):
+    for part, expected in zip(token_log_probs(hidden, weight, tokens, describe=True), whole, strict=True):
         torch.testing.assert_close(part, expected)
 
 
@@ -65,8 +65,8 @@ def test_no_tokens() -> None:
 def test_bfloat16_gives_float32() -> None:
     hidden, weight, tokens = _inputs()
     rough, exact = (
-        token_log_probs(hidden.bfloat16(), weight.bfloat16(), tokens),
-        token_log_probs(hidden, weight, tokens),
+        token_log_probs(hidden.bfloat16(), weight.bfloat16(), tokens, describe=True),
+        token_log_probs(hidden, weight, tokens, describe=True),
     )
     for part, expected in zip(rough[:2], exact[:2], strict=True):
         assert part.dtype == torch.float32
