@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import errno
 import logging
 import os
@@ -60,6 +62,7 @@ def _run(command: str, arguments: list[str]) -> int:
     if command not in COMMANDS:
         raise UserError(f"unknown command {command!r}; choose one of {', '.join(COMMANDS)}")
     _quieten()
+    _share_arenas()
     if command in STAGES:
         from lit_instruct.stage_cli import run_stage
 
@@ -98,6 +101,15 @@ def _quieten() -> None:
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", message="LightningCLI.s args parameter.*")
     warnings.filterwarnings("ignore", message=".*num_workers.*|.*does not have many workers.*")
+
+
+def _share_arenas() -> None:
+    """Lets glibc's threads share two heaps: one heap a thread keeps over a gigabyte more of a training's freed memory.
+
+    M_ARENA_MAX is -8; other C libraries have no such setting.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).mallopt(-8, 2)
 
 
 def _is_news(record: logging.LogRecord) -> bool:

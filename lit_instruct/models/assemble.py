@@ -87,7 +87,13 @@ def shares_base(policy: Source, reward: Source | None) -> bool:
     return reward is not None and reward.adapter is not None and reward.base == policy.base
 
 
-def ppo_roles(policy: Source, reward: Source | None, lora: LoraOptions | None, dtype: torch.dtype) -> Roles:
+def ppo_roles(
+    policy: Source,
+    reward: Source | None,
+    lora: LoraOptions | None,
+    dtype: torch.dtype,
+    reward_bias: float = 0.0,
+) -> Roles:
     """Returns the roles of PPO.
 
     Args:
@@ -97,16 +103,20 @@ def ppo_roles(policy: Source, reward: Source | None, lora: LoraOptions | None, d
             head and the reward has to come from elsewhere.
         lora: adapter options of the policy; None trains every weight of policy and value.
         dtype: of frozen weights.
+        reward_bias: what is added to the reward head's output; a value function that starts from the reward model
+            starts with it too, or its first values would all be off by as much.
 
     Raises:
         UserError: a model cannot be opened or does not fit.
     """
     if lora is None:
-        return _separate_roles(policy, reward, dtype)
-    return _shared_roles(policy, reward if shares_base(policy, reward) else None, lora, dtype)
+        return _separate_roles(policy, reward, dtype, reward_bias)
+    return _shared_roles(policy, reward if shares_base(policy, reward) else None, lora, dtype, reward_bias)
 
 
-def _shared_roles(policy: Source, reward: Source | None, lora: LoraOptions, dtype: torch.dtype) -> Roles:
+def _shared_roles(
+    policy: Source, reward: Source | None, lora: LoraOptions, dtype: torch.dtype, reward_bias: float
+) -> Roles:
     base = load_causal_lm(policy, dtype)
     policy_config = replace(lora, dropout=0.0).config(base, base.config.num_hidden_layers)
     network = get_peft_model(base, policy_config, adapter_name="policy")
@@ -116,8 +126,7 @@ def _shared_roles(policy: Source, reward: Source | None, lora: LoraOptions, dtyp
         for name in ("sft", "policy"):
             load_adapter_weights(network, name, policy.adapter)
     roles["reference"] = Role(network, "sft" if policy.adapter is not None else None)
-    value_head, reward_head = ScoreHead(base.config.hidden_size, 1, bias=False), None
-    nn.init.zeros_(value_head.weight)
+    value_head, reward_head = _zero_head(base.config.hidden_size), None
     if reward is not None and reward.adapter is not None:
         for name in ("reward", "value"):
             network.add_adapter(name, _adapter_config(reward))
@@ -125,6 +134,7 @@ def _shared_roles(policy: Source, reward: Source | None, lora: LoraOptions, dtyp
         reward_head = ScoreHead(base.config.hidden_size, 1, bias=False)
         for head in (value_head, reward_head):
             head.weight.data.copy_(read_head(reward.adapter))
+        nn.init.constant_(value_head.bias, reward_bias)
         roles["reward"] = Role(network, "reward")
     else:
         network.add_adapter("value", copy.deepcopy(policy_config))
@@ -133,18 +143,18 @@ def _shared_roles(policy: Source, reward: Source | None, lora: LoraOptions, dtyp
     return Roles(roles, value_head, reward_head)
 
 
-def _separate_roles(policy: Source, reward: Source | None, dtype: torch.dtype) -> Roles:
+def _separate_roles(policy: Source, reward: Source | None, dtype: torch.dtype, reward_bias: float) -> Roles:
     trained = merged_language_model(policy, torch.float32)
     reference = merged_language_model(policy, dtype)
     value_trunk = merged_language_model(policy, torch.float32)
-    value_head = ScoreHead(trained.config.hidden_size, 1, bias=False)
-    nn.init.zeros_(value_head.weight)
+    value_head = _zero_head(trained.config.hidden_size)
     if reward is not None:
         classifier = _merged_classifier(reward)
         own, theirs = _decoder_of(value_trunk), _decoder_of(classifier)
         if {k: v.shape for k, v in own.state_dict().items()} == {k: v.shape for k, v in theirs.state_dict().items()}:
             own.load_state_dict(theirs.state_dict())
             value_head.weight.data.copy_(_head_of(classifier).weight)
+            nn.init.constant_(value_head.bias, reward_bias)
     return Roles(
         {"policy": Role(trained, None), "reference": Role(reference, None), "value": Role(value_trunk, None)},
         value_head,
@@ -155,6 +165,13 @@ def _separate_roles(policy: Source, reward: Source | None, dtype: torch.dtype) -
 def _merged_classifier(source: Source) -> nn.Module:
     network = scoring_network(source, torch.float32, pad_id=0)
     return network.merge_and_unload() if isinstance(network, PeftModel) else network
+
+
+def _zero_head(hidden_size: int) -> ScoreHead:
+    head = ScoreHead(hidden_size, 1, bias=True)
+    nn.init.zeros_(head.weight)
+    nn.init.zeros_(head.bias)
+    return head
 
 
 def _decoder_of(model: nn.Module) -> nn.Module:

@@ -74,7 +74,7 @@ class TextGenerator:
         batch_size: int = 64,
         progress: str | None = None,
     ) -> list[list[Response]]:
-        """Samples k responses to each prompt; the result depends on the seed, not on the batch size.
+        """Samples k responses to each prompt; in float32 the result depends on the seed, not on the batch size.
 
         Args:
             prompts: B prompts.

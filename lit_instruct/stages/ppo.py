@@ -190,12 +190,12 @@ class PPOModule(StageModule):
             return
         torch.manual_seed(self.seed)
         reward = self.reward_source
-        scorer, bias = self._reward_from_outside(), 0.0
+        scorer = self._reward_from_outside()
+        parent = read_stage_of(reward) if reward is not None else None
         if reward is not None and scorer is None:
-            parent = read_stage_of(reward)
             check_same_format(self.prompter, parent, reward.name, f"make rm RUN={Path(reward.name).parent.name}")
-            bias = (parent.reward_bias if parent else None) or 0.0
-        self.roles = ppo_roles(self.source, reward, self.lora, self.frozen_dtype)
+        bias = (parent.reward_bias if parent is not None else None) or 0.0
+        self.roles = ppo_roles(self.source, reward, self.lora, self.frozen_dtype, bias)
         self.collector = Collector(
             self.roles,
             self.prompter,

@@ -6,7 +6,8 @@ labeler (lit_instruct.evaluation.labelers.tone) stands in for the people of the 
 - Demonstrations show the form that is wanted: one short, finished answer. Of several samples the first that ended by
   itself, is a finished sentence and repeats nothing is taken; its tone plays no part, so that SFT does not already
   learn what reward model and PPO are to show.
-- Comparisons: K = 4..9 samples a prompt, ranked by the labeler; equal scores are ties.
+- Comparisons: K = 4..9 samples a prompt, rated by the labeler on the paper's scale from 1 to 7 and ranked; equal
+  ratings are ties.
 
 Training and validation prompts stay apart. Run it again with the same versions and the files come out the same.
 """
@@ -92,11 +93,16 @@ def make_comparisons(generator: TextGenerator, rows: list[PromptRow]) -> list[di
             made[number] = {
                 "prompt": row.prompt,
                 "responses": texts,
-                "ranks": ranks(scores),
+                "ranks": ranks([seven_point(score) for score in scores]),
                 "scores": scores,
                 **about(row),
             }
     return [made[number] for number in sorted(made) if len(made[number]["responses"]) >= 4]
+
+
+def seven_point(score: float) -> int:
+    """Returns the labeler's score, between -1.5 and 1, on the scale from 1 to 7 that the paper's labelers rated on."""
+    return round((min(max(score, -1.5), 1.0) + 1.5) / 2.5 * 6) + 1
 
 
 def about(row: PromptRow) -> dict[str, object]:
