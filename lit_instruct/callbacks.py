@@ -161,7 +161,7 @@ class RunFiles(Callback):
             return
         for logger in trainer.loggers:
             if isinstance(logger, MetricsFile) and self.resuming:
-                logger.cut(trainer.fit_loop.epoch_loop._batches_that_stepped)
+                logger.cut(pl_module.logged_steps)
             elif isinstance(logger, MetricsFile):
                 logger.forget()
         if self.earlier:

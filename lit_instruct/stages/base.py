@@ -96,6 +96,7 @@ class StageModule(lightning.LightningModule):
         self.seed = seed
         self.strict_loading = False  # checkpoints hold what is trained; the frozen base comes from its own folder
         self.seconds_before = 0.0
+        self.logged_steps = 0
         self.started: float | None = None
         self.parents: dict[str, str] = {}
 
@@ -140,11 +141,13 @@ class StageModule(lightning.LightningModule):
         weights = checkpoint["state_dict"]
         checkpoint["state_dict"] = {name: weights[name] for name in weights if name in trained | buffers}
         checkpoint["seconds"] = self.seconds
+        # Lightning counts a step only after the validation that follows it.
+        checkpoint["logged_steps"] = self.trainer.fit_loop.epoch_loop._batches_that_stepped + self.trainer.validating
         checkpoint["metrics"] = {name: float(value) for name, value in self.trainer.callback_metrics.items()}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Takes up the clock, and refuses a checkpoint of a differently shaped adapter."""
-        self.seconds_before = checkpoint["seconds"]
+        self.seconds_before, self.logged_steps = checkpoint["seconds"], checkpoint["logged_steps"]
         own = {name: parameter.shape for name, parameter in self.named_parameters() if parameter.requires_grad}
         saved = {name: value.shape for name, value in checkpoint["state_dict"].items()}
         wrong = [name for name, shape in own.items() if saved.get(name) != shape]

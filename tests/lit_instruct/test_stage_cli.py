@@ -95,7 +95,7 @@ def test_validate_measures_the_stages_own_result(
     shown = capsys.readouterr().out
     metrics = json.loads((run_folder / stage / "stage.json").read_text())["metrics"]
     name = "val/reward" if stage == "ppo" else "val/loss"
-    assert f"{metrics[name]:.5f}" in shown
+    assert str(metrics[name])[:8] in shown  # cut, not rounded: the table shows every digit
     assert snapshot(run_folder) == before
 
 

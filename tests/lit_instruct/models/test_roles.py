@@ -197,7 +197,7 @@ def test_response_log_probs_are_those_of_plain_transformers(folders: Folders) ->
     roles, temperature = _roles(folders), 0.8
     with torch.no_grad():
         log_probs, entropy = roles.response_log_probs(
-            "reference", roles.hidden("reference", ids, mask), tokens, response_mask, temperature
+            "reference", roles.hidden("reference", ids, mask), tokens, response_mask, temperature, with_entropy=True
         )
         for row, (prompt, response) in enumerate(zip(PROMPTS, RESPONSES, strict=True)):
             logits = _sft_model(folders)(torch.tensor([prompt + response])).logits[0] / temperature

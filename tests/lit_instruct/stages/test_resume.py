@@ -38,7 +38,7 @@ def assert_same_run(one: Path, other: Path) -> None:
                 continue
             same = torch.equal(value, right[name]) if isinstance(value, torch.Tensor) else value == right[name]
             assert same, f"{part}{name}"
-    assert rows_of(one / "logs/metrics.csv") == rows_of(other / "logs/metrics.csv")
+    assert rows_of(other / "logs/metrics.csv") == rows_of(one / "logs/metrics.csv")
 
 
 def _start(stage: str, trained: Path, tiny_model: Path, files: Files) -> list[str]:
