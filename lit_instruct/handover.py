@@ -8,6 +8,7 @@ import errno
 import json
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -50,6 +51,8 @@ class Stage:
     seed: int
     seconds: float
     """Wall time of the training, from its start to its last step, interruptions left out."""
+    peak_memory_gb: float | None = None
+    """Most memory that the process held, in 10^9 bytes; None where the system does not tell."""
     reward_bias: float | None = None
     """Added to every score of a reward model."""
     versions: dict[str, str] = field(default_factory=dict)
@@ -163,6 +166,16 @@ def replacing_files(folder: Path) -> Iterator[Path]:
         raise cannot_write(folder, error) from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def peak_memory_gb() -> float | None:
+    """Returns the most memory that this process has held so far, in 10^9 bytes."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    unit = 1 if sys.platform == "darwin" else 1024
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9, 2)
 
 
 def write_stage(folder: Path, stage: Stage) -> None:

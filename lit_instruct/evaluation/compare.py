@@ -123,7 +123,7 @@ def evaluate(options: EvalOptions, loaders: Loaders | None = None) -> dict[str, 
             misbehaves, the report cannot be written.
     """
     from lit_instruct.evaluation.report import build_page
-    from lit_instruct.handover import replacing_files
+    from lit_instruct.handover import peak_memory_gb, replacing_files
 
     started = time.monotonic()
     run = Path(options.run)
@@ -137,6 +137,8 @@ def evaluate(options: EvalOptions, loaders: Loaders | None = None) -> dict[str, 
     report["reward_model"] = {"pair_accuracy": stages["rm"].metrics.get("val/pair_accuracy")}
     report["seconds"] = {name: stage.seconds for name, stage in stages.items()}
     report["seconds"]["eval"] = round(time.monotonic() - started, 1)
+    report["peak_memory_gb"] = {name: stage.peak_memory_gb for name, stage in stages.items()}
+    report["peak_memory_gb"]["eval"] = peak_memory_gb()
     report |= _provenance(options, stages) | {"warnings": warnings, "samples": choose_samples(samples)}
     page = build_page(run, report)
     with replacing_files(run / "eval") as folder:

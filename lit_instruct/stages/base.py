@@ -14,7 +14,15 @@ import torch
 from torch import nn
 
 from lit_instruct.errors import UserError
-from lit_instruct.handover import Stage, find_parent, prompter_of, read_stage_of, replacing_files, write_stage
+from lit_instruct.handover import (
+    Stage,
+    find_parent,
+    peak_memory_gb,
+    prompter_of,
+    read_stage_of,
+    replacing_files,
+    write_stage,
+)
 from lit_instruct.models.loading import DtypeName, Source, find_source, pick_dtype
 from lit_instruct.models.lora import LoraOptions
 from lit_instruct.prompting import Prompter, Template
@@ -205,6 +213,7 @@ class StageModule(lightning.LightningModule):
             metrics=metrics,
             seed=self.seed,
             seconds=round(self.seconds, 2),
+            peak_memory_gb=peak_memory_gb(),
         )
 
     def revision(self) -> str | None:
