@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +17,7 @@ from lit_instruct.batches import PromptBatch, Rollout
 from lit_instruct.errors import UserError
 from lit_instruct.handover import check_same_format, find_parent, read_stage_of
 from lit_instruct.losses.advantages import generalized_advantages, token_rewards
-from lit_instruct.losses.divergence import Estimator, kl_estimate
+from lit_instruct.losses.divergence import kl_estimate
 from lit_instruct.losses.masked import Moments, masked_moments, whiten
 from lit_instruct.losses.policy import clipped_policy_loss, clipped_value_loss, explained_variance
 from lit_instruct.models.assemble import ppo_roles, shares_base
@@ -31,91 +29,13 @@ from lit_instruct.rollouts.collect import Collector, TextScorer
 from lit_instruct.rollouts.generate import SamplingOptions
 from lit_instruct.rollouts.score import TextReward, label, load_labeler
 from lit_instruct.stages.base import PromptOptions, StageModule
+from lit_instruct.stages.ppo_options import PPOOptimizerOptions, PPOOptions, PretrainingOptions
 
 if TYPE_CHECKING:
     from data_modules.prompts import PromptDataModule
 
-log = logging.getLogger(__name__)
 VALIDATION_KEY = 2**31 - 1
 """Stands where the iteration stands in the key of training samples."""
-
-
-@dataclass
-class PPOOptions:
-    """The objective (eq. 2) and how often a batch of rollouts is used.
-
-    Args:
-        clip_range: the ratio's allowed distance from 1 (C.4: 0.2).
-        value_clip_range: the same for values; null does not clip.
-        kl_coef: beta, the price of a nat of divergence from the SFT model (C.4: 0.02).
-        kl_estimator: k1 as in the paper, k2 or k3.
-        discount: of later rewards (C.4: none).
-        gae_lambda: of advantage estimation.
-        inner_epochs: passes over a batch of rollouts (C.4: 1).
-        minibatches: optimizer steps in one pass.
-        micro_batch_size: sequences in one forward and backward.
-        missing_eos_penalty: taken off the score of a response that the length limit cut.
-    """
-
-    clip_range: float = 0.2
-    value_clip_range: float | None = 0.2
-    kl_coef: float = 0.02
-    kl_estimator: Estimator = "k1"
-    discount: float = 1.0
-    gae_lambda: float = 0.95
-    inner_epochs: int = 1
-    minibatches: int = 8
-    micro_batch_size: int = 8
-    missing_eos_penalty: float = 1.0
-
-    def __post_init__(self) -> None:
-        """Refuses values that cannot train."""
-        for name in ("inner_epochs", "minibatches", "micro_batch_size"):
-            if getattr(self, name) < 1:
-                raise UserError(f"--model.ppo.{name}={getattr(self, name)}: must be at least 1")
-        if self.clip_range <= 0:
-            raise UserError(f"--model.ppo.clip_range={self.clip_range}: must be above 0")
-
-
-@dataclass
-class PPOOptimizerOptions:
-    """AdamW at a constant rate, after the paper's warmup (C.4).
-
-    Args:
-        learning_rate: of the policy.
-        value_learning_rate: of the value function.
-        warmup_iterations: the rate rises over so many iterations from a tenth.
-        max_grad_norm: gradients of policy and of value are each cut to this norm.
-        weight_decay: of AdamW.
-        beta2: of AdamW; beta1 is 0.9.
-    """
-
-    learning_rate: float = 1e-4
-    value_learning_rate: float = 1e-4
-    warmup_iterations: int = 10
-    max_grad_norm: float = 1.0
-    weight_decay: float = 0.0
-    beta2: float = 0.95
-
-    def share(self, iteration: int) -> float:
-        """Returns the learning rate at an iteration as a share of the full one."""
-        if iteration >= self.warmup_iterations:
-            return 1.0
-        return 0.1 + 0.9 * iteration / self.warmup_iterations
-
-
-@dataclass
-class PretrainingOptions:
-    """The pretraining mix of PPO-ptx.
-
-    Args:
-        ptx_coef: gamma, the weight of the mean next-token loss per pretraining token; 0 is plain PPO. The paper's
-            27.8 must be swept anew for another model and batch.
-        ptx_batch_ratio: pretraining sequences per episode (the paper's 8).
-    """
-
-    ptx_coef: float = 0.0
-    ptx_batch_ratio: float = 1.0
 
 
 class PPOModule(StageModule):
@@ -188,6 +108,8 @@ class PPOModule(StageModule):
         """Builds the four roles and what samples and scores with them."""
         if hasattr(self, "roles"):
             return
+        if stage == "fit":
+            self._check_data()
         torch.manual_seed(self.seed)
         reward = self.reward_source
         scorer = self._reward_from_outside()
@@ -205,8 +127,6 @@ class PPOModule(StageModule):
             self.options.missing_eos_penalty,
             self.generation_batch_size,
         )
-        if self.pretraining.ptx_coef and self.trainer.datamodule.pretraining is None:
-            raise UserError("--model.pretraining.ptx_coef: needs a text to mix in; give --data.pretraining_path")
 
     def on_fit_start(self) -> None:
         """Starts the clock and checks the trunk cache on the device it will run on."""
@@ -325,6 +245,16 @@ class PPOModule(StageModule):
         """Returns the hub commit of the base, where it has one."""
         return getattr(self.roles.language_model("policy").config, "_commit_hash", None)
 
+    def _check_data(self) -> None:
+        data: PromptDataModule = self.trainer.datamodule
+        if self.options.minibatches > data.batch_size:
+            raise UserError(
+                f"--model.ppo.minibatches={self.options.minibatches}: more than the {data.batch_size} prompts of "
+                "--data.batch_size; lower it"
+            )
+        if self.pretraining.ptx_coef and data.pretraining is None:
+            raise UserError("--model.pretraining.ptx_coef: needs a text to mix in; give --data.pretraining_path")
+
     def _reward_from_outside(self) -> TextScorer | None:
         """A scorer of text where the reward is a function, or a model that is no adapter on the policy's base."""
         if self.reward_function is not None:
@@ -345,8 +275,6 @@ class PPOModule(StageModule):
         """
         count, local = self.options.minibatches, len(batch.rows)
         total = local * self.trainer.world_size
-        if total < count:
-            raise UserError(f"--model.ppo.minibatches={count}: more than the {total} prompts of --data.batch_size")
         generator = torch.Generator().manual_seed((self.seed * 1_000_003 + self.iterations_done) % 2**63)
         shuffled = torch.randperm(total, generator=generator)
         first, lengths = self.trainer.global_rank * local, batch.prompt_mask.sum(dim=1)

@@ -1,0 +1,72 @@
+"""Every command of the README works: made small by a tiny model and `fast_dev_run`, otherwise as printed."""
+
+from __future__ import annotations
+
+import io
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from lit_instruct.cli import STAGES, main
+from tests.lit_instruct.stages.helpers import QUICK
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+LINES = [
+    line.split("    #")[0] for block in re.findall(r"```sh\n(.*?)```", README, re.S) for line in block.splitlines()
+]
+OURS = [line for line in LINES if line.startswith(".venv/bin/lit-instruct")]
+MAKES = [line for line in LINES if line.startswith("make")]
+STAGE_SMALLER = ["--trainer.fast_dev_run=1", "--model.lora.r=16", "--model.lora.top_layers=2", *QUICK]
+SMALLER = {
+    **dict.fromkeys(STAGES, STAGE_SMALLER),
+    "sample": ["--data.limit", "2", "--sampling.max_new_tokens", "4"],
+    "chat": ["--max_new_tokens", "4"],
+}
+
+
+def test_the_readme_has_commands() -> None:
+    assert len(OURS) >= 6
+    assert len(MAKES) >= 3
+
+
+@pytest.mark.parametrize("line", OURS)
+def test_a_command_of_ours_works(
+    line: str, run_folder: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr("sys.stdin", io.StringIO("hello\n"))
+    words = shlex.split(line)[1:]
+    words = [re.sub("^runs/(demo)?/?", f"{run_folder}/", word) for word in words]
+    more = SMALLER[words[0]] if "--help" not in words else []
+    if words[0] in STAGES and "--help" not in words:
+        base = tiny_model if words[0] == "sft" else run_folder / "sft"
+        more = [*more, f"--model.base={base}", "--data.on_long=drop"]
+    if "--help" in words:
+        with pytest.raises(SystemExit) as stopped:
+            main(words)
+        assert stopped.value.code == 0
+    else:
+        assert main([*words, *more]) == 0
+
+
+@pytest.mark.parametrize("line", MAKES)
+def test_a_make_command_is_known(line: str) -> None:
+    for command in line.split("&&"):
+        subprocess.run([*shlex.split(command), "-n"], cwd=ROOT, check=True, capture_output=True)
+
+
+def test_the_tree_of_the_readme_exists() -> None:
+    tree = README.split("## The tree")[1].split("```")[1]
+    names = set(re.findall(r"[\w]+\.(?:py|md|toml|txt|yaml)", tree)) - {"report.html"}
+    files = {path.name for path in ROOT.rglob("*") if ".venv" not in path.parts}
+    assert {name for name in names if name not in files} <= {"sft.yaml", "rm.yaml", "ppo.yaml", "eval.yaml"}
+
+
+def test_the_python_of_the_readme_imports() -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", README, re.S)
+    imports = "\n".join(line for line in code.splitlines() if "import" in line)
+    exec(imports, {})
