@@ -41,16 +41,6 @@ def masked_moments(values: Tensor, mask: Tensor) -> Moments:
     return Moments(torch.tensor(float(real.numel()), dtype=torch.float64), real.sum(), (real**2).sum())
 
 
-def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """Returns sum(values * mask) / sum(mask), and 0 where the mask is empty.
-
-    Args:
-        values: any shape.
-        mask: same shape, bool, True counts.
-    """
-    return (values * mask).sum() / mask.sum().clamp(min=1)
-
-
 def whiten(values: Tensor, mask: Tensor, moments: Moments, keep_mean: bool = False) -> Tensor:
     """Returns (values - mean) / sqrt(variance + 1e-8), masked positions 0.
 

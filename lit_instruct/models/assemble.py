@@ -153,7 +153,7 @@ def _separate_roles(policy: Source, reward: Source | None, dtype: torch.dtype, r
         own, theirs = _decoder_of(value_trunk), _decoder_of(classifier)
         if {k: v.shape for k, v in own.state_dict().items()} == {k: v.shape for k, v in theirs.state_dict().items()}:
             own.load_state_dict(theirs.state_dict())
-            value_head.weight.data.copy_(_head_of(classifier).weight)
+            value_head.weight.data.copy_(classifier.score.weight)
             nn.init.constant_(value_head.bias, reward_bias)
     return Roles(
         {"policy": Role(trained, None), "reference": Role(reference, None), "value": Role(value_trunk, None)},
@@ -176,10 +176,6 @@ def _zero_head(hidden_size: int) -> ScoreHead:
 
 def _decoder_of(model: nn.Module) -> nn.Module:
     return getattr(model, model.base_model_prefix)
-
-
-def _head_of(classifier: nn.Module) -> nn.Linear:
-    return classifier.score
 
 
 def _base_only(source: Source) -> Source:

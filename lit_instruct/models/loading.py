@@ -9,11 +9,9 @@ from typing import Literal
 
 import torch
 from transformers import (
-    AutoConfig,
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
-    PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -85,18 +83,6 @@ def load_tokenizer(source: Source) -> PreTrainedTokenizerBase:
         return AutoTokenizer.from_pretrained(source.tokenizer)
     except (OSError, ValueError) as error:
         raise _cannot_open(source.name, "tokenizer", error) from error
-
-
-def load_config(source: Source) -> PretrainedConfig:
-    """Opens the configuration of a model's base.
-
-    Raises:
-        UserError: there is none.
-    """
-    try:
-        return AutoConfig.from_pretrained(source.base)
-    except (OSError, ValueError) as error:
-        raise _cannot_open(source.name, "model", error) from error
 
 
 def load_causal_lm(source: Source, dtype: torch.dtype) -> PreTrainedModel:

@@ -5,14 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lit_instruct.losses.masked import Moments, masked_mean, masked_moments, whiten
-
-
-def test_mean_literal_and_empty() -> None:
-    values = torch.tensor([[1.0, 2.0], [6.0, 1e6]])
-    mask = torch.tensor([[True, True], [True, False]])
-    assert masked_mean(values, mask).item() == 3.0
-    assert masked_mean(values, torch.zeros_like(mask)).item() == 0.0
+from lit_instruct.losses.masked import Moments, masked_moments, whiten
 
 
 def test_moments_literal() -> None:

@@ -16,7 +16,6 @@ from lit_instruct.models.loading import (
     Source,
     find_source,
     load_causal_lm,
-    load_config,
     load_sequence_classifier,
     load_tokenizer,
     pick_dtype,
@@ -70,7 +69,7 @@ def test_damaged_adapter_config(tmp_path: Path, text: str) -> None:
 
 def test_unknown_hub_id_names_it() -> None:
     source = find_source("no-such-user/no-such-model")
-    for load in (load_tokenizer, load_config, lambda s: load_causal_lm(s, torch.float32)):
+    for load in (load_tokenizer, lambda s: load_causal_lm(s, torch.float32)):
         with pytest.raises(UserError, match="^no-such-user/no-such-model: cannot open this"):
             load(source)
 
