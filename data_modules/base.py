@@ -1,41 +1,51 @@
-"""What the three DataModules share: reading, splitting, length checks, loaders."""
+"""What the three DataModules share: options, and rows that are read, split and tokenised into the cache."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Callable, Iterable
+import inspect
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
 
-import lightning
 from lightning.pytorch.utilities import rank_zero_info
-from torch.utils.data import DataLoader
 
-from data_modules.rows import Row, read_rows
-from data_modules.sampling import EpochBatchSampler, StatefulLoader
+from data_modules.bad_rows import OnBadRow
+from data_modules.batch_loaders import BatchLoaders, check_option
+from data_modules.fingerprints import code_version, content_of
+from data_modules.prompt_facts import SplitFacts
+from data_modules.rows import Row, check_format
+from data_modules.sources import parse_sources
+from data_modules.tables import Item, LazyRows, open_table
+from data_modules.token_cache import build_once, find_or_build
+from data_modules.tokenised import TRAIN, VALIDATION, Facts, Reading, Report, Source, bad_rows_file, build_tables
 from lit_instruct.errors import UserError
 from lit_instruct.prompting import Prompter
 
 OnLong = Literal["error", "drop"]
 RowT = TypeVar("RowT", bound=Row)
-AnyRow = TypeVar("AnyRow", bound=Row)
-Item = dict[str, Any]
 
 
-class RowDataModule(lightning.LightningDataModule, Generic[RowT]):
+class RowDataModule(BatchLoaders, Generic[RowT]):
     """Reads rows, splits them, tokenises them and serves them in batches.
 
-    A subclass says what a row is (`row_type`), how a row becomes an item (`encode`), how items become a
-    dataset (`as_dataset`) and how they become a batch (`collate`).
+    A subclass says what a row is (`row_type`), how rows become items (`encode`) and how those become a batch
+    (`collate`). Rows and items lie in files of the cache, which the next start finds again unless the content of a
+    file, the tokenizer, an option or this code changed; memory holds some bytes a row.
     """
 
     row_type: type[RowT]
     limit_option: str
     """Name of the option that bounds an item's tokens, for error messages."""
-    drop_last = False
-    """Whether every training batch must be full."""
-    train_sampler: EpochBatchSampler
-    """Cuts the training rows into batches; there once the Trainer has asked for them."""
+    refused_because = "of no use"
+    """What is said of rows that `refuse` leaves out."""
+    not_in_items = frozenset({"path", "validation_path", "batch_size", "seed"})
+    """Constructor arguments on which no item depends (the content of paths is looked at); any other one makes new
+    tables when it changes."""
+    validation_limit: int | None = None
+    """Only the first so many validation rows."""
 
     def __init__(
         self,
@@ -48,86 +58,103 @@ class RowDataModule(lightning.LightningDataModule, Generic[RowT]):
         batch_size: int,
         seed: int,
         limit: int | None,
+        format: str = "auto",
+        on_bad_row: OnBadRow = "error",
     ) -> None:
-        super().__init__()
-        check_option("batch_size", batch_size, batch_size >= 1, "at least 1")
+        super().__init__(path, validation_path, batch_size, seed)
         check_option("validation_share", validation_share, 0 <= validation_share < 1, "at least 0 and below 1")
         check_option(limit_option, token_limit, token_limit >= 1, "at least 1")
         check_option("limit", limit, limit is None or limit >= 1, "at least 1")
         check_option("on_long", on_long, on_long in ("error", "drop"), "error or drop")
-        self.path = path
-        self.validation_path = validation_path
+        check_option("on_bad_row", on_bad_row, on_bad_row in ("error", "skip"), "error or skip")
+        check_format(format, self.row_type)
         self.validation_share = validation_share
         self.limit_option = limit_option
         self.token_limit = token_limit
         self.on_long = on_long
-        self.batch_size = batch_size
-        self.seed = seed
         self.limit = limit
+        self.format = format
+        self.on_bad_row = on_bad_row
         self.prompter: Prompter | None = None
         """Set by hand, or else taken from the LightningModule in `setup`."""
-        self.train_rows: list[RowT] = []
-        self.validation_rows: list[RowT] = []
-        self.train_dataset: Any = None
-        self.validation_dataset: Any = None
+        self.train_rows: Sequence[RowT] = []
+        self.validation_rows: Sequence[RowT] = []
+        self.report = Report()
+        """What became of the rows; filled in by `setup`."""
+        self._tables: tuple[Path, Any] | None = None
 
     def encode(self, row: RowT) -> Item:
         """Turns one row into the token ids of a dataset item."""
         raise NotImplementedError
 
+    def encode_batch(self, rows: list[RowT]) -> list[Item]:
+        """Turns rows into items; tokenizers are faster on many texts than on one at a time."""
+        return [self.encode(row) for row in rows]
+
     def item_length(self, item: Item) -> int:
         """Tokens of an item that `token_limit` bounds."""
         raise NotImplementedError
 
-    def as_dataset(self, items: list[Item]) -> Any:
-        """Makes a dataset of items."""
-        raise NotImplementedError
+    def refuse(self, row: RowT) -> bool:
+        """Whether a row is of no use and left out."""
+        return False
 
-    def collate(self, items: list[Item]) -> Any:
-        """Makes a batch of items."""
-        raise NotImplementedError
+    def facts(self) -> Facts:
+        """What chooses among the rows: here the split, by prompt."""
+        return SplitFacts()
+
+    def other_sources(self) -> list[Source]:
+        """Sources beside training and validation rows, made by `source`; `open_other` opens them after `setup`."""
+        return []
+
+    def as_dataset(self, items: Any, rows: LazyRows[RowT]) -> Any:
+        """Makes a dataset of items and rows.
+
+        Args:
+            items: `datasets.Dataset` with what `encode` gave.
+            rows: the rows, in the same order.
+        """
+        return items
+
+    def prepare_data(self) -> None:
+        """Reads and tokenises on the first process of a machine, unless the cache has it; the others wait."""
+        self._find_tables()
 
     def setup(self, stage: str | None = None) -> None:
-        """Reads and tokenises both files, once.
+        """Opens the tokenised rows, once; makes them where `prepare_data` was not called.
 
         Raises:
             UserError: a file, a row or its length is wrong.
         """
         if self.train_dataset is not None:
             return
-        train, validation = self.read()
-        self.train_rows, train_items = self.encode_rows(train, self.encode)
-        self.validation_rows, validation_items = self.encode_rows(validation, self.encode)
-        if not train_items:
-            raise UserError(f"{self.path}: no row is left to train on; see the messages above")
-        self.train_dataset = self.as_dataset(train_items)
-        self.validation_dataset = self.as_dataset(validation_items) if validation_items else None
+        folder = self._find_tables()
+        items, self.train_rows = open_table(folder / TRAIN, self.row_type)
+        self.train_dataset = self.as_dataset(items, self.train_rows)
+        if self.report.validation:
+            items, self.validation_rows = open_table(folder / VALIDATION, self.row_type)
+            self.validation_dataset = self.as_dataset(items, self.validation_rows)
+        self.tell()
 
-    def read(self) -> tuple[list[RowT], list[RowT]]:
-        """Rows for training and for validation, from two files or from one by `split_rows`."""
-        rows = read_rows(self.path, self.row_type)[: self.limit]
-        if self.validation_path is not None:
-            return rows, read_rows(self.validation_path, self.row_type)
-        return split_rows(rows, self.validation_share)
+    def open_other(self, option: str) -> Any:
+        """`datasets.Dataset` with the items of one of `other_sources`."""
+        return open_table(self._find_tables() / f"{option}.arrow", Row)[0]
 
-    def encode_rows(self, rows: list[AnyRow], encode: Callable[[AnyRow], Item]) -> tuple[list[AnyRow], list[Item]]:
-        """Tokenises rows; those over the limit are an error or are dropped and counted."""
-        kept: list[AnyRow] = []
-        items: list[Item] = []
-        for row in rows:
-            item = _with_place(encode, row)
-            if self.item_length(item) <= self.token_limit:
-                kept.append(row)
-                items.append(item)
-            elif self.on_long == "error":
-                raise UserError(self._too_long(row, self.item_length(item)))
-        if len(kept) < len(rows):
-            path = rows[0].where.rpartition(":")[0]
-            rank_zero_info(
-                f"{path}: dropped {len(rows) - len(kept)} of {len(rows)} rows "
-                f"longer than {self.token_limit} tokens (--data.{self.limit_option})."
-            )
-        return kept, items
+    def source(
+        self, option: str, row_type: type[Any], encode: Callable[[list[Any]], list[Item]], limit: int | None = None
+    ) -> Source:
+        """Rows of the file that an option names, under the same limit of length as the training rows.
+
+        Args:
+            option: such as path.
+            row_type: what its rows are.
+            encode: rows -> items.
+            limit: only the first so many rows.
+        """
+        refuse = self.refuse if row_type is self.row_type else _never
+        path = getattr(self, option)
+        with_place = partial(_with_place, encode)
+        return Source(option, path, row_type, limit, refuse, with_place, self._is_too_long, self.refused_because)
 
     def get_prompter(self) -> Prompter:
         """The prompter set by hand, or else the LightningModule's."""
@@ -138,98 +165,112 @@ class RowDataModule(lightning.LightningDataModule, Generic[RowT]):
         assert self.prompter is not None
         return self.prompter
 
-    def train_dataloader(self) -> DataLoader[Any]:
-        """Shuffled batches of the training rows."""
-        loader = self.loader(self.train_dataset, self.collate, shuffle=True)
-        self.train_sampler = loader.batch_sampler
-        return loader
+    def _find_tables(self) -> Path:
+        """The folder of the tokenised rows: from the cache, or made now."""
+        if self._tables is None:
+            key = self._key()
+            if key is None:
+                scratch, record = build_once(self._build)
+                self._tables = Path(scratch.name), scratch  # which goes when this object goes
+            else:
+                folder, record = find_or_build(key, self._build)
+                self._tables = folder, None
+            self.report = Report(**record["report"])
+        return self._tables[0]
 
-    def val_dataloader(self) -> DataLoader[Any] | list[Any]:
-        """Batches of the validation rows in order; an empty list where there are none."""
-        if self.validation_dataset is None:
-            return []
-        return self.loader(self.validation_dataset, self.collate, shuffle=False)
-
-    def test_dataloader(self) -> DataLoader[Any] | list[Any]:
-        """The validation batches: `test` measures a finished stage on them."""
-        return self.val_dataloader()
-
-    def loader(self, dataset: Any, collate: Callable[[list[Item]], Any], shuffle: bool) -> StatefulLoader:
-        """This process's loader of a dataset."""
-        drop_last = self.drop_last and shuffle
-        size = self.process_batch_size()
-        try:
-            sampler = EpochBatchSampler(len(dataset), size, self.seed, self.rank, self.world_size, shuffle, drop_last)
-        except UserError as error:
-            path = self.path if shuffle or self.validation_path is None else self.validation_path
-            raise UserError(f"{path}: {error}") from None
-        return StatefulLoader(dataset, sampler, collate)
-
-    def process_batch_size(self) -> int:
-        """Rows of one process's batch."""
-        return self.batch_size
-
-    @property
-    def rank(self) -> int:
-        """Number of this process."""
-        return self.trainer.global_rank if self.trainer is not None else 0
-
-    @property
-    def world_size(self) -> int:
-        """Number of processes."""
-        return self.trainer.world_size if self.trainer is not None else 1
-
-    def _too_long(self, row: Row, length: int) -> str:
-        what = "the prompt is" if self.limit_option == "max_prompt_length" else "prompt and response are"
-        return (
-            f"{row.where}: {what} {length} tokens long, over the limit of {self.token_limit}; raise "
-            f"--data.{self.limit_option}, shorten the row, or leave such rows out with --data.on_long=drop"
+    def _build(self, folder: Path) -> dict[str, Any]:
+        validation = None
+        if self.validation_path is not None:
+            validation = self.source("validation_path", self.row_type, self.encode_batch, self.validation_limit)
+        report = build_tables(
+            folder,
+            self.source("path", self.row_type, self.encode_batch, self.limit),
+            validation,
+            self.other_sources(),
+            Reading(self.format, self.on_bad_row, self.seed),
+            self.facts(),
+            self.validation_share,
+            self.validation_limit,
         )
+        return {"report": asdict(report)}
+
+    def _key(self) -> dict[str, Any] | None:
+        """All that the tables depend on; None where the content of a source cannot be known before it is read."""
+        plain_text = self.row_type.text_field is not None
+        paths = {"path": self.path, "validation_path": self.validation_path}
+        paths |= {source.option: source.path for source in self.other_sources()}
+        content = {option: content_of(path, plain_text) for option, path in paths.items() if path is not None}
+        if None in content.values():
+            return None
+        arguments = set(inspect.signature(type(self).__init__).parameters) - {"self"} - self.not_in_items - set(paths)
+        if self.draws():
+            arguments.add("seed")
+        return {
+            "module": type(self).__qualname__,
+            "code": code_version(),
+            "prompter": self.get_prompter().fingerprint(),
+            "content": content,
+            "options": {name: _plain(getattr(self, name)) for name in sorted(arguments)},
+        }
+
+    def draws(self) -> bool:
+        """Whether the seed decides which rows there are."""
+        paths = [path for path in (self.path, self.validation_path) if path is not None]
+        return any(source.weight is not None for path in paths for source in parse_sources(path))
+
+    def _is_too_long(self, row: Row, item: Item) -> bool:
+        length = self.item_length(item)
+        if length > self.token_limit and self.on_long == "error":
+            what = "the prompt is" if self.limit_option == "max_prompt_length" else "prompt and response are"
+            raise UserError(
+                f"{row.where}: {what} {length} tokens long, over the limit of {self.token_limit}; raise "
+                f"--data.{self.limit_option}, shorten the row, or leave such rows out with --data.on_long=drop"
+            )
+        return length > self.token_limit
+
+    def tell(self) -> None:
+        """Logs what was left out, and puts bad rows into the run's folder."""
+        for option, counts in self.report.sources.items():
+            path = getattr(self, option)
+            if counts["refused"]:
+                rank_zero_info(f"{path}: dropped {counts['refused']} of {counts['read']} rows {self.refused_because}.")
+            if counts["too_long"]:
+                rank_zero_info(
+                    f"{path}: dropped {counts['too_long']} of {counts['read']} rows longer than {self.token_limit} "
+                    f"tokens (--data.{self.limit_option})."
+                )
+            if counts["bad"]:
+                place = self._set_aside(bad_rows_file(self._find_tables(), option))
+                rank_zero_info(f"{path}: {counts['bad']} bad rows skipped{place}; the first: {counts['first_bad']}")
+
+    def _set_aside(self, bad_rows: Path) -> str:
+        folder = getattr(self.trainer, "default_root_dir", None)
+        if folder is None:
+            return ""
+        target = Path(folder) / bad_rows.name
+        if self.rank == 0:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(bad_rows, target)
+        return f", written to {target}"
 
 
-def check_option(name: str, value: Any, holds: bool, wanted: str) -> None:
-    """Raises UserError "--data.<name>: ..." unless `holds`."""
-    if not holds:
-        raise UserError(f"--data.{name}: {value} is not possible; it must be {wanted}")
+def _never(_: Row) -> bool:
+    return False
 
 
-def split_rows(rows: list[RowT], share: float) -> tuple[list[RowT], list[RowT]]:
-    """Splits off about `share` of the rows for validation, by a hash of the prompt.
-
-    A prompt stays on its side when rows are added or reordered, and all rows of one prompt are on the same
-    side. Where the hash picks none, the prompt with the lowest hash is taken, so that there is something to
-    validate on.
-
-    Args:
-        rows: rows of one file.
-        share: in [0, 1); 0 splits off nothing.
-    """
-    hashes = [_prompt_hash(row) for row in rows]
-    distinct = sorted(set(hashes))
-    if share == 0 or len(distinct) < 2:
-        return rows, []
-    # Neither side may be empty: the lowest hash always validates, the highest always trains.
-    bound = min(max(share, distinct[0]), distinct[-2])
-    train = [row for row, h in zip(rows, hashes, strict=True) if h > bound]
-    validation = [row for row, h in zip(rows, hashes, strict=True) if h <= bound]
-    return train, validation
+def _plain(value: Any) -> Any:
+    """A constructor argument as JSON."""
+    return asdict(value) if hasattr(value, "__dataclass_fields__") else value
 
 
-def to_dataset(items: Iterable[Item]) -> Any:
-    """A `datasets.Dataset` of items."""
-    from datasets import Dataset  # imports slowly, and only SFT and RM need it
-
-    return Dataset.from_list(list(items))
-
-
-def _with_place(encode: Callable[[AnyRow], Item], row: AnyRow) -> Item:
+def _with_place(encode: Callable[[list[Any]], list[Item]], rows: list[Any]) -> list[Item]:
+    """Encodes rows together; where one of them cannot be, its place is named."""
     try:
-        return encode(row)
-    except UserError as error:  # such as a chat template that refuses these messages
-        raise UserError(f"{row.where}: {error}") from error
-
-
-def _prompt_hash(row: Row) -> float:
-    """A number in [0, 1) that depends on the prompt alone."""
-    digest = hashlib.sha256(json.dumps(row.prompt, sort_keys=True).encode()).digest()
-    return int.from_bytes(digest[:6], "big") / 2**48
+        return encode(rows)
+    except UserError:  # such as a chat template that refuses these messages
+        for row in rows:
+            try:
+                encode([row])
+            except UserError as error:
+                raise UserError(f"{row.where}: {error}") from error
+        raise

@@ -1,43 +1,78 @@
-"""A plain text -> blocks of token ids for the pretraining mix of PPO-ptx."""
+"""Plain text or rows of {text} -> blocks of token ids for the pretraining mix of PPO-ptx."""
 
 from __future__ import annotations
 
+import hashlib
+from array import array
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from data_modules.rows import read_text
-from lit_instruct.errors import UserError
+from data_modules.bad_rows import BadRows, OnBadRow
+from data_modules.fingerprints import code_version, content_of
+from data_modules.sources import parse_sources
+from data_modules.texts import stream_documents
+from data_modules.token_cache import build_once, find_or_build
+from lit_instruct.errors import DataError
 from lit_instruct.prompting import Prompter
+
+IDS, BAD_ROWS = "ids.int32", "pretraining_path.bad.jsonl"
+ROUNDS = 8
+"""Of the shuffle; four leave short texts visibly less than evenly shuffled."""
 
 
 class PretrainingText:
-    """A text cut into blocks of equal length, served in a shuffled cycle (section 3.5, D_pretrain).
+    """A text packed into blocks of equal length, served in a shuffled cycle (section 3.5, D_pretrain).
+
+    The text is read and tokenised in one pass into a file of the cache (4 bytes a token), where the next start finds
+    it: memory does not grow with the text.
 
     Args:
-        path: text file in UTF-8.
-        prompter: owner of the tokenizer; the text is tokenised without template and special tokens.
+        path: plain text, or rows of {text}: a file, a folder, a hub id with its split, or several with weights.
+        prompter: owner of the tokenizer; the text is tokenised without template and special tokens, with the
+            tokenizer's EOS between documents.
         block: tokens per block; what is left at the end of the text is not used.
-        seed: determines the order of the blocks.
+        seed: determines the order of the blocks, and how sources with weights are mixed.
+        on_bad_row: "error" stops at a row whose text is none, "skip" leaves it out, into the file `bad_rows`.
 
     Raises:
-        UserError: the file is missing or shorter than one block.
+        DataError: a file is missing or damaged, or the text is shorter than one block.
     """
 
-    def __init__(self, path: str | Path, prompter: Prompter, block: int = 128, seed: int = 0) -> None:
-        ids = prompter.tokenizer(read_text(path), add_special_tokens=False, split_special_tokens=True, verbose=False)[
-            "input_ids"
-        ]
-        if len(ids) < block:
-            raise UserError(
-                f"{path}: the text has {len(ids)} tokens, fewer than one block of {block}; "
+    def __init__(
+        self,
+        path: str | Path,
+        prompter: Prompter,
+        block: int = 128,
+        seed: int = 0,
+        on_bad_row: OnBadRow = "error",
+    ) -> None:
+        def build(folder: Path) -> dict[str, Any]:
+            return _write_ids(folder, path, prompter, seed, on_bad_row)
+
+        content = content_of(str(path), plain_text=True)
+        if content is None:
+            self._folder, record = build_once(build)
+            folder = Path(self._folder.name)
+        else:
+            mixed_by = seed if any(source.weight is not None for source in parse_sources(path)) else None
+            key = ["pretraining", content, mixed_by, on_bad_row, prompter.fingerprint(), code_version()]
+            folder, record = find_or_build(key, build)
+        self.bad, self.first_bad = int(record["bad"]), record["first_bad"]
+        """How many rows were skipped, and what is wrong with the first."""
+        self.bad_rows = folder / BAD_ROWS
+        """Where they are; there is no such file without any."""
+        if record["tokens"] < block:
+            raise DataError(
+                f"{path}: the text has {record['tokens']} tokens, fewer than one block of {block}; "
                 "use a longer text or lower --data.pretraining_block"
             )
-        count = len(ids) // block
-        self.blocks = torch.tensor(ids[: count * block]).view(count, block)
-        """(number of blocks, block) long."""
         self.seed = seed
+        count = record["tokens"] // block
+        self.blocks = torch.from_file(str(folder / IDS), size=count * block, dtype=torch.int32).view(count, block)
+        """(number of blocks, block) int32, in the order of the text; a view of the file."""
 
     def batch(self, iteration: int, count: int, rank: int = 0, world_size: int = 1) -> Tensor:
         """Blocks of one iteration: a pure function of (seed, iteration), so that resuming needs no state.
@@ -55,13 +90,48 @@ class PretrainingText:
             (count, block) long.
         """
         first = (iteration * world_size + rank) * count
-        cycle, place = divmod(first, len(self.blocks))
-        order = self._order(cycle)[place:]
-        while len(order) < count:
-            cycle += 1
-            order = torch.cat([order, self._order(cycle)])
-        return self.blocks[order[:count]]
+        return self.blocks[[self._block_at(place) for place in range(first, first + count)]].long()
 
-    def _order(self, cycle: int) -> Tensor:
-        generator = torch.Generator().manual_seed((self.seed * 1_000_003 + cycle) % 2**63)
-        return torch.randperm(len(self.blocks), generator=generator)
+    def _block_at(self, place: int) -> int:
+        cycle, within = divmod(place, len(self.blocks))
+        return shuffled(within, len(self.blocks), f"{self.seed}:{cycle}")
+
+
+def shuffled(index: int, length: int, key: str) -> int:
+    """Where a shuffle of range(length) puts `index`, found without listing the shuffle.
+
+    A Feistel network permutes the numbers of the next even number of bits; it is applied until the result is below
+    `length` again ("cycle walking"), which makes it a permutation of range(length).
+
+    Args:
+        index: in [0, length).
+        length: at least 1.
+        key: another key is another shuffle.
+    """
+    bits = max(1, (length - 1).bit_length() + 1) // 2 or 1
+    while True:
+        left, right = index >> bits, index & ((1 << bits) - 1)
+        for turn in range(ROUNDS):
+            digest = hashlib.blake2b(f"{key}:{turn}:{right}".encode(), digest_size=8).digest()
+            left, right = right, left ^ (int.from_bytes(digest, "big") & ((1 << bits) - 1))
+        index = left << bits | right
+        if index < length:
+            return index
+
+
+def _write_ids(folder: Path, path: str | Path, prompter: Prompter, seed: int, on_bad_row: OnBadRow) -> dict[str, Any]:
+    """Writes the ids of the text to a file, piece by piece, and reports how many they are."""
+    tokenizer = prompter.tokenizer
+    end = prompter.eos_id if tokenizer.eos_token_id is None else int(tokenizer.eos_token_id)
+    tokens = 0
+    with BadRows(folder / BAD_ROWS) as bad, (folder / IDS).open("wb") as stream:
+        documents = stream_documents(path, bad if on_bad_row == "skip" else None, seed)
+        for number, document in enumerate(documents):
+            if number:
+                array("i", [end]).tofile(stream)
+                tokens += 1
+            for piece in document:
+                (ids,) = prompter.texts_ids([piece], split_special_tokens=True)
+                array("i", ids).tofile(stream)
+                tokens += len(ids)
+    return {"tokens": tokens, "bad": bad.count, "first_bad": None if bad.first is None else str(bad.first)}

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import chain
 from typing import Any, Literal
 
 from torch import Tensor
 
-from data_modules.base import Item, OnLong, RowDataModule, check_option, to_dataset
+from data_modules.bad_rows import OnBadRow
+from data_modules.base import OnLong, RowDataModule, check_option
 from data_modules.rows import Demonstration
+from data_modules.tables import Item
 from lit_instruct.batches import right_pad
 
 IGNORED = -100
@@ -22,15 +25,18 @@ class PromptResponseDataModule(RowDataModule[Demonstration]):
     `datasets.Dataset`s with the columns input_ids and labels.
 
     Args:
-        path: Training file, .jsonl or .json.
-        validation_path: Validation file; without it, a share of the training file is set aside.
+        path: Training rows: a file (.jsonl, .json, .csv, .parquet), a folder of those, a hub id with its split
+            (org/name:train), or several with weights (a.jsonl@3,b.jsonl@1).
+        validation_path: Validation rows; without it, a share of the training rows is set aside.
         validation_share: Share of the prompts set aside where there is no validation file; 0 sets none aside.
         max_length: Most tokens of prompt and response together.
         on_long: What to do with a longer row: stop with an error, or drop it.
         batch_size: Rows per batch and process.
-        loss_on: Train on the responses only, or on all tokens.
+        loss_on: Train on every assistant turn of a conversation, on the last one only, or on all tokens.
         seed: Determines the order of the rows.
         limit: Use only the first rows of the training file.
+        format: Layout of the rows; auto finds it by the first ones.
+        on_bad_row: Stop with an error at a bad row, or skip, count and set aside such rows.
     """
 
     row_type = Demonstration
@@ -43,9 +49,11 @@ class PromptResponseDataModule(RowDataModule[Demonstration]):
         max_length: int = 512,
         on_long: OnLong = "error",
         batch_size: int = 8,
-        loss_on: Literal["responses", "all"] = "responses",
+        loss_on: Literal["responses", "last_response", "all"] = "responses",
         seed: int = 0,
         limit: int | None = None,
+        format: str = "auto",
+        on_bad_row: OnBadRow = "error",
     ) -> None:
         super().__init__(
             path,
@@ -57,9 +65,12 @@ class PromptResponseDataModule(RowDataModule[Demonstration]):
             batch_size,
             seed,
             limit,
+            format,
+            on_bad_row,
         )
         self.max_length = max_length
-        check_option("loss_on", loss_on, loss_on in ("responses", "all"), "responses or all")
+        possible = loss_on in ("responses", "last_response", "all")
+        check_option("loss_on", loss_on, possible, "responses, last_response or all")
         self.loss_on = loss_on
         self._collate: Callable[[list[Item]], Any] = self.pad
 
@@ -71,20 +82,24 @@ class PromptResponseDataModule(RowDataModule[Demonstration]):
             collate,
         )
 
-    def encode(self, row: Demonstration) -> Item:
+    def encode_batch(self, rows: list[Demonstration]) -> list[Item]:
         """ids of prompt and response, and labels: -100 where the loss looks away."""
         prompter = self.get_prompter()
-        prompt, response = prompter.prompt_ids(row.prompt), prompter.response_ids(row.response)
-        prompt_labels = prompt if self.loss_on == "all" else [IGNORED] * len(prompt)
-        return {"input_ids": prompt + response, "labels": prompt_labels + response}
+        by_turns = [self.loss_on == "responses" and _has_earlier_response(row) for row in rows]
+        others = [row for row, separate in zip(rows, by_turns, strict=True) if not separate]
+        prompts = iter(prompter.prompts_ids([row.prompt for row in others]))
+        responses = iter(prompter.responses_ids([row.response for row in others]))
+        items = []
+        for row, separate in zip(rows, by_turns, strict=True):
+            if separate:
+                items.append(_item(prompter.turn_ids(row.prompt, row.response)))
+            else:
+                items.append(_item([(next(prompts), self.loss_on == "all"), (next(responses), True)]))
+        return items
 
     def item_length(self, item: Item) -> int:
         """Tokens of prompt and response."""
         return len(item["input_ids"])
-
-    def as_dataset(self, items: list[Item]) -> Any:
-        """A `datasets.Dataset`, which TRL takes."""
-        return to_dataset(items)
 
     def collate(self, items: list[Item]) -> Any:
         """Batch by the function given to `use`, or else padded."""
@@ -95,3 +110,13 @@ class PromptResponseDataModule(RowDataModule[Demonstration]):
         input_ids, mask = right_pad([item["input_ids"] for item in items], self.get_prompter().pad_id)
         labels, _ = right_pad([item["labels"] for item in items], IGNORED)
         return {"input_ids": input_ids, "attention_mask": mask.long(), "labels": labels}
+
+
+def _has_earlier_response(row: Demonstration) -> bool:
+    return not isinstance(row.prompt, str) and any(message["role"] == "assistant" for message in row.prompt)
+
+
+def _item(pieces: list[tuple[list[int], bool]]) -> Item:
+    """An item of pieces of ids, each with whether it is trained on."""
+    labels = [ids if trained else [IGNORED] * len(ids) for ids, trained in pieces]
+    return {"input_ids": list(chain(*(ids for ids, _ in pieces))), "labels": list(chain(*labels))}

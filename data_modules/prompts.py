@@ -5,10 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from lightning.pytorch.utilities import rank_zero_info
 
-from data_modules.base import Item, OnLong, RowDataModule, check_option
+from data_modules.bad_rows import OnBadRow
+from data_modules.base import OnLong, RowDataModule, check_option
+from data_modules.hygiene import HygieneOptions
 from data_modules.pretraining import PretrainingText
+from data_modules.prompt_facts import PromptFacts
 from data_modules.rows import PromptRow
+from data_modules.tables import Item, LazyRows
 from lit_instruct.batches import PromptBatch, left_pad
 
 
@@ -18,8 +23,9 @@ class PromptDataModule(RowDataModule[PromptRow]):
     A batch's `row_number` counts `train_rows`, in validation `validation_rows`.
 
     Args:
-        path: Training file, .jsonl or .json.
-        validation_path: Validation file; without it, a share of the training file is set aside.
+        path: Training rows: a file (.jsonl, .json, .csv, .parquet, .txt), a folder of those, a hub id with its split
+            (org/name:train), or several with weights (a.jsonl@3,b.jsonl@1).
+        validation_path: Validation rows; without it, a share of the training rows is set aside.
         validation_share: Share of the prompts set aside where there is no validation file; 0 sets none aside.
         validation_limit: Use only the first rows of the validation prompts.
         max_prompt_length: Most tokens of a prompt, template included.
@@ -29,10 +35,14 @@ class PromptDataModule(RowDataModule[PromptRow]):
         pretraining_block: Tokens of one piece of that text.
         seed: Determines the order of the prompts and of the pretraining text.
         limit: Use only the first rows of the training file.
+        format: Layout of the rows; auto finds it by the first ones.
+        on_bad_row: Stop with an error at a bad row, or skip, count and set aside such rows.
+        hygiene: Which prompts are left out.
     """
 
     row_type = PromptRow
     drop_last = True
+    not_in_items = RowDataModule.not_in_items | {"pretraining_path", "pretraining_block"}
 
     def __init__(
         self,
@@ -47,6 +57,9 @@ class PromptDataModule(RowDataModule[PromptRow]):
         pretraining_block: int = 128,
         seed: int = 0,
         limit: int | None = None,
+        format: str = "auto",
+        on_bad_row: OnBadRow = "error",
+        hygiene: HygieneOptions = HygieneOptions(),
     ) -> None:
         super().__init__(
             path,
@@ -58,6 +71,8 @@ class PromptDataModule(RowDataModule[PromptRow]):
             batch_size,
             seed,
             limit,
+            format,
+            on_bad_row,
         )
         check_option(
             "validation_limit",
@@ -70,31 +85,51 @@ class PromptDataModule(RowDataModule[PromptRow]):
         self.validation_limit = validation_limit
         self.pretraining_path = pretraining_path
         self.pretraining_block = pretraining_block
+        self.hygiene = hygiene
         self.pretraining: PretrainingText | None = None
 
     def setup(self, stage: str | None = None) -> None:
         """Reads and tokenises prompts and pretraining text, once."""
         if self.pretraining is None and self.pretraining_path is not None:
             prompter = self.get_prompter()
-            self.pretraining = PretrainingText(self.pretraining_path, prompter, self.pretraining_block, self.seed)
+            self.pretraining = PretrainingText(
+                self.pretraining_path, prompter, self.pretraining_block, self.seed, self.on_bad_row
+            )
         super().setup(stage)
 
-    def read(self) -> tuple[list[PromptRow], list[PromptRow]]:
-        """Rows for training and the first `validation_limit` rows for validation."""
-        train, validation = super().read()
-        return train, validation[: self.validation_limit]
-
-    def encode(self, row: PromptRow) -> Item:
-        """ids of the prompt."""
-        return {"ids": self.get_prompter().prompt_ids(row.prompt), "row": row}
+    def encode_batch(self, rows: list[PromptRow]) -> list[Item]:
+        """ids of each prompt."""
+        return [{"ids": ids} for ids in self.get_prompter().prompts_ids([row.prompt for row in rows])]
 
     def item_length(self, item: Item) -> int:
         """Tokens of the prompt."""
         return len(item["ids"])
 
-    def as_dataset(self, items: list[Item]) -> Any:
-        """The items, numbered."""
-        return [{"index": index, **item} for index, item in enumerate(items)]
+    def facts(self) -> PromptFacts:
+        """What the steps of hygiene choose by."""
+        return PromptFacts(self.hygiene, self.get_prompter())
+
+    def draws(self) -> bool:
+        """Whether sources are mixed, or use cases resampled."""
+        return self.hygiene.use_case_mix is not None or super().draws()
+
+    def as_dataset(self, items: Any, rows: LazyRows[PromptRow]) -> Any:
+        """The prompts, numbered."""
+        return _Prompts(items, rows)
+
+    def tell(self) -> None:
+        """Logs what hygiene removed too, and the mix of use cases."""
+        super().tell()
+        text = self.pretraining
+        if text is not None and text.bad:
+            place = self._set_aside(text.bad_rows)
+            rank_zero_info(f"{self.pretraining_path}: {text.bad} bad rows skipped{place}; the first: {text.first_bad}")
+        if any(self.report.removed.values()):
+            what = ", ".join(f"{reason} {count}" for reason, count in self.report.removed.items() if count)
+            rank_zero_info(f"{self.path}: prompts removed by --data.hygiene: {what}.")
+        if self.report.use_cases:
+            shares = ", ".join(f"{name} {share:.1%}" for name, share in self.report.use_cases.items())
+            rank_zero_info(f"{self.path}: use cases of the training prompts: {shares}.")
 
     def collate(self, items: list[Item]) -> PromptBatch:
         """Prompts padded on the left."""
@@ -107,3 +142,27 @@ class PromptDataModule(RowDataModule[PromptRow]):
         possible = self.batch_size % self.world_size == 0
         check_option("batch_size", self.batch_size, possible, f"a multiple of the {self.world_size} processes")
         return self.batch_size // self.world_size
+
+
+class _Prompts:
+    """Prompts that lie in a file: ids, number and row of each.
+
+    Args:
+        items: `datasets.Dataset` with the column ids.
+        rows: the rows.
+    """
+
+    def __init__(self, items: Any, rows: LazyRows[PromptRow]) -> None:
+        self._items = items
+        self._rows = rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> Item:
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: list[int]) -> list[Item]:
+        """All items of a batch together, which is how DataLoader asks for them."""
+        found = zip(indices, self._items[indices]["ids"], self._rows.take(indices), strict=True)
+        return [{"index": index, "ids": ids, "row": row} for index, ids, row in found]

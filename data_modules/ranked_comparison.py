@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import pyarrow.compute as pc
 import torch
-from lightning.pytorch.utilities import rank_zero_info
 
-from data_modules.base import Item, OnLong, RowDataModule, to_dataset
-from data_modules.rows import Demonstration, RankedComparison, read_rows
+from data_modules.bad_rows import OnBadRow
+from data_modules.base import OnLong, RowDataModule
+from data_modules.rows import Demonstration, RankedComparison
+from data_modules.tables import Item, LazyRows, number_rows
+from data_modules.tokenised import Source
 from lit_instruct.batches import RankedBatch, right_pad
 
 SEQUENCES_PER_PROMPT = 8
@@ -20,13 +23,18 @@ class RankedComparisonDataModule(RowDataModule[RankedComparison]):
     """K ranked responses to each prompt (section 3.4); all K of a prompt are in the same batch.
 
     After `setup`, the items of `train_dataset` and `validation_dataset` hold `sequences` (K lists of prompt
-    and response ids, each ending in EOS), `ranks` (1 is the best) and, for TRL's RewardTrainer, the best
-    and the worst of them as `chosen_ids` and `rejected_ids`. Rows whose responses are all tied say nothing
-    and are dropped.
+    and response ids, each ending in EOS), `ranks` (1 is the best), `margin` and, for TRL's RewardTrainer,
+    the best and the worst of them as `chosen_ids` and `rejected_ids`. Rows whose responses are all tied say
+    nothing and are dropped.
+
+    A row's field `margin` says by how much rewards are to differ: with two responses a number, as in TRL; with
+    K responses a list of K numbers, by whose difference the reward of the better of two is to exceed the
+    other's.
 
     Args:
-        path: Training file, .jsonl or .json.
-        validation_path: Validation file; without it, a share of the training file is set aside.
+        path: Training rows: a file (.jsonl, .json, .csv, .parquet), a folder of those, a hub id with its split
+            (org/name:train), or several with weights (a.jsonl@3,b.jsonl@1).
+        validation_path: Validation rows; without it, a share of the training rows is set aside.
         validation_share: Share of the prompts set aside where there is no validation file; 0 sets none aside.
         demonstrations_path: Demonstrations that score 0 on average once the bias is set, after training.
         max_length: Most tokens of prompt and response together.
@@ -34,9 +42,12 @@ class RankedComparisonDataModule(RowDataModule[RankedComparison]):
         batch_size: Prompts per batch and process; each brings its K responses.
         seed: Determines the order of the prompts.
         limit: Use only the first rows of the training file.
+        format: Layout of the rows; auto finds it by the first ones.
+        on_bad_row: Stop with an error at a bad row, or skip, count and set aside such rows.
     """
 
     row_type = RankedComparison
+    refused_because = "whose responses are all tied: no pair remains in them"
 
     def __init__(
         self,
@@ -49,6 +60,8 @@ class RankedComparisonDataModule(RowDataModule[RankedComparison]):
         batch_size: int = 4,
         seed: int = 0,
         limit: int | None = None,
+        format: str = "auto",
+        on_bad_row: OnBadRow = "error",
     ) -> None:
         super().__init__(
             path,
@@ -60,40 +73,47 @@ class RankedComparisonDataModule(RowDataModule[RankedComparison]):
             batch_size,
             seed,
             limit,
+            format,
+            on_bad_row,
         )
         self.max_length = max_length
         self.demonstrations_path = demonstrations_path
-        self._demonstrations: list[Item] = []
 
-    def setup(self, stage: str | None = None) -> None:
-        """Reads and tokenises comparisons and demonstrations, once."""
-        if self.train_dataset is None and self.demonstrations_path is not None:
-            self._demonstrations = self._read_demonstrations(self.demonstrations_path)
-        super().setup(stage)
+    def other_sources(self) -> list[Source]:
+        """The demonstrations."""
+        if self.demonstrations_path is None:
+            return []
+        return [self.source("demonstrations_path", Demonstration, self._encode_demonstrations)]
 
-    def read(self) -> tuple[list[RankedComparison], list[RankedComparison]]:
-        """Rows for training and for validation, without those that are all ties."""
-        train, validation = super().read()
-        return self._without_ties(train), self._without_ties(validation)
+    def refuse(self, row: RankedComparison) -> bool:
+        """Whether all responses are tied."""
+        return len(set(row.ranks)) == 1
 
-    def encode(self, row: RankedComparison) -> Item:
-        """ids of the K sequences, their ranks, and the best and the worst sequence."""
-        sequences = [self._sequence(row.prompt, response) for response in row.responses]
-        best, worst = row.ranks.index(min(row.ranks)), row.ranks.index(max(row.ranks))
-        return {
-            "sequences": sequences,
-            "ranks": row.ranks,
-            "chosen_ids": sequences[best],
-            "rejected_ids": sequences[worst],
-        }
+    def encode_batch(self, rows: list[RankedComparison]) -> list[Item]:
+        """ids of the K sequences, their ranks and margins, and the best and the worst sequence."""
+        prompts = self.get_prompter().prompts_ids([row.prompt for row in rows])
+        responses = iter(self.get_prompter().responses_ids([text for row in rows for text in row.responses]))
+        items = []
+        for row, prompt in zip(rows, prompts, strict=True):
+            sequences = [prompt + next(responses) for _ in row.responses]
+            items.append(
+                {
+                    "sequences": sequences,
+                    "ranks": row.ranks,
+                    "margin": row.margin,
+                    "chosen_ids": sequences[row.ranks.index(min(row.ranks))],
+                    "rejected_ids": sequences[row.ranks.index(max(row.ranks))],
+                }
+            )
+        return items
 
     def item_length(self, item: Item) -> int:
         """Tokens of the longest sequence."""
         return max(len(sequence) for sequence in item["sequences"])
 
-    def as_dataset(self, items: list[Item]) -> Any:
-        """A `datasets.Dataset`, which TRL takes."""
-        return to_dataset(items)
+    def as_dataset(self, items: Any, rows: LazyRows[RankedComparison]) -> Any:
+        """A `datasets.Dataset`, which TRL takes, of the items, numbered."""
+        return number_rows(items)
 
     def collate(self, items: list[Item]) -> RankedBatch:
         """All sequences of all prompts of the batch, padded on the right."""
@@ -101,31 +121,31 @@ class RankedComparisonDataModule(RowDataModule[RankedComparison]):
         input_ids, mask = right_pad(sequences, self.get_prompter().pad_id)
         ranks = torch.tensor([rank for item in items for rank in item["ranks"]])
         prompt_index = torch.tensor([i for i, item in enumerate(items) for _ in item["ranks"]])
-        return RankedBatch(input_ids, mask, ranks, prompt_index)
+        row_number = torch.tensor([item["row_number"] for item in items])
+        margin = torch.tensor([margin for item in items for margin in item["margin"]])
+        return RankedBatch(input_ids, mask, ranks, prompt_index, row_number, margin)
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest sequence of all rows."""
+        datasets = [self.train_dataset, self.validation_dataset]
+        columns = [dataset.data.column("sequences") for dataset in datasets if dataset is not None]
+        return max(pc.max(pc.list_value_length(pc.list_flatten(column))).as_py() for column in columns)
 
     def demonstration_batches(self) -> Iterator[RankedBatch]:
         """All demonstrations, the same on every process; none without `demonstrations_path`.
 
         Each is a prompt of its own with one response of rank 1.
         """
+        if self.demonstrations_path is None:
+            return
         size = self.batch_size * SEQUENCES_PER_PROMPT
-        for start in range(0, len(self._demonstrations), size):
-            yield self.collate(self._demonstrations[start : start + size])
+        demonstrations = number_rows(self.open_other("demonstrations_path"))
+        for start in range(0, len(demonstrations), size):
+            yield self.collate(demonstrations.select(range(start, min(start + size, len(demonstrations)))).to_list())
 
-    def _sequence(self, prompt: Any, response: str) -> list[int]:
-        prompter = self.get_prompter()
-        return prompter.prompt_ids(prompt) + prompter.response_ids(response)
-
-    def _read_demonstrations(self, path: str) -> list[Item]:
-        def encode(row: Demonstration) -> Item:
-            return {"sequences": [self._sequence(row.prompt, row.response)], "ranks": [1]}
-
-        return self.encode_rows(read_rows(path, Demonstration), encode)[1]
-
-    @staticmethod
-    def _without_ties(rows: list[RankedComparison]) -> list[RankedComparison]:
-        kept = [row for row in rows if len(set(row.ranks)) > 1]
-        if len(kept) < len(rows):
-            path = rows[0].where.rpartition(":")[0]
-            rank_zero_info(f"{path}: dropped {len(rows) - len(kept)} of {len(rows)} rows whose responses are all tied.")
-        return kept
+    def _encode_demonstrations(self, rows: list[Demonstration]) -> list[Item]:
+        prompts = self.get_prompter().prompts_ids([row.prompt for row in rows])
+        responses = self.get_prompter().responses_ids([row.response for row in rows])
+        pairs = zip(prompts, responses, strict=True)
+        return [{"sequences": [prompt + response], "ranks": [1], "margin": [0.0]} for prompt, response in pairs]

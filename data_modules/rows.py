@@ -1,18 +1,38 @@
-"""One checked row type for each dataset kind, and the reader whose errors name file and line."""
+"""One checked row type for each dataset kind, streamed from files, folders and hub datasets."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
+from functools import cache
+from itertools import chain, groupby, islice
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, ClassVar, NamedTuple, Self, TypeVar, cast
 
-from data_modules.formats import Record, comparison_fields, demonstration_fields, prompt_fields
-from lit_instruct.errors import UserError
+from lightning.pytorch.utilities import rank_zero_info
+
+from data_modules.bad_rows import BadRows, OnBadRow
+from data_modules.files import Found
+from data_modules.formats import (
+    COMPARISON_LAYOUTS,
+    DEMONSTRATION_LAYOUTS,
+    PROMPT_LAYOUTS,
+    TEXT_FORMAT,
+    Layout,
+    Record,
+    detect,
+    find,
+)
+from data_modules.formats.layout import MAX_GROUP, MissingFieldError
+from data_modules.formats.messages import as_messages, check_text, kind
+from data_modules.formats.ranks import margin_of_each
+from data_modules.readers import read_source
+from data_modules.sources import mix, parse_sources
+from lit_instruct.errors import DataError, UserError
 from lit_instruct.prompting import Prompt
 
-ROLES = ("system", "user", "assistant")
+SAMPLE = 64
+"""Records by which the layout of a source is found."""
 
 
 @dataclass
@@ -21,32 +41,42 @@ class Row:
 
     Not frozen, though nobody changes a row: Lightning rebuilds the dataclasses of a batch that it moves to a
     device.
+
+    Raises:
+        DataError: a field is wrong.
     """
+
+    layouts: ClassVar[tuple[Layout, ...]]
+    """Those that rows of this type come in."""
+    text_field: ClassVar[str | None] = None
+    """Field that a line of plain text stands for; None where plain text makes no row."""
 
     prompt: Prompt
     """A text, or messages of which the last is the user's."""
     extra: dict[str, Any] = field(default_factory=dict, kw_only=True)
     """Fields of the file that the row type does not know, such as the author of a demonstration."""
     where: str = field(default="", kw_only=True, compare=False, repr=False)
-    """"file:line", for error messages."""
+    """ "file:line", for error messages."""
 
     def __post_init__(self) -> None:
-        _check_prompt(self.prompt)
-
-    @staticmethod
-    def normalise(record: Record) -> Record:
-        """Rewrites any known layout as this type's fields."""
-        raise NotImplementedError
+        if isinstance(self.prompt, str):
+            check_text(self.prompt, 'field "prompt"')
+            return
+        if not isinstance(self.prompt, list) or not self.prompt:
+            what = kind(self.prompt)
+            raise DataError(f'field "prompt" must be a text or a list of messages, not {what}; correct the row')
+        role = as_messages(self.prompt, "prompt")[-1]["role"]
+        if role != "user":
+            raise DataError(f"the prompt's last message is the {role}'s; it must be the user's")
 
     @classmethod
-    def from_record(cls, record: Record, where: str = "") -> Self:
-        """Builds a row from one JSON object in any layout of `data_modules.formats`.
+    def from_fields(cls, values: Record, where: str = "") -> Self:
+        """Builds a row from the fields that a layout gave; those that the type does not know become `extra`.
 
         Raises:
-            ValueError: a field is missing or wrong.
+            DataError: a field is wrong.
         """
-        values = cls.normalise(record)
-        known = {f.name for f in fields(cls)} - {"extra", "where"}
+        known = _field_names(cast(Any, cls))
         extra = {name: value for name, value in values.items() if name not in known}
         return cls(**{name: value for name, value in values.items() if name in known}, extra=extra, where=where)
 
@@ -55,183 +85,206 @@ class Row:
 class Demonstration(Row):
     """A prompt and the response that a labeler wrote for it (section 3.2, SFT data)."""
 
+    layouts = DEMONSTRATION_LAYOUTS
     response: str
-
-    normalise = staticmethod(demonstration_fields)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_text(self.response, 'field "response"')
+        check_text(self.response, 'field "response"')
 
 
 @dataclass
 class RankedComparison(Row):
     """K responses to one prompt and their ranks: 1 is the best, equal ranks are ties (section 3.4)."""
 
+    layouts = COMPARISON_LAYOUTS
     responses: list[str]
     ranks: list[int]
-
-    normalise = staticmethod(comparison_fields)
+    margin: Any = field(default=None, kw_only=True)
+    """One number for each response, by whose difference its reward is to exceed that of a worse one; given as TRL does,
+    a number for a pair, or not at all."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not isinstance(self.responses, list) or not isinstance(self.ranks, list):
-            raise ValueError('fields "responses" and "ranks" must be lists; correct the row')
+            raise DataError('fields "responses" and "ranks" must be lists; correct the row')
         if len(self.responses) < 2:
-            raise ValueError(f"K = {len(self.responses)}, but a comparison needs at least 2 responses; remove the row")
+            raise DataError(f"K = {len(self.responses)}, but a comparison needs at least 2 responses; remove the row")
         for number, response in enumerate(self.responses, start=1):
-            _check_text(response, f'response {number} of field "responses"')
+            check_text(response, f'response {number} of field "responses"')
         if len(self.ranks) != len(self.responses):
-            raise ValueError(f"{len(self.ranks)} ranks for {len(self.responses)} responses; give one rank each")
-        if any(isinstance(rank, bool) or not isinstance(rank, int) or rank < 1 for rank in self.ranks):
-            raise ValueError(f"ranks {self.ranks} must be whole numbers from 1 (the best); correct the row")
+            raise DataError(f"{len(self.ranks)} ranks for {len(self.responses)} responses; give one rank each")
+        if any(type(rank) is not int or not 1 <= rank < 2**31 for rank in self.ranks):
+            raise DataError(f"ranks {self.ranks!r:.80} must be whole numbers from 1 (the best); correct the row")
+        self._check_same_responses()
+        self.margin = margin_of_each(self.margin, self.ranks)
+
+    def _check_same_responses(self) -> None:
+        first: dict[str, int] = {}
+        for number, response in enumerate(self.responses):
+            same = first.setdefault(response, number)
+            if self.ranks[same] != self.ranks[number]:
+                raise DataError(
+                    f"responses {same + 1} and {number + 1} are identical, yet ranked {self.ranks[same]} and "
+                    f"{self.ranks[number]}; remove one of them"
+                )
 
 
 @dataclass
 class PromptRow(Row):
     """A prompt alone, as its user wrote it (section 3.2, PPO data)."""
 
+    layouts = PROMPT_LAYOUTS
+    text_field = "prompt"
     user: str | None = None
     use_case: str | None = None
-
-    normalise = staticmethod(prompt_fields)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         for name, value in (("user", self.user), ("use_case", self.use_case)):
             if value is not None:
-                _check_text(value, f'field "{name}"')
+                check_text(value, f'field "{name}"')
 
 
 RowType = TypeVar("RowType", bound=Row)
 
 
-def read_rows(path: str | Path, row_type: type[RowType]) -> list[RowType]:
-    """Reads a .jsonl file (one object a line) or a .json file (a list of objects) and checks every row.
+def read_rows(path: str | Path, row_type: type[RowType], **options: Any) -> list[RowType]:
+    """All rows of `stream_rows`, which has the same arguments."""
+    return list(stream_rows(path, row_type, **options))
+
+
+def stream_rows(
+    path: str | Path,
+    row_type: type[RowType],
+    *,
+    layout: str = "auto",
+    on_bad_row: OnBadRow = "error",
+    bad_rows: BadRows | None = None,
+    seed: int = 0,
+) -> Iterator[RowType]:
+    """Reads and checks rows one at a time, in memory that does not grow with their number.
 
     Args:
-        path: file in UTF-8.
+        path: a file, a folder of files or a hub id with its split (`data_modules.readers`), or several of them with
+            weights (`data_modules.sources`).
         row_type: Demonstration, RankedComparison or PromptRow.
+        layout: name of one of `row_type.layouts`; "auto" finds it by the first rows, for each source by itself.
+        on_bad_row: "error" stops at a bad row, "skip" leaves it out and counts it. A file that is damaged as a
+            whole is an error either way.
+        bad_rows: where skipped rows go, for the caller to tell of; None only logs how many they were.
+        seed: determines how sources with weights are mixed.
 
     Raises:
-        UserError: the file or one of its rows is wrong; the message begins with "path:line".
+        DataError: a row or a file is wrong, or no row is left; the message begins with "path:line".
+        UserError: `path`, `layout` or `on_bad_row` is not possible.
     """
-    path = Path(path)
-    text = read_text(path)
-    records = _json_list(text, path) if path.suffix == ".json" else _json_lines(text, path)
-    rows = [_checked(record, row_type, f"{path}:{line}") for line, record in records]
-    if not rows:
-        raise UserError(f"{path}:1: the file is empty; it needs at least one row")
-    return rows
+    check_format(layout, row_type)
+    if on_bad_row not in ("error", "skip"):
+        raise UserError(f"--data.on_bad_row: {on_bad_row} is not possible; it must be error or skip")
+    bad = None if on_bad_row == "error" else bad_rows if bad_rows is not None else BadRows()
+    sources = parse_sources(path)
+    streams = [_rows_of(source.path, row_type, layout, bad) for source in sources]
+    yield from mix(streams, [source.weight for source in sources], seed)
+    if bad is not None and bad_rows is None and bad.count:
+        rank_zero_info(f"{path}: {bad.describe()}")
 
 
-def read_text(path: str | Path) -> str:
-    """Reads a text file.
+def check_format(layout: str, row_type: type[Row]) -> None:
+    """Raises UserError "--data.format: ..." unless rows of this type come in that layout."""
+    names = ["auto", *(known.name for known in row_type.layouts), *([TEXT_FORMAT] if row_type.text_field else [])]
+    if layout not in names:
+        raise UserError(f"--data.format: {layout} is not possible here; choose one of {', '.join(names)}")
+
+
+def detect_layouts(path: str, row_type: type[Row]) -> list[Layout]:
+    """The layouts of the first rows of one source, the most frequent first; empty where none is known.
 
     Raises:
-        UserError: the file does not exist or cannot be read as UTF-8.
+        DataError: the source cannot be read.
     """
-    path = Path(path)
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; check the path") from None
-    except UnicodeDecodeError as error:
-        line = error.object.count(b"\n", 0, error.start) + 1
-        raise UserError(f"{path}:{line}: not UTF-8 text; convert the file to UTF-8") from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); check the path and its permissions") from None
+    return detect(_decodable(islice(read_source(path, row_type.text_field), SAMPLE)), row_type.layouts)
 
 
-def _checked(record: Any, row_type: type[RowType], where: str) -> RowType:
+class _Item(NamedTuple):
+    """A record, or several that belong together."""
+
+    where: str
+    record: Record
+    raw: Any
+
+
+def _rows_of(path: str, row_type: type[RowType], layout: str, bad: BadRows | None) -> Iterator[RowType]:
+    """Rows of one source."""
+    found = read_source(path, row_type.text_field, only_text=layout == TEXT_FORMAT)
+    first = list(islice(found, SAMPLE))
+    if not first:
+        raise DataError(f"{path}:1: the file is empty; it needs at least one row")
+    known: Sequence[Layout] = [one for one in row_type.layouts if one.name == layout]
+    known = known or detect(_decodable(first), row_type.layouts) or row_type.layouts[:1]
+    items = _items(chain(first, found), bad)
+    if known[0].group is not None:
+        items = _grouped(items, known[0].group)
+    count = 0
+    for item in items:
+        rows: list[RowType] = []
+        chosen = find(item.record, known) or known[0]
+        try:
+            rows = [row_type.from_fields(values, item.where) for values in chosen.rows(item.record)]
+        except MissingFieldError as error:
+            others = [one.name for one in row_type.layouts if one != chosen] if layout == "auto" else []
+            hint = f"; other formats are {', '.join(others)}" if others else "; correct the row"
+            _refuse(item.where, DataError(f"{error}{hint}"), item.raw, bad)
+        except DataError as error:
+            _refuse(item.where, error, item.raw, bad)
+        count += len(rows)
+        yield from rows
+    if count == 0:
+        first_bad = f"; the first bad row: {bad.first}" if bad is not None and bad.first is not None else ""
+        raise DataError(f"{path}: no row is left in it for training{first_bad}")
+
+
+def _items(found: Iterable[Found], bad: BadRows | None) -> Iterator[_Item]:
+    """Decodes records; those that cannot be are refused."""
+    for one in found:
+        try:
+            record = _object(one)
+        except DataError as error:
+            _refuse(one.where, error, one.raw, bad)
+        else:
+            yield _Item(one.where, record, record if one.raw is None else one.raw)
+
+
+def _grouped(items: Iterable[_Item], name: str) -> Iterator[_Item]:
+    """Puts neighbouring records together that have the same value of field `name`; of too many, the first."""
+    for value, group in groupby(items, key=lambda item: item.record.get(name)):
+        members = list(islice(group, MAX_GROUP + 1))
+        record = {name: value, "records": [member.record for member in members]}
+        yield _Item(members[0].where, record, [member.raw for member in members])
+
+
+def _object(found: Found) -> Record:
+    record = found.record()
     if not isinstance(record, dict):
-        raise UserError(f"{where}: expected a JSON object, found {_kind(record)}; correct the line")
-    try:
-        return row_type.from_record(record, where)
-    except ValueError as error:
-        raise UserError(f"{where}: {error}") from None
+        raise DataError(f"expected a JSON object, found {kind(record)}; correct the line")
+    return record
 
 
-def _json_lines(text: str, path: Path) -> Iterator[tuple[int, Any]]:
-    # Not splitlines(): JSON strings may hold U+2028 and its like.
-    for line, content in enumerate(text.split("\n"), start=1):
-        if content.strip():
-            try:
-                yield line, json.loads(content)
-            except json.JSONDecodeError as error:
-                raise UserError(
-                    f"{path}:{line}: broken JSON ({error.msg}, column {error.colno}); correct the line"
-                ) from None
+def _decodable(found: Iterable[Found]) -> Iterator[Record]:
+    for one in found:
+        try:
+            record = _object(one)
+        except DataError:  # it is refused, or counted, when its turn comes
+            continue
+        yield record
 
 
-def _json_list(text: str, path: Path) -> Iterator[tuple[int, Any]]:
-    """Yields (line, item) of a JSON list; decoded one by one because json.loads forgets the lines."""
-    if not text.strip():
-        return
-    try:
-        json.loads(text)  # the whole file is sound: below, only the positions are looked for
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}:{error.lineno}: broken JSON ({error.msg}); correct the line") from None
-    decoder, position = json.JSONDecoder(), _skip_space(text, 0)
-    if text[position] != "[":
-        raise UserError(f"{path}:1: a .json file must hold a list of rows; put them in [...] or name the file .jsonl")
-    position = _skip_space(text, position + 1)
-    while text[position] != "]":
-        line = text.count("\n", 0, position) + 1
-        item, position = decoder.raw_decode(text, position)
-        yield line, item
-        position = _skip_space(text, position)
-        if text[position] == ",":
-            position = _skip_space(text, position + 1)
+def _refuse(where: str, error: DataError, raw: Any, bad: BadRows | None) -> None:
+    if bad is None:
+        raise DataError(f"{where}: {error}") from None
+    bad.add(where, str(error), raw)
 
 
-def _skip_space(text: str, position: int) -> int:
-    while position < len(text) and text[position] in " \t\r\n":
-        position += 1
-    return position
-
-
-def _check_prompt(prompt: Any) -> None:
-    if isinstance(prompt, str):
-        return _check_text(prompt, 'field "prompt"')
-    if not isinstance(prompt, list) or not prompt:
-        raise ValueError(f'field "prompt" must be a text or a list of messages, not {_kind(prompt)}; correct the row')
-    for number, message in enumerate(prompt, start=1):
-        _check_message(message, f'message {number} of field "prompt"')
-    if prompt[-1]["role"] != "user":
-        raise ValueError(f"the prompt's last message is the {prompt[-1]['role']}'s; it must be the user's")
-
-
-def _check_message(message: Any, name: str) -> None:
-    if not isinstance(message, dict) or message.get("role") not in ROLES:
-        raise ValueError(f"{name} must have a role ({', '.join(ROLES)}) and a content; correct the row")
-    # An empty system message says that there is to be none.
-    if message["role"] != "system" or message.get("content") != "":
-        _check_text(message.get("content"), f"the content of {name}")
-
-
-def _check_text(value: Any, name: str) -> None:
-    if not isinstance(value, str):
-        raise ValueError(f"{name} must be a text, not {_kind(value)}; correct the row")
-    if not value.strip():
-        raise ValueError(f"{name} is empty; fill it in or remove the row")
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise ValueError(
-            f"{name} holds half of a character (a lone surrogate such as \\ud83d); correct the row"
-        ) from None
-
-
-def _kind(value: Any) -> str:
-    names = {
-        type(None): "null",
-        bool: "a truth value",
-        int: "a number",
-        float: "a number",
-        str: "a text",
-        list: "a list",
-    }
-    if value == []:
-        return "an empty list"
-    return names.get(type(value), "an object")
+@cache
+def _field_names(row_type: Any) -> frozenset[str]:
+    return frozenset(f.name for f in fields(row_type)) - {"extra", "where"}

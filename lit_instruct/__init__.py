@@ -6,20 +6,22 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from lit_instruct.scoring import score
     from lit_instruct.stages.ppo import PPOModule
     from lit_instruct.stages.reward import RewardModule
     from lit_instruct.stages.sft import SFTModule
 
-__all__ = ["PPOModule", "RewardModule", "SFTModule"]
+__all__ = ["PPOModule", "RewardModule", "SFTModule", "score"]
 _WHERE = {
     "SFTModule": "lit_instruct.stages.sft",
     "RewardModule": "lit_instruct.stages.reward",
     "PPOModule": "lit_instruct.stages.ppo",
+    "score": "lit_instruct.scoring",
 }
 
 
 def __getattr__(name: str) -> Any:
-    """Imports a stage when it is first asked for: `lit-instruct --help` must not wait for PyTorch."""
+    """Imports what is asked for: `lit-instruct --help` must not wait for PyTorch."""
     if name in _WHERE:
         return getattr(import_module(_WHERE[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

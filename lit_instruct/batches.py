@@ -25,6 +25,11 @@ class RankedBatch(NamedTuple):
     """(N,) long, 1 is the best, equal ranks are ties."""
     prompt_index: Tensor
     """(N,) long in [0, B), non-decreasing: the prompt within the batch that a row answers."""
+    row_number: Tensor
+    """(B,) long, the row number of each prompt in the dataset."""
+    margin: Tensor
+    """(N,) float32, by whose difference the reward of the better of two responses is to exceed the other's; 0 where the
+    data says nothing."""
 
 
 class PromptBatch(NamedTuple):
@@ -67,7 +72,13 @@ class Rollout(NamedTuple):
     scores: Tensor
     """(B,) float32, the reward of each whole response, penalties included."""
     raw_scores: Tensor
-    """(B,) float32, the reward as the reward model or function gave it."""
+    """(B,) float32, the reward as the reward model or function gave it, further rewards added by their weights."""
+    reward_parts: Tensor
+    """(B, 1 + further rewards) float32, the rewards that `raw_scores` is made of, before weights."""
+    ended: Tensor
+    """(B,) bool, True where the response ended by itself, False where the length limit cut it."""
+    entropy: Tensor
+    """(B,) float32, mean entropy in nats of the policy's distributions over the response's tokens."""
     trunk: Tensor | None
     """(B, T, H) hidden states below the first adapted layer, shared by all roles; None without a trunk cache."""
 
@@ -75,14 +86,6 @@ class Rollout(NamedTuple):
     def response_length(self) -> Tensor:
         """(B,) long, tokens of each response, the EOS included."""
         return self.response_mask.sum(dim=1)
-
-    def rows(self, index: Tensor) -> Rollout:
-        """Returns the given rows.
-
-        Args:
-            index: (b,) long, row numbers in [0, B).
-        """
-        return self._replace(**{name: part[index] for name, part in self._asdict().items() if part is not None})
 
 
 def right_pad(sequences: list[list[int]], value: int) -> tuple[Tensor, Tensor]:

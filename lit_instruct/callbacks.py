@@ -14,6 +14,7 @@ from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
 from tqdm import tqdm
 
+from lit_instruct.handover import read_stage
 from lit_instruct.metrics_file import MetricsFile
 from lit_instruct.stages.base import StageModule
 from lit_instruct.stages.ppo import PPOModule
@@ -231,3 +232,38 @@ class SampleTable(Callback):
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 logger.experiment.add_text("samples", table, iteration)
+
+
+class RewardReport(Callback):
+    """Writes what `rm validate` measured as validation.json and validation.html, and prints it.
+
+    Args:
+        folder: of the stage, such as runs/demo/rm.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Gathers the figures on every process and writes them on one."""
+        assert isinstance(pl_module, RewardModule)
+        measured = pl_module.validation_rewards()
+        demonstrations = pl_module.demonstration_rewards()
+        if not trainer.is_global_zero:
+            return
+        from lit_instruct.evaluation.reward_report import Demonstrations, validation_report, write_report
+
+        stage = read_stage(self.folder)
+        bias = (stage.reward_bias if stage else None) or 0.0
+        data = trainer.datamodule
+        rows = [row for number, row in enumerate(data.validation_rows) if number in measured]
+        lengths = [[len(pl_module.prompter.response_ids(text)) for text in row.responses] for row in rows]
+        shown = None if demonstrations is None else Demonstrations(demonstrations.tolist(), bias)
+        origin = {
+            "base": pl_module.source_name,
+            "checkpoint": Path(str(trainer.ckpt_path)).name,
+            "data": data.validation_path or f"{data.validation_share:.0%} of {data.path}",
+            "loss": float(trainer.callback_metrics["val/loss"]),
+        }
+        report = validation_report(rows, list(measured.values()), lengths, shown)
+        write_report(self.folder, report, origin, [[r + bias for r in row] for row in measured.values()], lengths)

@@ -21,11 +21,18 @@ COMMANDS = {
     "eval": "compare base, SFT, best-of-n and PPO in a report",
     "sample": "K labelled responses to each prompt, as ranked comparisons",
     "chat": "talk to a stage's model",
+    "data": "inspect PATH: what is in a dataset, and what training would make of it",
 }
 STAGES = ("sft", "rm", "ppo")
+OF_REWARD_MODEL = {
+    "rm validate": "pair accuracy, calibration and length of a reward model, as a page and JSON",
+    "rm score": "rewards of the rows of a file of any length",
+}
 HELP = f"""lit-instruct {{{",".join(COMMANDS)}}} ...
 
 {chr(10).join(f"  {name:8}{text}" for name, text in COMMANDS.items())}
+
+{chr(10).join(f"  {name:13}{text}" for name, text in OF_REWARD_MODEL.items())}
 
 Stages take {{fit,validate,test}}, a recipe and any option of the module, its data and Lightning's Trainer:
   lit-instruct ppo fit --config recipes/demo/ppo.yaml --run runs/demo --model.ppo.kl_coef=0.05 --trainer.devices=2
@@ -63,6 +70,10 @@ def _run(command: str, arguments: list[str]) -> int:
         raise UserError(f"unknown command {command!r}; choose one of {', '.join(COMMANDS)}")
     _quieten()
     _share_arenas()
+    if (command, *arguments[:1]) == ("rm", "score"):
+        command, arguments = "rm score", arguments[1:]
+    if command == "data":
+        command, arguments = "data inspect", _inspect_arguments(arguments)
     if command in STAGES:
         from lit_instruct.stage_cli import run_stage
 
@@ -74,11 +85,23 @@ def _run(command: str, arguments: list[str]) -> int:
         "eval": ("lit_instruct.evaluation.compare", "EvalOptions", "evaluate"),
         "sample": ("lit_instruct.sample", "SampleOptions", "sample"),
         "chat": ("lit_instruct.chat", "ChatOptions", "chat"),
+        "rm score": ("lit_instruct.scoring", "ScoreOptions", "score_file"),
+        "data inspect": ("lit_instruct.inspection.inspect", "InspectOptions", "inspect"),
     }[command]
     chosen = import_module(module)
     parsed = auto_cli(getattr(chosen, options), args=arguments, prog=f"lit-instruct {command}", as_positional=False)
     getattr(chosen, function)(parsed)
     return 0
+
+
+def _inspect_arguments(arguments: list[str]) -> list[str]:
+    """Takes off the word inspect, and lets the path stand without its option."""
+    if arguments[:1] in (["-h"], ["--help"]):
+        return arguments
+    if arguments[:1] != ["inspect"]:
+        raise UserError("data: only `lit-instruct data inspect PATH` is known; write that")
+    path, rest = arguments[1:2], arguments[2:]
+    return [f"--path={path[0]}", *rest] if path and not path[0].startswith("-") else [*path, *rest]
 
 
 def _fail(message: str) -> int:

@@ -55,6 +55,8 @@ class Stage:
     """Most memory that the process held, in 10^9 bytes; None where the system does not tell."""
     reward_bias: float | None = None
     """Added to every score of a reward model."""
+    data: dict[str, Any] | None = None
+    """How many rows there were, and how many were left out for which reason (`data_modules.tokenised.Report`)."""
     versions: dict[str, str] = field(default_factory=dict)
     created: str = ""
 

@@ -7,7 +7,9 @@ sampled after exactly the same ids, and ends at exactly one EOS.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+import json
+import re
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal, TypedDict
 
 from jinja2.exceptions import TemplateError
@@ -61,6 +63,8 @@ class Prompter:
         self.stop_ids = list(dict.fromkeys(i for i in (self.eos_id, tokenizer.eos_token_id) if i is not None))
         self.pad_id = _pad_id(tokenizer, self.stop_ids)
         tokenizer.pad_token = tokenizer.convert_ids_to_tokens(self.pad_id)
+        self._special_tokens = list(tokenizer.all_special_tokens)
+        self._special_token = re.compile("|".join(map(re.escape, self._special_tokens)))
 
     def prompt_ids(self, prompt: Prompt) -> list[int]:
         """Token ids of a prompt, up to where the response begins (generation prompt included).
@@ -68,20 +72,80 @@ class Prompter:
         Raises:
             UserError: messages without a chat template, or messages that the template refuses.
         """
+        return self.prompts_ids([prompt])[0]
+
+    def prompts_ids(self, prompts: Sequence[Prompt]) -> list[list[int]]:
+        """Token ids of several prompts, tokenised together: faster than `prompt_ids` one by one, the same ids.
+
+        Raises:
+            UserError: one of them cannot be rendered, as in `prompt_ids`.
+        """
         if self.kind == "chat":
-            text = self._render(self._messages(prompt), add_generation_prompt=True)
-            return self._encode(text)
-        if not isinstance(prompt, str):
+            return self.texts_ids([self._render(self._messages(p), add_generation_prompt=True) for p in prompts])
+        texts = [prompt for prompt in prompts if isinstance(prompt, str)]
+        if len(texts) < len(prompts):
             raise UserError("prompt: messages need a chat template; give the prompt as text, or use a chat model")
-        ids = list(self.tokenizer(prompt)["input_ids"])  # with BOS where the model has one
-        while ids and ids[-1] in self.stop_ids:  # some tokenizers also close the text
-            ids.pop()
-        return ids
+        encoded = self.tokenizer(texts, return_attention_mask=False)["input_ids"] if texts else []
+        return [self._without_end(ids) for ids in encoded]
 
     def response_ids(self, response: str) -> list[int]:
         """Token ids of a response; the last one, and only that one, is `eos_id`."""
-        text = response.removesuffix(self.tokenizer.convert_ids_to_tokens(self.eos_id))
-        return [*self._encode(text, split_special_tokens=True), self.eos_id]
+        return self.responses_ids([response])[0]
+
+    def responses_ids(self, responses: Sequence[str]) -> list[list[int]]:
+        """Token ids of several responses, tokenised together."""
+        eos = self.tokenizer.convert_ids_to_tokens(self.eos_id)
+        texts = [response.removesuffix(eos) for response in responses]
+        return [[*ids, self.eos_id] for ids in self.texts_ids(texts, split_special_tokens=True)]
+
+    def texts_ids(self, texts: Sequence[str], split_special_tokens: bool = False) -> list[list[int]]:
+        """Token ids of plain texts, without template, BOS and EOS.
+
+        Args:
+            texts: any number.
+            split_special_tokens: reads special tokens that are written out as ordinary text.
+        """
+        if not texts:
+            return []
+        # The template writes BOS itself, so the tokenizer must not add one.
+        encoded = self.tokenizer(
+            list(texts),
+            add_special_tokens=False,
+            split_special_tokens=split_special_tokens,
+            return_attention_mask=False,
+        )
+        return [list(ids) for ids in encoded["input_ids"]]
+
+    def turn_ids(self, prompt: Prompt, response: str) -> list[tuple[list[int], bool]]:
+        """Token ids of a conversation in pieces, each with whether the assistant says it: those end with one EOS.
+
+        The pieces in between are what the template puts there, up to where the next response begins.
+
+        Raises:
+            UserError: as `prompt_ids`; or the template renders an earlier turn otherwise once more turns follow.
+        """
+        earlier = not isinstance(prompt, str) and any(message["role"] == "assistant" for message in prompt)
+        if self.kind == "raw" or not earlier:
+            return [(self.prompt_ids(prompt), False), (self.response_ids(response), True)]
+        messages = self._messages(prompt)
+        text = self._render(messages, add_generation_prompt=True)
+        end_of_turn = self.tokenizer.convert_ids_to_tokens(self.eos_id)
+        pieces: list[tuple[list[int], bool]] = []
+        done = 0
+        for number, message in enumerate(messages):
+            if message["role"] != "assistant":
+                continue
+            before = self._render(messages[:number], add_generation_prompt=True)
+            said = self._said(text, before, message["content"])
+            pieces += [
+                (self._encode(text[done : len(before)]), False),
+                ([*self._encode(said, split_special_tokens=True), self.eos_id], True),
+            ]
+            done = len(before) + len(said)
+            rest = text[done:].lstrip()
+            if rest.startswith(end_of_turn):
+                done = len(text) - len(rest) + len(end_of_turn)
+        return [*pieces, (self._encode(text[done:]), False), (self.response_ids(response), True)]
 
     def decode(self, ids: Iterable[int]) -> str:
         """Text of a response's ids, without special tokens and surrounding white space."""
@@ -98,6 +162,17 @@ class Prompter:
             "pad_id": self.pad_id,
         }
 
+    def fingerprint(self) -> str:
+        """A hash of all that decides which ids a text becomes; two prompters with the same one agree on every text."""
+        tokenizer = self.tokenizer
+        if tokenizer.is_fast:
+            encoder = json.loads(tokenizer.backend_tokenizer.to_str())
+            encoder["truncation"] = encoder["padding"] = None  # those of whatever call came last
+        else:
+            encoder = {"vocabulary": tokenizer.get_vocab(), "options": tokenizer.init_kwargs}
+        parts = [type(self).__qualname__, type(tokenizer).__qualname__, self.describe(), self.stop_ids, encoder]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+
     def _messages(self, prompt: Prompt) -> list[Message]:
         messages: list[Message] = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
         messages = [{**message, "content": self._as_text(message["content"])} for message in messages]
@@ -105,10 +180,22 @@ class Prompter:
             messages.insert(0, self._system_message)
         return messages
 
+    @staticmethod
+    def _said(text: str, before: str, content: str) -> str:
+        """What of an assistant turn stands in a rendered conversation: templates may strip it."""
+        for said in (content, content.strip()):
+            if text.startswith(before + said):
+                return said
+        raise UserError(
+            "the model's chat template renders earlier turns otherwise once more follow, so that only the last one "
+            "can be trained on; use --data.loss_on=last_response"
+        )
+
     def _as_text(self, content: str) -> str:
         """Breaks up special tokens written out in a message, so that they are read as ordinary text."""
-        for token in self.tokenizer.all_special_tokens:
-            content = content.replace(token, f"{token[0]} {token[1:]}")
+        if self._special_token.search(content):  # seldom, and a model may have hundreds of special tokens
+            for token in self._special_tokens:
+                content = content.replace(token, f"{token[0]} {token[1:]}")
         return content
 
     def _render(self, messages: list[Message], add_generation_prompt: bool) -> str:
@@ -124,9 +211,14 @@ class Prompter:
             ) from error
 
     def _encode(self, text: str, split_special_tokens: bool = False) -> list[int]:
-        # The template writes BOS itself, so the tokenizer must not add one.
-        encoded = self.tokenizer(text, add_special_tokens=False, split_special_tokens=split_special_tokens)
-        return list(encoded["input_ids"])
+        return self.texts_ids([text], split_special_tokens)[0]
+
+    def _without_end(self, ids: list[int]) -> list[int]:
+        """Takes off the EOS with which some tokenizers close every text."""
+        ids = list(ids)
+        while ids and ids[-1] in self.stop_ids:
+            ids.pop()
+        return ids
 
     def _check_system(self) -> None:
         if self.kind == "raw":

@@ -80,6 +80,8 @@ def sample(options: SampleOptions) -> Path:
         temperature=options.sampling.temperature,
         top_p=options.sampling.top_p,
         top_k=options.sampling.top_k,
+        stop_ids=options.sampling.stop_ids,
+        stop_strings=options.sampling.stop_strings,
         seed=options.seed,
         batch_size=options.batch_size,
         progress="sampling",

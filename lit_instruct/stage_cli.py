@@ -18,6 +18,7 @@ from lit_instruct.callbacks import (
     HandOver,
     InterruptedRunError,
     ProgressBar,
+    RewardReport,
     RunFiles,
     SampleTable,
     SaveConfig,
@@ -36,6 +37,10 @@ STAGES = {
 }
 RUN = "{run}"
 """Stands for the run folder in options of the model, such as --model.base={run}/sft."""
+
+
+FURTHER = {"rm": "further subcommand: score, the rewards of the rows of a file (lit-instruct rm score --help)"}
+"""What the parser of a stage does not know itself."""
 
 
 class StageCLI(LightningCLI):
@@ -97,7 +102,8 @@ class StageCLI(LightningCLI):
         shows_bar = self._get(self.config_init, "trainer").enable_progress_bar is not False
         callbacks: list[Callback] = [ProgressBar()] if shows_bar else []
         if fast_dev_run or self.subcommand != "fit":
-            return callbacks
+            reports = self.stage == "rm" and self.subcommand == "validate" and not fast_dev_run
+            return [*callbacks, RewardReport(self.folder)] if reports else callbacks
         monitor, mode = self.model.monitor or (None, "min")
         if self._get(self.config_init, "data").validation_path is None and self._no_split():
             monitor = None
@@ -167,7 +173,7 @@ def run_stage(stage: str, arguments: list[str]) -> int:
                 "enable_model_summary": False,
             },
             seed_everything_default=0,
-            parser_kwargs={"prog": f"lit-instruct {stage}"},
+            parser_kwargs={"prog": f"lit-instruct {stage}", "epilog": FURTHER.get(stage)},
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,
             args=arguments,

@@ -26,9 +26,8 @@ from lit_instruct.batches import RankedBatch
 from lit_instruct.errors import UserError
 from lit_instruct.losses.ranking import Ranking, ranking_loss
 from lit_instruct.models.heads import token_log_probs
-
-ROWS_PER_FORWARD = 8
-"""Responses that one forward of the reward model pads to the same width."""
+from lit_instruct.models.quantised import keep_differentiable
+from lit_instruct.models.rewards import RewardForward
 
 
 @dataclass
@@ -86,6 +85,9 @@ class Prepared:
 class RankedRewardTrainer(RewardTrainer):
     """TRL's reward trainer with the paper's loss over all C(K,2) pairs of a prompt as one batch element."""
 
+    reward_forward: RewardForward
+    """How rewards are computed; `prepare_reward` sets it."""
+
     def compute_loss(
         self,
         model: nn.Module,
@@ -96,14 +98,14 @@ class RankedRewardTrainer(RewardTrainer):
         """Returns the mean loss over the batch's prompts, and the `Ranking` where `return_outputs` is set.
 
         Args:
-            model: sequence-classification model.
+            model: the model that the trainer was made for, which `reward_forward` runs.
             inputs: the ranked batch.
             return_outputs: also return what the comparisons said.
             num_items_in_batch: prompts of the whole optimizer step, which the sum is divided by; None takes those of
                 this batch.
         """
-        rewards = rewards_of(model, inputs)
-        ranking = ranking_loss(rewards, inputs.ranks, inputs.prompt_index)
+        rewards = self.reward_forward.rewards(inputs)
+        ranking = ranking_loss(rewards, inputs.ranks, inputs.prompt_index, inputs.margin)
         prompts = ranking.prompts if num_items_in_batch is None else num_items_in_batch
         total = ranking.loss + (self.args.center_rewards_coefficient or 0.0) * ranking.centre
         loss = total / torch.as_tensor(prompts).clamp(min=1)
@@ -165,6 +167,7 @@ def prepare_reward(
     train_dataset: Dataset,
     options: RewardLossOptions,
     seed: int,
+    reward_forward: RewardForward | None = None,
 ) -> Prepared:
     """Builds TRL's RewardTrainer, with the ranking loss, around a model.
 
@@ -174,6 +177,7 @@ def prepare_reward(
         train_dataset: columns chosen_ids, rejected_ids (best and worst response), and all K beside them.
         options: what to add to the loss.
         seed: fixes TRL's own random state.
+        reward_forward: how rewards are computed; None encodes each response with a prompt of its own.
     """
     with _quiet_and_seeded():
         config = RewardConfig(
@@ -184,6 +188,7 @@ def prepare_reward(
             gradient_checkpointing=options.gradient_checkpointing,
         )
         trainer = RankedRewardTrainer(model=model, args=config, train_dataset=train_dataset, processing_class=tokenizer)
+    trainer.reward_forward = reward_forward or RewardForward(model)
     prepared = Prepared(trainer, trainer.train_dataset, None)
     _switch_on(prepared, options.gradient_checkpointing)
     return prepared
@@ -222,22 +227,13 @@ def ranking_of(prepared: Prepared, model: nn.Module, batch: RankedBatch, prompts
 
 
 def rewards_of(model: nn.Module, batch: RankedBatch) -> Tensor:
-    """Returns the reward of every response of a batch: (N,) float32.
-
-    Runs rows of similar length together, each group only as wide as its longest row.
+    """Returns the reward of every response of a batch, each encoded with a prompt of its own: (N,) float32.
 
     Args:
         model: sequence-classification model.
         batch: padded on the right.
     """
-    lengths = batch.attention_mask.sum(dim=1)
-    order = lengths.argsort(stable=True)
-    groups = []
-    for rows in order.split(ROWS_PER_FORWARD):
-        width = int(lengths[rows].max())
-        mask = batch.attention_mask[rows, :width].long()
-        groups.append(model(input_ids=batch.input_ids[rows, :width], attention_mask=mask, use_cache=False).logits)
-    return torch.cat(groups).squeeze(-1).float()[order.argsort()]
+    return RewardForward(model).rewards(batch)
 
 
 def _common(seed: int) -> dict[str, Any]:
@@ -291,9 +287,13 @@ def _lighten_head(model: nn.Module) -> None:
 def _switch_on(prepared: Prepared, gradient_checkpointing: bool) -> None:
     """Does what TRL only does inside `.train()`, and keeps trained weights in float32 (TRL casts QLoRA's to bf16)."""
     model = prepared.trainer.model
+    keep_differentiable(model)
     if gradient_checkpointing:
+        # TRL's constructor and transformers each ask for gradients of the embeddings, which only reentrant checkpoints
+        # need: the backward pass would go through the frozen layers below the first adapter as well.
+        model.disable_input_require_grads()
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        model.enable_input_require_grads()
+        model.disable_input_require_grads()
     for parameter in model.parameters():
         if parameter.requires_grad and parameter.dtype != torch.float32:
             parameter.data = parameter.data.float()

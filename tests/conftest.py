@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before transformers is imported
@@ -12,6 +13,7 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 import pytest
 import torch
 
+from data_modules import token_cache
 from tests.tiny import tiny_llama
 
 torch.set_num_threads(1)
@@ -21,3 +23,12 @@ torch.set_num_threads(1)
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a tiny random Llama with tokenizer; tests must not write into it."""
     return tiny_llama(tmp_path_factory.mktemp("tiny") / "model")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def tokens_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Tokenised data of the tests goes here, not into the user's cache."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(token_cache, "cache_folder", lambda: folder)
+        yield folder

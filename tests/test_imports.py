@@ -80,8 +80,8 @@ def _outside(module: str) -> set[str]:
     return tops - set(sys.stdlib_module_names) - {"lit_instruct", "data_modules"}
 
 
-def test_data_modules_know_only_prompting_batches_and_errors() -> None:
-    allowed = ("data_modules", "lit_instruct.prompting", "lit_instruct.batches", "lit_instruct.errors")
+def test_data_modules_know_only_prompting_batches_errors_and_the_cache_folder() -> None:
+    allowed = ("data_modules", *(f"lit_instruct.{name}" for name in ("prompting", "batches", "errors", "cache")))
     wrong = {m: n for m in MODULES if _within(m, "data_modules") for n in _own(m) if not _within(n, *allowed)}
     assert not wrong
 

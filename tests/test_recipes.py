@@ -10,7 +10,7 @@ import pytest
 import yaml
 from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 
-from lit_instruct.evaluation.compare import EvalOptions
+from lit_instruct.evaluation.options import EvalOptions
 from lit_instruct.stage_cli import STAGES, StageCLI
 
 ROOT = Path(__file__).parent.parent

@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 INK, MUTED, GRID = "#010101", "#020202", "#030303"
 BASE, SFT, BEST, PPO = "#040404", "#050505", "#060606", "#070707"
 _VARIABLES = {INK: "ink", MUTED: "muted", GRID: "line", BASE: "base", SFT: "sft", BEST: "best", PPO: "ppo"}
-_STYLE: dict[Any, Any] = {
+STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # real text: selectable, small, in the page's font
     "text.parse_math": False,  # a "$" in a use case is a dollar
     "font.size": 9,
@@ -97,15 +97,15 @@ def line_chart(key: str, title: str, x_label: str, series: Sequence[Series]) -> 
     drawn = [one for one in series if one.x]
     if not drawn:
         return None
-    with matplotlib.rc_context(_STYLE):
-        figure, axes = _figure(3.7, 2.3)
+    with matplotlib.rc_context(STYLE):
+        figure, axes = new_figure(3.7, 2.3)
         for one in drawn:
             _draw_line(axes, one)
         axes.set_xlabel(x_label)
         axes.margins(x=0.02)
         if len(drawn) > 1:
-            _legend(axes, len(drawn))
-        return _svg(figure, key, title)
+            legend(axes, len(drawn))
+        return as_svg(figure, key, title)
 
 
 def _draw_line(axes: Axes, one: Series) -> None:
@@ -127,8 +127,8 @@ def frontier_chart(report: dict[str, Any], ppo: Curves) -> Markup:
     Gao et al. 2022 (arXiv 2210.10760) plot it over sqrt(KL), which spreads the beginning; so does this chart.
     """
     best = f"best_of_{report['options']['best_of']}"
-    with matplotlib.rc_context(_STYLE):
-        figure, axes = _figure(4.9, 4.1)
+    with matplotlib.rc_context(STYLE):
+        figure, axes = new_figure(4.9, 4.1)
         way = _paired(ppo, "ppo/kl", "ppo/reward")
         axes.set_xscale("function", functions=(_signed_root, _signed_square))
         if way:
@@ -145,8 +145,8 @@ def frontier_chart(report: dict[str, Any], ppo: Curves) -> Markup:
             axes.errorbar(
                 at["mean"],
                 score["mean"],
-                xerr=_whiskers(at),
-                yerr=_whiskers(score),
+                xerr=whiskers(at),
+                yerr=whiskers(score),
                 color=color,
                 marker=marker,
                 markersize=6,
@@ -157,8 +157,8 @@ def frontier_chart(report: dict[str, Any], ppo: Curves) -> Markup:
         axes.set_xlabel("KL to SFT, nats a response (square-root scale)")
         axes.set_ylabel("reward-model score")
         axes.set_xlim(left=min(0.0, axes.get_xlim()[0]))
-        _legend(axes, 2)
-        return _svg(figure, "frontier", "Reward-model score against KL to the SFT model")
+        legend(axes, 2)
+        return as_svg(figure, "frontier", "Reward-model score against KL to the SFT model")
 
 
 def _paired(curves: Curves, x: str, y: str) -> list[tuple[float, float]]:
@@ -180,8 +180,8 @@ def case_chart(report: dict[str, Any], measure: str = "labeler") -> Markup:
     n = report["options"]["best_of"]
     systems = (("sft", SFT, "SFT"), (f"best_of_{n}", BEST, f"best-of-{n}"), ("ppo", PPO, "PPO"))
     cases = sorted(report["by_use_case"].items(), key=lambda item: (-item[1]["prompts"], item[0]))
-    with matplotlib.rc_context(_STYLE):
-        figure, axes = _figure(4.9, 0.9 + 0.42 * len(cases))
+    with matplotlib.rc_context(STYLE):
+        figure, axes = new_figure(4.9, 0.9 + 0.42 * len(cases))
         for row, (name, color, label) in enumerate(systems):
             figures = [case[measure][name] for _, case in cases]
             axes.barh(
@@ -190,30 +190,33 @@ def case_chart(report: dict[str, Any], measure: str = "labeler") -> Markup:
                 height=0.23,
                 color=color,
                 label=label,
-                xerr=np.hstack([_whiskers(one) for one in figures]),
+                xerr=np.hstack([whiskers(one) for one in figures]),
                 error_kw={"ecolor": INK, "elinewidth": 0.9, "alpha": 0.7},
             )
-        axes.set_yticks(range(len(cases)), [f"{_shortened(name)} ({case['prompts']})" for name, case in cases])
+        axes.set_yticks(range(len(cases)), [f"{shortened(name)} ({case['prompts']})" for name, case in cases])
         axes.tick_params(axis="y", length=0, labelcolor=INK)
         axes.invert_yaxis()
         axes.grid(visible=False, axis="y")
         axes.axvline(0, color=MUTED, linewidth=0.8)
         axes.set_xlabel(f"{measure} score, 95 % interval (number of prompts)")
-        _legend(axes, 3)
-        return _svg(figure, f"cases-{measure}", f"Mean {measure} score by use case")
+        legend(axes, 3)
+        return as_svg(figure, f"cases-{measure}", f"Mean {measure} score by use case")
 
 
-def _shortened(name: str, length: int = 24) -> str:
+def shortened(name: str, length: int = 24) -> str:
+    """A name on one line, cut where it is longer than that."""
     line = " ".join(name.split())
     return line if len(line) <= length else line[: length - 1] + "…"
 
 
-def _whiskers(interval: dict[str, float]) -> np.ndarray:
+def whiskers(interval: dict[str, float]) -> np.ndarray:
+    """Error bars of an interval {mean, ci_low, ci_high}: (2, 1), below and above the mean."""
     below, above = interval["mean"] - interval["ci_low"], interval["ci_high"] - interval["mean"]
     return np.array([[max(0.0, below)], [max(0.0, above)]])
 
 
-def _figure(width: float, height: float) -> tuple[Figure, Axes]:
+def new_figure(width: float, height: float) -> tuple[Figure, Axes]:
+    """An empty chart without a background, in inches."""
     # A Figure of its own instead of pyplot: no global state, no window system.
     figure = Figure(figsize=(width, height), layout="constrained")
     figure.patch.set_alpha(0)
@@ -223,7 +226,8 @@ def _figure(width: float, height: float) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _legend(axes: Axes, columns: int) -> None:
+def legend(axes: Axes, columns: int) -> None:
+    """Names the lines above the chart."""
     axes.legend(
         loc="lower left",
         bbox_to_anchor=(0, 1.0),
@@ -234,7 +238,7 @@ def _legend(axes: Axes, columns: int) -> None:
     )
 
 
-def _svg(figure: Figure, key: str, title: str) -> Markup:
+def as_svg(figure: Figure, key: str, title: str) -> Markup:
     """The figure as an <svg> element without a fixed size, fonts or colours of its own."""
     buffer = io.StringIO()
     with matplotlib.rc_context({"svg.hashsalt": key, "svg.id": key}):

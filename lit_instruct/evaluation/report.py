@@ -1,8 +1,4 @@
-"""report.html: one self-contained page made from report.json and the stages' logs.
-
-Every text from models and data passes jinja2's autoescape; the page has no script and loads nothing from
-elsewhere (its Content-Security-Policy forbids both).
-"""
+"""report.html: one self-contained page made from report.json and the stages' logs."""
 
 from __future__ import annotations
 
@@ -10,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from lit_instruct.evaluation import charts
 from lit_instruct.evaluation.charts import Curves, Series
+from lit_instruct.evaluation.page import number, percent, render, signed
 
 MEASURES = {
     "labeler": "labeler score",
@@ -37,22 +33,14 @@ def build_page(run: Path, report: dict[str, Any]) -> str:
             exist.
         report: what `evaluate` returns.
     """
-    folder = Path(__file__).parent
-    environment = Environment(
-        loader=FileSystemLoader(folder),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"number": number, "signed": signed, "turns": turns}
     logs = {
         "sft": charts.read_metrics(run / "sft" / "logs" / "metrics.csv"),
         "rm": charts.read_metrics(run / "rm" / "logs" / "metrics.csv"),
         "ppo": charts.read_metrics(run / "ppo" / "logs" / "metrics.csv", x="ppo/iteration"),
     }
     best = f"best_of_{report['options']['best_of']}"
-    return environment.get_template(TEMPLATE).render(
+    return render(
+        TEMPLATE,
         report=report,
         run=run.name,
         systems={"base": "base", "sft": "SFT", best: f"best-of-{report['options']['best_of']}", "ppo": "PPO"},
@@ -65,34 +53,6 @@ def build_page(run: Path, report: dict[str, Any]) -> str:
         frontier=charts.frontier_chart(report, logs["ppo"]),
         cases=charts.case_chart(report),
     )
-
-
-def number(value: float | None, digits: int = 2) -> str:
-    """A number for people: fixed digits, a real minus sign, "n/a" where there is none, never "-0.00"."""
-    if value is None:
-        return "n/a"
-    text = f"{value:.{digits}f}"
-    if float(text) == 0:
-        text = text.removeprefix("-")
-    return text.replace("-", "\N{MINUS SIGN}")
-
-
-def signed(value: float | None, digits: int = 2) -> str:
-    """Like `number`, with a plus sign before what is above 0."""
-    text = number(value, digits)
-    return f"+{text}" if value is not None and float(f"{value:.{digits}f}") > 0 else text
-
-
-def percent(share: float | None) -> str:
-    """A share as a whole percentage, "n/a" where there is none."""
-    return "n/a" if share is None else f"{number(100 * share, 0)} %"
-
-
-def turns(prompt: Any) -> list[tuple[str, str]]:
-    """(role, text) of a prompt's turns; plain text is one user turn."""
-    if isinstance(prompt, str):
-        return [("user", prompt)]
-    return [(str(message.get("role", "")), str(message.get("content", ""))) for message in prompt]
 
 
 def direction(interval: dict[str, float], zero: float = 0.0) -> str:
@@ -202,6 +162,7 @@ def training_charts(logs: dict[str, Curves]) -> list[dict[str, Any]]:
             [
                 ("loss", "train/loss", "val/loss", reward),
                 ("pair accuracy", "train/pair_accuracy", "val/pair_accuracy", reward),
+                ("calibration error", "", "val/calibration_error", reward),
             ],
         ),
         (

@@ -28,3 +28,20 @@ def kl_estimate(log_probs: Tensor, reference_log_probs: Tensor, estimator: Estim
     if estimator == "k2":
         return log_ratio**2 / 2
     return (-log_ratio).exp() - 1 + log_ratio
+
+
+def adapted_kl_coef(kl_coef: float, kl: float, target: float, gain: float = 0.1) -> float:
+    """Returns the next price of a nat of divergence, proportional control in log space.
+
+    e = clamp((kl - target) / target, -0.2, 0.2);  beta' = beta (1 + gain e).
+
+    Args:
+        kl_coef: beta of this iteration.
+        kl: mean divergence of its responses from the reference, in nats.
+        target: the divergence wanted, in nats, above 0.
+        gain: K_beta; 0.1 in the source.
+
+    Source: Ziegler et al. 2019 (arXiv 1909.08593), section 2.2.
+    """
+    error = min(max((kl - target) / target, -0.2), 0.2)
+    return kl_coef * (1 + gain * error)

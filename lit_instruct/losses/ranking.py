@@ -22,18 +22,24 @@ class Ranking(NamedTuple):
     """() number of pairs that are not ties."""
     centre: Tensor
     """() sum over prompts of the mean of (r_w + r_l)^2 over the prompt's pairs, with gradient."""
+    rewards: Tensor
+    """(N,) the rewards themselves, without gradient."""
+    margins: Tensor
+    """(n,) r_w - r_l of every pair, without gradient."""
 
 
-def ranking_loss(rewards: Tensor, ranks: Tensor, prompt_index: Tensor) -> Ranking:
+def ranking_loss(rewards: Tensor, ranks: Tensor, prompt_index: Tensor, margin: Tensor | None = None) -> Ranking:
     """Returns the K-wise ranking loss, each prompt counting once whatever its K.
 
-    loss = sum over prompts of 1/n sum_(w,l) -log sigmoid(r_w - r_l), over the n pairs (w better than l) of the
-    prompt; n = C(K,2) less the ties, which are dropped. A prompt that has only ties adds 0.
+    loss = sum over prompts of 1/n sum_(w,l) -log sigmoid(r_w - r_l - (m_w - m_l)), over the n pairs (w better than l)
+    of the prompt; n = C(K,2) less the ties, which are dropped. A prompt that has only ties adds 0. Without margins m
+    this is the paper's loss.
 
     Args:
         rewards: (N,) scalar reward of each response, with gradient; higher is better.
         ranks: (N,) 1 is the best, equal ranks are ties.
         prompt_index: (N,) which prompt a response answers, in [0, B).
+        margin: (N,) by whose difference r_w is to exceed r_l (Touvron et al. 2023, eq. 2); None is 0.
 
     Source: section 3.5, eq. 1.
     """
@@ -42,10 +48,13 @@ def ranking_loss(rewards: Tensor, ranks: Tensor, prompt_index: Tensor) -> Rankin
     margins = rewards[winner] - rewards[loser]
     pairs_of_prompt = torch.bincount(prompt_index[winner], minlength=int(prompt_index.max()) + 1)
     weights = 1 / pairs_of_prompt[prompt_index[winner]].to(margins)
+    beyond = margins if margin is None else margins - (margin[winner] - margin[loser])
     return Ranking(
-        loss=(-logsigmoid(margins) * weights).sum(),
+        loss=(-logsigmoid(beyond) * weights).sum(),
         prompts=(pairs_of_prompt > 0).sum(),
         correct=(margins > 0).sum(),
         pairs=torch.tensor(len(margins), device=rewards.device),
         centre=((rewards[winner] + rewards[loser]) ** 2 * weights).sum(),
+        rewards=rewards.detach(),
+        margins=margins.detach(),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
+from typing import Literal
 
 import torch
 from peft import PeftConfig, PeftModel, get_peft_model
@@ -13,6 +14,9 @@ from lit_instruct.models.heads import ScoreHead
 from lit_instruct.models.loading import Source, load_causal_lm, load_sequence_classifier
 from lit_instruct.models.lora import LoraOptions, attach_adapter, load_adapter_weights, read_head
 from lit_instruct.models.roles import Role, RoleName, Roles
+
+ValueKind = Literal["reward_model", "zero_head", "policy_trunk"]
+"""What the value function starts from; the first two give it weights of its own, the last only a head."""
 
 
 def policy_network(source: Source, lora: LoraOptions | None, dtype: torch.dtype) -> nn.Module:
@@ -93,6 +97,7 @@ def ppo_roles(
     lora: LoraOptions | None,
     dtype: torch.dtype,
     reward_bias: float = 0.0,
+    value: ValueKind = "reward_model",
 ) -> Roles:
     """Returns the roles of PPO.
 
@@ -105,22 +110,28 @@ def ppo_roles(
         dtype: of frozen weights.
         reward_bias: what is added to the reward head's output; a value function that starts from the reward model
             starts with it too, or its first values would all be off by as much.
+        value: "reward_model" starts the value function as a copy of the reward model, "zero_head" as a copy with a head
+            of zeros (all values are 0 at first), "policy_trunk" as such a head on the policy's own trunk.
 
     Raises:
         UserError: a model cannot be opened or does not fit.
     """
     if lora is None:
-        return _separate_roles(policy, reward, dtype, reward_bias)
-    return _shared_roles(policy, reward if shares_base(policy, reward) else None, lora, dtype, reward_bias)
+        return _separate_roles(policy, reward, dtype, reward_bias, value)
+    return _shared_roles(policy, reward if shares_base(policy, reward) else None, lora, dtype, reward_bias, value)
 
 
 def _shared_roles(
-    policy: Source, reward: Source | None, lora: LoraOptions, dtype: torch.dtype, reward_bias: float
+    policy: Source, reward: Source | None, lora: LoraOptions, dtype: torch.dtype, bias: float, value: ValueKind
 ) -> Roles:
     base = load_causal_lm(policy, dtype)
     policy_config = replace(lora, dropout=0.0).config(base, base.config.num_hidden_layers)
     network = get_peft_model(base, policy_config, adapter_name="policy")
-    roles: dict[RoleName, Role] = {"policy": Role(network, "policy"), "value": Role(network, "value")}
+    own = value != "policy_trunk"
+    roles: dict[RoleName, Role] = {
+        "policy": Role(network, "policy"),
+        "value": Role(network, "value" if own else "policy"),
+    }
     if policy.adapter is not None:
         network.add_adapter("sft", _adapter_config(policy))
         for name in ("sft", "policy"):
@@ -128,24 +139,28 @@ def _shared_roles(
     roles["reference"] = Role(network, "sft" if policy.adapter is not None else None)
     value_head, reward_head = _zero_head(base.config.hidden_size), None
     if reward is not None and reward.adapter is not None:
-        for name in ("reward", "value"):
+        for name in ("reward", "value") if own else ("reward",):
             network.add_adapter(name, _adapter_config(reward))
             load_adapter_weights(network, name, reward.adapter)
         reward_head = ScoreHead(base.config.hidden_size, 1, bias=False)
-        for head in (value_head, reward_head):
-            head.weight.data.copy_(read_head(reward.adapter))
-        nn.init.constant_(value_head.bias, reward_bias)
+        reward_head.weight.data.copy_(read_head(reward.adapter))
+        if value == "reward_model":
+            value_head.weight.data.copy_(reward_head.weight)
+            nn.init.constant_(value_head.bias, bias)
         roles["reward"] = Role(network, "reward")
-    else:
+    elif own:
         network.add_adapter("value", copy.deepcopy(policy_config))
         if policy.adapter is not None:
             load_adapter_weights(network, "value", policy.adapter)
     return Roles(roles, value_head, reward_head)
 
 
-def _separate_roles(policy: Source, reward: Source | None, dtype: torch.dtype, reward_bias: float) -> Roles:
+def _separate_roles(policy: Source, reward: Source | None, dtype: torch.dtype, bias: float, value: ValueKind) -> Roles:
     trained = merged_language_model(policy, torch.float32)
     reference = merged_language_model(policy, dtype)
+    roles: dict[RoleName, Role] = {"policy": Role(trained, None), "reference": Role(reference, None)}
+    if value == "policy_trunk":
+        return Roles({**roles, "value": roles["policy"]}, _zero_head(trained.config.hidden_size), None)
     value_trunk = merged_language_model(policy, torch.float32)
     value_head = _zero_head(trained.config.hidden_size)
     if reward is not None:
@@ -153,13 +168,10 @@ def _separate_roles(policy: Source, reward: Source | None, dtype: torch.dtype, r
         own, theirs = _decoder_of(value_trunk), _decoder_of(classifier)
         if {k: v.shape for k, v in own.state_dict().items()} == {k: v.shape for k, v in theirs.state_dict().items()}:
             own.load_state_dict(theirs.state_dict())
-            value_head.weight.data.copy_(classifier.score.weight)
-            nn.init.constant_(value_head.bias, reward_bias)
-    return Roles(
-        {"policy": Role(trained, None), "reference": Role(reference, None), "value": Role(value_trunk, None)},
-        value_head,
-        None,
-    )
+            if value == "reward_model":
+                value_head.weight.data.copy_(classifier.score.weight)
+                nn.init.constant_(value_head.bias, bias)
+    return Roles({**roles, "value": Role(value_trunk, None)}, value_head, None)
 
 
 def _merged_classifier(source: Source) -> nn.Module:

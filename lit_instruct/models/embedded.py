@@ -24,6 +24,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lit_instruct.cache import cache_folder
 from lit_instruct.errors import UserError
 
 if TYPE_CHECKING:
@@ -57,15 +58,6 @@ def resolve(source: str) -> str:
     if not _is_complete(folder):
         _make(folder)
     return str(folder)
-
-
-def cache_folder() -> Path:
-    """Return the folder for models: `$LIT_INSTRUCT_CACHE`, or `lit-instruct` in the user's cache."""
-    if chosen := os.environ.get("LIT_INSTRUCT_CACHE"):
-        return Path(chosen).expanduser().absolute()
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "lit-instruct"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lit-instruct"
 
 
 def _is_complete(folder: Path) -> bool:

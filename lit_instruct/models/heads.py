@@ -44,7 +44,7 @@ class TokenLogProbs(NamedTuple):
     log_probs: Tensor
     """(n,) float32, log-probability of the token in nats, with gradient."""
     entropy: Tensor
-    """(n,) float32, entropy of the distribution in nats; 0 unless asked for."""
+    """(n,) float32, entropy of the distribution in nats, with gradient; 0 unless asked for."""
     is_top: Tensor
     """(n,) bool, whether the token is the most probable one; False unless asked for."""
 
@@ -67,7 +67,11 @@ def token_log_probs(
 
 
 class _TokenLogProbs(torch.autograd.Function):
-    """Chunked log-softmax of a linear layer with d logits = g (onehot - softmax) / temperature."""
+    """Chunked log-softmax of a linear layer.
+
+    d logits = [g (onehot - p) - g_H p (log p + H)] / temperature, with p the softmax, H its entropy, and g and g_H
+    the gradients of log-probability and entropy.
+    """
 
     @staticmethod
     def forward(
@@ -86,23 +90,34 @@ class _TokenLogProbs(torch.autograd.Function):
             if describe:
                 is_top[rows] = logits.argmax(dim=-1) == tokens[rows]
                 entropy[rows] = torch.special.entr(logits.sub_(normaliser[rows, None]).exp_()).sum(dim=-1)
-        ctx.save_for_backward(hidden, weight, tokens, normaliser)
+        ctx.save_for_backward(hidden, weight, tokens, normaliser, entropy)
         ctx.temperature, ctx.dtype = temperature, dtype
-        ctx.mark_non_differentiable(entropy, is_top)
+        ctx.set_materialize_grads(False)
+        ctx.mark_non_differentiable(*([is_top] if describe else [entropy, is_top]))
         return log_probs, entropy, is_top
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor, Tensor | None, None, None, None]:
-        hidden, weight, tokens, normaliser = ctx.saved_tensors
+    def backward(
+        ctx: Any, grad: Tensor | None, grad_entropy: Tensor | None, _: Tensor | None
+    ) -> tuple[Tensor, Tensor | None, None, None, None]:
+        hidden, weight, tokens, normaliser, entropy = ctx.saved_tensors
+        grad = torch.zeros_like(normaliser) if grad is None else grad
         grad_hidden = torch.empty_like(hidden)
         grad_weight = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
         small_hidden, small_weight = hidden.to(ctx.dtype), weight.to(ctx.dtype)
         with torch.autocast(hidden.device.type, enabled=False):
             for rows in _chunks(len(tokens)):
-                logits = _logits(small_hidden[rows], small_weight, ctx.temperature)
-                grad_logits = logits.sub_(normaliser[rows, None]).exp_().neg_()
+                log_probs = _logits(small_hidden[rows], small_weight, ctx.temperature).sub_(normaliser[rows, None])
+                surprise = log_probs + entropy[rows, None] if grad_entropy is not None else None
+                probs = log_probs.exp_()
+                if surprise is not None and grad_entropy is not None:
+                    surprise.mul_(probs).mul_(grad_entropy[rows, None])
+                grad_logits = probs.neg_()
                 grad_logits.scatter_add_(1, tokens[rows, None], torch.ones_like(grad_logits[:, :1]))
-                grad_logits = grad_logits.mul_(grad[rows, None] / ctx.temperature).to(ctx.dtype)
+                grad_logits.mul_(grad[rows, None])
+                if surprise is not None:
+                    grad_logits.sub_(surprise)
+                grad_logits = grad_logits.div_(ctx.temperature).to(ctx.dtype)
                 grad_hidden[rows] = (grad_logits @ small_weight).to(hidden.dtype)
                 if grad_weight is not None:
                     grad_weight += (grad_logits.T @ small_hidden[rows]).to(weight.dtype)

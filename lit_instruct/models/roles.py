@@ -49,6 +49,8 @@ class Roles(nn.Module):
         self.networks = nn.ModuleList(list(dict.fromkeys(role.network for role in roles.values())))
         self.value_head = value_head
         self.reward_head = reward_head
+        self.value_on_policy = roles["value"] == roles["policy"]
+        """Whether the value function is only a head on the policy's trunk."""
         self.split = self._first_adapted_layer()
         self._set_trainable()
         self.eval()
@@ -56,6 +58,8 @@ class Roles(nn.Module):
     def parameters_of(self, role: Literal["policy", "value"]) -> list[nn.Parameter]:
         """Returns the trainable parameters of one role, heads included."""
         network, adapter = self.roles[role].network, self.roles[role].adapter
+        if role == "value" and self.value_on_policy:
+            return list(self.value_head.parameters())
         if adapter is None:
             parameters = list(_decoder(network).parameters())
             if role == "policy":
@@ -119,7 +123,7 @@ class Roles(nn.Module):
             with_entropy: computes entropies too; they are 0 otherwise.
 
         Returns:
-            (B, R) float32 log-probabilities with gradient, (B, R) float32 entropies without, both in nats.
+            (B, R) float32 log-probabilities and (B, R) float32 entropies, in nats, both with gradient.
         """
         predicting = hidden[:, -tokens.shape[1] - 1 : -1]
         # Selecting the real tokens first makes a contiguous matrix: a slice would be multiplied row by row.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,6 +17,16 @@ TextScorer = Callable[[Sequence[Any], Sequence[str]], list[float]]
 """(prompts, responses) -> scores, for rewards that come from outside the shared base."""
 
 
+class FurtherReward(NamedTuple):
+    """A reward beside the main one."""
+
+    name: str
+    """Under which it is logged."""
+    weight: float
+    """With which it is added."""
+    score: TextScorer
+
+
 class Collector:
     """Samples and scores.
 
@@ -28,6 +38,7 @@ class Collector:
         reward_bias: added to every score of the reward role.
         missing_eos_penalty: taken off the score of a response that the length limit cut.
         generation_batch: prompts decoded side by side.
+        further: rewards that are added to the main one.
     """
 
     def __init__(
@@ -39,6 +50,7 @@ class Collector:
         reward_bias: float,
         missing_eos_penalty: float,
         generation_batch: int,
+        further: Sequence[FurtherReward] = (),
     ) -> None:
         self.roles = roles
         self.prompter = prompter
@@ -47,6 +59,8 @@ class Collector:
         self.reward_bias = reward_bias
         self.missing_eos_penalty = missing_eos_penalty
         self.generation_batch = generation_batch
+        self.stop = sampling.stop_rule(prompter)
+        self.further = list(further)
 
     @torch.no_grad()
     def sample(self, batch: PromptBatch, key: tuple[int, ...]) -> list[list[int]]:
@@ -71,7 +85,7 @@ class Collector:
                     batch.prompt_ids[rows, -width:],
                     batch.prompt_mask[rows, -width:],
                     self.sampling,
-                    self.prompter.stop_ids,
+                    self.stop,
                     keys,
                     self.prompter.pad_id,
                 )
@@ -79,9 +93,7 @@ class Collector:
                     responses[row] = ids[mask].tolist()
         return responses
 
-    def score(
-        self, batch: PromptBatch, responses: list[list[int]], parts: Sequence[Sequence[int]]
-    ) -> tuple[list[Rollout], Tensor]:
+    def score(self, batch: PromptBatch, responses: list[list[int]], parts: Sequence[Sequence[int]]) -> list[Rollout]:
         """Scores responses under reference, policy, value and reward, part by part.
 
         A part is a micro-batch that keeps its composition and padded width in the update, so that the first ratio
@@ -93,27 +105,25 @@ class Collector:
             parts: row numbers of each part; together all rows, each once.
 
         Returns:
-            One rollout a part, and the mean entropy in nats of each row's token distributions, (B,).
+            One rollout a part.
         """
-        outside = self._outside_scores(batch, responses)
-        rollouts, entropy = [], torch.zeros(len(responses))
-        for rows in parts:
-            rollout, mean_entropy = self._score_part(batch, responses, list(rows), outside)
-            rollouts.append(rollout)
-            entropy[list(rows)] = mean_entropy.cpu()
-        return rollouts, entropy
+        scorers = [self.scorer, *(reward.score for reward in self.further)]
+        outside = [self._outside_scores(scorer, batch, responses) for scorer in scorers]
+        return [self._score_part(batch, responses, list(rows), outside) for rows in parts]
 
-    def _outside_scores(self, batch: PromptBatch, responses: list[list[int]]) -> Tensor | None:
-        if self.scorer is None:
+    def _outside_scores(
+        self, scorer: TextScorer | None, batch: PromptBatch, responses: list[list[int]]
+    ) -> Tensor | None:
+        if scorer is None:
             return None
-        texts = [self.prompter.decode(ids) for ids in responses]
-        scores = self.scorer([row.prompt for row in batch.rows], texts)
+        texts = [self.stop.text(ids) for ids in responses]
+        scores = scorer([row.prompt for row in batch.rows], texts)
         return torch.tensor(scores, device=batch.prompt_ids.device)
 
     @torch.no_grad()
     def _score_part(
-        self, batch: PromptBatch, responses: list[list[int]], rows: list[int], outside: Tensor | None
-    ) -> tuple[Rollout, Tensor]:
+        self, batch: PromptBatch, responses: list[list[int]], rows: list[int], outside: list[Tensor | None]
+    ) -> Rollout:
         roles, temperature = self.roles, self.sampling.temperature
         input_ids, mask, response_mask = self._join(batch, responses, rows)
         tokens = input_ids[:, -response_mask.shape[1] :]
@@ -123,15 +133,21 @@ class Collector:
         log_probs, entropy = roles.response_log_probs(
             "policy", hidden, tokens, response_mask, temperature, with_entropy=True
         )
-        values = roles.values(roles.hidden("value", input_ids, mask, trunk), response_mask)
-        if outside is None:
-            raw = roles.rewards(roles.hidden("reward", input_ids, mask, trunk), response_mask) + self.reward_bias
-        else:
-            raw = outside[rows]
-        ended = torch.tensor([responses[row][-1] in self.prompter.stop_ids for row in rows], device=raw.device)
+        if not roles.value_on_policy:
+            hidden = roles.hidden("value", input_ids, mask, trunk)
+        values = roles.values(hidden, response_mask)
+        rewards = [scores[rows] for scores in outside if scores is not None]
+        if outside[0] is None:
+            hidden = roles.hidden("reward", input_ids, mask, trunk)
+            rewards.insert(0, roles.rewards(hidden, response_mask) + self.reward_bias)
+        parts = torch.stack(rewards, dim=1)
+        raw = parts @ parts.new_tensor([1.0, *(reward.weight for reward in self.further)])
+        ended = torch.tensor([self.stop.ended(responses[row]) for row in rows], device=raw.device)
         scores = raw - self.missing_eos_penalty * ~ended
-        rollout = Rollout(input_ids, mask, response_mask, log_probs, reference, values, scores, raw, trunk)
-        return rollout, entropy.sum(dim=1) / response_mask.sum(dim=1)
+        mean_entropy = entropy.sum(dim=1) / response_mask.sum(dim=1)
+        return Rollout(
+            input_ids, mask, response_mask, log_probs, reference, values, scores, raw, parts, ended, mean_entropy, trunk
+        )
 
     def _join(self, batch: PromptBatch, responses: list[list[int]], rows: list[int]) -> tuple[Tensor, Tensor, Tensor]:
         """Returns (b, T) ids, (b, T) mask and (b, R) response mask of some rows, as narrow as they allow."""

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
-from transformers import DynamicCache
 
 from lit_instruct.batches import Responses
 from lit_instruct.errors import UserError
-from lit_instruct.models.roles import position_ids
+from lit_instruct.prompting import Prompter
+from lit_instruct.rollouts.decode import decoding, is_sharded
+from lit_instruct.rollouts.sampling import sample_tokens, uniforms
+from lit_instruct.rollouts.stopping import StopRule
+
+DROP_SHARE = 0.25
+"""Finished rows are dropped once they are this share of the rows in the batch: moving the others takes time, too."""
 
 
 @dataclass
@@ -23,12 +28,17 @@ class SamplingOptions:
         temperature: divides the logits; 1 in the paper (C.4).
         top_p: keeps the smallest set of tokens with at least this probability; 1 keeps all.
         top_k: keeps the k most probable tokens; 0 keeps all.
+        stop_ids: token ids that end a response, beside the end of turn of the prompt format.
+        stop_strings: texts that end a response; it ends with the token that completes one, and its text goes up to
+            there.
     """
 
     max_new_tokens: int = 64
     temperature: float = 1.0
     top_p: float = 1.0
     top_k: int = 0
+    stop_ids: list[int] = field(default_factory=list)
+    stop_strings: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         """Refuses values that sample nothing."""
@@ -40,6 +50,14 @@ class SamplingOptions:
             raise UserError(f"top_p={self.top_p}: must be above 0 and at most 1")
         if self.top_k < 0:
             raise UserError(f"top_k={self.top_k}: must be 0 (off) or a number of tokens")
+        if any(token_id < 0 for token_id in self.stop_ids):
+            raise UserError(f"stop_ids={self.stop_ids}: ids are 0 or above")
+        if "" in self.stop_strings:
+            raise UserError("stop_strings: an empty text ends every response at once; leave it out")
+
+    def stop_rule(self, prompter: Prompter) -> StopRule:
+        """Returns where responses to prompts of this format end."""
+        return StopRule.of(prompter, self.stop_ids, self.stop_strings)
 
 
 @torch.no_grad()
@@ -48,74 +66,60 @@ def generate(
     prompt_ids: Tensor,
     prompt_mask: Tensor,
     options: SamplingOptions,
-    stop_ids: Sequence[int],
+    stop: StopRule,
     keys: Sequence[tuple[int, ...]],
     pad_id: int,
 ) -> Responses:
     """Samples one response to each prompt.
 
     A row's random numbers depend on its key alone, so neither its neighbours nor the number of processes
-    change what it says.
+    change what it says, but for the rounding of the matrix products. Each process decodes by itself, for as long as
+    its own rows need; only under FSDP2, where every forward is one of all ranks, all take `max_new_tokens` steps.
 
     Args:
         model: a transformers causal language model, in evaluation mode.
         prompt_ids: (B, P) long, padded on the left.
         prompt_mask: (B, P) bool, True is real.
         options: how to sample.
-        stop_ids: ids that end a response; the one sampled belongs to it.
+        stop: where a response ends; the token that ends it belongs to it.
         keys: B keys, such as (seed, iteration, prompt number).
         pad_id: fills what follows the end.
     """
-    draws = _uniforms(keys, options.max_new_tokens).to(prompt_ids.device)
-    stops = torch.tensor(list(stop_ids), device=prompt_ids.device)
-    decoder, head = getattr(model, model.base_model_prefix), model.get_output_embeddings()
-    cache = DynamicCache(config=model.config)
-    mask = prompt_mask.long()
-    ids, positions = prompt_ids, position_ids(prompt_mask)
-    alive = torch.ones(len(prompt_ids), dtype=torch.bool, device=prompt_ids.device)
-    tokens, real = [], []
-    for step in range(options.max_new_tokens):
-        output = decoder(
-            ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True
-        ).last_hidden_state
-        chosen = _sample(head(output[:, -1]).float(), draws[:, step], options)
-        tokens.append(chosen.where(alive, pad_id))
-        real.append(alive)
-        alive = alive & ~torch.isin(chosen, stops)
-        if not alive.any():
-            break
-        mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
-        ids, positions = tokens[-1][:, None], mask.sum(dim=1, keepdim=True) - 1
-    return Responses(torch.stack(tokens, dim=1), torch.stack(real, dim=1))
+    ways = decoding(model, options.max_new_tokens)
+    in_step = is_sharded(model)
+    draws = uniforms(keys, options.max_new_tokens).to(prompt_ids.device)
+    shape = len(prompt_ids), options.max_new_tokens
+    tokens = torch.full(shape, pad_id, device=prompt_ids.device)
+    real = torch.zeros(shape, dtype=torch.bool, device=prompt_ids.device)
+    rows = torch.arange(len(prompt_ids), device=prompt_ids.device)  # that are still in the batch
+    alive = torch.ones_like(rows, dtype=torch.bool)
+    logits, length = ways.start(prompt_ids, prompt_mask), 0
+    while True:
+        chosen = sample_tokens(logits, draws[rows, length], options)
+        tokens[rows[alive], length] = chosen[alive]
+        real[rows[alive], length] = True
+        length += 1
+        alive = alive & ~stop.ended_rows(tokens[rows, :length])
+        if length == options.max_new_tokens or not (in_step or bool(alive.any())):
+            return _trimmed(Responses(tokens, real))
+        if not in_step and int(alive.sum()) <= (1 - DROP_SHARE) * len(rows):
+            kept = _closed_ranks(alive)
+            ways.keep(kept)
+            rows, chosen, alive = rows[kept], chosen[kept], alive[kept]
+        logits = ways.step(chosen)
 
 
-def _uniforms(keys: Sequence[tuple[int, ...]], count: int) -> Tensor:
-    """Returns (B, count) uniform numbers in [0, 1), row by row from a generator seeded with the row's key."""
-    rows = []
-    for key in keys:
-        seed = 0
-        for part in key:  # a fixed mix, unlike hash(), which is not promised to stay the same
-            seed = (seed * 1_000_003 + part + 0x9E3779B9) % (2**63)
-        rows.append(torch.rand(count, generator=torch.Generator().manual_seed(seed), dtype=torch.float64))
-    return torch.stack(rows)
+def _closed_ranks(alive: Tensor) -> Tensor:
+    """Returns the rows that go on, the last ones in the places of those that do not: [1 0 1 1] -> [0 3 2].
 
-
-def _sample(logits: Tensor, draws: Tensor, options: SamplingOptions) -> Tensor:
-    """Returns one token a row by the inverse of the cumulative distribution: (B, V), (B,) -> (B,).
-
-    Several times faster than multinomial over a large vocabulary, and one uniform number a token.
+    So most rows stay where they are, and need not be moved.
     """
-    logits = logits / options.temperature
-    if options.top_k:
-        threshold = logits.topk(min(options.top_k, logits.shape[-1]), dim=-1).values[:, -1:]
-        logits = logits.masked_fill(logits < threshold, -torch.inf)
-    if options.top_p < 1:
-        ranked, order = logits.softmax(dim=-1).sort(dim=-1, descending=True)
-        unlikely = ranked.cumsum(dim=-1) - ranked >= options.top_p
-        logits = logits.masked_fill(unlikely.scatter(1, order, unlikely), -torch.inf)
-    cumulative = logits.softmax(dim=-1).cumsum(dim=-1)
-    targets = draws.to(cumulative)[:, None] * cumulative[:, -1:]
-    found = torch.searchsorted(cumulative, targets, right=True).squeeze(-1)
-    # A draw that rounds to 1 finds nothing: the last token with any probability is where the sum reaches its end.
-    last_possible = torch.searchsorted(cumulative, cumulative[:, -1:].contiguous()).squeeze(-1)
-    return torch.minimum(found, last_possible)
+    count = int(alive.sum())
+    rows = torch.arange(count, device=alive.device)
+    rows[~alive[:count]] = count + alive[count:].nonzero().squeeze(1)
+    return rows
+
+
+def _trimmed(responses: Responses) -> Responses:
+    longest = int(responses.mask.sum(dim=1).max())
+    return Responses(responses.ids[:, :longest], responses.mask[:, :longest])

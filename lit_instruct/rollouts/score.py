@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Callable, Sequence
 
 import torch
+from rich.progress import track
 from torch import nn
 
 from lit_instruct.batches import right_pad
@@ -15,9 +17,10 @@ from lit_instruct.models.assemble import scoring_network
 from lit_instruct.models.loading import DtypeName, find_source, pick_dtype
 from lit_instruct.models.roles import position_ids
 from lit_instruct.prompting import Prompt, Prompter
-from lit_instruct.rollouts.text import length_batches
 
 Labeler = Callable[[list[tuple[str, str]]], list[float]]
+BATCH_TOKENS = 8192
+"""Tokens that a reward model reads at one time unless told otherwise."""
 
 
 class TextReward:
@@ -34,6 +37,11 @@ class TextReward:
         self.prompter = prompter
         self.bias = bias
 
+    @property
+    def max_length(self) -> int:
+        """Most tokens that the model reads."""
+        return int(getattr(self.network.config, "max_position_embeddings", None) or sys.maxsize)
+
     @classmethod
     def from_source(cls, source: str, dtype: DtypeName = "auto") -> TextReward:
         """Opens a reward model by stage folder, Hugging Face folder or hub id.
@@ -48,12 +56,11 @@ class TextReward:
         stage = read_stage_of(found)
         return cls(network.to(device), prompter, (stage.reward_bias if stage else None) or 0.0)
 
-    @torch.no_grad()
     def score(
         self,
         prompts: Sequence[Prompt],
         responses: Sequence[str],
-        batch_size: int = 32,
+        batch_tokens: int = BATCH_TOKENS,
         progress: str | None = None,
     ) -> list[float]:
         """Returns the reward of each response; higher is better.
@@ -61,16 +68,26 @@ class TextReward:
         Args:
             prompts: B prompts.
             responses: B texts.
-            batch_size: sequences at one time.
+            batch_tokens: most tokens of prompts and responses at one time, padding included; a longer sequence runs
+                alone.
             progress: text beside a progress bar; None shows none.
         """
-        sequences = [
-            self.prompter.prompt_ids(prompt) + self.prompter.response_ids(response)
-            for prompt, response in zip(prompts, responses, strict=True)
-        ]
+        pairs = zip(prompts, responses, strict=True)
+        return self.score_ids([self.ids(*pair) for pair in pairs], batch_tokens, progress)
+
+    def ids(self, prompt: Prompt, response: str) -> list[int]:
+        """Token ids of prompt and response, as the reward model reads them."""
+        return self.prompter.prompt_ids(prompt) + self.prompter.response_ids(response)
+
+    @torch.no_grad()
+    def score_ids(
+        self, sequences: Sequence[list[int]], batch_tokens: int = BATCH_TOKENS, progress: str | None = None
+    ) -> list[float]:
+        """Returns the reward of each sequence of `ids`."""
         rewards = [0.0] * len(sequences)
         device = next(self.network.parameters()).device
-        for batch in length_batches(list(range(len(sequences))), [len(s) for s in sequences], batch_size, progress):
+        batches = token_batches([len(sequence) for sequence in sequences], batch_tokens)
+        for batch in track(batches, description=progress, transient=True) if progress else batches:
             ids, mask = right_pad([sequences[i] for i in batch], self.prompter.pad_id)
             ids, mask = ids.to(device), mask.to(device)
             scores = self.network(
@@ -79,6 +96,26 @@ class TextReward:
             for row, score in zip(batch, scores.float().tolist(), strict=True):
                 rewards[row] = score + self.bias
         return rewards
+
+
+def token_batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
+    """Cuts sequences into batches of similar length, longest first, so that padding is short and memory shows early.
+
+    Args:
+        lengths: tokens of each sequence.
+        budget: most tokens of a batch, number x longest; a sequence over it is a batch of its own.
+
+    Returns:
+        Their numbers, batch by batch.
+    """
+    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
+    batches: list[list[int]] = []
+    for i in order:
+        if batches and (len(batches[-1]) + 1) * lengths[batches[-1][0]] <= budget:
+            batches[-1].append(i)
+        else:
+            batches.append([i])
+    return batches
 
 
 def load_labeler(import_path: str) -> Labeler:

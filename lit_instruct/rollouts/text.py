@@ -70,6 +70,8 @@ class TextGenerator:
         temperature: float = 1.0,
         top_p: float = 1.0,
         top_k: int = 0,
+        stop_ids: Sequence[int] = (),
+        stop_strings: Sequence[str] = (),
         seed: int = 0,
         batch_size: int = 64,
         progress: str | None = None,
@@ -83,20 +85,24 @@ class TextGenerator:
             temperature: of the distribution.
             top_p: nucleus.
             top_k: most probable tokens kept; 0 keeps all.
+            stop_ids: ids that end a response, beside the prompt format's own.
+            stop_strings: texts that end a response; `Response.text` goes up to there.
             seed: of the random numbers.
             batch_size: sequences at one time.
             progress: text beside a progress bar; None shows none.
         """
-        options = SamplingOptions(max_new_tokens, temperature, top_p, top_k)
+        options = SamplingOptions(max_new_tokens, temperature, top_p, top_k, list(stop_ids), list(stop_strings))
+        stop = options.stop_rule(self.prompter)
         ids = [self.prompter.prompt_ids(prompt) for prompt in prompts]
         jobs = [(row, sample) for row in range(len(ids)) for sample in range(k)]
         found: dict[tuple[int, int], Response] = {}
         for batch in length_batches(jobs, [len(ids[row]) for row, _ in jobs], batch_size, progress):
             padded, mask = self._to_device(*left_pad([ids[row] for row, _ in batch], self.prompter.pad_id))
             keys = [(seed, row, sample) for row, sample in batch]
-            sampled = generate(self.model, padded, mask, options, self.prompter.stop_ids, keys, self.prompter.pad_id)
+            sampled = generate(self.model, padded, mask, options, stop, keys, self.prompter.pad_id)
             for job, row_ids, row_mask in zip(batch, sampled.ids, sampled.mask, strict=True):
-                found[job] = self._response(row_ids[row_mask].tolist())
+                response = row_ids[row_mask].tolist()
+                found[job] = Response(response, stop.text(response), stop.ended(response))
         return [[found[row, sample] for sample in range(k)] for row in range(len(ids))]
 
     @torch.no_grad()
@@ -132,9 +138,6 @@ class TextGenerator:
             for row, total in zip(batch, sums.tolist(), strict=True):
                 totals[row] = total
         return totals
-
-    def _response(self, ids: list[int]) -> Response:
-        return Response(ids, self.prompter.decode(ids), bool(ids) and ids[-1] in self.prompter.stop_ids)
 
     def _to_device(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         device = next(self.model.parameters()).device

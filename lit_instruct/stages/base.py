@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, is_dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -214,7 +214,13 @@ class StageModule(lightning.LightningModule):
             seed=self.seed,
             seconds=round(self.seconds, 2),
             peak_memory_gb=peak_memory_gb(),
+            data=self._data_report(),
         )
+
+    def _data_report(self) -> dict[str, Any] | None:
+        """What became of the rows of the data; None where a DataModule of another kind served them."""
+        report = getattr(getattr(self._trainer, "datamodule", None), "report", None)
+        return asdict(report) if is_dataclass(report) and not isinstance(report, type) else None
 
     def revision(self) -> str | None:
         """Returns the hub commit of the base, where it has one."""

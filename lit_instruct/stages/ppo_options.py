@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from lit_instruct.errors import UserError
 from lit_instruct.losses.divergence import Estimator
@@ -43,6 +44,95 @@ class PPOOptions:
                 raise UserError(f"--model.ppo.{name}={getattr(self, name)}: must be at least 1")
         if self.clip_range <= 0:
             raise UserError(f"--model.ppo.clip_range={self.clip_range}: must be above 0")
+        if self.kl_coef < 0:
+            raise UserError(f"--model.ppo.kl_coef={self.kl_coef}: must be at least 0")
+
+
+@dataclass
+class ShapingOptions:
+    """What happens to scores before they become advantages, and what else is in the loss.
+
+    A score is normalised, then scaled, then clipped; then a response that the length limit cut gets its fixed score or
+    pays its penalty; KL is charged after that.
+
+    Args:
+        missing_eos_score: score of a response that the length limit cut, instead of the reward model's, which has only
+            learnt from responses that end; null keeps that (less --model.ppo.missing_eos_penalty).
+        normalize_rewards: divides scores, less their mean, by their standard deviation, both over all episodes so far.
+        reward_scale: factor of every score.
+        reward_clip: cuts scores to [-reward_clip, reward_clip]; null cuts none.
+        whiten_rewards: divides the rewards of all tokens by their standard deviation in the batch.
+        whiten_advantages: shifts and scales the advantages of all tokens of the batch to mean 0 and variance 1.
+        entropy_coef: weight of a bonus for the mean entropy, in nats, of the policy's token distributions.
+        value_coef: weight of the value loss; it matters where both share a trunk (--model.value=policy_trunk).
+    """
+
+    missing_eos_score: float | None = None
+    normalize_rewards: bool = False
+    reward_scale: float = 1.0
+    reward_clip: float | None = None
+    whiten_rewards: bool = False
+    whiten_advantages: bool = True
+    entropy_coef: float = 0.0
+    value_coef: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Refuses values that cannot train."""
+        if self.reward_clip is not None and self.reward_clip <= 0:
+            raise UserError(f"--model.shaping.reward_clip={self.reward_clip}: must be above 0, or null")
+        if self.value_coef <= 0:
+            raise UserError(f"--model.shaping.value_coef={self.value_coef}: must be above 0")
+
+
+@dataclass
+class RewardOptions:
+    """A further reward, added to the main one and logged as ppo/reward/<name>.
+
+    Args:
+        name: for the log.
+        model: a stage folder, Hugging Face folder or hub id of a sequence classifier with one output; it reads text, so
+            its tokenizer and base may be any.
+        function: import path of a Python function list[(prompt, response)] -> list[float].
+        weight: with which it is added.
+    """
+
+    name: str
+    model: str | None = None
+    function: str | None = None
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Refuses a reward that nobody or two give."""
+        if (self.model is None) == (self.function is None):
+            raise UserError(f"--model.further_rewards: {self.name!r} needs either a model or a function")
+
+
+@dataclass
+class KLControlOptions:
+    """What holds the divergence from the SFT model beside its fixed price `--model.ppo.kl_coef`.
+
+    Args:
+        target: divergence in nats a response that the price is adapted to, starting from kl_coef; null keeps it fixed.
+        gain: how fast it adapts: the share by which the price changes at the largest error counted, 20 %, is gain / 5.
+        bound: divergence in nats a response that an iteration may not pass; null sets none.
+        on_bound: what passing it does: "shrink" halves the policy's learning rate, "stop" ends the training.
+    """
+
+    target: float | None = None
+    gain: float = 0.1
+    bound: float | None = None
+    on_bound: Literal["shrink", "stop"] = "stop"
+
+    def __post_init__(self) -> None:
+        """Refuses values that cannot hold anything."""
+        for name in ("target", "gain", "bound"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise UserError(f"--model.kl_control.{name}={value}: must be above 0")
+        if self.target is not None and self.bound is not None and self.bound <= self.target:
+            raise UserError(
+                f"--model.kl_control.bound={self.bound}: must be above --model.kl_control.target={self.target}"
+            )
 
 
 @dataclass
@@ -56,6 +146,8 @@ class PPOOptimizerOptions:
         max_grad_norm: gradients of policy and of value are each cut to this norm.
         weight_decay: of AdamW.
         beta2: of AdamW; beta1 is 0.9.
+        ema_decay: keeps an exponential average of the policy's weights over iterations, which is then what is
+            validated and handed over (C.4: 0.992); null keeps none.
     """
 
     learning_rate: float = 1e-4
@@ -64,6 +156,15 @@ class PPOOptimizerOptions:
     max_grad_norm: float = 1.0
     weight_decay: float = 0.0
     beta2: float = 0.95
+    ema_decay: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuses values that cannot train."""
+        for name in ("learning_rate", "value_learning_rate", "max_grad_norm"):
+            if getattr(self, name) <= 0:
+                raise UserError(f"--model.optimizer.{name}={getattr(self, name)}: must be above 0")
+        if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
+            raise UserError(f"--model.optimizer.ema_decay={self.ema_decay}: must be at least 0 and below 1, or null")
 
     def share(self, iteration: int) -> float:
         """Returns the learning rate at an iteration as a share of the full one."""

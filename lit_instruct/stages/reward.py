@@ -10,13 +10,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 from peft import PeftModel
 from torch import Tensor
+from torchmetrics.classification import BinaryCalibrationError
 
 from lit_instruct.batches import RankedBatch
+from lit_instruct.errors import UserError
 from lit_instruct.handover import Stage
-from lit_instruct.losses.ranking import Ranking
 from lit_instruct.models.assemble import reward_network
 from lit_instruct.models.loading import DtypeName
 from lit_instruct.models.lora import LoraOptions, save_adapter
+from lit_instruct.models.micro_batches import Sharing
+from lit_instruct.models.rewards import RewardForward
 from lit_instruct.stages.base import OptimizerOptions, PromptOptions, StageModule
 from lit_instruct.stages.sft import tokens_per_step
 from lit_instruct.trl_bridge import Prepared, RewardLossOptions, prepare_reward, ranking_of, rewards_of
@@ -25,6 +28,8 @@ if TYPE_CHECKING:
     from data_modules.ranked_comparison import RankedComparisonDataModule
 
 log = logging.getLogger(__name__)
+CALIBRATION_BINS = 20
+"""Bins of the probability between 0 and 1."""
 
 
 class RewardModule(StageModule):
@@ -36,6 +41,10 @@ class RewardModule(StageModule):
         optimizer: learning rate and schedule; the paper's 9e-6 is for full fine-tuning.
         trl: additions of TRL's RewardTrainer to the loss.
         prompt: prompt format; that of the SFT stage where `base` is one.
+        shared_prompt: whether a prompt is encoded once for all its responses: "auto" does so where it costs less and
+            the model can (longer prompts and more responses make it worth while), "on" always, "off" never.
+        max_tokens: most tokens, padding included, of which activations are kept at one time. A batch with more is cut
+            between prompts, which costs nothing; a prompt with more by itself is computed twice.
         dtype: of frozen weights; auto is bfloat16 where the device computes in it.
         seed: of everything random.
     """
@@ -49,14 +58,21 @@ class RewardModule(StageModule):
         optimizer: OptimizerOptions = OptimizerOptions(),
         trl: RewardLossOptions = RewardLossOptions(),
         prompt: PromptOptions | None = None,
+        shared_prompt: Sharing = "auto",
+        max_tokens: int = 8192,
         dtype: DtypeName = "auto",
         seed: int = 0,
     ) -> None:
         super().__init__("rm", base, lora, dtype, prompt, seed)
+        if max_tokens < 1:
+            raise UserError(f"--model.max_tokens={max_tokens}: must be at least 1")
+        self.shared_prompt: Sharing = shared_prompt
+        self.max_tokens = max_tokens
         self.optimizer_options = optimizer
         self.trl_options = trl
         self.parents = {"sft": base}
         self.register_buffer("bias", torch.zeros(()))
+        self.calibration = BinaryCalibrationError(n_bins=CALIBRATION_BINS)
 
     @property
     def monitor(self) -> tuple[str, str]:
@@ -70,8 +86,14 @@ class RewardModule(StageModule):
         torch.manual_seed(self.seed)  # the head starts from random weights
         self.network = reward_network(self.source, self.lora, self.frozen_dtype, self.prompter.pad_id)
         data: RankedComparisonDataModule = self.trainer.datamodule
+        self.reward_forward = RewardForward(self.network, self.shared_prompt, self.max_tokens, data.longest)
         self.trl = prepare_reward(
-            self.network, self.prompter.tokenizer, data.train_dataset, self.trl_options, self.seed
+            self.network,
+            self.prompter.tokenizer,
+            data.train_dataset,
+            self.trl_options,
+            self.seed,
+            self.reward_forward,
         )
 
     def on_train_epoch_start(self) -> None:
@@ -87,30 +109,74 @@ class RewardModule(StageModule):
     on_train_start = on_train_epoch_start  # Lightning leaves the latter out when it resumes inside an epoch
 
     def training_step(self, batch: RankedBatch, batch_idx: int) -> Tensor:
-        """Returns the mean loss over the prompts of the whole optimizer step."""
-        loss, ranking = ranking_of(self.trl, self.network, batch, self.step_prompts[batch_idx])
-        scaled = loss * self.trainer.world_size * self.trainer.accumulate_grad_batches
-        self.log("train/loss", scaled.detach(), prog_bar=True, sync_dist=True)
-        self.log("train/pair_accuracy", (ranking.correct / ranking.pairs).nan_to_num(), sync_dist=True)
+        """Returns the mean loss over the prompts of the whole optimizer step.
+
+        Only the last group of prompts still has its graph; the others have had their backward pass.
+        """
+        if batch_idx % self.trainer.accumulate_grad_batches == 0:
+            self.optimizers().zero_grad()
+        groups = self.reward_forward.split(batch)
+        total, correct, pairs = torch.zeros(3, device=self.device)
+        for number, group in enumerate(groups, start=1):
+            loss, ranking = ranking_of(self.trl, self.network, group, self.step_prompts[batch_idx])
+            # DDP averages over processes; the loss is divided by the prompts of all of them.
+            loss = loss * self.trainer.world_size
+            total, correct, pairs = total + loss.detach(), correct + ranking.correct, pairs + ranking.pairs
+            if number < len(groups):
+                # Under DDP still without communication: that begins with the backward pass that follows this method.
+                self.trainer.strategy.backward(loss, None)
+        accumulate = self.trainer.accumulate_grad_batches  # Lightning divides the loss by it
+        self.log("train/loss", total * accumulate, prog_bar=True, sync_dist=True)
+        self.log("train/pair_accuracy", (correct / pairs).nan_to_num(), sync_dist=True)
         self.log("train/learning_rate", self.lr_schedulers().get_last_lr()[0])
-        return scaled
+        return loss * accumulate
+
+    def optimizer_zero_grad(self, *_: Any) -> None:
+        """Does nothing: Lightning asks for it after `training_step`, which has added gradients and cleared the old."""
 
     def on_validation_epoch_start(self) -> None:
         """Turns dropout off and starts counting."""
         self.network.eval()
-        self.counted = torch.zeros(len(Ranking._fields), device=self.device, dtype=torch.float64)
+        data: RankedComparisonDataModule = self.trainer.datamodule
+        self.row_sizes = [len(ranks) for ranks in data.validation_dataset["ranks"]]
+        rows = len(self.row_sizes)
+        self.counted = torch.zeros(4, device=self.device, dtype=torch.float64)
+        # A line for each row of the data: a process fills in those it measures, and the sum of all is the whole.
+        self.measured = torch.zeros(rows, device=self.device, dtype=torch.bool)
+        self.row_rewards = torch.zeros(rows, max(self.row_sizes), device=self.device, dtype=torch.float64)
 
     def validation_step(self, batch: RankedBatch, batch_idx: int) -> None:
-        """Counts what the comparisons say."""
+        """Counts what the comparisons say, and keeps the rewards."""
         _, ranking = ranking_of(self.trl, self.network, batch, None)
-        self.counted += torch.stack([part.double() for part in ranking])
+        counts = (ranking.loss, ranking.prompts, ranking.correct, ranking.pairs)
+        self.counted += torch.stack([part.double() for part in counts])
+        place = torch.arange(len(batch.ranks), device=self.device)
+        place -= torch.searchsorted(batch.prompt_index, batch.prompt_index)  # counted from the prompt's first response
+        self.measured[batch.row_number] = True
+        self.row_rewards[batch.row_number[batch.prompt_index], place] = ranking.rewards.double()
+        probability = ranking.margins.sigmoid()
+        happened = torch.ones_like(probability, dtype=torch.long)
+        self.calibration.update(torch.cat([probability, 1 - probability]), torch.cat([happened, 1 - happened]))
 
     def on_validation_epoch_end(self) -> None:
-        """Logs loss and pair accuracy over every prompt and pair of all processes."""
-        total = Ranking(*self.trainer.strategy.reduce(self.counted, reduce_op="sum"))
-        self.log("val/loss", (total.loss / total.prompts).float(), prog_bar=True)
-        self.log("val/pair_accuracy", (total.correct / total.pairs).float(), prog_bar=True)
+        """Logs loss, pair accuracy and calibration over every prompt and pair of all processes."""
+        total = self.trainer.strategy.reduce
+        loss, prompts, correct, pairs = total(self.counted, reduce_op="sum")
+        self.measured = total(self.measured.long(), reduce_op="sum").bool()
+        self.row_rewards = total(self.row_rewards, reduce_op="sum")
+        self.log("val/loss", (loss / prompts).float(), prog_bar=True)
+        self.log("val/pair_accuracy", (correct / pairs).float(), prog_bar=True)
+        self.log("val/calibration_error", self.calibration.compute())
+        self.calibration.reset()
         self.network.train()
+
+    def validation_rewards(self) -> dict[int, list[float]]:
+        """Rewards of the last validation by row number of `validation_rows`, in the order of the row's responses.
+
+        The bias is not in them.
+        """
+        numbers = self.measured.nonzero().flatten().tolist()
+        return {number: self.row_rewards[number, : self.row_sizes[number]].tolist() for number in numbers}
 
     def test_step(self, batch: RankedBatch, batch_idx: int) -> None:
         """Counts the same as validation."""
@@ -126,14 +192,21 @@ class RewardModule(StageModule):
     @torch.no_grad()
     def set_bias(self) -> None:
         """Sets the bias so that the demonstrations score 0 on average (section 3.5)."""
-        data: RankedComparisonDataModule = self.trainer.datamodule
-        if data.demonstrations_path is None:
+        scores = self.demonstration_rewards()
+        if scores is None:
             log.warning("reward bias stays 0: give --data.demonstrations_path to make demonstrations score 0")
             return
+        self.bias.copy_(-scores.mean())
+
+    @torch.no_grad()
+    def demonstration_rewards(self) -> Tensor | None:
+        """Returns the reward of each demonstration without the bias, or None where there are no demonstrations."""
+        data: RankedComparisonDataModule = self.trainer.datamodule
+        if data.demonstrations_path is None:
+            return None
         self.network.eval()
         batches = (RankedBatch(*(part.to(self.device) for part in batch)) for batch in data.demonstration_batches())
-        scores = [rewards_of(self.network, batch) for batch in batches]
-        self.bias.copy_(-torch.cat(scores).mean())
+        return torch.cat([rewards_of(self.network, batch) for batch in batches])
 
     def save_model(self, folder: Path) -> None:
         """Writes adapter and head, or the whole model."""

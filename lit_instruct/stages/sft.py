@@ -170,6 +170,8 @@ class SFTModule(StageModule):
             temperature=options.temperature,
             top_p=options.top_p,
             top_k=options.top_k,
+            stop_ids=options.stop_ids,
+            stop_strings=options.stop_strings,
             seed=self.seed,
         )
         scores = self.selector.score(prompts, [answers[0].text for answers in responses])

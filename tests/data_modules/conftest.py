@@ -21,11 +21,11 @@ class LetterPrompter(Prompter):
     def __init__(self) -> None:
         super().__init__(tiny_tokenizer(), "raw")
 
-    def prompt_ids(self, prompt: Any) -> list[int]:
-        return [ord(letter) - ord("a") + 101 for letter in prompt]
+    def prompts_ids(self, prompts: Any) -> list[list[int]]:
+        return [[ord(letter) - ord("a") + 101 for letter in prompt] for prompt in prompts]
 
-    def response_ids(self, response: str) -> list[int]:
-        return [*self.prompt_ids(response), self.eos_id]
+    def responses_ids(self, responses: Any) -> list[list[int]]:
+        return [[*ids, self.eos_id] for ids in self.prompts_ids(responses)]
 
 
 @pytest.fixture

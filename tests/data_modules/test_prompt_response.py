@@ -36,6 +36,23 @@ def test_loss_on_all_tokens(write: Any, prompter: Prompter):
     assert data.train_dataset["labels"][:] == [[101, 102, 103, 2], [104, 105, 106, 107, 2]]
 
 
+def test_a_conversation_trains_on_every_assistant_turn_or_the_last(write: Any):
+    messages = [
+        {"role": role, "content": content}
+        for role, content in (("user", "the sea"), ("assistant", "Paris."), ("user", "and"), ("assistant", "the wind."))
+    ]
+    path = write({"messages": messages})
+    prompter = Prompter(tiny_tokenizer())
+    items = {on: ready(prompter, path, loss_on=on).train_dataset[0] for on in ("responses", "last_response", "all")}
+    paris, wind = prompter.response_ids("Paris."), prompter.response_ids("the wind.")
+    trained = {on: [label for label in item["labels"] if label != -100] for on, item in items.items()}
+    assert trained["responses"] == paris + wind
+    assert trained["last_response"] == wind
+    assert trained["all"] == items["all"]["input_ids"] == items["responses"]["input_ids"]
+    for item in items.values():
+        assert all(label in (-100, i) for i, label in zip(item["input_ids"], item["labels"], strict=True))
+
+
 def test_padded_batch(write: Any, prompter: Prompter):
     path = write(*ROWS)
     data = ready(prompter, path, validation_path=path)
@@ -76,5 +93,7 @@ def test_long_rows(write: Any, prompter: Prompter):
 
 
 def test_impossible_loss_on():
-    with pytest.raises(UserError, match="^--data.loss_on: prompts is not possible; it must be responses or all$"):
+    with pytest.raises(
+        UserError, match="^--data.loss_on: prompts is not possible; it must be responses, last_response or all$"
+    ):
         PromptResponseDataModule("x", loss_on="prompts")  # type: ignore[arg-type]

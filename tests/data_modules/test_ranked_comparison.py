@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from data_modules import RankedComparisonDataModule
-from lit_instruct.errors import UserError
+from lit_instruct.errors import DataError, UserError
 from lit_instruct.prompting import Prompter
 
 ROWS = [
@@ -30,8 +30,10 @@ def test_items(write: Any, prompter: Prompter):
     assert data.train_dataset[0] == {
         "sequences": [[101, 102, 2], [101, 103, 104, 2], [101, 102, 2]],
         "ranks": [2, 1, 2],
+        "margin": [0.0, 0.0, 0.0],
         "chosen_ids": [101, 103, 104, 2],
         "rejected_ids": [101, 102, 2],
+        "row_number": 0,
     }
 
 
@@ -55,12 +57,13 @@ def test_rows_of_ties_are_dropped_and_counted(write: Any, prompter: Prompter, ca
     with caplog.at_level(logging.INFO):
         data = ready(prompter, path)
     assert [row.prompt for row in data.train_rows] == ["a", "ef"]
-    assert f"{path}: dropped 1 of 3 rows whose responses are all tied." in caplog.text
+    assert f"{path}: dropped 1 of 3 rows whose responses are all tied: no pair remains in them." in caplog.text
 
 
 def test_only_ties(write: Any, prompter: Prompter):
     path = write(TIED)
-    with pytest.raises(UserError, match=f"^{path}: no row is left to train on"):
+    message = f"^{path}: no row is left to train on .1 read, 1 whose responses are all tied: no pair remains in them.$"
+    with pytest.raises(UserError, match=message):
         ready(prompter, path)
 
 
@@ -86,3 +89,26 @@ def test_wrong_demonstrations(write: Any, prompter: Prompter):
     path = write({"prompt": "a", "response": ""}, name="d.jsonl")
     with pytest.raises(UserError, match=f'^{path}:1: field "response" is empty'):
         ready(prompter, write(*ROWS), demonstrations_path=path)
+
+
+def test_longest_sequence_of_both_files(write: Any, prompter: Prompter):
+    longer = write({"prompt": "abcdef", "responses": ["b", "cd"], "ranks": [1, 2]}, name="v.jsonl")
+    assert ready(prompter, write(*ROWS), validation_path=longer).longest == 9
+    assert ready(prompter, longer, validation_path=write(*ROWS)).longest == 9
+    assert ready(prompter, write(*ROWS), validation_path=None, validation_share=0.0).longest == 4
+
+
+def test_margins_of_pairs_as_in_trl_and_of_each_response(write: Any, prompter: Prompter):
+    pair = {"prompt": "a", "responses": ["b", "c"], "margin": 0.5}
+    rows = [pair | {"ranks": [1, 2]}, pair | {"ranks": [2, 1]}, ROWS[0] | {"margin": [1, 2.5, 0]}, ROWS[1]]
+    (batch,) = ready(prompter, write(*rows), batch_size=4).val_dataloader()
+    assert batch.margin.tolist() == [0.5, 0, 0, 0.5, 1, 2.5, 0, 0, 0]
+    trl = write({"prompt": "a", "chosen": "b", "rejected": "c", "margin": 2}, name="trl.jsonl")
+    (batch,) = ready(prompter, trl).val_dataloader()
+    assert (batch.margin.tolist(), batch.ranks.tolist()) == ([2, 0], [1, 2])
+
+
+def test_a_wrong_margin(write: Any, prompter: Prompter):
+    path = write(ROWS[1], ROWS[0] | {"margin": 0.5})
+    with pytest.raises(DataError, match=f'^{path}:2: field "margin" must be a list of 3 numbers, not a number; '):
+        ready(prompter, path)

@@ -97,7 +97,7 @@ def test_ties_and_an_empty_system_message_are_allowed(tmp_path: Path):
 @pytest.mark.parametrize(
     ("row_type", "changes", "message"),
     [
-        (Demonstration, {"response": None}, 'field "response" must be a text, not null; correct the row'),
+        (Demonstration, {"response": None}, 'field "response" must not be null; correct the row'),
         (Demonstration, {"response": " \n"}, 'field "response" is empty; fill it in or remove the row'),
         (Demonstration, {"prompt": ""}, 'field "prompt" is empty; fill it in or remove the row'),
         (Demonstration, {"prompt": 3}, 'field "prompt" must be a text or a list of messages, not a number'),
@@ -144,7 +144,7 @@ def test_wrong_rows(tmp_path: Path, row_type: type[Row], changes: dict[str, Any]
         (
             Demonstration,
             {"prompt": "p"},
-            'field "response" is missing; a row needs prompt and response, .*messages',
+            'field "response" is missing; a row of format prompt-response needs prompt and response; other .*messages',
         ),
         (Demonstration, {"response": "p"}, 'field "prompt" is missing'),
         (
@@ -161,7 +161,7 @@ def test_wrong_rows(tmp_path: Path, row_type: type[Row], changes: dict[str, Any]
         (
             RankedComparison,
             {"prompt": "p", "responses": ["a", "b"]},
-            'field "ranks" is missing; .*chosen and rejected',
+            'field "ranks" is missing; a row of format ranked needs prompt, responses and ranks; other .*preference',
         ),
         (RankedComparison, {"prompt": "p", "chosen": "a"}, 'field "responses" is missing'),
         (RankedComparison, {"chosen": "a", "rejected": "b"}, 'field "prompt" is missing'),
@@ -170,7 +170,11 @@ def test_wrong_rows(tmp_path: Path, row_type: type[Row], changes: dict[str, Any]
             {"chosen": QUESTION + ANSWER, "rejected": QUESTION * 2 + ANSWER},
             "chosen and rejected must share all messages but the last",
         ),
-        (PromptRow, {"text": "p"}, 'field "prompt" is missing; a row needs prompt, or messages'),
+        (
+            PromptRow,
+            {"text": "p"},
+            'field "prompt" is missing; a row of format prompt needs prompt; other formats are messages, ',
+        ),
         (PromptRow, ["p"], "expected a JSON object, found a list"),
         (PromptRow, '"p"', "expected a JSON object, found a text"),
         (
@@ -197,9 +201,9 @@ def test_empty_file(tmp_path: Path, name: str, content: str):
 
 
 def test_files_that_cannot_be_read(tmp_path: Path):
-    with pytest.raises(UserError, match=f"^{tmp_path}/none.jsonl: no such file; check the path$"):
+    with pytest.raises(UserError, match=f"^{tmp_path}/none.jsonl: no such file; check the path"):
         read_rows(tmp_path / "none.jsonl", PromptRow)
-    with pytest.raises(UserError, match=f"^{tmp_path}: cannot be read .*; check the path and its permissions$"):
+    with pytest.raises(UserError, match=f"^{tmp_path}: no file of rows in this folder .*; check the path$"):
         read_rows(tmp_path, PromptRow)
     latin = tmp_path / "latin.jsonl"
     latin.write_bytes(b'{"prompt": "a"}\n{"prompt": "\xe9"}\n')

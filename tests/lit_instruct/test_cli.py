@@ -30,6 +30,9 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 0
     text = capsys.readouterr().out
     assert all(f"  {command} " in text for command in COMMANDS)
+    assert "  rm score " in text
+    assert run("rm", "--help") == 0
+    assert "rm score --help" in " ".join(capsys.readouterr().out.split())
     assert main(["--version"]) == 0
     assert capsys.readouterr().out.strip()
 

@@ -36,6 +36,7 @@ STAGE = Stage(
     seed=3,
     seconds=1.5,
     reward_bias=-0.25,
+    data={"train": 3, "removed": {"shared prefix": 1}},
 )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
@@ -159,3 +160,79 @@ def test_prompt_text():
         {"role": "user", "content": "c"},
     ]
     assert prompt_text(messages) == "c"
+
+
+CONVERSATION = [
+    {"role": "user", "content": "a"},
+    {"role": "assistant", "content": "b"},
+    {"role": "user", "content": "c"},
+]
+
+
+def test_turns_are_the_conversation_in_pieces_and_each_trained_one_ends_in_eos():
+    prompter = Prompter(tiny_tokenizer())
+    pieces = prompter.turn_ids(CONVERSATION, "d")
+    assert [(text(prompter, ids), trained) for ids, trained in pieces] == [
+        (EMPTY_SYSTEM + "<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\n", False),
+        ("b<|im_end|>", True),
+        ("\n<|im_start|>user\nc<|im_end|>\n<|im_start|>assistant\n", False),
+        ("d<|im_end|>", True),
+    ]
+    whole = prompter.prompt_ids(CONVERSATION) + prompter.response_ids("d")
+    assert [i for ids, _ in pieces for i in ids] == whole
+    assert prompter.turn_ids("a", "d") == [(prompter.prompt_ids("a"), False), (prompter.response_ids("d"), True)]
+
+
+def test_turns_of_a_template_that_strips_and_one_without_end_of_turn():
+    stripping = with_template(
+        "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] | trim + ' <|im_end|>' }}"
+        "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+    )
+    spaced = [CONVERSATION[0], {"role": "assistant", "content": " b \n"}, CONVERSATION[2]]
+    prompter = Prompter(stripping)
+    assert [text(prompter, ids) for ids, trained in prompter.turn_ids(spaced, "d") if trained] == [
+        "b<|im_end|>",
+        "d<|im_end|>",
+    ]
+    bare = with_template("{% for m in messages %}{{ m['role'] + ': ' + m['content'] + '\n' }}{% endfor %}assistant: ")
+    prompter = Prompter(bare)
+    assert [text(prompter, ids) for ids, _ in prompter.turn_ids(CONVERSATION, "d")] == [
+        "user: a\nassistant: ",
+        "b<|im_end|>",
+        "\nuser: c\nassistant: ",
+        "d<|im_end|>",
+    ]
+
+
+def test_a_template_that_drops_earlier_turns_is_refused():
+    forgetful = with_template("{{ messages[-1]['content'] }}{% if add_generation_prompt %}<|im_start|>{% endif %}")
+    with pytest.raises(UserError, match="only the last one can be trained on; use --data.loss_on=last_response"):
+        Prompter(forgetful).turn_ids(CONVERSATION, "d")
+
+
+@pytest.mark.parametrize("template", ["chat", "raw"])
+def test_prompts_together_are_prompts_one_by_one(template: Any):
+    prompter = Prompter(tiny_tokenizer(), template)
+    prompts: list[Any] = ["the sea ", "a", "the cat<|im_end|> sat\n\non 7 mats", ""]
+    if template == "chat":
+        prompts.append([{"role": "system", "content": ""}, {"role": "user", "content": "c"}])
+    assert prompter.prompts_ids(prompts) == [prompter.prompt_ids(prompt) for prompt in prompts]
+    assert prompter.prompts_ids([]) == []
+
+
+def test_responses_together_are_responses_one_by_one():
+    prompter = Prompter(tiny_tokenizer())
+    responses = ["Hi the sea", "a<|im_end|>b", "", "x<|im_end|>"]
+    assert prompter.responses_ids(responses) == [prompter.response_ids(response) for response in responses]
+    assert prompter.responses_ids([]) == []
+
+
+def test_fingerprint_says_which_ids_a_text_becomes(tiny_model):
+    one = Prompter(tiny_tokenizer()).fingerprint()
+    assert one == Prompter(AutoTokenizer.from_pretrained(tiny_model)).fingerprint()
+    longer = tiny_tokenizer()
+    longer.add_tokens(["the cat"])
+    others = [Prompter(tiny_tokenizer(), "raw"), Prompter(tiny_tokenizer(), system="x"), Prompter(longer)]
+    others.append(Prompter(with_template("{% for m in messages %}{{ m.content }}<|im_end|>{% endfor %}")))
+    others.append(type("Another", (Prompter,), {})(tiny_tokenizer()))
+    assert len({one, *(prompter.fingerprint() for prompter in others)}) == 6

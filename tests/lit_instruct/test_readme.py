@@ -25,6 +25,7 @@ SMALLER = {
     **dict.fromkeys(STAGES, STAGE_SMALLER),
     "sample": ["--data.limit", "2", "--sampling.max_new_tokens", "4"],
     "chat": ["--max_new_tokens", "4"],
+    "rm score": [],
 }
 
 
@@ -41,8 +42,9 @@ def test_a_command_of_ours_works(
     monkeypatch.setattr("sys.stdin", io.StringIO("hello\n"))
     words = shlex.split(line)[1:]
     words = [re.sub("^runs/(demo)?/?", f"{run_folder}/", word) for word in words]
-    more = SMALLER[words[0]] if "--help" not in words else []
-    if words[0] in STAGES and "--help" not in words:
+    command = " ".join(words[:2]) if words[1] == "score" else words[0]
+    more = SMALLER[command] if "--help" not in words else []
+    if command in STAGES and "--help" not in words:
         base = tiny_model if words[0] == "sft" else run_folder / "sft"
         more = [*more, f"--model.base={base}", "--data.on_long=drop"]
     if "--help" in words:

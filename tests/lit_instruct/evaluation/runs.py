@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lit_instruct.evaluation.compare import Loaders
+from lit_instruct.evaluation.systems import Loaders
 from lit_instruct.rollouts.text import Response
 
 SCRIPT = "<script>alert(1)</script>"

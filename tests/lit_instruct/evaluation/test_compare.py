@@ -12,8 +12,8 @@ import pytest
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from lit_instruct.errors import UserError
-from lit_instruct.evaluation import compare
-from lit_instruct.evaluation.compare import EvalOptions, choose_samples, evaluate, read_prompts
+from lit_instruct.evaluation.compare import evaluate, read_prompts
+from lit_instruct.evaluation.options import EvalOptions
 from lit_instruct.prompting import Prompter
 from tests.lit_instruct.evaluation.runs import fake_loaders, write_run
 
@@ -171,14 +171,3 @@ def test_a_limit_takes_prompts_from_all_over_the_file(tmp_path: Path) -> None:
     path.write_text("".join(json.dumps({"prompt": f"number {i}"}) + "\n" for i in range(10)))
     assert [row.prompt for row in read_prompts(str(path), 3)] == ["number 0", "number 3", "number 6"]
     assert len(read_prompts(str(path), None)) == len(read_prompts(str(path), 99)) == 10
-
-
-def test_samples_are_evenly_spaced_from_best_to_worst() -> None:
-    samples = [{"ppo_minus_sft": gain} for gain in (0.0, 4.0, -3.0, 1.0, 2.0, -1.0, 3.0)]
-    assert [sample["ppo_minus_sft"] for sample in choose_samples(samples, 3)] == [4.0, 1.0, -3.0]
-    assert [sample["ppo_minus_sft"] for sample in choose_samples(samples[:2], 3)] == [4.0, 0.0]
-
-
-def test_a_lone_surrogate_does_not_end_the_report(tmp_path: Path) -> None:
-    compare._write(tmp_path / "text", "a\ud800b")
-    assert (tmp_path / "text").read_text() == "a?b"

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from lit_instruct.evaluation import report as page
-from lit_instruct.evaluation.compare import EvalOptions, evaluate
+from lit_instruct.evaluation.compare import evaluate
+from lit_instruct.evaluation.options import EvalOptions
 from tests.lit_instruct.evaluation.runs import fake_loaders, write_run
 
 
@@ -57,18 +58,6 @@ def test_sections_and_charts(html: str) -> None:
     assert html.count("No log found for this stage.") == 1
 
 
-def test_numbers() -> None:
-    minus = "\N{MINUS SIGN}"
-    assert page.number(-1.234) == f"{minus}1.23"
-    assert page.number(-0.001) == "0.00"
-    assert page.number(None) == "n/a"
-    assert page.signed(0.25) == "+0.25"
-    assert page.signed(0.001) == "0.00"
-    assert page.signed(-0.25) == f"{minus}0.25"
-    assert page.percent(0.834) == "83 %"
-    assert page.percent(None) == "n/a"
-
-
 @pytest.mark.parametrize(
     ("low", "high", "expected"),
     [(0.1, 0.3, "up"), (-0.3, -0.1, "down"), (-0.1, 0.1, "unclear"), (0.0, 0.1, "unclear")],
@@ -95,11 +84,6 @@ def test_the_verdict_follows_the_figures(gain: float, says: str) -> None:
         "kl": {"ppo": {"mean": 8.0}},
     }
     assert says in page.verdict(report)
-
-
-def test_turns() -> None:
-    assert page.turns("hello") == [("user", "hello")]
-    assert page.turns([{"role": "system", "content": "be kind"}]) == [("system", "be kind")]
 
 
 def test_an_empty_run_still_gives_no_chart(tmp_path: Path) -> None:

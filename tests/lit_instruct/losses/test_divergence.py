@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lit_instruct.losses.divergence import Estimator, kl_estimate
+from lit_instruct.losses.divergence import Estimator, adapted_kl_coef, kl_estimate
 
 
 @pytest.mark.parametrize(
@@ -32,3 +32,13 @@ def test_mean_under_the_policy_is_the_divergence(estimator: Estimator) -> None:
     policy, reference = torch.randn(2, 50, generator=generator, dtype=torch.float64).log_softmax(dim=-1)
     exact = (policy.exp() * (policy - reference)).sum()
     torch.testing.assert_close((policy.exp() * kl_estimate(policy, reference, estimator)).sum(), exact)
+
+
+@pytest.mark.parametrize(
+    ("kl", "expected"),
+    [(6.0, 0.1), (6.6, 0.101), (5.4, 0.099), (60.0, 0.102), (0.0, 0.098), (-3.0, 0.098)],
+    ids=["on target", "10 % above", "10 % below", "far above", "far below", "negative"],
+)
+def test_the_price_follows_the_divergence(kl: float, expected: float) -> None:
+    assert adapted_kl_coef(0.1, kl, target=6.0, gain=0.1) == pytest.approx(expected)
+    assert adapted_kl_coef(0.2, kl, target=6.0, gain=0.1) == pytest.approx(2 * expected)

@@ -36,7 +36,24 @@ def test_equals_log_softmax(monkeypatch: pytest.MonkeyPatch, temperature: float,
         torch.testing.assert_close(actual, wanted)
 
 
-def test_only_log_probabilities_have_a_gradient() -> None:
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+@pytest.mark.parametrize("with_log_probs", [True, False])
+def test_the_entropy_has_its_gradient(
+    monkeypatch: pytest.MonkeyPatch, temperature: float, with_log_probs: bool
+) -> None:
+    monkeypatch.setattr(heads, "CHUNK_TOKENS", 5)
+    hidden, weight, tokens = _inputs()
+    inputs, up = [hidden.requires_grad_(), weight.requires_grad_()], torch.linspace(-1, 1, len(tokens))
+    chosen, entropy, _ = token_log_probs(hidden, weight, tokens, temperature, describe=True)
+    exact = torch.distributions.Categorical(logits=hidden @ weight.T / temperature)
+    ours, theirs = (entropy * up).sum(), (exact.entropy() * up).sum()
+    if with_log_probs:
+        ours, theirs = ours + 3 * chosen.sum(), theirs + 3 * exact.log_prob(tokens).sum()
+    for actual, wanted in zip(torch.autograd.grad(ours, inputs), torch.autograd.grad(theirs, inputs), strict=True):
+        torch.testing.assert_close(actual, wanted)
+
+
+def test_without_being_asked_only_log_probabilities_have_a_gradient() -> None:
     hidden, weight, tokens = _inputs()
     result = token_log_probs(hidden.requires_grad_(), weight, tokens)
     assert [part.requires_grad for part in result] == [True, False, False]

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 from data_modules.rows import PromptRow
 from lit_instruct.batches import PromptBatch, Rollout, left_pad
@@ -18,7 +17,7 @@ from lit_instruct.models.loading import find_source
 from lit_instruct.models.lora import LoraOptions
 from lit_instruct.models.roles import Roles
 from lit_instruct.prompting import Prompter
-from lit_instruct.rollouts.collect import Collector, TextScorer
+from lit_instruct.rollouts.collect import Collector, FurtherReward, TextScorer
 from lit_instruct.rollouts.generate import SamplingOptions
 from lit_instruct.rollouts.score import TextReward
 from lit_instruct.rollouts.text import Response, TextGenerator
@@ -89,7 +88,7 @@ def test_samples_come_from_the_policy(roles: Roles, prompter: Prompter) -> None:
             sequence = [*sequence, token]
 
 
-def _score(collector: Collector, parts: list[list[int]]) -> tuple[list[Rollout], Tensor]:
+def _score(collector: Collector, parts: list[list[int]]) -> list[Rollout]:
     return collector.score(_batch(collector.prompter), _responses(collector.prompter), parts)
 
 
@@ -97,7 +96,7 @@ def test_scores_are_those_of_the_reward_model_as_text(
     stages: tuple[Path, Path], roles: Roles, prompter: Prompter
 ) -> None:
     collector, responses = _collector(roles, prompter), _responses(prompter)
-    [rollout], _ = _score(collector, [[0, 1, 2, 3]])
+    [rollout] = _score(collector, [[0, 1, 2, 3]])
     network = TextReward.from_source(str(stages[1]), dtype="float32").network
     for row, text in enumerate(TEXTS):
         ids = torch.tensor([prompter.prompt_ids(text) + responses[row]])
@@ -105,10 +104,12 @@ def test_scores_are_those_of_the_reward_model_as_text(
             expected = network(input_ids=ids).logits.item() + REWARD_BIAS
         assert rollout.raw_scores[row].item() == pytest.approx(expected, abs=1e-5)
     assert (rollout.raw_scores - rollout.scores).tolist() == pytest.approx([0.0, 1.0, 1.0, 0.0])
+    assert rollout.ended.tolist() == [True, False, False, True]
+    assert torch.equal(rollout.reward_parts, rollout.raw_scores[:, None])
 
 
 def test_log_probs_are_those_of_the_text_generator(stages: tuple[Path, Path], roles: Roles, prompter: Prompter) -> None:
-    [rollout], _ = _score(_collector(roles, prompter), [[0, 1, 2, 3]])
+    [rollout] = _score(_collector(roles, prompter), [[0, 1, 2, 3]])
     answers = [Response(ids, "", False) for ids in _responses(prompter)]
     reference = TextGenerator.from_source(str(stages[0]), dtype="float32").log_probs(TEXTS, answers)
     assert rollout.reference_log_probs.sum(dim=1).tolist() == pytest.approx(reference, abs=1e-4)
@@ -120,10 +121,9 @@ def test_log_probs_are_those_of_the_text_generator(stages: tuple[Path, Path], ro
 
 def test_parts_do_not_change_the_figures(roles: Roles, prompter: Prompter) -> None:
     collector = _collector(roles, prompter)
-    [whole], entropy = _score(collector, [[0, 1, 2, 3]])
+    [whole] = _score(collector, [[0, 1, 2, 3]])
     parts = [[2, 0], [3], [1]]
-    rollouts, entropy_of_parts = _score(collector, parts)
-    torch.testing.assert_close(entropy_of_parts, entropy)
+    rollouts = _score(collector, parts)
     for rows, rollout in zip(parts, rollouts, strict=True):
         width = rollout.response_mask.shape[1]
         assert width == max(len(_responses(prompter)[row]) for row in rows)  # as narrow as they allow
@@ -131,10 +131,12 @@ def test_parts_do_not_change_the_figures(roles: Roles, prompter: Prompter) -> No
         for name in ("log_probs", "reference_log_probs", "values", "response_mask"):
             torch.testing.assert_close(getattr(rollout, name), getattr(whole, name)[rows, :width])
         torch.testing.assert_close(rollout.scores, whole.scores[rows])
+        torch.testing.assert_close(rollout.entropy, whole.entropy[rows])
+        assert rollout.ended.tolist() == whole.ended[rows].tolist()
 
 
 def test_masked_positions_are_zero(roles: Roles, prompter: Prompter) -> None:
-    [rollout], _ = _score(_collector(roles, prompter), [[0, 1, 2, 3]])
+    [rollout] = _score(_collector(roles, prompter), [[0, 1, 2, 3]])
     assert rollout.response_length.tolist() == [3, 1, 5, 1]
     for part in (rollout.log_probs, rollout.reference_log_probs, rollout.values):
         assert (part[~rollout.response_mask] == 0).all()
@@ -145,7 +147,7 @@ def test_masked_positions_are_zero(roles: Roles, prompter: Prompter) -> None:
 
 def test_forwarding_a_part_again_gives_a_ratio_of_exactly_one(roles: Roles, prompter: Prompter) -> None:
     collector = _collector(roles, prompter)
-    for rollout in _score(collector, [[2, 0], [3, 1]])[0]:
+    for rollout in _score(collector, [[2, 0], [3, 1]]):
         assert rollout.trunk is not None
         tokens = rollout.input_ids[:, -rollout.response_mask.shape[1] :]
         hidden = roles.hidden("policy", rollout.input_ids, rollout.attention_mask, rollout.trunk)
@@ -156,9 +158,9 @@ def test_forwarding_a_part_again_gives_a_ratio_of_exactly_one(roles: Roles, prom
 
 def test_log_probs_are_of_the_distribution_sampled_from(roles: Roles, prompter: Prompter) -> None:
     collector = _collector(roles, prompter)
-    [plain], _ = _score(collector, [[0, 1, 2, 3]])
+    [plain] = _score(collector, [[0, 1, 2, 3]])
     collector.sampling = SamplingOptions(temperature=0.5)
-    [sharp], _ = _score(collector, [[0, 1, 2, 3]])
+    [sharp] = _score(collector, [[0, 1, 2, 3]])
     assert not torch.allclose(plain.log_probs, sharp.log_probs)
     assert not torch.allclose(plain.reference_log_probs, sharp.reference_log_probs)
     torch.testing.assert_close(plain.values, sharp.values)
@@ -171,7 +173,19 @@ def test_reward_from_text(roles: Roles, prompter: Prompter) -> None:
         asked.append((list(prompts), list(responses)))
         return [0.5, 1.5, 2.5, 3.5]
 
-    rollouts, _ = _score(_collector(roles, prompter, scorer, missing_eos_penalty=2.0), [[3, 1], [0, 2]])
+    rollouts = _score(_collector(roles, prompter, scorer, missing_eos_penalty=2.0), [[3, 1], [0, 2]])
     assert asked == [(TEXTS, [prompter.decode(ids) for ids in _responses(prompter)])]  # once, all rows together
     assert [rollout.raw_scores.tolist() for rollout in rollouts] == [[3.5, 1.5], [0.5, 2.5]]  # no bias
     assert [rollout.scores.tolist() for rollout in rollouts] == [[3.5, -0.5], [0.5, 0.5]]
+
+
+def test_further_rewards_are_added_by_their_weights(roles: Roles, prompter: Prompter) -> None:
+    def constant(*values: float) -> TextScorer:
+        return lambda prompts, responses: list(values)
+
+    further = [FurtherReward("first", 2.0, constant(1, 2, 3, 4)), FurtherReward("second", -1.0, constant(5, 6, 7, 8))]
+    [alone] = _score(_collector(roles, prompter), [[3, 1, 0, 2]])
+    [rollout] = _score(_collector(roles, prompter, further=further), [[3, 1, 0, 2]])
+    assert rollout.reward_parts[:, 1:].tolist() == [[4.0, 8.0], [2.0, 6.0], [1.0, 5.0], [3.0, 7.0]]
+    torch.testing.assert_close(rollout.reward_parts[:, 0], alone.raw_scores)
+    torch.testing.assert_close(rollout.raw_scores - alone.raw_scores, torch.tensor([0.0, -2.0, -3.0, -1.0]))

@@ -1,4 +1,4 @@
-"""Sampling: keyed by row, equal to a naive loop, and never a token of probability zero."""
+"""Responses: equal to a naive loop and to transformers' generate, independent of neighbours, ended in time."""
 
 from __future__ import annotations
 
@@ -7,12 +7,20 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
-from transformers import AutoModelForCausalLM
+from torch import nn
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 from lit_instruct.batches import Responses, left_pad
 from lit_instruct.errors import UserError
-from lit_instruct.rollouts.generate import SamplingOptions, _sample, _uniforms, generate
+from lit_instruct.models.embedded import NAME, resolve
+from lit_instruct.prompting import Prompter
+from lit_instruct.rollouts import decode
+from lit_instruct.rollouts.decode import ModelDecoding
+from lit_instruct.rollouts.generate import SamplingOptions, _closed_ranks, generate
+from lit_instruct.rollouts.llama_decode import LlamaDecoding
+from lit_instruct.rollouts.sampling import uniforms
+from lit_instruct.rollouts.stopping import StopRule
+from tests.lit_instruct.rollouts.chi_square import assert_frequencies
 
 PROMPTS = [[5, 6, 7, 8, 9], [10, 11], [12, 13, 14], [15]]
 KEYS = [(0, 3), (0, 1), (0, 7), (5, 1)]
@@ -31,13 +39,25 @@ def model(tiny_model: Path) -> nn.Module:
     return model
 
 
+@pytest.fixture(params=["own loop", "model's forward"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Both ways to decode."""
+    if request.param != "own loop":
+        monkeypatch.setattr(decode, "fits_llama_decoding", lambda model: False)
+    return request.param
+
+
+def _stop(*ids: int) -> StopRule:
+    return StopRule(ids, [], str)
+
+
 def _generate(
     model: nn.Module, rows: list[int], stop: tuple[int, ...] = (2,), pad: int = 0, **options: Any
 ) -> Responses:
     ids, mask = left_pad([PROMPTS[row] for row in rows], PAD)
     ids, mask = nn.functional.pad(ids, (pad, 0)), nn.functional.pad(mask, (pad, 0))
     sampling = SamplingOptions(**{"max_new_tokens": 8} | options)
-    return generate(model, ids, mask, sampling, stop, [KEYS[row] for row in rows], PAD)
+    return generate(model, ids, mask, sampling, _stop(*stop), [KEYS[row] for row in rows], PAD)
 
 
 def _rows(responses: Responses) -> list[list[int]]:
@@ -48,7 +68,7 @@ def _naive(model: nn.Module, row: int, temperature: float, stop: int, length: in
     """No cache, no padding, no batch."""
     ids: list[int] = []
     with torch.no_grad():
-        for draw in _uniforms([KEYS[row]], length)[0]:
+        for draw in uniforms([KEYS[row]], length)[0]:
             logits = model(torch.tensor([PROMPTS[row] + ids])).logits[0, -1].double()
             cumulative = (logits / temperature).softmax(dim=0).cumsum(dim=0)
             ids.append(int((cumulative <= draw).sum()))
@@ -58,12 +78,12 @@ def _naive(model: nn.Module, row: int, temperature: float, stop: int, length: in
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.6])
-def test_equals_a_naive_loop(model: nn.Module, temperature: float) -> None:
+def test_equals_a_naive_loop(model: nn.Module, way: str, temperature: float) -> None:
     sampled = _rows(_generate(model, [0, 1, 2, 3], temperature=temperature))
     assert sampled == [_naive(model, row, temperature, stop=2) for row in range(4)]
 
 
-def test_neighbours_order_and_padding_do_not_matter(model: nn.Module) -> None:
+def test_neighbours_order_and_padding_do_not_matter(model: nn.Module, way: str) -> None:
     together = _rows(_generate(model, [0, 1, 2, 3]))
     assert len({tuple(row) for row in together}) == 4
     assert [_rows(_generate(model, [row]))[0] for row in range(4)] == together
@@ -71,32 +91,60 @@ def test_neighbours_order_and_padding_do_not_matter(model: nn.Module) -> None:
     assert _rows(_generate(model, [0, 1, 2, 3], pad=6)) == together
 
 
-def test_keys_make_the_sample() -> None:
-    keys = [(0, 0), (0, 1), (1, 0), (0, 0, 0), (0,), (1,)]
-    draws = _uniforms(keys, 6)
-    assert len({tuple(row) for row in draws.tolist()}) == len(keys)
-    assert torch.equal(draws[1:3], _uniforms(keys[1:3], 6))
-    assert torch.equal(draws[:, :4], _uniforms(keys, 4))  # a longer limit changes no earlier draw
-    assert ((draws >= 0) & (draws < 1)).all()
-
-
-def test_neighbouring_keys_are_not_alike() -> None:
-    draws = _uniforms([(0, iteration, row) for iteration in range(20) for row in range(50)], 2)
-    assert draws.mean().item() == pytest.approx(0.5, abs=0.03)
-    assert draws.std().item() == pytest.approx(12**-0.5, abs=0.02)
-    assert len(set(draws[:, 0].tolist())) == 1000
-
-
-def test_low_temperature_is_greedy(model: nn.Module) -> None:
+@pytest.mark.parametrize("greedy", [{"temperature": 1e-5}, {"top_k": 1}])
+def test_greedy_is_what_generate_says(model: nn.Module, way: str, greedy: dict[str, Any]) -> None:
     ids, mask = left_pad(PROMPTS, PAD)
     expected = model.generate(
-        ids, attention_mask=mask.long(), do_sample=False, max_new_tokens=8, pad_token_id=PAD, eos_token_id=2
+        ids, attention_mask=mask.long(), do_sample=False, max_new_tokens=40, pad_token_id=PAD, eos_token_id=2
     )[:, ids.shape[1] :]
-    sampled = _generate(model, [0, 1, 2, 3], temperature=1e-5)
+    sampled = _generate(model, [0, 1, 2, 3], max_new_tokens=40, **greedy)
     assert sampled.ids.tolist() == expected.tolist()
+    assert len({tuple(row) for row in expected.tolist()}) == 4
 
 
-def test_stop_ids_end_a_row(model: nn.Module) -> None:
+@pytest.mark.slow
+def test_greedy_on_the_embedded_model_is_what_generate_says() -> None:
+    folder = resolve(NAME)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    prompter = Prompter(AutoTokenizer.from_pretrained(folder))
+    texts = ["What is the capital of France?", "Say hi.", "List three colours.", "Write one line about the sea."]
+    ids, mask = left_pad([prompter.prompt_ids(text) for text in texts], prompter.pad_id)
+    expected = model.generate(
+        ids,
+        attention_mask=mask.long(),
+        do_sample=False,
+        max_new_tokens=32,
+        pad_token_id=prompter.pad_id,
+        eos_token_id=prompter.stop_ids,
+    )[:, ids.shape[1] :]
+    options = SamplingOptions(max_new_tokens=32, top_k=1)
+    keys = [(row,) for row in range(4)]
+    sampled = generate(model, ids, mask, options, options.stop_rule(prompter), keys, prompter.pad_id)
+    assert sampled.ids.tolist() == expected.tolist()
+    assert "Paris" in prompter.decode(sampled.ids[0])
+    assert decode.fits_llama_decoding(model)
+
+
+def test_first_and_second_tokens_are_drawn_in_the_right_proportion(model: nn.Module, way: str) -> None:
+    """Of 4,000 samples of one prompt; whoever draws in other proportions is found out."""
+    ids, mask = left_pad([PROMPTS[0]] * 4000, PAD)
+    sampling = SamplingOptions(max_new_tokens=2, temperature=1.2)
+    keys = [(9, row) for row in range(4000)]
+    tokens = generate(model, ids, mask, sampling, _stop(), keys, PAD).ids
+    with torch.no_grad():
+        first = (model(ids[:1]).logits[0, -1] / 1.2).softmax(dim=0)
+        common = int(first.argmax())
+        after = torch.tensor([[*PROMPTS[0], common]])
+        second = (model(after).logits[0, -1] / 1.2).softmax(dim=0)
+    assert_frequencies(tokens[:, 0], first)
+    assert_frequencies(tokens[tokens[:, 0] == common, 1], second)
+    biased = torch.log(first)
+    biased[common] += 0.5
+    with pytest.raises(AssertionError):
+        assert_frequencies(tokens[:, 0], biased.softmax(dim=0))
+
+
+def test_stop_ids_end_a_row(model: nn.Module, way: str) -> None:
     free = _rows(_generate(model, [0, 1, 2, 3], stop=()))
     assert [len(row) for row in free] == [8] * 4
     stops = (free[0][2], free[1][5])
@@ -120,62 +168,76 @@ def test_limit_is_kept(model: nn.Module) -> None:
     assert short[0] == long[0][:3]
 
 
-LOGITS = torch.tensor([0.5, 2.0, -1.0, 1.0, 2.5, -torch.inf]).repeat(4000, 1)
-DRAWS = (torch.arange(4000, dtype=torch.float64) + 0.5) / 4000
+def test_finished_rows_are_dropped(model: nn.Module, monkeypatch: pytest.MonkeyPatch, way: str) -> None:
+    """Of four rows one ends at the second token, one at the fourth, one at the sixth: the batch shrinks with them."""
+    free = _rows(_generate(model, [0, 1, 2, 3], stop=()))
+    stops = (free[0][1], free[1][3], free[2][5])
+    cut = [next((i + 1 for i, token in enumerate(row) if token in stops), 8) for row in free]
+    kind = LlamaDecoding if way == "own loop" else ModelDecoding
+    widths, step = [], kind.step
+
+    def watched(self: Any, tokens: torch.Tensor) -> torch.Tensor:
+        widths.append(len(tokens))
+        return step(self, tokens)
+
+    monkeypatch.setattr(kind, "step", watched)
+    dropped = _rows(_generate(model, [0, 1, 2, 3], stop=stops))
+    assert dropped == [row[:length] for row, length in zip(free, cut, strict=True)]
+    assert len(set(cut)) >= 3
+    assert widths == [sum(length > step for length in cut) for step in range(1, max(cut))]
 
 
-def _frequencies(**options: Any) -> Tensor:
-    return _sample(LOGITS, DRAWS, SamplingOptions(**options)).bincount(minlength=6) / 4000
+def test_what_is_left_over_when_rows_are_dropped_stays_in_place() -> None:
+    assert _closed_ranks(torch.tensor([True, False, True, True])).tolist() == [0, 3, 2]
+    assert _closed_ranks(torch.tensor([False, False, True, True, False, True])).tolist() == [3, 5, 2]
+    assert _closed_ranks(torch.tensor([True, True, False])).tolist() == [0, 1]
 
 
-@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
-def test_frequencies_are_the_softmax(temperature: float) -> None:
-    expected = (LOGITS[0] / temperature).softmax(dim=0)
-    torch.testing.assert_close(_frequencies(temperature=temperature), expected, atol=5e-4, rtol=0)
+def _text_of(tokenizer: PreTrainedTokenizerFast, ids: list[int]) -> str:
+    return str(tokenizer.decode(ids, skip_special_tokens=True))
 
 
-@pytest.mark.parametrize(
-    ("options", "kept"),
-    [
-        ({"top_k": 1}, [4]),
-        ({"top_k": 3}, [1, 3, 4]),
-        ({"top_k": 99}, [0, 1, 2, 3, 4]),
-        ({"top_p": 0.3}, [4]),  # probabilities .50 .30 .11 .07 .02 of tokens 4 1 3 0 2
-        ({"top_p": 0.6}, [1, 4]),
-        ({"top_p": 0.85}, [1, 3, 4]),
-        ({"top_p": 1e-9}, [4]),
-        ({"top_p": 0.9, "top_k": 2}, [1, 4]),
-        ({"top_p": 0.6, "temperature": 0.1}, [4]),
-    ],
-)
-def test_top_k_and_top_p(options: dict[str, Any], kept: list[int]) -> None:
-    logits = LOGITS[0] / options.get("temperature", 1.0)
-    allowed = torch.full((6,), -torch.inf).index_copy(0, torch.tensor(kept), logits[kept])
-    torch.testing.assert_close(_frequencies(**options), allowed.softmax(dim=0), atol=5e-4, rtol=0)
+def test_stop_strings_end_a_row(model: nn.Module, tiny_model: Path, way: str) -> None:
+    prompter = Prompter(AutoTokenizer.from_pretrained(str(tiny_model)))
+    ids, mask = left_pad(PROMPTS, PAD)
+    keys, plain = KEYS, SamplingOptions(max_new_tokens=24)
+
+    def texts(options: SamplingOptions) -> tuple[list[list[int]], StopRule]:
+        rule = options.stop_rule(prompter)
+        return _rows(generate(model, ids, mask, options, rule, keys, PAD)), rule
+
+    free, _ = texts(plain)
+    whole = [_text_of(prompter.tokenizer, row) for row in free]
+    string = whole[0][3:6]  # of several tokens, or parts of tokens
+    cut, rule = texts(SamplingOptions(max_new_tokens=24, stop_strings=[string]))
+    assert len(cut[0]) < len(free[0])
+    for row, text, before in zip(cut, whole, free, strict=True):
+        assert row == before[: len(row)]
+        if string in text:
+            assert string in _text_of(prompter.tokenizer, row)
+            assert string not in _text_of(prompter.tokenizer, row[:-1])
+            assert rule.ended(row)
+            assert rule.text(row) == text[: text.index(string)].strip()
+        else:
+            assert row == before
 
 
-EDGES = torch.tensor([0.0, 1e-300, 1 - 2**-53, 1 - 2**-25], dtype=torch.float64)
-
-
-@pytest.mark.parametrize(
-    ("logits", "possible"),
-    [
-        ([-torch.inf, 1.0, 2.0, -torch.inf], {1, 2}),
-        ([-200.0, 0.0, 1.0, -200.0], {1, 2}),  # finite, yet its probability is zero in float32
-        ([-200.0, 3.0, -200.0, -torch.inf], {1}),
-        ([0.0, -200.0, -200.0], {0}),
-        ([-200.0, -200.0, 0.0], {2}),
-    ],
-)
-def test_draws_at_the_edge_never_give_an_impossible_token(logits: list[float], possible: set[int]) -> None:
-    rows = torch.tensor([logits]).repeat(len(EDGES), 1)
-    assert set(_sample(rows, EDGES, SamplingOptions()).tolist()) <= possible
-
-
-def test_draws_at_the_edge_over_a_large_vocabulary() -> None:
-    logits = torch.randn(len(EDGES), 49_152, generator=torch.Generator().manual_seed(0))
-    logits[:, -1_000:] = -300.0
-    assert (_sample(logits, EDGES, SamplingOptions()) < 48_152).all()
+def test_every_rank_of_fsdp_takes_the_same_steps(model: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A forward is one of all ranks there, so none may stop early or go on in another way than the others."""
+    free = _rows(_generate(model, [0, 1, 2, 3], stop=()))
+    expected = _generate(model, [0, 1, 2, 3], stop=tuple(row[0] for row in free))
+    monkeypatch.setattr(decode, "is_sharded", lambda model: True)
+    monkeypatch.setattr("lit_instruct.rollouts.generate.is_sharded", lambda model: True)
+    monkeypatch.setattr(decode, "_known", {})
+    forwards: list[int] = []
+    handle = model.register_forward_hook(lambda *_: forwards.append(1))
+    try:
+        responses = _generate(model, [0, 1, 2, 3], stop=tuple(row[0] for row in free))
+    finally:
+        handle.remove()
+    assert len(forwards) == 8
+    assert _rows(responses) == _rows(expected) == [row[:1] for row in free]
+    assert responses.ids.shape == (4, 1)
 
 
 @pytest.mark.parametrize(
@@ -186,6 +248,8 @@ def test_draws_at_the_edge_over_a_large_vocabulary() -> None:
         ({"top_p": 0.0}, "top_p=0.0"),
         ({"top_p": 1.5}, "top_p=1.5"),
         ({"top_k": -1}, "top_k=-1"),
+        ({"stop_ids": [5, -1]}, "stop_ids="),
+        ({"stop_strings": ["x", ""]}, "stop_strings"),
     ],
 )
 def test_options_are_checked(options: dict[str, Any], message: str) -> None:

@@ -33,3 +33,18 @@ def not_a_number(pairs: Pairs) -> list[float]:
 def too_few(pairs: Pairs) -> list[float]:
     """One score short."""
     return [0.0] * (len(pairs) - 1)
+
+
+def few_letters(pairs: Pairs) -> list[float]:
+    """The opposite of `letters`: a labeler whom the reward betrays."""
+    return [-count for count in letters(pairs)]
+
+
+def length(pairs: Pairs) -> list[float]:
+    """Characters of the response."""
+    return [float(len(response)) for _, response in pairs]
+
+
+def letters_and_prompt(pairs: Pairs) -> list[float]:
+    """Something for the policy to learn and something for the value function."""
+    return [a + 3 * b for a, b in zip(letters(pairs), length_of_prompt(pairs), strict=True)]

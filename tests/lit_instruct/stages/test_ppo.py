@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
-import lit_instruct.stages.ppo as ppo
+import lit_instruct.stages.ppo_update as ppo_update
 from data_modules import PromptDataModule
 from lit_instruct.errors import UserError
 from lit_instruct.models.lora import LoraOptions
@@ -67,18 +67,27 @@ def gradients(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Tensor]]:
     return kept
 
 
+@pytest.fixture
+def rollouts(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The rollouts of every iteration, as the update gets them."""
+    kept: list[Any] = []
+    targets = PPOModule._targets
+    monkeypatch.setattr(PPOModule, "_targets", lambda module, new: (kept.extend(new), targets(module, new))[1])
+    return kept
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("lora", [LoraOptions(top_layers=2), LoraOptions(), None], ids=["top", "all layers", "full"])
 def test_before_the_first_step_the_policy_is_the_one_that_sampled(
     tmp_path: Path, files: Files, trained: Path, monkeypatch: pytest.MonkeyPatch, dtype: str, lora: LoraOptions | None
 ) -> None:
-    seen, loss = [], ppo.clipped_policy_loss
+    seen, loss = [], ppo_update.clipped_policy_loss
 
     def keep(log_probs: Tensor, old: Tensor, *more: Any) -> Any:
         seen.append((log_probs.detach().clone(), old.clone()))
         return loss(log_probs, old, *more)
 
-    monkeypatch.setattr(ppo, "clipped_policy_loss", keep)
+    monkeypatch.setattr(ppo_update, "clipped_policy_loss", keep)
     objective = PPOOptions(minibatches=3, micro_batch_size=2)
     _, rows = train(tmp_path, files, trained / "sft", {"dtype": dtype, "lora": lora, "ppo": objective})
     parts = len(seen) // 3
@@ -137,18 +146,13 @@ def test_the_mix_needs_a_text(tmp_path: Path, files: Files, trained: Path) -> No
 
 
 def test_a_cut_response_pays_for_its_missing_end(
-    tmp_path: Path, files: Files, trained: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, files: Files, trained: Path, rollouts: list[Any]
 ) -> None:
-    kept: list[Any] = []
-    targets = PPOModule._targets
-    monkeypatch.setattr(
-        PPOModule, "_targets", lambda module, rollouts: (kept.extend(rollouts), targets(module, rollouts))[1]
-    )
     objective = replace(OBJECTIVE, missing_eos_penalty=5.0)
     sampling = SamplingOptions(max_new_tokens=40)
     module, rows = train(tmp_path, files, trained / "sft", {"ppo": objective, "sampling": sampling, "iterations": 3})
     ended, paid = [], []
-    for rollout in kept:
+    for rollout in rollouts:
         response = rollout.input_ids[:, -rollout.response_mask.shape[1] :]
         last = rollout.response_length - 1
         ended += torch.isin(response.gather(1, last[:, None])[:, 0], torch.tensor(module.prompter.stop_ids)).tolist()
@@ -187,16 +191,12 @@ def test_the_value_function_learns(tmp_path: Path, files: Files, tiny_model: Pat
 
 
 def test_without_a_reward_model_of_its_base_the_value_head_starts_at_zero(
-    tmp_path: Path, files: Files, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, files: Files, tiny_model: Path, rollouts: list[Any]
 ) -> None:
-    kept: list[Any] = []
-    targets = PPOModule._targets
-    monkeypatch.setattr(
-        PPOModule, "_targets", lambda module, rollouts: (kept.extend(rollouts), targets(module, rollouts))[1]
-    )
     for lora in (LoraOptions(top_layers=2), None):
         train(tmp_path, files, tiny_model, {"lora": lora})
-    assert not any(rollout.values.any() for rollout in kept)
+    assert rollouts
+    assert not any(rollout.values.any() for rollout in rollouts)
 
 
 def test_with_one_it_starts_as_the_reward_model(

@@ -9,10 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from datasets import Dataset
 from lightning.pytorch.callbacks import Callback
-from torch import Tensor
-from transformers import AutoTokenizer, TrainerCallback
 from trl import RewardConfig, RewardTrainer
 
 from data_modules import RankedComparisonDataModule
@@ -29,8 +26,7 @@ from tests.lit_instruct.stages.helpers import (
     sentence,
     write_rows,
 )
-
-CONSTANT = OptimizerOptions(learning_rate=1e-3, final_share=1.0)
+from tests.lit_instruct.stages.trl_side import CONSTANT, train_by_trl
 
 
 class _First(Callback):
@@ -52,20 +48,6 @@ def train(
     return stage, watch, first.network
 
 
-class _Keep(TrainerCallback):
-    def __init__(self) -> None:
-        self.gradients: list[dict[str, Tensor]] = []
-
-    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        named = kwargs["model"].named_parameters()
-        self.gradients.append({f"network.{name}": p.grad.clone() for name, p in named if p.grad is not None})
-
-
-class _InOrder(RewardTrainer):
-    def _get_train_sampler(self, *_: Any) -> torch.utils.data.Sampler:
-        return torch.utils.data.SequentialSampler(self.train_dataset)
-
-
 @pytest.mark.parametrize("center", [None, 0.1])
 def test_three_steps_with_two_responses_equal_trl(tmp_path: Path, tiny_model: Path, center: float | None) -> None:
     draw = random.Random(0)
@@ -84,33 +66,9 @@ def test_three_steps_with_two_responses_equal_trl(tmp_path: Path, tiny_model: Pa
     for i in order:
         answers = rows[i]["responses"][:: 1 if rows[i]["ranks"][0] == 1 else -1]
         pairs.append({"prompt": rows[i]["prompt"], "chosen": answers[0], "rejected": answers[1]})
-    keep = _Keep()
-    config = RewardConfig(
-        output_dir=str(tmp_path),
-        per_device_train_batch_size=4,
-        max_steps=3,
-        learning_rate=1e-3,
-        lr_scheduler_type="constant",
-        adam_beta2=0.95,
-        max_grad_norm=0.0,
-        bf16=False,
-        use_cpu=True,
-        report_to=[],
-        disable_tqdm=True,
-        save_strategy="no",
-        max_length=None,
-        gradient_checkpointing=False,
-        center_rewards_coefficient=center,
-    )
-    trainer = _InOrder(
-        model=network,
-        args=config,
-        train_dataset=Dataset.from_list(pairs),
-        processing_class=AutoTokenizer.from_pretrained(tiny_model),
-        callbacks=[keep],
-    )
-    trainer.train()
-    for own, their in zip(watch.gradients, keep.gradients, strict=True):
+    options = {"center_rewards_coefficient": center}
+    trainer, steps = train_by_trl(RewardTrainer, RewardConfig, network, tmp_path, tiny_model, pairs, **options)
+    for own, their in zip(watch.gradients, steps, strict=True):
         assert_equal(own, their, 5e-6)
     assert_equal(dict(stage.network.state_dict()), dict(trainer.model.state_dict()), 2e-5)
 

@@ -8,15 +8,13 @@ from typing import Any
 
 import pytest
 import torch
-from datasets import Dataset
-from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+from transformers import AutoModelForCausalLM
 from trl import SFTConfig, SFTTrainer
 
 from data_modules import PromptResponseDataModule
 from lit_instruct.errors import UserError
 from lit_instruct.models.lora import LoraOptions
-from lit_instruct.stages.base import OptimizerOptions, PromptOptions
+from lit_instruct.stages.base import PromptOptions
 from lit_instruct.stages.sft import SFTModule, tokens_per_step
 from lit_instruct.trl_bridge import SFTLossOptions
 from tests.lit_instruct.stages.helpers import (
@@ -27,8 +25,8 @@ from tests.lit_instruct.stages.helpers import (
     sentence,
     write_rows,
 )
+from tests.lit_instruct.stages.trl_side import CONSTANT, train_by_trl
 
-CONSTANT = OptimizerOptions(learning_rate=1e-3, final_share=1.0)
 LORA = LoraOptions(top_layers=2)
 
 
@@ -49,55 +47,6 @@ def rows(tmp_path: Path) -> str:
     return str(write_rows(tmp_path / "rows.jsonl", demonstrations(12)))
 
 
-class _Keep(TrainerCallback):
-    """Gradients of TRL's own steps."""
-
-    def __init__(self) -> None:
-        self.gradients: list[dict[str, Tensor]] = []
-
-    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        named = kwargs["model"].named_parameters()
-        self.gradients.append({f"network.{name}": p.grad.clone() for name, p in named if p.grad is not None})
-
-
-class _InOrder(SFTTrainer):
-    """Takes the rows as they come, so that both trainers see the same batches."""
-
-    def _get_train_sampler(self, *_: Any) -> torch.utils.data.Sampler:
-        return torch.utils.data.SequentialSampler(self.train_dataset)
-
-
-def trl_training(folder: Path, model: Path, rows: list[dict[str, str]], **options: Any) -> tuple[SFTTrainer, _Keep]:
-    """TRL by itself: its tokenisation, its collator, its loop."""
-    keep = _Keep()
-    config = SFTConfig(
-        output_dir=str(folder),
-        per_device_train_batch_size=4,
-        max_steps=3,
-        learning_rate=1e-3,
-        lr_scheduler_type="constant",
-        adam_beta2=0.95,
-        max_grad_norm=0.0,
-        bf16=False,
-        use_cpu=True,
-        report_to=[],
-        disable_tqdm=True,
-        save_strategy="no",
-        max_length=None,
-        gradient_checkpointing=False,
-        **options,
-    )
-    trainer = _InOrder(
-        model=AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32),
-        args=config,
-        train_dataset=Dataset.from_list(rows),
-        processing_class=AutoTokenizer.from_pretrained(model),
-        callbacks=[keep],
-    )
-    trainer.train()
-    return trainer, keep
-
-
 @pytest.mark.parametrize(
     ("ours", "theirs"),
     [
@@ -116,8 +65,9 @@ def test_three_steps_equal_trl(tmp_path: Path, tiny_model: Path, ours: dict[str,
     stage, watch = train(tmp_path, tiny_model, data, module, max_steps=3)
     order = [row for batch in stage.trainer.datamodule.train_sampler.batches(0) for row in batch]
     shuffled = [{"prompt": rows[i]["prompt"], "completion": rows[i]["response"]} for i in order]
-    trainer, keep = trl_training(tmp_path, tiny_model, shuffled, **theirs)
-    for own, their in zip(watch.gradients, keep.gradients, strict=True):
+    network = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
+    trainer, steps = train_by_trl(SFTTrainer, SFTConfig, network, tmp_path, tiny_model, shuffled, **theirs)
+    for own, their in zip(watch.gradients, steps, strict=True):
         assert_equal(own, their, 2e-6)
     assert_equal(dict(stage.network.state_dict()), dict(trainer.model.state_dict()), 2e-5)
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]

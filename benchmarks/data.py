@@ -1,0 +1,205 @@
+"""Reading, hygiene and tokenisation of many prompts: time and memory by number of rows.
+
+`python -m benchmarks.data` writes benchmarks/results/data.json. Every measurement is a process of its own with one
+thread, whose peak memory is counted from after the imports.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import math
+import os
+import random
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from benchmarks.environment import write_results
+
+SIZES = (10_000, 100_000, 1_000_000)
+STEPS = {
+    "read": "reading and checking the rows",
+    "hygiene": "reading, and all steps of hygiene",
+    "tokenise": "reading and tokenising",
+    "prepare": "all of it, as PPO starts: tables in the cache",
+    "again": "the next start: tables from the cache",
+}
+BYTES_A_ROW = 64
+"""What memory may grow by."""
+EXPONENT = 1.1
+"""Time that grows as rows ** 1 is linear; this much more is noise of a machine that others use as well."""
+UNIQUE_PREFIX = 32
+
+VERBS = ("Write", "Explain", "Summarise", "Translate", "Rewrite", "Compare", "List", "Describe", "Improve", "Shorten")
+NOUNS = ("letter", "poem", "recipe", "invoice", "contract", "garden", "ship", "river", "theorem", "sonata", "bridge")
+NOUNS += ("market", "school", "village", "novel", "machine", "engine", "lamp", "window", "harvest", "season", "journey")
+USE_CASES = {"generation": 46, "open_qa": 12, "brainstorming": 11, "chat": 8, "rewrite": 7, "summarization": 4}
+
+
+def make_prompts(path: Path, count: int, seed: int = 0) -> None:
+    """Writes prompts of 10 to 60 words: one in 20 repeats an earlier beginning, one in 50 holds an e-mail address."""
+    draw = random.Random(seed)
+    cases, weights = list(USE_CASES), list(USE_CASES.values())
+    beginning = ""
+    with path.open("w", encoding="utf-8") as file:
+        for number in range(count):
+            words = " ".join(draw.choices(NOUNS, k=draw.randint(10, 60)))
+            text = f"{draw.choice(VERBS)} number {number} of the {words}."
+            if number % 20 == 0 and beginning:
+                text = f"{beginning} {words}"
+            elif len(words) > 300:
+                beginning = text
+            if number % 50 == 0:
+                text += f" Send it to person{number}@mail{number % 97}.org."
+            row = {"prompt": text, "user": f"user-{draw.randrange(1 + count // 100)}"}
+            row["use_case"] = draw.choices(cases, weights)[0]
+            file.write(json.dumps(row) + "\n")
+
+
+def run_step(step: str, path: str, tokenizer: str) -> dict[str, Any]:
+    """Runs one of STEPS in this process.
+
+    Args:
+        step: its name.
+        path: file of prompts.
+        tokenizer: folder of the tokenizer.
+    """
+    import torch
+    from transformers import AutoTokenizer
+
+    from data_modules import PromptDataModule
+    from data_modules.hygiene import HygieneOptions
+    from data_modules.prompt_facts import PromptFacts
+    from data_modules.rows import PromptRow, stream_rows
+    from data_modules.tokenised import ROWS_TOGETHER
+    from lit_instruct.prompting import Prompter
+
+    torch.set_num_threads(1)
+    prompter = Prompter(AutoTokenizer.from_pretrained(tokenizer))
+    options = HygieneOptions(unique_prefix=UNIQUE_PREFIX)
+    removed: dict[str, int] = {}
+    _reset_peak()
+    before, started, cpu_started = _peak_bytes(), time.perf_counter(), time.process_time()
+    if step in ("prepare", "again"):
+        data = PromptDataModule(path, max_prompt_length=1024, hygiene=options)
+        data.prompter = prompter
+        data.setup()
+        removed = data.report.removed
+    else:
+        facts = PromptFacts(options, prompter)
+        rows = stream_rows(path, PromptRow)
+        while batch := list(islice(rows, ROWS_TOGETHER)):
+            if step == "hygiene":
+                facts.add(batch)
+            elif step == "tokenise":
+                prompter.prompts_ids([row.prompt for row in batch])
+        if step == "hygiene":
+            removed = facts.choose(None, share=0.1, seed=0).removed
+    return {
+        "seconds": time.perf_counter() - started,
+        "cpu_seconds": time.process_time() - cpu_started,
+        "peak_bytes": _peak_bytes(),
+        "start_bytes": before,
+        "removed": removed,
+    }
+
+
+def measure(step: str, rows: int, path: Path, tokenizer: str) -> dict[str, Any]:
+    """Runs a step in a process of its own and returns what it took.
+
+    Args:
+        step: one of STEPS.
+        rows: of the file.
+        path: the file.
+        tokenizer: folder of the tokenizer.
+    """
+    single = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "MKL", "OPENBLAS", "RAYON", "ARROW")}
+    variables = (
+        os.environ | single | {"TOKENIZERS_PARALLELISM": "false", "LIT_INSTRUCT_CACHE": str(path.parent / "cache")}
+    )
+    command = [sys.executable, "-m", "benchmarks.data", "--step", step, "--path", str(path), "--tokenizer", tokenizer]
+    done = subprocess.run(command, env=variables, stdout=subprocess.PIPE, text=True, check=True)
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return {"step": step, "rows": rows, "rows_per_second": round(rows / found["seconds"]), **found}
+
+
+def growth(results: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """How time and memory of each step grow from the fewest rows to the most.
+
+    Args:
+        results: of `measure`.
+
+    Returns:
+        Step -> `exponent` of the processor's time (1 is linear; other programs of the machine do not count) and
+        `bytes_a_row`.
+    """
+    found = {}
+    for step in STEPS:
+        of_step = sorted((r for r in results if r["step"] == step), key=lambda r: r["rows"])
+        few, many = of_step[0], of_step[-1]
+        exponent = math.log(many["cpu_seconds"] / few["cpu_seconds"]) / math.log(many["rows"] / few["rows"])
+        bytes_a_row = (many["peak_bytes"] - few["peak_bytes"]) / (many["rows"] - few["rows"])
+        found[step] = {"exponent": round(exponent, 3), "bytes_a_row": round(bytes_a_row, 1)}
+    return found
+
+
+def main(words: list[str] | None = None) -> int:
+    """Measures all steps at all sizes, prints and writes them, and returns 1 where time or memory grow too fast."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="numbers of prompts")
+    parser.add_argument("--out", default="data.json", help="file of the results")
+    for name in ("step", "path", "tokenizer"):
+        parser.add_argument(f"--{name}", help=argparse.SUPPRESS)
+    options = parser.parse_args(words)
+    if options.step is not None:
+        print(json.dumps(run_step(options.step, options.path, options.tokenizer)))
+        return 0
+    from lit_instruct.models import embedded
+
+    tokenizer = embedded.resolve(embedded.NAME)
+    results = []
+    print(f"{'rows':>9}  {'step':10}{'seconds':>9}{'rows/s':>9}{'peak MB':>9}")
+    with tempfile.TemporaryDirectory(prefix="lit-instruct-bench-") as scratch:
+        for rows in sorted(options.sizes):
+            path = Path(scratch) / f"prompts-{rows}.jsonl"
+            make_prompts(path, rows)
+            for step in STEPS:
+                found = measure(step, rows, path, tokenizer)
+                results.append(found)
+                seconds, peak = found["seconds"], found["peak_bytes"] / 1e6
+                print(f"{rows:9}  {step:10}{seconds:9.2f}{found['rows_per_second']:9}{peak:9.1f}", flush=True)
+            path.unlink()
+    grown = growth(results)
+    limits = {"exponent": EXPONENT, "bytes_a_row": BYTES_A_ROW}
+    for step, found in grown.items():
+        print(f"{step}: time ~ rows^{found['exponent']:.2f}, {found['bytes_a_row']:.1f} bytes a row")
+    held = all(found[name] <= limit for found in grown.values() for name, limit in limits.items())
+    print(f"within {limits}" if held else f"NOT within {limits}")
+    content = {"steps": STEPS, "unique_prefix": UNIQUE_PREFIX, "limits": limits, "held": held}
+    print("written to", write_results(options.out, {**content, "growth": grown, "results": results}).name)
+    return 0 if held else 1
+
+
+def _reset_peak() -> None:
+    """Forgets the peak of the imports, where the system can (Linux)."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def _peak_bytes() -> int:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,77 @@
+"""Where rows that cannot be used go: counted, and written aside with the reason."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import IO, Any, Literal, Self
+
+from lit_instruct.errors import DataError, UserError
+
+OnBadRow = Literal["error", "skip"]
+
+
+class BadRows:
+    """Counts bad rows and writes {where, reason, row} for each to a .jsonl file, which appears when it is whole.
+
+    Args:
+        path: the file; None counts only. It is written, over an earlier one, on leaving the `with` block, and only
+            where there was a bad row.
+    """
+
+    def __init__(self, path: str | Path | None = None) -> None:
+        self.path = Path(path) if path is not None else None
+        self.count = 0
+        self.first: DataError | None = None
+        """Why the first of them is bad, with its place."""
+        self._file: IO[str] | None = None
+
+    def add(self, where: str, reason: str, row: Any) -> None:
+        """Counts a row.
+
+        Args:
+            where: "file:line".
+            reason: what is wrong with it.
+            row: its content: as it lies in the file (bytes or text, a list of them for several), or decoded.
+
+        Raises:
+            UserError: the file cannot be written.
+        """
+        self.count += 1
+        self.first = self.first or DataError(f"{where}: {reason}")
+        if self.path is None:
+            return
+        line = json.dumps({"where": where, "reason": reason, "row": _readable(row)}, default=str)
+        try:
+            if self._file is None:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                self._file = self._scratch.open("w", encoding="utf-8")
+            self._file.write(line + "\n")
+        except OSError as error:
+            raise UserError(f"{self.path}: the bad rows cannot be written there ({error.strerror})") from error
+
+    def describe(self) -> str:
+        """How many there were, where they are and what was wrong with the first."""
+        place = f", written to {self.path}" if self.path is not None else ""
+        return f"{self.count} bad rows skipped{place}; the first: {self.first}"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None and self.path is not None:
+            self._file.close()
+            os.replace(self._scratch, self.path)
+            self._file = None
+
+    @property
+    def _scratch(self) -> Path:
+        assert self.path is not None
+        return self.path.with_name(f".{self.path.name}.{os.getpid()}")
+
+
+def _readable(row: Any) -> Any:
+    if isinstance(row, list):
+        return [_readable(part) for part in row]
+    return row.decode(errors="replace") if isinstance(row, bytes) else row

@@ -1,0 +1,119 @@
+"""Bytes of a file, compressed or not, line by line in bounded memory."""
+
+from __future__ import annotations
+
+import codecs
+import gzip
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple, cast
+
+from lit_instruct.errors import DataError
+
+Record = dict[str, Any]
+
+MAX_LINE = 8 * 2**20
+"""Most bytes of one record: a longer one is a broken file rather than a row."""
+TOO_LONG = f"longer than {MAX_LINE // 2**20} MiB, which is no row; is a line break or a quote missing? Split the file"
+GZIP_MAGIC, PARQUET_MAGIC = b"\x1f\x8b", b"PAR1"
+
+
+class Found(NamedTuple):
+    """One record as it lies in a file."""
+
+    where: str
+    """"file:line", or "file:row n"."""
+    record: Callable[[], Any]
+    """Decodes it; raises DataError without the place."""
+    raw: Any
+    """Its content, to be written aside where it turns out to be bad."""
+
+
+@contextmanager
+def open_bytes(path: Path) -> Iterator[BinaryIO]:
+    """Opens a file for reading, unpacked where its name ends in .gz.
+
+    Raises:
+        DataError: it cannot be read, or its name says something else than its first bytes.
+    """
+    try:
+        with path.open("rb") as stream:
+            _check_magic(path, stream.peek(4)[:4])
+            if path.suffix.lower() != ".gz":
+                yield stream
+            else:
+                with gzip.GzipFile(fileobj=stream) as unpacked:
+                    yield cast(BinaryIO, unpacked)
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file; check the path") from None
+    except OSError as error:
+        raise DataError(
+            f"{path}: cannot be read ({error.strerror or error}); check the path and its permissions"
+        ) from None
+
+
+def read_piece(path: Path, stream: BinaryIO, line: int, size: int = MAX_LINE + 1, to_line_end: bool = True) -> bytes:
+    """At most `size` bytes, or the rest of the line where that is less; b"" at the end.
+
+    Args:
+        path: the file, for the message.
+        stream: of `open_bytes`.
+        line: where it stands, for the message.
+        size: most bytes.
+        to_line_end: stop at a line's end.
+
+    Raises:
+        DataError: the compressed file is damaged.
+    """
+    try:
+        return stream.readline(size) if to_line_end else stream.read(size)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise DataError(f"{path}:{line}: the compressed file is damaged or cut off ({error}); fetch it again") from None
+
+
+def read_lines(path: Path) -> Iterator[tuple[int, bytes | None]]:
+    """Yields (number from 1, line without its end and without a BOM); None stands for a line over MAX_LINE.
+
+    Lines end at "\\n" alone: JSON strings may hold U+2028 and its like.
+
+    Raises:
+        DataError: the file cannot be read to its end.
+    """
+    number = 0
+    with open_bytes(path) as stream:
+        while line := read_piece(path, stream, number + 1):
+            number += 1
+            if len(line) > MAX_LINE:
+                while line and not line.endswith(b"\n"):
+                    line = read_piece(path, stream, number)
+                yield number, None
+                continue
+            if number == 1:
+                line = line.removeprefix(codecs.BOM_UTF8)
+            yield number, line.removesuffix(b"\n").removesuffix(b"\r")
+
+
+def decode(line: bytes | None) -> str:
+    """Text of a line of `read_lines`.
+
+    Raises:
+        DataError: it was too long, or is not UTF-8.
+    """
+    if line is None:
+        raise DataError(f"the line is {TOO_LONG}")
+    try:
+        return line.decode()
+    except UnicodeDecodeError:
+        raise DataError("not UTF-8 text; convert the file to UTF-8") from None
+
+
+def _check_magic(path: Path, magic: bytes) -> None:
+    packed = magic.startswith(GZIP_MAGIC)
+    if packed and path.suffix.lower() != ".gz":
+        raise DataError(f"{path}:1: this is gzip, though its name does not end in .gz; rename it to {path.name}.gz")
+    if path.suffix.lower() == ".gz" and magic and not packed:
+        raise DataError(f"{path}:1: not gzip, though its name ends in .gz; rename it to {path.name[:-3]}")
+    if magic == PARQUET_MAGIC and path.suffix.lower() != ".parquet":
+        raise DataError(f"{path}:1: this is a Parquet file; rename it to {path.stem}.parquet")

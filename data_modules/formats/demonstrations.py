@@ -1,0 +1,57 @@
+"""Layouts of prompt and response (step 1)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from data_modules.formats.layout import Fields, Layout, Record
+from data_modules.formats.messages import check_text, prompt_of, reply_text, split_last_turn, with_system
+
+
+def _prompt_response(record: Record) -> Fields:
+    prompt = with_system(prompt_of(record["prompt"]), record.get("system"))
+    return [{"prompt": prompt, "response": record["response"]}]
+
+
+def _prompt_completion(record: Record) -> Fields:
+    prompt = with_system(prompt_of(record["prompt"]), record.get("system"))
+    return [{"prompt": prompt, "response": reply_text(record["completion"], "completion")}]
+
+
+def _conversation(name: str, field: str) -> Layout:
+    """A conversation whose last assistant turn is the response."""
+
+    def convert(record: Record) -> Fields:
+        prompt, response = split_last_turn(record[field], field)
+        return [{"prompt": with_system(prompt, record.get("system")), "response": response}]
+
+    return Layout(name, (field,), convert, takes=("system",))
+
+
+def _alpaca(record: Record) -> Fields:
+    return [{"prompt": _instruction(record, "input"), "response": record["output"]}]
+
+
+def _dolly(record: Record) -> Fields:
+    use_case = {"use_case": record["category"]} if isinstance(record.get("category"), str) else {}
+    return [{"prompt": _instruction(record, "context"), "response": record["response"], **use_case}]
+
+
+def _instruction(record: Record, field: str) -> Any:
+    """The instruction, and after an empty line the text that it is about where there is one."""
+    instruction, text = check_text(record["instruction"], 'field "instruction"'), record.get(field)
+    if text is None or text == "":
+        return instruction
+    about = check_text(text, f'field "{field}"')
+    return f"{instruction}\n\n{about}"
+
+
+DEMONSTRATION_LAYOUTS = (
+    Layout("prompt-response", ("prompt", "response"), _prompt_response, takes=("system",)),
+    Layout("prompt-completion", ("prompt", "completion"), _prompt_completion, takes=("system",)),
+    _conversation("messages", "messages"),
+    _conversation("sharegpt", "conversations"),
+    Layout("alpaca", ("instruction", "output"), _alpaca, takes=("input",)),
+    Layout("dolly", ("instruction", "response"), _dolly, takes=("context", "category")),
+)
+"""Each before those it could be mistaken for: many datasets keep further fields beside those they are known by."""

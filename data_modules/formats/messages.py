@@ -1,0 +1,163 @@
+"""Conversations in all their spellings -> messages {role, content}."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from lit_instruct.errors import DataError
+
+Messages = list[dict[str, str]]
+
+ROLES = {
+    "system": "system",
+    "user": "user",
+    "human": "user",
+    "prompter": "user",
+    "assistant": "assistant",
+    "gpt": "assistant",
+    "chatgpt": "assistant",
+    "bing": "assistant",
+    "bard": "assistant",
+}
+"""How chat datasets name the three roles; ShareGPT writes human and gpt, OpenAssistant prompter."""
+SPEAKER = re.compile(r"\n\n(Human|Assistant):[ \n]?")
+HH_START = "\n\nHuman:"
+
+
+def as_messages(value: Any, field: str) -> Messages:
+    """Messages with nothing but role and content.
+
+    Args:
+        value: a list of {role, content}, or of {from, value} as in ShareGPT.
+        field: where it stands, for the message.
+
+    Raises:
+        DataError: it is something else.
+    """
+    if not isinstance(value, list) or not value:
+        raise DataError(f'field "{field}" must be a list of messages, not {kind(value)}; correct the row')
+    return [_as_message(message, f'message {number} of field "{field}"') for number, message in enumerate(value, 1)]
+
+
+def split_last_turn(value: Any, field: str) -> tuple[Messages, str]:
+    """Splits a conversation into what comes before its last assistant turn, and that turn's text.
+
+    Raises:
+        DataError: it does not end with the assistant's turn.
+    """
+    messages = as_messages(value, field) if isinstance(value, list) and value else []
+    if not messages or messages[-1]["role"] != "assistant":
+        raise DataError(f'field "{field}" must be a list of messages that ends with an assistant turn; correct the row')
+    return messages[:-1], messages[-1]["content"]
+
+
+def reply_text(reply: Any, field: str) -> str:
+    """The text of a reply given as text or as a list of one assistant message.
+
+    Raises:
+        DataError: it is something else.
+    """
+    if isinstance(reply, list):
+        if len(reply) != 1:
+            raise DataError(f'field "{field}" must be a text or one assistant message; correct the row')
+        return split_last_turn(reply, field)[1]
+    return check_text(reply, f'field "{field}"')
+
+
+def from_dialogue(text: Any, field: str) -> Messages:
+    """Reads a dialogue string of HH-RLHF: "\\n\\nHuman: ...\\n\\nAssistant: ...".
+
+    An empty turn of the assistant at the end, where a response is to begin, is left out.
+
+    Raises:
+        DataError: it does not begin with "\\n\\nHuman:".
+    """
+    if not is_dialogue(text):
+        raise DataError(f'field "{field}" must begin with "\\n\\nHuman:"; correct the row')
+    parts = SPEAKER.split(text)[1:]
+    turns = [
+        {"role": ROLES[speaker.lower()], "content": said.strip()}
+        for speaker, said in zip(parts[::2], parts[1::2], strict=True)
+    ]
+    return turns[:-1] if turns[-1] == {"role": "assistant", "content": ""} else turns
+
+
+def is_dialogue(value: Any) -> bool:
+    """Whether a value is a dialogue string of HH-RLHF."""
+    return isinstance(value, str) and value.startswith(HH_START)
+
+
+def prompt_of(value: Any, field: str = "prompt") -> Any:
+    """A prompt given as text, as a dialogue string or as messages.
+
+    Raises:
+        DataError: it is something else.
+    """
+    if is_dialogue(value):
+        return from_dialogue(value, field)
+    if isinstance(value, list) and value:
+        return as_messages(value, field)
+    if not isinstance(value, str):
+        raise DataError(f'field "{field}" must be a text or a list of messages, not {kind(value)}; correct the row')
+    return value
+
+
+def with_system(prompt: Any, system: Any) -> Any:
+    """A prompt as messages that begin with a system message; unchanged where `system` is None or empty.
+
+    Raises:
+        DataError: `system` is no text, or the prompt has a system message of its own.
+    """
+    if system is None or system == "":
+        return prompt
+    check_text(system, 'field "system"')
+    messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+    if messages[0]["role"] == "system":
+        raise DataError('a system message stands in field "system" and in the prompt; remove one of them')
+    return [{"role": "system", "content": system}, *messages]
+
+
+def check_text(value: Any, name: str) -> str:
+    """The value, which must be a text that says something and can be encoded.
+
+    Args:
+        value: anything.
+        name: what it is, for the message.
+
+    Raises:
+        DataError: it is not.
+    """
+    if not isinstance(value, str):
+        raise DataError(f"{name} must be a text, not {kind(value)}; correct the row")
+    if not value.strip():
+        raise DataError(f"{name} is empty; fill it in or remove the row")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise DataError(
+            f"{name} holds half of a character (a lone surrogate such as \\ud83d); correct the row"
+        ) from None
+    return value
+
+
+def kind(value: Any) -> str:
+    """What a value is, in words."""
+    if value == []:
+        return "an empty list"
+    names = {type(None): "null", bool: "a truth value", int: "a number", float: "a number", str: "a text"}
+    return names.get(type(value), "a list" if isinstance(value, list) else "an object")
+
+
+def _as_message(message: Any, name: str) -> dict[str, str]:
+    if not isinstance(message, dict):
+        raise DataError(f"{name} must have a role (system, user, assistant) and a content; correct the row")
+    speaker = message.get("role", message.get("from"))
+    role = ROLES.get(speaker.lower()) if isinstance(speaker, str) else None
+    if role is None:
+        raise DataError(f"{name} must have a role (system, user, assistant) and a content; correct the row")
+    content = message.get("content", message.get("value"))
+    # An empty system message says that there is to be none.
+    if role == "system" and content == "":
+        return {"role": role, "content": ""}
+    return {"role": role, "content": check_text(content, f"the content of {name}")}

@@ -1,0 +1,209 @@
+"""Measures of a reward model as pure functions: rewards and ranks in, numbers out, no model and no file.
+
+A *row* is one ranked comparison: K responses to a prompt. A *pair* is two of them with different ranks; ties compare
+nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchmetrics.functional import pearson_corrcoef, spearman_corrcoef
+from torchmetrics.functional.classification import binary_calibration_error
+
+from lit_instruct.evaluation.measures import resamples
+
+BINS = 10
+"""Bins of the confidence between 1/2 and 1."""
+_ABSENT = np.iinfo(np.int64).max
+"""Rank of a response that a row does not have."""
+
+
+class Pairs(NamedTuple):
+    """All n pairs of the rows, the better response (w) against the worse one (l)."""
+
+    row: np.ndarray
+    """(n,) int, the row that a pair belongs to, non-decreasing."""
+    winner: np.ndarray
+    """(n,) int, place of w among the row's responses."""
+    loser: np.ndarray
+    """(n,) int, place of l among the row's responses."""
+    margin: np.ndarray
+    """(n,) float, r_w - r_l: above 0 where the model agrees with the labeler."""
+    distance: np.ndarray
+    """(n,) int, how many ranks lie between the two: 1 for neighbours, whatever numbers the ranks have."""
+
+
+class Accuracy(NamedTuple):
+    """Share of pairs in the labeler's order."""
+
+    value: float
+    ci_low: float
+    ci_high: float
+    pairs: int
+    rows: int
+
+
+class Bin(NamedTuple):
+    """Pairs whose confidence lies in [low, high)."""
+
+    low: float
+    high: float
+    pairs: int
+    confidence: float
+    """Mean of sigmoid(|r_w - r_l|): how sure the model is of its own order."""
+    accuracy: float
+    """Share of the pairs in which that order is the labeler's; equal rewards count half."""
+
+
+class LengthRelation(NamedTuple):
+    """How the reward goes with the length of the response; None where one of them does not vary."""
+
+    pearson: float | None
+    """Linear correlation over all responses."""
+    spearman: float | None
+    """Correlation of their ranks."""
+    pearson_within_rows: float | None
+    """Linear correlation of what is left of both once each row's mean is taken off."""
+    longer_preferred_by_labeler: float | None
+    """Share of the pairs of unequal length in which the labeler ranks the longer response higher."""
+    longer_preferred_by_model: float | None
+    """The same for the model; equal rewards count half."""
+
+
+def ranked_pairs(rewards: Sequence[Sequence[float]], ranks: Sequence[Sequence[int]]) -> Pairs:
+    """Returns every pair of differently ranked responses to the same prompt.
+
+    Args:
+        rewards: K numbers a row, higher is better; rows may differ in K.
+        ranks: K whole numbers a row, 1 is the best, equal ranks are ties.
+
+    Raises:
+        ValueError: a row has more rewards than ranks, or fewer.
+    """
+    if [len(row) for row in rewards] != [len(row) for row in ranks]:
+        raise ValueError("every response needs one reward and one rank")
+    reward, rank = _padded(rewards, 0.0), _padded(ranks, _ABSENT)
+    better = (rank[:, :, None] < rank[:, None, :]) & (rank[:, None, :] != _ABSENT)
+    row, winner, loser = better.nonzero()
+    level = _levels(rank)
+    margin = reward[row, winner] - reward[row, loser]
+    return Pairs(row, winner, loser, margin, level[row, loser] - level[row, winner])
+
+
+def pair_accuracy(pairs: Pairs, chosen: np.ndarray, seed: int, n: int = 1000) -> Accuracy | None:
+    """Returns the share of pairs that the model orders as the labeler did, equal rewards counting as wrong.
+
+    The 95 % interval is a percentile bootstrap over rows: the pairs of a row are not independent, so they are drawn
+    together. A single row leaves everything open: its interval is 0 to 1.
+
+    Args:
+        pairs: of `ranked_pairs`.
+        chosen: (number of pairs,) bool, the pairs to look at.
+        seed: of the bootstrap.
+        n: number of resamples.
+
+    Returns:
+        None where no pair is chosen.
+    """
+    if not chosen.any():
+        return None
+    _, row = np.unique(pairs.row[chosen], return_inverse=True)
+    counted = np.bincount(row).astype(np.float64)
+    correct = np.bincount(row, weights=pairs.margin[chosen] > 0)
+    if len(counted) == 1:  # drawn again it would be itself, as if there were no doubt
+        return Accuracy(float(correct[0] / counted[0]), 0.0, 1.0, int(counted[0]), 1)
+    shares = [correct[rows].sum(axis=1) / counted[rows].sum(axis=1) for rows in resamples(len(counted), seed, n)]
+    low, high = np.quantile(np.concatenate(shares), [0.025, 0.975])
+    return Accuracy(float(correct.sum() / counted.sum()), float(low), float(high), int(counted.sum()), len(counted))
+
+
+def calibration_error(margins: np.ndarray) -> float:
+    """Expected calibration error of sigmoid(r_w - r_l) as the probability that the labeler prefers w.
+
+    ECE = sum over bins of share of pairs x |accuracy - confidence|. Every pair counts in both directions (w over l,
+    which happened, and l over w, which did not): in the better response's direction alone the answer would always be
+    yes.
+
+    Args:
+        margins: (n,) r_w - r_l, n at least 1.
+    """
+    probability = torch.from_numpy(margins).double().sigmoid()
+    happened = torch.ones(len(margins), dtype=torch.long)
+    both = torch.cat([probability, 1 - probability]), torch.cat([happened, 1 - happened])
+    return float(binary_calibration_error(*both, n_bins=2 * BINS, norm="l1"))
+
+
+def reliability(margins: np.ndarray) -> list[Bin]:
+    """Returns the bins of the reliability plot that are not empty; their gaps are those of `calibration_error`.
+
+    Args:
+        margins: (n,) r_w - r_l.
+    """
+    confidence = 1 / (1 + np.exp(-np.abs(margins)))
+    correct = np.where(margins == 0, 0.5, margins > 0)
+    place = np.minimum(((confidence - 0.5) * 2 * BINS).astype(int), BINS - 1)
+    bins = []
+    for i in np.unique(place).tolist():
+        inside = place == i
+        low, high = 0.5 + i / (2 * BINS), 0.5 + (i + 1) / (2 * BINS)
+        bins.append(Bin(low, high, int(inside.sum()), float(confidence[inside].mean()), float(correct[inside].mean())))
+    return bins
+
+
+def length_relation(
+    rewards: Sequence[Sequence[float]], lengths: Sequence[Sequence[int]], pairs: Pairs
+) -> LengthRelation:
+    """Returns how far the reward is a matter of length.
+
+    Args:
+        rewards: K numbers a row.
+        lengths: tokens of the same responses.
+        pairs: of the same rewards.
+    """
+    length = _padded(lengths, 0)
+    longer = np.sign(length[pairs.row, pairs.winner] - length[pairs.row, pairs.loser])
+    unequal = longer != 0
+    by_model = (1 + longer * np.sign(pairs.margin)) / 2
+    reward, tokens = _flat(rewards), _flat(lengths)
+    reward_within, tokens_within = (
+        _flat([np.subtract(row, np.mean(row)) for row in rows]) for rows in (rewards, lengths)
+    )
+    return LengthRelation(
+        _correlation(reward, tokens, pearson_corrcoef),
+        _correlation(reward, tokens, spearman_corrcoef),
+        _correlation(reward_within, tokens_within, pearson_corrcoef),
+        float((longer[unequal] > 0).mean()) if unequal.any() else None,
+        float(by_model[unequal].mean()) if unequal.any() else None,
+    )
+
+
+def _flat(rows: Sequence[Any]) -> np.ndarray:
+    return np.concatenate([np.asarray(row, dtype=np.float64) for row in rows])
+
+
+def _correlation(one: np.ndarray, other: np.ndarray, correlate: Callable[[Tensor, Tensor], Tensor]) -> float | None:
+    if np.ptp(one) == 0 or np.ptp(other) == 0:
+        return None
+    return float(correlate(torch.from_numpy(one), torch.from_numpy(other)))
+
+
+def _padded(rows: Sequence[Sequence[float]], absent: float) -> np.ndarray:
+    """Rows of unequal length as one matrix (rows, most responses)."""
+    matrix = np.full((len(rows), max(map(len, rows), default=0)), absent, dtype=np.asarray(absent).dtype)
+    for i, row in enumerate(rows):
+        matrix[i, : len(row)] = row
+    return matrix
+
+
+def _levels(rank: np.ndarray) -> np.ndarray:
+    """Ranks of each row counted without gaps from 0: [1, 3, 3, 7] -> [0, 1, 1, 2]."""
+    order = rank.argsort(axis=1, kind="stable")
+    steps = np.diff(np.take_along_axis(rank, order, axis=1), axis=1) > 0
+    levels = np.zeros_like(rank)
+    np.put_along_axis(levels, order[:, 1:], steps.cumsum(axis=1), axis=1)
+    return levels

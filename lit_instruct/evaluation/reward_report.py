@@ -1,0 +1,262 @@
+"""`lit-instruct rm validate`: what a reward model gets right on held-out comparisons, as validation.{json,html}."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from data_modules.rows import RankedComparison
+from lit_instruct.evaluation import reward_charts as charts
+from lit_instruct.evaluation.page import number, percent, render, signed, write_text
+from lit_instruct.evaluation.provenance import provenance
+from lit_instruct.evaluation.reward_measures import (
+    Accuracy,
+    Pairs,
+    calibration_error,
+    length_relation,
+    pair_accuracy,
+    ranked_pairs,
+    reliability,
+)
+
+TEMPLATE = "validation.html.jinja"
+GROUPS = {
+    "by_k": "K",
+    "by_rank_distance": "rank distance",
+    "by_use_case": "use case",
+    "by_labeler": "labeler",
+}
+SHOWN_GROUPS = 24
+"""Most use cases or labelers that page and table show; the JSON has them all."""
+
+
+class Demonstrations(NamedTuple):
+    """Rewards of the demonstrations, and the bias that is to make them 0 on average."""
+
+    rewards: list[float]
+    """Without the bias."""
+    bias: float
+    """Of the stage's record."""
+
+
+def validation_report(
+    rows: Sequence[RankedComparison],
+    rewards: Sequence[Sequence[float]],
+    lengths: Sequence[Sequence[int]],
+    demonstrations: Demonstrations | None,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Returns every figure about a reward model on held-out comparisons, ready for JSON.
+
+    Pair accuracies are {value, ci_low, ci_high, pairs, rows} with 95 % bootstrap intervals over rows. Use case and
+    labeler are the rows' own fields of these names; rows without one are in no such group.
+
+    Args:
+        rows: ranked comparisons, at least one pair among them.
+        rewards: of each row's responses, without the bias.
+        lengths: tokens of each row's responses, the EOS included.
+        demonstrations: what they scored; None where there are none.
+        seed: of the bootstrap.
+    """
+    pairs = ranked_pairs(rewards, [row.ranks for row in rows])
+    everything = np.ones(len(pairs.row), dtype=bool)
+    accuracy = pair_accuracy(pairs, everything, seed)
+    return {
+        "rows": len(rows),
+        "responses": sum(len(row.responses) for row in rows),
+        "pairs": len(pairs.row),
+        "pair_accuracy": _shape(accuracy) if accuracy else None,
+        **_groups(rows, pairs, seed),
+        "calibration": {
+            "error": round(calibration_error(pairs.margin), 6),
+            "bins": [_rounded(one._asdict()) for one in reliability(pairs.margin)],
+        },
+        "length": _rounded(length_relation(rewards, lengths, pairs)._asdict()),
+        "demonstrations": _demonstrations(demonstrations),
+    }
+
+
+def write_report(
+    folder: Path,
+    report: dict[str, Any],
+    origin: dict[str, Any],
+    rewards: Sequence[Sequence[float]],
+    lengths: Sequence[Sequence[int]],
+) -> None:
+    """Writes validation.json and validation.html and prints a short table with their paths.
+
+    Args:
+        folder: of the reward stage, such as runs/demo/rm.
+        report: of `validation_report`.
+        origin: what was measured on what: base, checkpoint, data, loss.
+        rewards: of each row's responses, the bias included.
+        lengths: tokens of the same responses.
+
+    Raises:
+        UserError: they cannot be written.
+    """
+    from lit_instruct.handover import replacing_files
+
+    whole = origin | report | provenance()
+    page = build_page(folder.parent.name, whole, rewards, lengths)
+    with replacing_files(folder) as scratch:
+        write_text(scratch / "validation.html", page)
+        write_text(scratch / "validation.json", json.dumps(whole, indent=2, ensure_ascii=False) + "\n")
+    _print_table(whole, folder)
+
+
+def build_page(
+    run: str, report: dict[str, Any], rewards: Sequence[Sequence[float]], lengths: Sequence[Sequence[int]]
+) -> str:
+    """The page of a report as HTML.
+
+    Args:
+        run: name of the run.
+        report: as in validation.json.
+        rewards: of each row's responses, the bias included.
+        lengths: tokens of the same responses.
+    """
+    shown = {name: _largest(report[name]) for name in GROUPS}
+    return render(
+        TEMPLATE,
+        run=run,
+        report=report,
+        verdict=verdict(report),
+        cards=cards(report),
+        groups=[
+            {
+                "title": f"Pair accuracy by {label}",
+                "svg": charts.accuracy_chart(name, label, shown[name], report["pair_accuracy"]["value"]),
+                "left_out": len(report[name]) - len(shown[name]),
+            }
+            for name, label in GROUPS.items()
+            if report[name]
+        ],
+        reliability=charts.reliability_chart(report["calibration"]["bins"]),
+        length=charts.length_chart(rewards, lengths),
+    )
+
+
+def verdict(report: dict[str, Any]) -> str:
+    """The result in two sentences."""
+    accuracy, error = report["pair_accuracy"], report["calibration"]["error"]
+    interval = f"95 % interval {percent(accuracy['ci_low'])} to {percent(accuracy['ci_high'])}"
+    better = "better than" if accuracy["ci_low"] > 0.5 else "not clearly better than"
+    return (
+        f"The reward model orders {percent(accuracy['value'])} of {report['pairs']} held-out pairs as labelled "
+        f"({interval}), {better} a coin. Its probabilities are off by {number(100 * error, 1)} points on average."
+    )
+
+
+def cards(report: dict[str, Any]) -> list[dict[str, str]]:
+    """The four figures at the top of the page."""
+    accuracy, length, shown = report["pair_accuracy"], report["length"], report["demonstrations"]
+    return [
+        {
+            "title": "pair accuracy",
+            "value": percent(accuracy["value"]),
+            "note": f"{percent(accuracy['ci_low'])} to {percent(accuracy['ci_high'])}; {accuracy['pairs']} pairs",
+            "mood": "good" if accuracy["ci_low"] > 0.5 else "bad",
+        },
+        {
+            "title": "calibration error (ECE)",
+            "value": number(report["calibration"]["error"], 3),
+            "note": "mean distance between how sure it is and how often it is right",
+            "mood": "plain",
+        },
+        {
+            "title": "correlation with length",
+            "value": signed(length["pearson"]),
+            "note": f"Spearman {signed(length['spearman'])}; within prompts {signed(length['pearson_within_rows'])}",
+            "mood": "plain",
+        },
+        {
+            "title": "demonstrations",
+            "value": signed(shown["mean_after_bias"] if shown else None),
+            "note": f"{signed(shown['mean_before_bias'])} before the bias of {signed(shown['bias'])}"
+            if shown
+            else "none given (--data.demonstrations_path)",
+            "mood": "plain",
+        },
+    ]
+
+
+def _groups(rows: Sequence[RankedComparison], pairs: Pairs, seed: int) -> dict[str, dict[str, Any]]:
+    of_row = {
+        "by_k": [str(len(row.ranks)) for row in rows],
+        "by_use_case": [_named(row.extra.get("use_case")) for row in rows],
+        "by_labeler": [_named(row.extra.get("labeler")) for row in rows],
+    }
+    keys = {name: np.array(values, dtype=object)[pairs.row] for name, values in of_row.items()}
+    keys["by_rank_distance"] = np.array([str(distance) for distance in pairs.distance.tolist()], dtype=object)
+    return {name: _accuracies(pairs, keys[name], seed) for name in GROUPS}
+
+
+def _accuracies(pairs: Pairs, keys: np.ndarray, seed: int) -> dict[str, Any]:
+    """Pair accuracy of each key; numbers in their order, names in theirs."""
+    distinct = sorted({key for key in keys.tolist() if key is not None}, key=lambda key: (len(key), key))
+    ordered = distinct if all(key.isdigit() for key in distinct) else sorted(distinct)
+    found = {key: pair_accuracy(pairs, keys == key, seed) for key in ordered}
+    return {key: _shape(accuracy) for key, accuracy in found.items() if accuracy is not None}
+
+
+def _named(value: Any) -> str | None:
+    return None if value is None else str(value)
+
+
+def _demonstrations(found: Demonstrations | None) -> dict[str, Any] | None:
+    if found is None:
+        return None
+    mean = float(np.mean(found.rewards))
+    figures = {"mean_before_bias": mean, "bias": found.bias, "mean_after_bias": mean + found.bias}
+    return {"count": len(found.rewards), **_rounded(figures)}
+
+
+def _shape(accuracy: Accuracy) -> dict[str, Any]:
+    return _rounded(accuracy._asdict())
+
+
+def _rounded(figures: dict[str, Any]) -> dict[str, Any]:
+    return {name: round(value, 6) if isinstance(value, float) else value for name, value in figures.items()}
+
+
+def _largest(groups: dict[str, Any]) -> dict[str, Any]:
+    """The groups with the most pairs, in the order they had."""
+    kept = sorted(groups, key=lambda name: -groups[name]["pairs"])[:SHOWN_GROUPS]
+    return {name: groups[name] for name in groups if name in kept}
+
+
+def _print_table(report: dict[str, Any], folder: Path) -> None:
+    table = Table("", title=f"{report['rows']} held-out comparisons, {report['pairs']} pairs")
+    for column in ("pair accuracy", "95 % interval", "pairs"):
+        table.add_column(column, justify="right")
+    table.add_row("all", *_cells(report["pair_accuracy"]), end_section=True)
+    for name, label in GROUPS.items():
+        for key, accuracy in _largest(report[name]).items():
+            table.add_row(Text(f"{label}: {charts.shortened(key)}"), *_cells(accuracy))  # Text: a name is no markup
+        table.add_section()
+    console = Console()
+    console.print(table)
+    length, shown = report["length"], report["demonstrations"]
+    lines = [
+        f"calibration error of sigmoid(r_w - r_l): {number(report['calibration']['error'], 3)}",
+        f"correlation with length: Pearson {signed(length['pearson'])}, Spearman {signed(length['spearman'])}",
+    ]
+    if shown:
+        before, after = signed(shown["mean_before_bias"]), signed(shown["mean_after_bias"])
+        lines.append(f"mean reward of {shown['count']} demonstrations: {before} before the bias, {after} after it")
+    lines += [f"report: {folder / name}" for name in ("validation.html", "validation.json")]
+    for line in lines:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _cells(accuracy: dict[str, Any]) -> tuple[str, str, str]:
+    interval = f"{accuracy['ci_low']:.3f} to {accuracy['ci_high']:.3f}"
+    return f"{accuracy['value']:.3f}", interval, str(accuracy["pairs"])

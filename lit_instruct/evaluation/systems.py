@@ -1,0 +1,147 @@
+"""Base, SFT, best-of-n and PPO answer the held-out prompts, and each answer is scored."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from lit_instruct.evaluation import measures
+from lit_instruct.evaluation.options import EvalOptions
+
+if TYPE_CHECKING:
+    from lit_instruct.prompting import Prompt, Prompter
+    from lit_instruct.rollouts.score import TextReward
+    from lit_instruct.rollouts.text import Response, TextGenerator
+
+Labeler = Callable[[list[tuple[str, str]]], list[float]]
+
+
+@dataclass
+class System:
+    """One system's responses to the held-out prompts, and what was measured on each (one number a prompt)."""
+
+    name: str
+    responses: list[Response]
+    kl: list[float]
+    reward: list[float]
+    labeler: list[float]
+    second_labeler: list[float]
+
+    def per_prompt(self) -> dict[str, list[float]]:
+        """Measure -> one value a prompt; length counts tokens with the EOS, eos_share is 1 where it came."""
+        return {
+            "labeler": self.labeler,
+            "second_labeler": self.second_labeler,
+            "reward": self.reward,
+            "kl": self.kl,
+            "length": [float(len(response.ids)) for response in self.responses],
+            "eos_share": [float(response.ended) for response in self.responses],
+        }
+
+
+class Loaders(NamedTuple):
+    """What opens the models of a run; tests put in their own."""
+
+    generator: Callable[..., TextGenerator]
+    """(source, prompter=None) -> language model."""
+    prompter: Callable[[str], Prompter]
+    """source -> the prompt format it was trained with, without its weights."""
+    reward: Callable[[str], TextReward]
+    """source -> reward model."""
+
+
+def default_loaders() -> Loaders:
+    """Opens the stage folders of a run."""
+    from lit_instruct.handover import prompter_of
+    from lit_instruct.models.loading import find_source
+    from lit_instruct.rollouts.score import TextReward
+    from lit_instruct.rollouts.text import TextGenerator
+
+    def open_generator(source: str, prompter: Prompter | None = None) -> TextGenerator:
+        return TextGenerator.from_source(source, prompter=prompter)
+
+    return Loaders(open_generator, lambda source: prompter_of(find_source(source)), TextReward.from_source)
+
+
+def measure_systems(options: EvalOptions, base: str, prompts: list[Prompt], loaders: Loaders) -> list[System]:
+    """Samples and scores with one model in memory at a time: base, PPO, SFT, reward model."""
+    from lit_instruct.rollouts.score import load_labeler
+
+    run, n = Path(options.run), options.best_of
+    labelers = {path: load_labeler(path) for path in (options.labeler, options.second_labeler)}
+    answers, log_probs = {}, {}
+    # The base model answers in SFT's prompt format: what differs is the training, not the prompt.
+    for name, source, prompter in (
+        ("base", base, loaders.prompter(str(run / "sft"))),
+        ("ppo", str(run / "ppo"), None),
+    ):
+        model = loaders.generator(source, prompter)
+        answers[name] = [row[0] for row in _respond(model, options, prompts, name, k=1)]
+        log_probs[name] = model.log_probs(prompts, answers[name], progress=f"{name}: log-probabilities")
+        del model
+        gc.collect()  # all of it goes before the next one comes
+
+    model = loaders.generator(str(run / "sft"), None)
+    many = _respond(model, options, prompts, "sft", k=n)
+    reference = {
+        name: model.log_probs(prompts, answers[name], progress=f"sft: log-probabilities of {name}") for name in answers
+    }
+    del model
+    gc.collect()
+    kl = {name: np.subtract(log_probs[name], reference[name]).tolist() for name in answers}
+    kl |= {"sft": [0.0] * len(prompts), f"best_of_{n}": [measures.best_of_n_kl(n)] * len(prompts)}
+
+    rewards, best = _rewards(loaders.reward(str(run / "rm")), prompts, many, answers)
+    answers["sft"] = [row[0] for row in many]
+    answers[f"best_of_{n}"] = [row[i] for row, i in zip(many, best, strict=True)]
+    rewards[f"best_of_{n}"] = rewards.pop("best")
+    return [
+        System(name, answers[name], kl[name], rewards[name], *_labels(labelers, options, prompts, answers[name]))
+        for name in ("base", "sft", f"best_of_{n}", "ppo")
+    ]
+
+
+def _respond(
+    model: TextGenerator, options: EvalOptions, prompts: list[Prompt], name: str, k: int
+) -> list[list[Response]]:
+    return model.respond(
+        prompts,
+        k=k,
+        max_new_tokens=options.max_new_tokens,
+        temperature=options.temperature,
+        seed=options.seed,
+        batch_size=options.batch_size,
+        progress=f"{name}: {len(prompts) * k} responses",
+    )
+
+
+def _rewards(
+    model: TextReward, prompts: list[Prompt], many: list[list[Response]], answers: dict[str, list[Response]]
+) -> tuple[dict[str, list[float]], list[int]]:
+    """Scores of each system and of the best of many, and which of the many that is (the first of equals)."""
+    rewards = {
+        name: model.score(prompts, [answer.text for answer in system], progress=f"rm: scores of {name}")
+        for name, system in answers.items()
+    }
+    n = len(many[0])
+    repeated = [prompt for prompt in prompts for _ in range(n)]
+    texts = [answer.text for row in many for answer in row]
+    scores = np.reshape(model.score(repeated, texts, progress="rm: scores of sft"), (len(prompts), n))
+    rewards |= {"sft": scores[:, 0].tolist(), "best": scores.max(axis=1).tolist()}
+    return rewards, scores.argmax(axis=1).tolist()
+
+
+def _labels(
+    labelers: dict[str, Labeler], options: EvalOptions, prompts: list[Prompt], answers: list[Response]
+) -> tuple[list[float], list[float]]:
+    from lit_instruct.prompting import prompt_text
+    from lit_instruct.rollouts.score import label
+
+    pairs = [(prompt_text(prompt), answer.text) for prompt, answer in zip(prompts, answers, strict=True)]
+    first, second = options.labeler, options.second_labeler
+    return label(labelers[first], pairs, first), label(labelers[second], pairs, second)

@@ -1,0 +1,144 @@
+"""`lit-instruct data inspect PATH`: what is in a dataset, and what training would make of it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import asdict
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from data_modules.bad_rows import BadRows
+from data_modules.formats import TEXT_FORMAT
+from data_modules.readers import TEXT_SUFFIX, kind_of
+from data_modules.rows import PromptRow, Row, check_format, detect_layouts, stream_rows
+from data_modules.sources import parse_sources
+from lit_instruct.errors import DataError
+from lit_instruct.handover import cannot_write, prompter_of
+from lit_instruct.inspection.examples import rendered
+from lit_instruct.inspection.hygiene_preview import HygienePreview
+from lit_instruct.inspection.kinds import KINDS, find_kind
+from lit_instruct.inspection.options import InspectOptions
+from lit_instruct.inspection.pretraining import inspect_text
+from lit_instruct.inspection.show import show
+from lit_instruct.inspection.statistics import RowStatistics
+from lit_instruct.models.loading import find_source
+from lit_instruct.prompting import Prompter
+
+ROWS_TOGETHER = 256
+
+
+def inspect(options: InspectOptions) -> dict[str, Any]:
+    """Prints what is in a dataset, and returns it as written to `options.json`.
+
+    Raises:
+        DataError: a file is damaged, a row is wrong (with on_bad_row=error), or no row is left.
+        UserError: an option is wrong, or a file cannot be written.
+    """
+    with BadRows(options.bad_rows) as bad:
+        kind = options.kind if options.kind != "auto" else find_kind(options.path)
+        prompter = prompter_of(find_source(options.base))
+        if kind == "pretraining":
+            report = inspect_text(options, prompter, bad if options.on_bad_row == "skip" else None)
+        else:
+            report = inspect_rows(options, KINDS[kind], prompter, bad)
+        report = {"path": options.path, "kind": kind, **report, "bad_rows": _bad(bad)}
+    if options.json is not None:
+        write_json(Path(options.json), report)
+    show(report)
+    return report
+
+
+def inspect_rows(options: InspectOptions, row_type: type[Row], prompter: Prompter, bad: BadRows) -> dict[str, Any]:
+    """The figures of rows that are no pretraining text.
+
+    Args:
+        options: as given.
+        row_type: what the rows are.
+        prompter: of the model.
+        bad: takes bad rows.
+    """
+    check_format(options.format, row_type)
+    statistics = RowStatistics(prompter, options.max_length, bad)
+    preview = HygienePreview(options.hygiene, prompter, options.seed) if row_type is PromptRow else None
+    rows = _rows(options, row_type, bad)
+    shown: list[Row] = []
+    while batch := list(islice(rows, ROWS_TOGETHER)):
+        within = statistics.add(batch)
+        shown += within[: max(0, options.examples - len(shown))]
+        if preview is not None:
+            preview.add([row for row in within if isinstance(row, PromptRow)])
+    if statistics.rows == 0:
+        raise DataError(f"{options.path}: no row is left; the first bad row: {bad.first}")
+    every_turn = options.loss_on == "responses"
+    report = {
+        "formats": _formats(options, row_type),
+        **statistics.summary(),
+        "examples": [
+            {"where": one.where, "title": one.title, "pieces": [piece._asdict() for piece in one.pieces]}
+            for one in (rendered(row, prompter, every_turn) for row in shown)
+        ],
+    }
+    if preview is not None:
+        steps = preview.steps()
+        again = RowStatistics(prompter, options.max_length, BadRows())
+        preview.explain(steps, _within(options, row_type, again))
+        report["hygiene"] = [
+            {name: value for name, value in asdict(step).items() if name not in ("rows", "first")} for step in steps
+        ]
+    return report
+
+
+def _rows(options: InspectOptions, row_type: type[Row], bad: BadRows) -> Iterator[Row]:
+    rows = stream_rows(
+        options.path,
+        row_type,
+        layout=options.format,
+        on_bad_row=options.on_bad_row,
+        bad_rows=bad,
+        seed=options.seed,
+    )
+    return islice(rows, options.limit)
+
+
+def _within(options: InspectOptions, row_type: type[Row], statistics: RowStatistics) -> Iterator[Any]:
+    """The rows once more, without those over the limit of length."""
+    rows = _rows(options, row_type, statistics.bad_rows)
+    while batch := list(islice(rows, ROWS_TOGETHER)):
+        yield from statistics.add(batch)
+
+
+def _formats(options: InspectOptions, row_type: type[Row]) -> dict[str, list[str]]:
+    """Source -> the layouts of its first rows."""
+    found = {}
+    for source in parse_sources(options.path):
+        text = options.format == TEXT_FORMAT or kind_of(Path(source.path)) == TEXT_SUFFIX
+        names = [TEXT_FORMAT] if text else [layout.name for layout in detect_layouts(source.path, row_type)]
+        found[source.path] = names if options.format in ("auto", TEXT_FORMAT) else [options.format]
+    return found
+
+
+def _bad(bad: BadRows) -> dict[str, Any]:
+    return {
+        "count": bad.count,
+        "first": None if bad.first is None else str(bad.first),
+        "written_to": None if bad.path is None or not bad.count else str(bad.path),
+    }
+
+
+def write_json(path: Path, report: dict[str, Any]) -> None:
+    """Writes the report; the file appears only when it is whole.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        scratch.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        os.replace(scratch, path)
+    except OSError as error:
+        raise cannot_write(path, error, "--json") from error
+    finally:
+        scratch.unlink(missing_ok=True)

@@ -1,0 +1,55 @@
+"""Options of `lit-instruct data inspect`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from data_modules.bad_rows import OnBadRow
+from data_modules.hygiene import HygieneOptions
+from lit_instruct.errors import UserError
+
+Kind = Literal["auto", "demonstrations", "comparisons", "prompts", "pretraining"]
+
+
+@dataclass
+class InspectOptions:
+    """Shows what is in a dataset: lit-instruct data inspect PATH [options].
+
+    Args:
+        path: file (.jsonl, .json, .csv, .parquet, .txt; .gz too), folder, hub id with its split (org/name:train), or
+            several with weights (a.jsonl@3,b.jsonl@1); may stand first, without --path.
+        kind: what the rows are for; auto finds it by the first ones.
+        format: layout of the rows, as --data.format in training; auto finds it by the first ones.
+        base: model, by name, hub id or folder, whose tokenizer and prompt format are used.
+        max_length: limit in tokens, as --data.max_length (of prompts --data.max_prompt_length) in training.
+        loss_on: which turns of a demonstration the examples mark as trained.
+        hygiene: steps of prompt hygiene to try; unlike in training, prefixes of 64 tokens are looked at too.
+        on_bad_row: stop at a bad row, or count it and go on.
+        bad_rows: file, .jsonl, to which bad rows are written with the reason.
+        limit: look at the first so many rows only.
+        examples: rows to show as the model sees them.
+        json: file to which all figures are written.
+        seed: of the mix of sources with weights, and of resampled use cases.
+    """
+
+    path: str
+    kind: Kind = "auto"
+    format: str = "auto"
+    base: str = "smollm2-135m-instruct"
+    max_length: int = 512
+    loss_on: Literal["responses", "last_response"] = "responses"
+    hygiene: HygieneOptions = field(default_factory=lambda: HygieneOptions(unique_prefix=64))
+    on_bad_row: OnBadRow = "skip"
+    bad_rows: str | None = None
+    limit: int | None = None
+    examples: int = 2
+    json: str | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuses numbers that mean nothing."""
+        for name, least in (("max_length", 1), ("limit", 1), ("examples", 0)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise UserError(f"--{name}={value}: must be at least {least}")

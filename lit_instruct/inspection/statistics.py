@@ -1,0 +1,223 @@
+"""What is counted over the rows of a dataset: one pass, some bytes a row."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from array import array
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from data_modules.bad_rows import BadRows
+from data_modules.rows import Demonstration, PromptRow, RankedComparison, Row
+from lit_instruct.errors import UserError
+from lit_instruct.prompting import Prompter
+
+BINS = 12
+MOST_NAMES = 1000
+"""More use cases than that are none; the rest counts as "other"."""
+UNNAMED = "unnamed"
+
+
+class RowStatistics:
+    """Token lengths, K, ties, duplicates and use cases of rows.
+
+    Args:
+        prompter: owner of the tokenizer.
+        limit: tokens of a row that training allows.
+        bad_rows: takes rows that the chat template refuses.
+    """
+
+    def __init__(self, prompter: Prompter, limit: int, bad_rows: BadRows) -> None:
+        self.prompter, self.limit, self.bad_rows = prompter, limit, bad_rows
+        self.rows = 0
+        self.prompt_tokens: Counter[int] = Counter()
+        self.response_tokens: Counter[int] = Counter()
+        self.row_tokens: Counter[int] = Counter()
+        self.turns: Counter[int] = Counter()
+        self.k: Counter[int] = Counter()
+        self.ties = Ties()
+        self.use_cases: Counter[str] = Counter()
+        self.prompt_hashes, self.row_hashes, self.users = array("q"), array("q"), array("q")
+
+    def add(self, rows: Sequence[Row]) -> list[Row]:
+        """Counts rows, and returns those that are within the limit of length."""
+        within = []
+        for row, prompt, lengths in self._tokenised(rows):
+            self.rows += 1
+            responses = responses_of(row)
+            self.prompt_tokens[prompt] += 1
+            self.response_tokens.update(lengths)
+            longest = prompt + max(lengths, default=0)
+            self.row_tokens[longest] += 1
+            if longest <= self.limit:
+                within.append(row)
+            self.turns[1 if isinstance(row.prompt, str) else sum(m["role"] == "user" for m in row.prompt)] += 1
+            self.prompt_hashes.append(_hash(row.prompt))
+            self.row_hashes.append(_hash([row.prompt, sorted(responses)]))
+            if isinstance(row, RankedComparison):
+                self.k[len(responses)] += 1
+                self.ties.add(row)
+            self._count_names(row)
+        return within
+
+    def summary(self) -> dict[str, Any]:
+        """All figures, JSON-able."""
+        tokens = {"prompt": describe_lengths(self.prompt_tokens)}
+        if self.response_tokens:
+            tokens |= {
+                "response": describe_lengths(self.response_tokens),
+                "longest sequence": describe_lengths(self.row_tokens),
+            }
+        found: dict[str, Any] = {
+            "rows": self.rows,
+            "tokens": tokens,
+            "length_limit": {
+                "tokens": self.limit,
+                "rows_over": sum(count for length, count in self.row_tokens.items() if length > self.limit),
+            },
+            "user_turns": _counted(self.turns),
+            "duplicates": {
+                "prompts": self.rows - len(set(self.prompt_hashes)),
+                "rows": self.rows - len(set(self.row_hashes)),
+            },
+            "use_cases": self._use_case_shares(),
+            "users": len(set(self.users)),
+        }
+        if self.k:
+            found |= {"k": _counted(self.k), "ties": self.ties.summary()}
+        return found
+
+    def _tokenised(self, rows: Sequence[Row]) -> list[tuple[Row, int, list[int]]]:
+        """Each row with the tokens of its prompt and of its responses."""
+        try:
+            prompts = self.prompter.prompts_ids([row.prompt for row in rows])
+        except UserError as error:  # such as a template that refuses some of these messages
+            if len(rows) == 1:
+                self.bad_rows.add(rows[0].where, str(error), None)
+                return []
+            return [found for row in rows for found in self._tokenised([row])]
+        texts = [responses_of(row) for row in rows]
+        lengths = iter([len(ids) for ids in self.prompter.responses_ids([text for one in texts for text in one])])
+        return [
+            (row, len(prompt), [next(lengths) for _ in one])
+            for row, prompt, one in zip(rows, prompts, texts, strict=True)
+        ]
+
+    def _count_names(self, row: Row) -> None:
+        own = isinstance(row, PromptRow)
+        use_case = row.use_case if isinstance(row, PromptRow) else row.extra.get("use_case")
+        user = row.user if isinstance(row, PromptRow) else row.extra.get("user")
+        name = use_case if isinstance(use_case, str) else UNNAMED
+        known = name in self.use_cases or len(self.use_cases) < MOST_NAMES
+        self.use_cases[name if known else "other"] += 1
+        if own or isinstance(user, str):
+            self.users.extend([_hash(user)] if user is not None else [])
+
+    def _use_case_shares(self) -> dict[str, float]:
+        """Share of each, the most frequent first; empty where no row names one."""
+        if set(self.use_cases) <= {UNNAMED}:
+            return {}
+        return {name: round(count / self.rows, 4) for name, count in self.use_cases.most_common()}
+
+
+class Ties:
+    """Counts ties among the pairs of ranked comparisons."""
+
+    def __init__(self) -> None:
+        self.pairs = self.tied_pairs = self.rows_all_tied = self.rows_with_ties = self.identical = 0
+
+    def add(self, row: RankedComparison) -> None:
+        """Counts one row."""
+        tied = sum(math.comb(count, 2) for count in Counter(row.ranks).values())
+        pairs = math.comb(len(row.ranks), 2)
+        self.pairs += pairs
+        self.tied_pairs += tied
+        self.rows_with_ties += tied > 0
+        self.rows_all_tied += tied == pairs
+        self.identical += len(row.responses) - len(set(row.responses))
+
+    def summary(self) -> dict[str, int]:
+        """The counts; a pair that is not tied is one that the reward model learns from."""
+        return {
+            "pairs": self.pairs,
+            "tied_pairs": self.tied_pairs,
+            "rows_with_ties": self.rows_with_ties,
+            "rows_all_tied": self.rows_all_tied,
+            "identical_responses": self.identical,
+        }
+
+
+def responses_of(row: Row) -> list[str]:
+    """The responses that a row holds: none, one or K."""
+    if isinstance(row, RankedComparison):
+        return row.responses
+    return [row.response] if isinstance(row, Demonstration) else []
+
+
+def histogram(counts: Counter[int], bins: int = BINS) -> list[dict[str, int]]:
+    """Counts of lengths in at most `bins` bins of the same round width.
+
+    Args:
+        counts: length -> how many have it.
+        bins: at most so many.
+
+    Returns:
+        {from, to, count} for each bin up to the longest; both ends belong to it.
+    """
+    longest = max(counts, default=0)
+    width = next(w for w in _round_widths() if w * bins > longest)
+    found = [{"from": start, "to": start + width - 1, "count": 0} for start in range(0, longest + 1, width)]
+    for length, count in counts.items():
+        found[length // width]["count"] += count
+    return found
+
+
+def _round_widths() -> Any:
+    """1, 2, 5, 10, 20, 50, ..."""
+    power = 1
+    while True:
+        yield from (power, 2 * power, 5 * power)
+        power *= 10
+
+
+def describe_lengths(counts: Counter[int]) -> dict[str, Any]:
+    """Mean, median, 95th percentile, maximum and histogram of lengths."""
+    total = sum(counts.values())
+    if not total:
+        return {"mean": 0.0, "median": 0, "p95": 0, "max": 0, "histogram": []}
+    return {
+        "mean": round(sum(length * count for length, count in counts.items()) / total, 1),
+        "median": quantile(counts, 0.5),
+        "p95": quantile(counts, 0.95),
+        "max": max(counts),
+        "histogram": histogram(counts),
+    }
+
+
+def quantile(counts: Counter[int], share: float) -> int:
+    """The smallest length that at least `share` of all do not exceed.
+
+    Args:
+        counts: length -> how many have it.
+        share: in (0, 1].
+    """
+    needed = share * sum(counts.values())
+    seen = 0
+    for length in sorted(counts):
+        seen += counts[length]
+        if seen >= needed:
+            return length
+    raise ValueError("no lengths")
+
+
+def _counted(counts: Counter[int]) -> dict[str, int]:
+    return {str(value): counts[value] for value in sorted(counts)}
+
+
+def _hash(value: Any) -> int:
+    """64 bits of a JSON-able value."""
+    digest = hashlib.blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big", signed=True)

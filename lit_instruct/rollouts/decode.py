@@ -1,0 +1,146 @@
+"""Decodes token by token: by a step of our own where it fits the model, by transformers' forward elsewhere."""
+
+from __future__ import annotations
+
+import logging
+from typing import Protocol
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
+
+from lit_instruct.models.roles import position_ids
+from lit_instruct.rollouts.llama_decode import LlamaDecoding
+
+log = logging.getLogger(__name__)
+
+_LAYER = {"self_attn", "mlp", "input_layernorm", "post_attention_layernorm"}
+_ATTENTION = {"q_proj", "k_proj", "v_proj", "o_proj"}
+_HEAD_NORMS = {"q_norm", "k_norm"}
+
+_known: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
+
+
+class Decoding(Protocol):
+    """Sequences that grow by a token at a time."""
+
+    def start(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Reads the prompts: (B, P) long and (B, P) bool, padded on the left -> (B, V) logits of the next token."""
+
+    def step(self, tokens: Tensor) -> Tensor:
+        """Appends a token to every row: (B,) long -> (B, V) logits of the next one."""
+
+    def keep(self, rows: Tensor) -> None:
+        """Goes on with some rows alone, in this order: (b,) long."""
+
+
+def decoding(model: nn.Module, new_tokens: int) -> Decoding:
+    """Returns the fastest way to decode with a model.
+
+    Args:
+        model: a transformers causal language model, in evaluation mode.
+        new_tokens: most tokens that will be appended.
+    """
+    return LlamaDecoding(model, new_tokens) if fits_llama_decoding(model) else ModelDecoding(model)
+
+
+def is_sharded(model: nn.Module) -> bool:
+    """Tells whether FSDP2 holds the weights in pieces: then every forward is one that all ranks take part in."""
+    return any(isinstance(module, FSDPModule) for module in model.modules())
+
+
+def fits_llama_decoding(model: nn.Module) -> bool:
+    """Tells whether our own step computes what the model computes; asked once for each model.
+
+    The names of its modules must be Llama's, its attention must be full, and on a few tokens its logits must be those
+    of the model's own forward, but for the rounding that also tells the model's steps from its forward as a whole.
+    """
+    if model not in _known:
+        reason = _misfit(model)
+        _known[model] = reason is None
+        if reason is not None:
+            log.warning("sampling by transformers' own forward, which is slower than our decode loop: %s", reason)
+    return _known[model]
+
+
+def _misfit(model: nn.Module) -> str | None:
+    """Returns what keeps a model from our own step, None where nothing does."""
+    if is_sharded(model):
+        return "FSDP2 gathers weights in hooks that our loop would bypass"
+    decoder = getattr(model, model.base_model_prefix)
+    if not all(_looks_like_llama(layer) for layer in getattr(decoder, "layers", None) or [decoder]):
+        return f"{type(model).__name__} does not have Llama's layers"
+    if any(type(layer) is not DynamicLayer for layer in DynamicCache(config=model.config).layers):
+        return f"{type(model).__name__} does not attend to all tokens in every layer"
+    try:
+        same = _same_logits(model)
+    except (RuntimeError, ValueError, TypeError, AttributeError, KeyError) as error:  # whatever a stranger does
+        return f"{type(model).__name__} refuses our step ({error})"
+    return None if same else f"{type(model).__name__} computes something else than Llama's layers do"
+
+
+def _looks_like_llama(layer: nn.Module) -> bool:
+    if {name for name, _ in layer.named_children()} != _LAYER:
+        return False
+    return {name for name, _ in layer.self_attn.named_children()} - _HEAD_NORMS == _ATTENTION
+
+
+@torch.no_grad()
+def _same_logits(model: nn.Module) -> bool:
+    """Compares three steps on two rows, one of them padded, with the model's forward over all tokens at once."""
+    weight = model.get_output_embeddings().weight
+    ids = torch.arange(3, 29, device=weight.device).view(2, 13) % model.config.get_text_config().vocab_size
+    mask = torch.ones_like(ids, dtype=torch.bool)
+    mask[0, :4] = False
+    whole = model(ids, attention_mask=mask.long(), position_ids=position_ids(mask), use_cache=False).logits[:, 9:]
+    own, models = (_logits_by_steps(way, ids, mask) for way in (LlamaDecoding(model, 3), ModelDecoding(model)))
+    rounding = (models - whole.float()).norm()
+    tolerated = (1e-4 if whole.dtype == torch.float32 else 0.04) * whole.float().norm()
+    return bool((own - whole.float()).norm() <= 3 * rounding + tolerated)
+
+
+def _logits_by_steps(way: Decoding, ids: Tensor, mask: Tensor) -> Tensor:
+    logits = [way.start(ids[:, :10], mask[:, :10])]
+    logits += [way.step(tokens) for tokens in ids[:, 10:].unbind(dim=1)]
+    return torch.stack(logits, dim=1).float()
+
+
+class ModelDecoding:
+    """transformers' own forward over its growing cache: for models that `LlamaDecoding` does not fit.
+
+    Args:
+        model: any transformers causal language model.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+
+    def start(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Reads the prompts."""
+        self.cache = DynamicCache(config=self.model.config)
+        self.mask = mask.long()
+        return self._forward(ids, position_ids(mask))
+
+    def step(self, tokens: Tensor) -> Tensor:
+        """Appends a token to every row."""
+        self.mask = torch.cat([self.mask, torch.ones_like(self.mask[:, :1])], dim=1)
+        return self._forward(tokens[:, None], self.mask.sum(dim=1, keepdim=True) - 1)
+
+    def keep(self, rows: Tensor) -> None:
+        """Goes on with some rows alone."""
+        self.mask = self.mask[rows]
+        self.cache.batch_select_indices(rows)
+
+    def _forward(self, ids: Tensor, positions: Tensor) -> Tensor:
+        # The whole model and not decoder and head apart: FSDP2 gathers the weights of both in the root's forward.
+        return self.model(
+            ids,
+            attention_mask=self.mask,
+            position_ids=positions,
+            past_key_values=self.cache,
+            use_cache=True,
+            logits_to_keep=1,
+        ).logits[:, -1]

@@ -1,0 +1,126 @@
+"""Tokens from logits: the inverse of the cumulative distribution at one uniform number a token.
+
+Several times faster than `multinomial` over a large vocabulary, and every row's number comes from a generator of
+its own, so that a sample depends on its key alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+BLOCK = 256
+"""Tokens whose probability is summed in one go: cumulative sums run over blocks first, then inside one block."""
+NUCLEUS = 1024
+"""Most probable tokens looked at first for a nucleus; a flatter distribution makes it look at more."""
+
+
+class Shape(Protocol):
+    """What changes the shape of a distribution; `generate.SamplingOptions` has it."""
+
+    temperature: float
+    top_p: float
+    top_k: int
+
+
+def uniforms(keys: Sequence[tuple[int, ...]], count: int) -> Tensor:
+    """Returns (B, count) float64 uniform numbers in [0, 1), row by row from a generator seeded with the row's key.
+
+    Args:
+        keys: B keys, such as (seed, iteration, prompt number).
+        count: numbers for each.
+    """
+    rows = []
+    for key in keys:
+        seed = 0
+        for part in key:  # a fixed mix, unlike hash(), which is not promised to stay the same
+            seed = (seed * 1_000_003 + part + 0x9E3779B9) % (2**63)
+        rows.append(torch.rand(count, generator=torch.Generator().manual_seed(seed), dtype=torch.float64))
+    return torch.stack(rows)
+
+
+def sample_tokens(logits: Tensor, draws: Tensor, shape: Shape) -> Tensor:
+    """Returns one token a row: the first whose cumulative probability exceeds the row's draw.
+
+    Args:
+        logits: (B, V), of any floating type.
+        draws: (B,) float64 in [0, 1).
+        shape: temperature, and how many tokens may be drawn at all.
+
+    Returns:
+        (B,) long.
+    """
+    if shape.top_k == 1:
+        return logits.argmax(dim=-1)
+    if not shape.top_k and shape.top_p == 1:
+        return _pick(_relative_probabilities(logits, shape.temperature), draws)
+    likely, tokens = _most_probable(logits, shape)
+    return tokens.gather(1, _pick(likely, draws)[:, None]).squeeze(1)
+
+
+def _relative_probabilities(logits: Tensor, temperature: float) -> Tensor:
+    """Returns exp((logits - max) / temperature) in float32: (B, V), the largest of each row is 1.
+
+    Without the division by the sum, which softmax would add a pass for.
+    """
+    logits = logits.float()
+    shifted = logits - logits.amax(dim=-1, keepdim=True)
+    return (shifted if temperature == 1 else shifted.div_(temperature)).exp_()
+
+
+def _most_probable(logits: Tensor, shape: Shape) -> tuple[Tensor, Tensor]:
+    """Returns the tokens that top-k and top-p leave, most probable first.
+
+    Returns:
+        (B, n) float32 relative probabilities, 0 beyond what is kept, and (B, n) their tokens.
+    """
+    size = logits.shape[-1]
+    probabilities = _relative_probabilities(logits, shape.temperature)
+    if shape.top_k:
+        likely, tokens = probabilities.topk(min(shape.top_k, size), dim=-1)
+        total = likely.sum(dim=-1, keepdim=True, dtype=torch.float64)  # top-p is a share of what top-k leaves
+    else:
+        total = probabilities.sum(dim=-1, keepdim=True, dtype=torch.float64)
+        likely, tokens = _until(probabilities, shape.top_p * total)
+    if shape.top_p < 1:
+        before = likely.double().cumsum(dim=-1) - likely
+        likely[before >= shape.top_p * total] = 0
+    return likely, tokens
+
+
+def _until(probabilities: Tensor, mass: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns as many of the most probable tokens as hold `mass` in every row; sorting all would take far longer."""
+    count = min(NUCLEUS, probabilities.shape[-1])
+    while True:
+        likely, tokens = probabilities.topk(count, dim=-1)
+        held = likely.sum(dim=-1, keepdim=True, dtype=torch.float64)
+        if count == probabilities.shape[-1] or bool((held >= mass).all()):
+            return likely, tokens
+        count = min(8 * count, probabilities.shape[-1])
+
+
+def _pick(probabilities: Tensor, draws: Tensor) -> Tensor:
+    """Returns the index at which the cumulative sum first exceeds draw times total: (B, V), (B,) -> (B,)."""
+    rows, size = probabilities.shape
+    blocks = torch.nn.functional.pad(probabilities, (0, -size % BLOCK)).view(rows, -1, BLOCK)
+    sums = blocks.sum(dim=-1, dtype=torch.float32).double().cumsum(dim=-1)
+    targets = draws.to(sums.device)[:, None] * sums[:, -1:]
+    block = _first_above(sums, targets)
+    before = torch.where(block > 0, sums.gather(1, (block - 1).clamp(min=0)), 0.0)
+    inside = blocks[torch.arange(rows, device=block.device), block.squeeze(1)].double().cumsum(dim=-1)
+    found = (block * BLOCK + _first_above(inside, targets - before)).squeeze(1)
+    return found.clamp(max=size - 1)  # in the padding only where logits are no numbers: the loss will report that
+
+
+def _first_above(cumulative: Tensor, targets: Tensor) -> Tensor:
+    """Returns the first index whose sum exceeds the target, or the last that adds anything: (B, n), (B, 1) -> (B, 1).
+
+    A target that rounds to the whole sum is exceeded nowhere, and what follows its end has probability zero. Sums
+    that are not numbers (a diverged model) give the last index.
+    """
+    found = torch.searchsorted(cumulative, targets, right=True)
+    last_possible = torch.searchsorted(cumulative, cumulative[:, -1:].contiguous())
+    return torch.minimum(found, last_possible).clamp(max=cumulative.shape[1] - 1)

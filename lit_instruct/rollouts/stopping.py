@@ -1,0 +1,85 @@
+"""Where a response ends: at a stop id, or with the token that completes a stop string."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from lit_instruct.errors import UserError
+from lit_instruct.prompting import Prompter
+
+_SPARE_TOKENS = 4
+"""Tokens looked at beyond those a stop string can consist of: a decoder may strip the first one's blank."""
+
+
+class StopRule:
+    """Tells where a response ends; the same for one that grows and for one that is done.
+
+    A response that ended by a stop string has ended in every way: no penalty for a missing end of turn. The tokens of
+    that string belong to the response, as an end-of-turn token does; its text goes up to there.
+
+    Args:
+        ids: token ids that end a response.
+        strings: texts that end a response.
+        decode: ids -> text, without special tokens, nothing stripped.
+    """
+
+    def __init__(self, ids: Sequence[int], strings: Sequence[str], decode: Callable[[Sequence[int]], str]) -> None:
+        self.ids = list(dict.fromkeys(ids))
+        self.strings = list(strings)
+        self._decode = decode
+        # A token that shows in the text at all stands for at least one of its bytes.
+        self._tail = max((len(text.encode()) for text in self.strings), default=0) + _SPARE_TOKENS
+
+    @classmethod
+    def of(cls, prompter: Prompter, ids: Sequence[int], strings: Sequence[str]) -> StopRule:
+        """Returns the rule for a prompt format, whose own end of turn always counts.
+
+        Args:
+            prompter: the prompt format.
+            ids: more token ids that end a response.
+            strings: texts that end a response; the name of a special token stands for its id.
+
+        Raises:
+            UserError: an id that the tokenizer does not have.
+        """
+        if not ids and not strings:
+            return cls(prompter.stop_ids, [], prompter.decode)
+        tokenizer = prompter.tokenizer
+        for token_id in ids:
+            if token_id >= len(tokenizer):
+                raise UserError(f"stop_ids={list(ids)}: the tokenizer has only the ids 0 to {len(tokenizer) - 1}")
+        special = {str(token): number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
+        named = [special[text] for text in strings if text in special]
+        return cls(
+            [*prompter.stop_ids, *ids, *named],
+            [text for text in strings if text not in special],
+            lambda response: str(tokenizer.decode(list(response), skip_special_tokens=True)),
+        )
+
+    def ended(self, ids: Sequence[int]) -> bool:
+        """Tells whether a response ends with the last of these ids, and was not cut by the length limit there."""
+        return bool(ids) and (ids[-1] in self.ids or self._has_string(ids))
+
+    def text(self, ids: Sequence[int]) -> str:
+        """Returns a response's text for people and rewards: without what ended it, and surrounding white space."""
+        text = self._decode(ids)
+        found = [text.index(string) for string in self.strings if string in text]
+        return (text[: min(found)] if found else text).strip()
+
+    def ended_rows(self, responses: Tensor) -> Tensor:
+        """Tells of each row whether it ends with its last token: (B, R) long -> (B,) bool; R is the length so far."""
+        last = responses[:, -1]
+        ended = torch.isin(last, torch.tensor(self.ids, dtype=torch.long, device=last.device))
+        if not self.strings:
+            return ended
+        tails = responses[:, -self._tail :].tolist()
+        return ended | torch.tensor([self._has_string(tail) for tail in tails], device=last.device)
+
+    def _has_string(self, ids: Sequence[int]) -> bool:
+        if not self.strings:
+            return False
+        text = self._decode(ids[-self._tail :])
+        return any(string in text for string in self.strings)

@@ -1,0 +1,193 @@
+"""One update of PPO: from scores to advantages, from advantages to gradients, from gradients to a step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from lit_instruct.batches import Rollout
+from lit_instruct.losses.advantages import generalized_advantages, token_rewards
+from lit_instruct.losses.divergence import kl_estimate
+from lit_instruct.losses.masked import Moments, masked_moments, whiten
+from lit_instruct.losses.policy import clipped_policy_loss, clipped_value_loss
+from lit_instruct.models.heads import token_log_probs
+from lit_instruct.models.roles import Roles
+from lit_instruct.rollouts.generate import SamplingOptions
+from lit_instruct.stages.base import StageModule
+from lit_instruct.stages.ppo_options import PPOOptimizerOptions, PPOOptions, PretrainingOptions, ShapingOptions
+
+if TYPE_CHECKING:
+    from data_modules.prompts import PromptDataModule
+
+
+class PPOUpdate(StageModule):
+    """The part of `PPOModule` that turns scored rollouts into optimizer steps."""
+
+    roles: Roles
+    options: PPOOptions
+    shaping: ShapingOptions
+    optimizer_options: PPOOptimizerOptions
+    pretraining: PretrainingOptions
+    sampling: SamplingOptions
+    kl_coef: float
+    """beta of this iteration."""
+    score_moments: Moments
+    """Of all scores so far, where they are normalised."""
+    iterations_done: int
+    first_ratio_error: float
+    """Largest |ratio - 1| before this iteration's first step."""
+    advantage_std: float
+    """Of this iteration's advantages before they are whitened."""
+
+    def _shape(self, rollouts: list[Rollout]) -> list[Rollout]:
+        """Normalises, scales and clips the scores; what a missing EOS cost is taken off after that."""
+        shaping = self.shaping
+        if shaping.normalize_rewards:
+            raw = torch.cat([rollout.raw_scores for rollout in rollouts])
+            seen = masked_moments(raw, torch.ones_like(raw, dtype=torch.bool))
+            fresh = self._global_moments([seen])
+            self.score_moments = Moments(*(old + new for old, new in zip(self.score_moments, fresh, strict=True)))
+        return [self._shaped(rollout) for rollout in rollouts]
+
+    def _shaped(self, rollout: Rollout) -> Rollout:
+        shaping, scores = self.shaping, rollout.raw_scores
+        if shaping.normalize_rewards:
+            scores = whiten(scores, torch.ones_like(scores, dtype=torch.bool), self.score_moments)
+        scores = scores * shaping.reward_scale
+        if shaping.reward_clip is not None:
+            scores = scores.clamp(-shaping.reward_clip, shaping.reward_clip)
+        if shaping.missing_eos_score is not None:
+            return rollout._replace(scores=scores.where(rollout.ended, shaping.missing_eos_score))
+        return rollout._replace(scores=scores - self.options.missing_eos_penalty * ~rollout.ended)
+
+    def _targets(self, rollouts: list[Rollout]) -> list[tuple[Tensor, Tensor]]:
+        """Returns advantages and returns of every part; whitening is over the global batch."""
+        options = self.options
+        rewards = []
+        for rollout in rollouts:
+            kl = kl_estimate(rollout.log_probs, rollout.reference_log_probs, options.kl_estimator)
+            rewards.append(token_rewards(rollout.scores, kl, rollout.response_mask, self.kl_coef))
+        if self.shaping.whiten_rewards:
+            rewards = self._whitened(rewards, rollouts, keep_mean=True)
+        targets = [
+            generalized_advantages(r, rollout.values, rollout.response_mask, options.discount, options.gae_lambda)
+            for r, rollout in zip(rewards, rollouts, strict=True)
+        ]
+        advantages, returns = [a for a, _ in targets], [g for _, g in targets]
+        self.advantage_std = float(self._moments(advantages, rollouts).variance.sqrt())
+        if self.shaping.whiten_advantages:
+            advantages = self._whitened(advantages, rollouts)
+        return list(zip(advantages, returns, strict=True))
+
+    def _whitened(self, values: list[Tensor], rollouts: list[Rollout], keep_mean: bool = False) -> list[Tensor]:
+        moments = self._moments(values, rollouts)
+        return [whiten(v, r.response_mask, moments, keep_mean) for v, r in zip(values, rollouts, strict=True)]
+
+    def _moments(self, values: list[Tensor], rollouts: list[Rollout]) -> Moments:
+        return self._global_moments([masked_moments(v, r.response_mask) for v, r in zip(values, rollouts, strict=True)])
+
+    def _global_moments(self, moments: list[Moments]) -> Moments:
+        local = torch.stack([torch.stack([part.cpu() for part in moment]) for moment in moments]).sum(dim=0)
+        return Moments(*self._sum_over_processes(local))
+
+    def _update(self, minibatch: list[tuple[Rollout, tuple[Tensor, Tensor]]]) -> dict[str, float]:
+        """One optimizer step on one minibatch; losses are means over its tokens on all processes."""
+        local = torch.tensor(float(sum(int(rollout.response_mask.sum()) for rollout, _ in minibatch)))
+        tokens = float(self._sum_over_processes(local))
+        totals = torch.zeros(4)
+        with self._no_sync():
+            for rollout, (advantages, returns) in minibatch:
+                totals[:3] += self._backward_part(rollout, advantages, returns, tokens)
+            if self.pretraining.ptx_coef:
+                totals[3] = self._backward_pretraining()
+        self._step()
+        totals = self._sum_over_processes(totals)
+        names = ["loss/policy", "loss/value", "ppo/clip_share"] + (
+            ["loss/pretraining"] if self.pretraining.ptx_coef else []
+        )
+        return dict(zip(names, totals.tolist(), strict=False))
+
+    def _backward_part(self, rollout: Rollout, advantages: Tensor, returns: Tensor, tokens: float) -> Tensor:
+        """Adds a micro-batch's gradients: backward for one role before the next role's adapter becomes active."""
+        roles, options, shaping = self.roles, self.options, self.shaping
+        mask, response = rollout.response_mask, rollout.input_ids[:, -rollout.response_mask.shape[1] :]
+        hidden = roles.hidden("policy", rollout.input_ids, rollout.attention_mask, rollout.trunk)
+        log_probs, entropy = roles.response_log_probs(
+            "policy", hidden, response, mask, self.sampling.temperature, with_entropy=shaping.entropy_coef != 0
+        )
+        if self.steps_in_iteration == 0:
+            error = (log_probs.detach() - rollout.log_probs).expm1().abs().max()
+            self.first_ratio_error = max(self.first_ratio_error, float(error))
+        policy_loss, clipped = clipped_policy_loss(log_probs, rollout.log_probs, advantages, mask, options.clip_range)
+        loss = (policy_loss - shaping.entropy_coef * entropy.sum()) / tokens
+        if not roles.value_on_policy:
+            loss.backward()
+            loss = torch.zeros_like(loss)
+            hidden = roles.hidden("value", rollout.input_ids, rollout.attention_mask, rollout.trunk)
+        value_loss = clipped_value_loss(
+            roles.values(hidden, mask), rollout.values, returns, mask, options.value_clip_range
+        )
+        (loss + shaping.value_coef * value_loss / tokens).backward()
+        return torch.stack([policy_loss.detach(), value_loss.detach(), clipped.float()]).cpu() / tokens
+
+    def _backward_pretraining(self) -> float:
+        """Adds the gradients of gamma times the mean next-token loss on pretraining text; returns the loss."""
+        data: PromptDataModule = self.trainer.datamodule
+        options, world = self.pretraining, self.trainer.world_size
+        step = self.iterations_done * self.options.inner_epochs * self.options.minibatches + self.steps_in_iteration
+        episodes = data.batch_size / self.options.minibatches
+        count = max(1, round(options.ptx_batch_ratio * episodes))
+        assert data.pretraining is not None
+        blocks = data.pretraining.batch(step, count)
+        mean_over = blocks[:, 1:].numel()
+        blocks = blocks.tensor_split(world)[self.trainer.global_rank].to(self.device)
+        total = 0.0
+        for part in blocks.split(self.options.micro_batch_size):
+            hidden = self.roles.hidden("policy", part, torch.ones_like(part, dtype=torch.bool))
+            log_probs = token_log_probs(
+                hidden[:, :-1].flatten(0, 1), self.roles.output_weight("policy"), part[:, 1:].flatten()
+            ).log_probs
+            loss = -log_probs.sum() / mean_over
+            (options.ptx_coef * loss).backward()
+            total += float(loss)
+        return total
+
+    @property
+    def steps_in_iteration(self) -> int:
+        """Optimizer steps taken since the iteration began."""
+        per_iteration = self.options.inner_epochs * self.options.minibatches
+        return self.global_step - self.iterations_done * per_iteration
+
+    def _step(self) -> None:
+        optimizer = self.optimizers()
+        for group in optimizer.param_groups:
+            self._reduce_gradients(group["params"])
+            torch.nn.utils.clip_grad_norm_(group["params"], self.optimizer_options.max_grad_norm)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    def _reduce_gradients(self, parameters: list[torch.nn.Parameter]) -> None:
+        """Sums gradients over processes in one message; a process without rows in a minibatch adds zeros."""
+        if self.trainer.world_size == 1:
+            return
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+        flat = torch.cat([gradient.flatten() for gradient in gradients])
+        flat = self.trainer.strategy.reduce(flat, reduce_op="sum")
+        for parameter, piece in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
+            parameter.grad = piece.view_as(parameter)
+
+    def _sum_over_processes(self, values: Tensor) -> Tensor:
+        if self.trainer.world_size == 1:
+            return values
+        return self.trainer.strategy.reduce(values.to(self.device).clone(), reduce_op="sum").cpu()
+
+    @contextmanager
+    def _no_sync(self) -> Iterator[None]:
+        """Keeps DDP from averaging gradients: they are summed once, after the last micro-batch."""
+        wrapped = self.trainer.strategy.model
+        with wrapped.no_sync() if hasattr(wrapped, "no_sync") else nullcontext():
+            yield

@@ -1,0 +1,29 @@
+"""Numbers and turns as a page writes them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lit_instruct.evaluation import page
+
+
+def test_numbers() -> None:
+    minus = "\N{MINUS SIGN}"
+    assert page.number(-1.234) == f"{minus}1.23"
+    assert page.number(-0.001) == "0.00"
+    assert page.number(None) == "n/a"
+    assert page.signed(0.25) == "+0.25"
+    assert page.signed(0.001) == "0.00"
+    assert page.signed(-0.25) == f"{minus}0.25"
+    assert page.percent(0.834) == "83 %"
+    assert page.percent(None) == "n/a"
+
+
+def test_turns() -> None:
+    assert page.turns("hello") == [("user", "hello")]
+    assert page.turns([{"role": "system", "content": "be kind"}]) == [("system", "be kind")]
+
+
+def test_a_lone_surrogate_does_not_end_the_report(tmp_path: Path) -> None:
+    page.write_text(tmp_path / "text", "a\ud800b")
+    assert (tmp_path / "text").read_text() == "a?b"
