@@ -22,6 +22,8 @@ Item = dict[str, Any]
 ROW = "row"
 """Column of the row itself, as JSON."""
 READ_TOGETHER = 256
+BYTES_TOGETHER = 8_000_000
+"""Of one piece of the file: each piece costs its first pages of memory as soon as the file is opened."""
 
 
 def write_table(path: Path, batches: Iterable[tuple[Sequence[str], Sequence[Item]]]) -> int:
@@ -33,6 +35,7 @@ def write_table(path: Path, batches: Iterable[tuple[Sequence[str], Sequence[Item
             ids, labels or ranks and get 32 bits.
     """
     count = 0
+    waiting: list[pa.RecordBatch] = []
     with ExitStack() as stack:
         writer = None
         for rows, items in batches:
@@ -42,8 +45,13 @@ def write_table(path: Path, batches: Iterable[tuple[Sequence[str], Sequence[Item
             if writer is None:
                 schema = pa.schema([(column.name, _narrow(column.type)) for column in batch.schema])
                 writer = stack.enter_context(pa.ipc.new_stream(str(path), schema))
-            writer.write_batch(batch.cast(schema))
+            waiting.append(batch.cast(schema))
             count += len(rows)
+            if sum(one.nbytes for one in waiting) > BYTES_TOGETHER:
+                writer.write_batch(pa.concat_batches(waiting))
+                waiting = []
+        if writer is not None and waiting:
+            writer.write_batch(pa.concat_batches(waiting))
     return count
 
 

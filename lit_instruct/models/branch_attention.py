@@ -148,7 +148,7 @@ def branch_attention(
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
-    options = {"dropout_p": dropout, "scale": scaling, "enable_gqa": query.shape[1] != key.shape[1]}
+    options: dict[str, Any] = {"dropout_p": dropout, "scale": scaling, "enable_gqa": query.shape[1] != key.shape[1]}
     trunk = slice(layout.trunk)
     above = scaled_dot_product_attention(
         query[:, :, trunk], key[:, :, trunk], value[:, :, trunk], is_causal=True, **options

@@ -130,8 +130,8 @@ class RewardForward:
             return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
         finally:
             self.network.train(training)
-        error = float((together - apart).norm() / apart.norm())
-        return None if error <= self._tolerance() else f"its hidden states differ by {error:.1%}"
+        difference = float((together - apart).norm() / apart.norm())
+        return None if difference <= self._tolerance() else f"its hidden states differ by {difference:.1%}"
 
     def _tolerance(self) -> float:
         model = _classifier(self.network)

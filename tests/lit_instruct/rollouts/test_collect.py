@@ -179,6 +179,31 @@ def test_reward_from_text(roles: Roles, prompter: Prompter) -> None:
     assert [rollout.scores.tolist() for rollout in rollouts] == [[3.5, -0.5], [0.5, 0.5]]
 
 
+def test_a_response_that_ends_by_a_stop_string_has_ended(roles: Roles, prompter: Prompter) -> None:
+    """No penalty for a missing end, and rewards read the text up to the string."""
+    asked: list[list[str]] = []
+
+    def scorer(prompts: Sequence[Any], responses: Sequence[str]) -> list[float]:
+        asked.append(list(responses))
+        return [0.0] * len(responses)
+
+    responses = [list(ids) for ids in _responses(prompter)]
+    responses[1] = list(prompter.tokenizer("a poem about the sea", add_special_tokens=False)["input_ids"])
+    collector = Collector(
+        roles,
+        prompter,
+        SamplingOptions(stop_strings=["the sea"]),
+        scorer,
+        0.0,
+        missing_eos_penalty=2.0,
+        generation_batch=8,
+    )
+    [rollout] = collector.score(_batch(prompter), responses, [[0, 1, 2, 3]])
+    assert rollout.ended.tolist() == [True, True, False, True]
+    assert rollout.scores.tolist() == [0.0, 0.0, -2.0, 0.0]
+    assert asked[0][1] == "a poem about"
+
+
 def test_further_rewards_are_added_by_their_weights(roles: Roles, prompter: Prompter) -> None:
     def constant(*values: float) -> TextScorer:
         return lambda prompts, responses: list(values)

@@ -47,6 +47,18 @@ def test_more_samples_keep_the_first_ones_and_differ(generator: TextGenerator) -
     assert twice[0] != twice[1]
 
 
+def test_stop_ids_and_stop_strings_end_a_response(generator: TextGenerator) -> None:
+    [[free]] = generator.respond(PROMPTS[:1], max_new_tokens=12)
+    [[by_id]] = generator.respond(PROMPTS[:1], max_new_tokens=12, stop_ids=[free.ids[2]])
+    assert by_id.ids == free.ids[: free.ids.index(free.ids[2]) + 1]
+    assert by_id.ended
+    string = free.text[4:6]
+    [[by_string]] = generator.respond(PROMPTS[:1], max_new_tokens=12, stop_strings=[string])
+    assert by_string.ended
+    assert by_string.ids == free.ids[: len(by_string.ids)] != free.ids
+    assert by_string.text == free.text[: free.text.index(string)].strip()
+
+
 def test_response_says_what_it_is(generator: TextGenerator) -> None:
     prompter = generator.prompter
     [[cut]] = generator.respond(PROMPTS[:1], max_new_tokens=3)

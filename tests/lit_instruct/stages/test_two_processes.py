@@ -57,8 +57,9 @@ def test_sft(tmp_path: Path, files: Files, tiny_model: Path) -> None:
     assert_same(*both("sft", tmp_path, files, [f"--model.base={tiny_model}"], ["--data.batch_size=2"]))
 
 
-def test_reward_model(tmp_path: Path, trained: Path, files: Files) -> None:
-    more = [f"--model.base={trained / 'sft'}", f"--data.demonstrations_path={files.sft}"]
+@pytest.mark.parametrize("groups", [[], ["--model.shared_prompt=on", "--model.max_tokens=60"]], ids=["", "groups"])
+def test_reward_model(tmp_path: Path, trained: Path, files: Files, groups: list[str]) -> None:
+    more = [f"--model.base={trained / 'sft'}", f"--data.demonstrations_path={files.sft}", *groups]
     assert_same(*both("rm", tmp_path, files, more, ["--data.batch_size=2"]))
 
 
