@@ -220,12 +220,12 @@ def test_truncated_gzip(tmp_path: Path, name: str):
     [
         (
             "rows.jsonl",
-            gzip.compress(b"{}"),
+            gzip.compress(b"{}", mtime=0),
             ":1: this is gzip, though its name does not end in .gz; rename it to rows.",
         ),
         ("rows.jsonl.gz", b'{"prompt": "a"}', ":1: not gzip, though its name ends in .gz; rename it to rows.jsonl"),
         ("rows.jsonl", b"PAR1....", ":1: this is a Parquet file; rename it to rows.parquet"),
-        ("rows.parquet.gz", gzip.compress(b"PAR1"), ": a Parquet file is compressed inside; unpack this one"),
+        ("rows.parquet.gz", gzip.compress(b"PAR1", mtime=0), ": a Parquet file is compressed inside; unpack this one"),
         ("rows.xlsx", b"", ": rows come as .jsonl, .ndjson, .json, .csv, .parquet, .txt; rename or convert the file"),
         ("rows.jsonl", '{"prompt": "a"}'.encode("utf-16"), ":1: not UTF-8 text; convert the file to UTF-8"),
         ("rows.jsonl.gz", b"", ":1: the file is empty; it needs at least one row"),

@@ -26,6 +26,7 @@ SMALLER = {
     "sample": ["--data.limit", "2", "--sampling.max_new_tokens", "4"],
     "chat": ["--max_new_tokens", "4"],
     "rm score": [],
+    "data": [],
 }
 
 
