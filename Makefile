@@ -5,6 +5,7 @@
 #   ARGS       options for sft, rm and ppo, e.g. ARGS="--model.lora.r=8 --trainer.max_epochs=1"
 #   EVAL_ARGS  options for eval
 #   TEST_ARGS  options for pytest
+#   BENCH_ARGS options for a benchmark, e.g. BENCH_ARGS=--quick
 #   PYTHON     the interpreter that makes .venv                             (default: python3)
 
 PYTHON = python3
@@ -13,6 +14,7 @@ RUN = $(RECIPE)
 ARGS =
 EVAL_ARGS =
 TEST_ARGS =
+BENCH_ARGS =
 
 VENV = .venv
 BIN = $(VENV)/bin
@@ -23,7 +25,8 @@ STAGE = $(BIN)/lit-instruct $@ fit --config recipes/$(RECIPE)/$@.yaml --run "run
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help setup sft rm ppo eval demo demo-data test test-slow test-all check clean FORCE
+.PHONY: help setup sft rm ppo eval demo demo-data test test-slow test-all check ppo-oracle \
+  bench-rm bench-sft bench-data bench-decode clean FORCE
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -44,7 +47,7 @@ endif
 
 help: ## list the targets
 	@echo "make TARGET [RECIPE=demo] [RUN=name] [ARGS=\"--option=value\"]"
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 setup: $(STAMP) ## create .venv with the pinned packages, or bring it up to date
 
@@ -78,6 +81,21 @@ check: $(STAMP) ## lint, format and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+ppo-oracle: ## record TRL 1.12's PPO anew, in an environment of its own
+	sh tests/oracle/record.sh
+
+bench-rm: $(STAMP) ## reward model against TRL's RewardTrainer: benchmarks/results/rm.json
+	$(BIN)/python -m benchmarks.rm $(BENCH_ARGS)
+
+bench-sft: $(STAMP) ## SFT against TRL's SFTTrainer: benchmarks/results/sft.json
+	$(BIN)/python -m benchmarks.sft $(BENCH_ARGS)
+
+bench-data: $(STAMP) ## reading, hygiene and tokenisation of up to a million prompts: benchmarks/results/data.json
+	$(BIN)/python -m benchmarks.data $(BENCH_ARGS)
+
+bench-decode: $(STAMP) ## sampling against transformers' generate: benchmarks/results/decode.json
+	$(BIN)/python -m benchmarks.decode $(BENCH_ARGS)
 
 clean: ## remove caches and build folders; runs, data and .venv stay
 	rm -rf build dist lit_instruct.egg-info .pytest_cache .ruff_cache .mypy_cache

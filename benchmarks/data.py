@@ -7,12 +7,10 @@ thread, whose peak memory is counted from after the imports.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import math
 import os
 import random
-import resource
 import subprocess
 import sys
 import tempfile
@@ -22,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.environment import write_results
+from benchmarks.sides import peak_bytes, reset_peak
 
 SIZES = (10_000, 100_000, 1_000_000)
 STEPS = {
@@ -85,8 +84,8 @@ def run_step(step: str, path: str, tokenizer: str) -> dict[str, Any]:
     prompter = Prompter(AutoTokenizer.from_pretrained(tokenizer))
     options = HygieneOptions(unique_prefix=UNIQUE_PREFIX)
     removed: dict[str, int] = {}
-    _reset_peak()
-    before, started, cpu_started = _peak_bytes(), time.perf_counter(), time.process_time()
+    reset_peak()
+    before, started, cpu_started = peak_bytes(), time.perf_counter(), time.process_time()
     if step in ("prepare", "again"):
         data = PromptDataModule(path, max_prompt_length=1024, hygiene=options)
         data.prompter = prompter
@@ -105,7 +104,7 @@ def run_step(step: str, path: str, tokenizer: str) -> dict[str, Any]:
     return {
         "seconds": time.perf_counter() - started,
         "cpu_seconds": time.process_time() - cpu_started,
-        "peak_bytes": _peak_bytes(),
+        "peak_bytes": peak_bytes(),
         "start_bytes": before,
         "removed": removed,
     }
@@ -185,20 +184,6 @@ def main(words: list[str] | None = None) -> int:
     content = {"steps": STEPS, "unique_prefix": UNIQUE_PREFIX, "limits": limits, "held": held}
     print("written to", write_results(options.out, {**content, "growth": grown, "results": results}).name)
     return 0 if held else 1
-
-
-def _reset_peak() -> None:
-    """Forgets the peak of the imports, where the system can (Linux)."""
-    with contextlib.suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
-
-
-def _peak_bytes() -> int:
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 if __name__ == "__main__":

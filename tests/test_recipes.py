@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,8 @@ import pytest
 import yaml
 from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 
+from data_modules.readers import HUB_ID
+from data_modules.rows import Demonstration, PromptRow, RankedComparison, check_format
 from lit_instruct.evaluation.options import EvalOptions
 from lit_instruct.stage_cli import STAGES, StageCLI
 
@@ -104,3 +108,33 @@ def test_an_unknown_option_in_a_recipe_is_refused(tmp_path: Path, capsys: pytest
     with pytest.raises(SystemExit):
         stage_options("sft", ["--config", str(recipe), "--data.path=x"])
     assert "learning_rat" in capsys.readouterr().err
+
+
+CATALOGUE = (ROOT / "recipes" / "README.md").read_text(encoding="utf-8").split("## Public data")[1]
+PUBLIC = re.findall(r"\| (sft|rm|ppo) \| `([^`]+)` \| ([\w-]+) \|", CATALOGUE)
+
+
+def test_the_catalogue_names_public_data_for_every_stage() -> None:
+    assert {stage for stage, _, _ in PUBLIC} == {"sft", "rm", "ppo"}
+    assert len(PUBLIC) >= 12
+
+
+@pytest.mark.parametrize(("stage", "path", "layout"), PUBLIC)
+def test_a_public_dataset_is_written_as_our_options_take_it(stage: str, path: str, layout: str) -> None:
+    rows = {"sft": Demonstration, "rm": RankedComparison, "ppo": PromptRow}[stage]
+    check_format(layout, rows)  # raises where the layout is none of this stage's
+    assert HUB_ID.fullmatch(path)
+    chosen = options(Path(f"recipes/demo/{stage}.yaml"), [f"--data.path={path}", f"--data.format={layout}"])
+    assert (chosen["data"]["path"], chosen["data"]["format"]) == (path, layout)
+
+
+def test_the_table_of_results_is_that_of_the_reports() -> None:
+    name = "fill_table"
+    spec = importlib.util.spec_from_file_location(name, ROOT / "recipes" / f"{name}.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    text = (ROOT / "recipes" / "README.md").read_text(encoding="utf-8")
+    assert module.filled(text) == text
+    assert "**PPO minus SFT**" in text
+    assert module.filled(text.replace("| **PPO minus SFT** | ", "| **PPO minus SFT** | 9")) == text

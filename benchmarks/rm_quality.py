@@ -1,0 +1,160 @@
+"""What both sides of the reward benchmark learn from the same comparisons of the demo: loss and pair accuracy."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from lightning.pytorch.callbacks import Callback
+from torch import nn
+from transformers import TrainerCallback
+
+from benchmarks.rm_sides import new_network, train_pairs
+from benchmarks.rm_work import pairs_of, steps_of
+from benchmarks.training import LORA, SEED, dtype, fit_ours
+from data_modules.ranked_comparison import RankedComparisonDataModule
+from data_modules.sampling import EpochBatchSampler
+from lit_instruct.handover import prompter_of
+from lit_instruct.losses.ranking import ranking_loss
+from lit_instruct.models.loading import find_source
+from lit_instruct.models.rewards import RewardForward
+from lit_instruct.stages.base import OptimizerOptions
+from lit_instruct.stages.reward import RewardModule
+
+DATA = Path(__file__).parents[1] / "recipes/demo/data"
+OPTIMIZER = OptimizerOptions(learning_rate=3e-4)
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What is trained, and on how much.
+
+    Args:
+        base: model.
+        prompts: trained on.
+        held_out: prompts of the validation file that measure it.
+        epochs: over the prompts.
+        batch_size: prompts of an optimizer step.
+        micro_batch: pairs of a forward of TRL.
+    """
+
+    base: str
+    prompts: int
+    held_out: int
+    epochs: int
+    batch_size: int
+    micro_batch: int
+
+    def data(self) -> RankedComparisonDataModule:
+        """The first comparisons of the demo."""
+        paths = [str(DATA / f"ranked_{part}.jsonl") for part in ("train", "validation")]
+        data = RankedComparisonDataModule(*paths, limit=self.prompts, batch_size=self.batch_size, seed=SEED)
+        data.prompter = prompter_of(find_source(self.base))
+        return data
+
+
+class Examiner:
+    """Measures a network on the held-out prompts, and how long it trained up to then.
+
+    Args:
+        lesson: whose held-out prompts.
+        data: set up.
+    """
+
+    def __init__(self, lesson: Lesson, data: RankedComparisonDataModule) -> None:
+        items = data.validation_dataset.select(range(min(lesson.held_out, len(data.validation_dataset)))).to_list()
+        self.batches = [data.collate(items[start : start + 4]) for start in range(0, len(items), 4)]
+        self.epochs: list[dict[str, float]] = []
+        self.examining = 0.0
+        self.began = time.perf_counter()
+
+    def start(self) -> None:
+        """Starts the clock."""
+        self.examining, self.began = 0.0, time.perf_counter()
+
+    @torch.no_grad()
+    def examine(self, network: nn.Module, step: int) -> None:
+        """Notes loss (mean over prompts) and pair accuracy after an optimizer step."""
+        start = time.perf_counter()
+        trained = start - self.began - self.examining if step else 0.0
+        was_training = network.training
+        network.eval()
+        loss, prompts, correct, pairs = torch.zeros(4)
+        for batch in self.batches:
+            with torch.autocast("cpu", torch.bfloat16, enabled=dtype() == torch.bfloat16):
+                rewards = RewardForward(network).rewards(batch)
+            found = ranking_loss(rewards, batch.ranks, batch.prompt_index)
+            loss, prompts = loss + found.loss, prompts + found.prompts
+            correct, pairs = correct + found.correct, pairs + found.pairs
+        network.train(was_training)
+        self.epochs.append(
+            {
+                "step": step,
+                "loss": round(float(loss / prompts), 4),
+                "pair_accuracy": round(float(correct / pairs), 4),
+                "trained_s": round(trained, 1),
+            }
+        )
+        self.examining += time.perf_counter() - start
+
+
+class _AfterEpochs(Callback):
+    """Examines before the training and after each epoch of Lightning's loop."""
+
+    def __init__(self, examiner: Examiner) -> None:
+        self.examiner = examiner
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        self.examiner.examine(pl_module.network, 0)
+        self.examiner.start()
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
+        self.examiner.examine(pl_module.network, trainer.global_step)
+
+
+class _AfterSteps(TrainerCallback):
+    """Examines after each of so many equal parts of transformers' loop."""
+
+    def __init__(self, examiner: Examiner, network: nn.Module, parts: int) -> None:
+        self.examiner, self.network, self.parts = examiner, network, parts
+
+    def on_train_begin(self, *_: Any, **__: Any) -> None:
+        self.examiner.start()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        ends = {round(state.max_steps * part / self.parts) for part in range(1, self.parts + 1)}
+        if state.global_step in ends:
+            self.examiner.examine(self.network, state.global_step)
+
+
+def ours(lesson: Lesson) -> dict[str, Any]:
+    """Trains our reward stage and returns what was found before it and after each epoch."""
+    data = lesson.data()
+    data.setup()
+    examiner = Examiner(lesson, data)
+    module = RewardModule(lesson.base, LORA, OPTIMIZER, seed=SEED)
+    with tempfile.TemporaryDirectory(prefix="lit-instruct-bench-") as folder:
+        fit_ours(module, data, Path(folder), [_AfterEpochs(examiner)], lesson.epochs)
+    return {"epochs": examiner.epochs}
+
+
+def trl(lesson: Lesson) -> dict[str, Any]:
+    """Trains TRL's RewardTrainer on the pairs of the same prompts in the same order, in as many steps."""
+    data = lesson.data()
+    data.setup()
+    items = data.train_dataset.to_list()
+    sampler = EpochBatchSampler(len(items), lesson.batch_size, SEED)
+    batches = [rows for epoch in range(lesson.epochs) for rows in sampler.batches(epoch)]
+    pairs = pairs_of([items[row] for rows in batches for row in rows])
+    network, tokenizer = new_network(lesson.base)
+    examiner = Examiner(lesson, data)
+    examiner.examine(network, 0)
+    accumulate = steps_of(len(pairs), len(batches), lesson.micro_batch)
+    after = _AfterSteps(examiner, network, lesson.epochs)
+    train_pairs(network, tokenizer, pairs, lesson.micro_batch, accumulate, [after], OPTIMIZER)
+    return {"epochs": examiner.epochs, "pairs": len(pairs)}

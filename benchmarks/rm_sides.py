@@ -1,0 +1,144 @@
+"""One process of the reward benchmark: our reward stage, or TRL's RewardTrainer, trains on a case."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from torch import nn
+from transformers import PreTrainedTokenizerBase
+from trl import RewardConfig, RewardTrainer
+
+from benchmarks.rm_work import Case, Item, pairs_of
+from benchmarks.training import LORA, SEED, Memory, OurClock, TRLClock, dtype, fit_ours, trl_settings
+from data_modules.ranked_comparison import RankedComparisonDataModule
+from data_modules.tables import number_rows
+from lit_instruct.handover import prompter_of
+from lit_instruct.models.assemble import reward_network
+from lit_instruct.models.loading import find_source
+from lit_instruct.stages.base import OptimizerOptions
+from lit_instruct.stages.reward import RewardModule
+
+OPTIMIZER = OptimizerOptions()
+
+
+class Comparisons(RankedComparisonDataModule):
+    """Comparisons that are token ids already.
+
+    Args:
+        items: of `ranked_item`.
+        batch_size: prompts of a step.
+    """
+
+    def __init__(self, items: list[Item], batch_size: int) -> None:
+        super().__init__("random", validation_share=0.0, batch_size=batch_size, seed=SEED)
+        self.items = items
+
+    def prepare_data(self) -> None:
+        """There is nothing to read."""
+
+    def setup(self, stage: str | None = None) -> None:
+        """Takes the items as they are."""
+        self.train_dataset = number_rows(Dataset.from_list(self.items))
+
+
+def ours(case: Case, base: str) -> dict[str, Any]:
+    """Trains our reward stage: one step to warm up, the others timed.
+
+    Args:
+        case: of the benchmark.
+        base: model.
+    """
+    module = RewardModule(base, LORA, OPTIMIZER, seed=SEED)
+    prompts = case.prompts * (1 + case.our_steps)
+    vocabulary = len(module.prompter.tokenizer)
+    data = Comparisons(case.items(prompts, vocabulary), case.prompts)
+    clock = OurClock()
+    with tempfile.TemporaryDirectory(prefix="lit-instruct-bench-") as folder:
+        fit_ours(module, data, Path(folder), [clock])
+    seconds = sum(clock.step_seconds[1:])
+    comparisons = case.pairs * case.prompts * case.our_steps
+    return {"seconds": seconds, "pairs_per_second": comparisons / seconds, **clock.memory.found()}
+
+
+def trl(case: Case, base: str, micro_batch: int) -> dict[str, Any]:
+    """Trains TRL's RewardTrainer: one micro-batch to warm up, then whole steps timed.
+
+    Args:
+        case: of the benchmark.
+        base: model.
+        micro_batch: pairs of a forward.
+    """
+    network, tokenizer = new_network(base)
+    pairs = pairs_of(case.items(case.prompts * case.trl_steps, len(tokenizer)))
+    memory = Memory()
+    memory.start()
+    train_pairs(network, tokenizer, pairs[:micro_batch], micro_batch, 1)
+    seconds = train_pairs(network, tokenizer, pairs, micro_batch, case.pairs * case.prompts // micro_batch)
+    return {"seconds": seconds, "pairs_per_second": len(pairs) / seconds, **memory.found()}
+
+
+def search(case: Case, base: str) -> dict[str, Any]:
+    """Tries out TRL's micro-batches on a few pairs each, and returns pairs per second and memory of all.
+
+    Args:
+        case: of the benchmark.
+        base: model.
+    """
+    network, tokenizer = new_network(base)
+    pairs = pairs_of(case.items(case.prompts * case.trl_steps, len(tokenizer)))
+    tries = []
+    for size in case.micro_batches:
+        memory = Memory()
+        memory.start()
+        train_pairs(network, tokenizer, pairs[:size], size, 1)
+        count = case.search_pairs(size)
+        seconds = train_pairs(network, tokenizer, pairs[:count], size, count // size)
+        tries.append({"micro_batch": size, "pairs_per_second": round(count / seconds, 3), **memory.found()})
+    return {"tries": tries}
+
+
+def new_network(base: str) -> tuple[nn.Module, PreTrainedTokenizerBase]:
+    """Returns the reward model that our stage would train, and its tokenizer."""
+    source = find_source(base)
+    prompter = prompter_of(source)
+    torch.manual_seed(SEED)
+    return reward_network(source, LORA, dtype(), prompter.pad_id), prompter.tokenizer
+
+
+def train_pairs(
+    network: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    pairs: Sequence[dict[str, list[int]]],
+    micro_batch: int,
+    accumulate: int,
+    callbacks: Sequence[Any] = (),
+    optimizer: OptimizerOptions = OPTIMIZER,
+) -> float:
+    """Trains TRL's RewardTrainer on pairs in their order and returns the seconds of its steps.
+
+    Args:
+        network: reward model with adapter.
+        tokenizer: its tokenizer.
+        pairs: of `pairs_of`.
+        micro_batch: pairs of a forward.
+        accumulate: micro-batches of an optimizer step.
+        callbacks: of transformers' trainer.
+        optimizer: learning rate and schedule.
+    """
+    clock = TRLClock()
+    with tempfile.TemporaryDirectory(prefix="lit-instruct-bench-") as folder:
+        settings = trl_settings(Path(folder), optimizer, micro_batch, accumulate)
+        RewardTrainer(
+            model=network,
+            args=RewardConfig(**settings, max_length=None),
+            train_dataset=Dataset.from_list(list(pairs)),
+            processing_class=tokenizer,
+            callbacks=[clock, *callbacks],
+        ).train()
+    vars(network).pop("forward", None)  # accelerate's autocast, which the next trainer would wrap once more
+    return clock.marks[-1] - clock.marks[0]

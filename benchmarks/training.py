@@ -1,0 +1,167 @@
+"""How both sides of a benchmark train: the settings that are the same, and clocks for either's loop."""
+
+from __future__ import annotations
+
+import time
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import TensorBoardLogger
+from transformers import TrainerCallback
+
+from benchmarks.sides import peak_bytes, reset_peak, resident_bytes
+from lit_instruct.metrics_file import MetricsFile
+from lit_instruct.models.loading import pick_dtype
+from lit_instruct.models.lora import LoraOptions
+from lit_instruct.stages.base import OptimizerOptions
+
+LORA = LoraOptions()
+"""Rank 16 on every linear layer of every decoder layer."""
+SEED = 0
+
+
+class Memory:
+    """Peak memory of a training, counted from the loaded model."""
+
+    def start(self) -> None:
+        """Notes what the loaded model holds."""
+        reset_peak()
+        self.loaded = resident_bytes()
+
+    def found(self) -> dict[str, int]:
+        """Bytes at the peak, and by how many that exceeds the loaded model."""
+        peak = peak_bytes()
+        return {"peak_bytes": peak, "loaded_bytes": self.loaded, "growth_bytes": peak - self.loaded}
+
+
+class OurClock(Callback):
+    """Notes when each optimizer step of Lightning's loop ends, and what the model holds before the first."""
+
+    def __init__(self) -> None:
+        self.marks: list[float] = []
+        self.memory = Memory()
+        self.losses: list[float] = []
+
+    def on_train_start(self, *_: Any) -> None:
+        """The model is loaded."""
+        self.memory.start()
+
+    def on_train_batch_start(self, *_: Any) -> None:
+        """Starts the clock."""
+        if not self.marks:
+            self.marks.append(time.perf_counter())
+
+    def on_train_batch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
+        """Closes a step."""
+        self.marks.append(time.perf_counter())
+        self.losses.append(round(float(trainer.callback_metrics["train/loss"]), 5))
+
+    @property
+    def step_seconds(self) -> list[float]:
+        """Seconds of each step; from the second on, what lies between two steps counts as well."""
+        return step_seconds(self.marks)
+
+
+class TRLClock(TrainerCallback):
+    """Notes when each optimizer step of transformers' loop ends."""
+
+    def __init__(self) -> None:
+        self.marks: list[float] = []
+
+    def on_step_begin(self, *_: Any, **__: Any) -> None:
+        """Starts the clock."""
+        if not self.marks:
+            self.marks.append(time.perf_counter())
+
+    def on_step_end(self, *_: Any, **__: Any) -> None:
+        """Closes a step."""
+        self.marks.append(time.perf_counter())
+
+    @property
+    def step_seconds(self) -> list[float]:
+        """As of `OurClock`."""
+        return step_seconds(self.marks)
+
+
+def step_seconds(marks: list[float]) -> list[float]:
+    """Returns the times between marks."""
+    return [end - start for start, end in pairwise(marks)]
+
+
+def dtype() -> torch.dtype:
+    """The dtype of frozen weights, and of autocast, that the stages choose on this CPU."""
+    return pick_dtype("auto", torch.device("cpu"))
+
+
+def fit_ours(
+    module: lightning.LightningModule,
+    data: lightning.LightningDataModule,
+    folder: Path,
+    callbacks: list[Callback],
+    epochs: int = 1,
+    steps: int | None = None,
+) -> None:
+    """Trains as `lit-instruct STAGE fit` does, loggers included; without checkpoints, validation and progress bar.
+
+    Args:
+        module: of a stage.
+        data: its DataModule.
+        folder: for the logs.
+        callbacks: such as a clock.
+        epochs: over the data.
+        steps: batches of an epoch; None takes all.
+    """
+    trainer = lightning.Trainer(
+        accelerator="cpu",
+        devices=1,
+        max_epochs=epochs,
+        limit_train_batches=steps,
+        limit_val_batches=0,
+        precision="bf16-mixed" if dtype() == torch.bfloat16 else "32-true",
+        logger=[MetricsFile(folder / "logs"), TensorBoardLogger(folder, name="logs", version="")],
+        callbacks=callbacks,
+        use_distributed_sampler=False,
+        log_every_n_steps=1,
+        num_sanity_val_steps=0,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        default_root_dir=folder,
+    )
+    trainer.fit(module, datamodule=data)
+
+
+def trl_settings(folder: Path, optimizer: OptimizerOptions, micro_batch: int, accumulate: int) -> dict[str, Any]:
+    """Returns what makes TRL's trainers do the same steps: optimizer, schedule, precision, rows in their order.
+
+    Args:
+        folder: output_dir; nothing is saved there.
+        optimizer: of our stage.
+        micro_batch: rows of a forward.
+        accumulate: micro-batches of an optimizer step.
+    """
+    return {
+        "output_dir": str(folder),
+        "report_to": [],
+        "use_cpu": True,
+        "bf16": dtype() == torch.bfloat16,
+        "gradient_checkpointing": False,
+        "save_strategy": "no",
+        "disable_tqdm": True,
+        "logging_steps": 1,
+        "seed": SEED,
+        "num_train_epochs": 1,
+        "train_sampling_strategy": "sequential",
+        "per_device_train_batch_size": micro_batch,
+        "gradient_accumulation_steps": accumulate,
+        "learning_rate": optimizer.learning_rate,
+        "lr_scheduler_type": "cosine_with_min_lr",
+        "lr_scheduler_kwargs": {"min_lr_rate": optimizer.final_share},
+        "weight_decay": optimizer.weight_decay,
+        "adam_beta2": optimizer.beta2,
+        "max_grad_norm": 0.0,
+    }
