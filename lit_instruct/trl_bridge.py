@@ -226,16 +226,6 @@ def ranking_of(prepared: Prepared, model: nn.Module, batch: RankedBatch, prompts
     return prepared.trainer.compute_loss(model, batch, return_outputs=True, num_items_in_batch=prompts)
 
 
-def rewards_of(model: nn.Module, batch: RankedBatch) -> Tensor:
-    """Returns the reward of every response of a batch, each encoded with a prompt of its own: (N,) float32.
-
-    Args:
-        model: sequence-classification model.
-        batch: padded on the right.
-    """
-    return RewardForward(model).rewards(batch)
-
-
 def _common(seed: int) -> dict[str, Any]:
     """Settings that hand everything but data and loss to Lightning."""
     return {

@@ -22,7 +22,7 @@ from lit_instruct.models.micro_batches import Sharing
 from lit_instruct.models.rewards import RewardForward
 from lit_instruct.stages.base import OptimizerOptions, PromptOptions, StageModule
 from lit_instruct.stages.sft import tokens_per_step
-from lit_instruct.trl_bridge import Prepared, RewardLossOptions, prepare_reward, ranking_of, rewards_of
+from lit_instruct.trl_bridge import Prepared, RewardLossOptions, prepare_reward, ranking_of
 
 if TYPE_CHECKING:
     from data_modules.ranked_comparison import RankedComparisonDataModule
@@ -206,7 +206,7 @@ class RewardModule(StageModule):
             return None
         self.network.eval()
         batches = (RankedBatch(*(part.to(self.device) for part in batch)) for batch in data.demonstration_batches())
-        return torch.cat([rewards_of(self.network, batch) for batch in batches])
+        return torch.cat([self.reward_forward.rewards(batch) for batch in batches])
 
     def save_model(self, folder: Path) -> None:
         """Writes adapter and head, or the whole model."""
