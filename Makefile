@@ -25,8 +25,7 @@ STAGE = $(BIN)/lit-instruct $@ fit --config recipes/$(RECIPE)/$@.yaml --run "run
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help setup sft rm ppo eval demo demo-data test test-slow test-all check ppo-oracle \
-  bench-rm bench-sft bench-data bench-decode clean FORCE
+.PHONY: help setup sft rm ppo eval demo demo-data test test-slow test-all check ppo-oracle bench-rm bench-sft bench-data bench-decode clean FORCE
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 

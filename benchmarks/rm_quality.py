@@ -53,7 +53,8 @@ class Lesson:
     def data(self) -> RankedComparisonDataModule:
         """The first comparisons of the demo."""
         paths = [str(DATA / f"ranked_{part}.jsonl") for part in ("train", "validation")]
-        data = RankedComparisonDataModule(*paths, limit=self.prompts, batch_size=self.batch_size, seed=SEED)
+        sizes = {"limit": self.prompts, "batch_size": self.batch_size}
+        data = RankedComparisonDataModule(*paths, on_long="drop", seed=SEED, **sizes)
         data.prompter = prompter_of(find_source(self.base))
         return data
 

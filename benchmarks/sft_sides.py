@@ -81,4 +81,4 @@ def trl(variant: Variant, base: str) -> dict[str, Any]:
 def _data(variant: Variant) -> PromptResponseDataModule:
     path = str(DEMONSTRATIONS)
     sizes = {"max_length": variant.max_length, "batch_size": variant.batch_size}
-    return PromptResponseDataModule(path, validation_share=0.0, seed=SEED, **sizes)
+    return PromptResponseDataModule(path, validation_share=0.0, on_long="drop", seed=SEED, **sizes)
