@@ -94,14 +94,14 @@ def compare(case: Case, tries: list[dict[str, Any]], runs: Mapping[str, list[Res
 
 
 def speed_table(part: dict[str, Any]) -> Table:
-    """Returns the part "speed" as a table."""
-    names = ("case", "pairs/s ours", "TRL", "ratio", "goal", "peak MB ours", "TRL", "growth MB ours", "TRL", "reached")
-    table = Table(*names, title="Reward model: comparisons per second and memory")
+    """Returns the part "speed" as a table, ours before TRL's."""
+    names = ("case", "pairs/s", "ratio (goal)", "peak MB", "growth MB", "reached")
+    table = Table(*names, title="Reward model, ours / TRL")
     for case in part["cases"]:
-        rate, peak, growth = case["pairs_per_second"], case["peak_mb"], case["growth_mb"]
-        reached = ", ".join(name for name, goal in case["goals"].items() if goal["reached"])
-        row = (case["case"], rate["ours"], rate["trl"], case["ratio"], case["goals"]["ratio"]["goal"], peak["ours"])
-        table.add_row(*map(str, (*row, peak["trl"], growth["ours"], growth["trl"], reached or "none")))
+        figures = [_both(case[name]) for name in ("pairs_per_second", "peak_mb", "growth_mb")]
+        ratio = f"{case['ratio']} ({case['goals']['ratio']['goal']})"
+        reached = [name.removesuffix("_ratio") for name, goal in case["goals"].items() if goal["reached"]]
+        table.add_row(case["case"], figures[0], ratio, *figures[1:], ", ".join(reached) or "none")
     return table
 
 
@@ -117,12 +117,12 @@ def measure_quality(lesson: Work, console: Console) -> dict[str, Any]:
 
 
 def quality_table(part: dict[str, Any]) -> Table:
-    """Returns the part "quality" as a table: a row for the start and for each epoch."""
-    names = ("epoch", "loss ours", "TRL", "pair accuracy ours", "TRL", "seconds ours", "TRL")
-    table = Table(*names, title="Reward model: held-out loss and pair accuracy")
-    for epoch, (ours, trl) in enumerate(zip(part["ours"]["epochs"], part["trl"]["epochs"], strict=True)):
-        figures = [side[name] for name in ("loss", "pair_accuracy", "trained_s") for side in (ours, trl)]
-        table.add_row(str(epoch), *map(str, figures))
+    """Returns the part "quality" as a table, ours before TRL's: a row for the start and for each epoch."""
+    table = Table("epoch", "steps", "loss", "pair accuracy", "seconds", title="Held-out comparisons, ours / TRL")
+    for epoch, sides in enumerate(zip(*(part[side]["epochs"] for side in SIDES), strict=True)):
+        found = dict(zip(SIDES, sides, strict=True))
+        names = ("step", "loss", "pair_accuracy", "trained_s")
+        table.add_row(str(epoch), *(_both({side: found[side][name] for side in SIDES}) for name in names))
     return table
 
 
@@ -186,6 +186,10 @@ def _quality(options: argparse.Namespace, console: Console) -> tuple[str, dict[s
     lesson = {"base": options.base, "prompts": prompts, "held_out": prompts, "epochs": options.epochs}
     part = measure_quality(lesson | {"batch_size": 2, "micro_batch": 4}, console)
     return "quality", part, quality_table(part)
+
+
+def _both(figures: Mapping[str, float]) -> str:
+    return f"{figures['ours']} / {figures['trl']}"
 
 
 def _run(console: Console, side: str, work: Work) -> Result:

@@ -83,7 +83,7 @@ def trl(case: Case, base: str, micro_batch: int) -> dict[str, Any]:
 
 
 def search(case: Case, base: str) -> dict[str, Any]:
-    """Tries out TRL's micro-batches on a few pairs each, and returns pairs per second and memory of all.
+    """Tries out TRL's micro-batches on a few pairs each, and returns the pairs per second of all.
 
     Args:
         case: of the benchmark.
@@ -93,12 +93,10 @@ def search(case: Case, base: str) -> dict[str, Any]:
     pairs = pairs_of(case.items(case.prompts * case.trl_steps, len(tokenizer)))
     tries = []
     for size in case.micro_batches:
-        memory = Memory()
-        memory.start()
         train_pairs(network, tokenizer, pairs[:size], size, 1)
         count = case.search_pairs(size)
         seconds = train_pairs(network, tokenizer, pairs[:count], size, count // size)
-        tries.append({"micro_batch": size, "pairs_per_second": round(count / seconds, 3), **memory.found()})
+        tries.append({"micro_batch": size, "pairs_per_second": round(count / seconds, 3)})
     return {"tries": tries}
 
 

@@ -35,14 +35,14 @@ def test_prompts_are_reproducible_and_have_what_hygiene_removes(tmp_path: Path) 
 def test_a_small_run(tmp_path: Path) -> None:
     tiny_tokenizer().save_pretrained(tmp_path / "tokenizer")
     results = []
-    for rows in (2_000, 12_000):
+    for rows in (20_000, 60_000):
         path = tmp_path / f"{rows}.jsonl"
         make_prompts(path, rows)
         results += [measure(step, rows, path, str(tmp_path / "tokenizer")) for step in ("prepare", "again")]
     assert results[2]["removed"] == results[3]["removed"]
     assert results[2]["removed"]["shared prefix"] > 0
     assert results[3]["cpu_seconds"] < results[2]["cpu_seconds"]
-    assert results[2]["peak_bytes"] - results[0]["peak_bytes"] < 20e6  # noise of the allocator; 10,000 rows are 0.64e6
+    assert results[2]["peak_bytes"] - results[0]["peak_bytes"] < 25e6  # noise of the allocator; 40,000 rows are 2.6e6
 
 
 def test_failing_limits_are_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
