@@ -86,6 +86,7 @@ ppo-oracle: ## record TRL 1.12's PPO anew, in an environment of its own
 
 bench-rm: $(STAMP) ## reward model against TRL's RewardTrainer: benchmarks/results/rm.json
 	$(BIN)/python -m benchmarks.rm $(BENCH_ARGS)
+	$(BIN)/python -m benchmarks.rm --quality $(BENCH_ARGS)
 
 bench-sft: $(STAMP) ## SFT against TRL's SFTTrainer: benchmarks/results/sft.json
 	$(BIN)/python -m benchmarks.sft $(BENCH_ARGS)
