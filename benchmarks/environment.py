@@ -7,7 +7,6 @@ import datetime
 import json
 import os
 import platform
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,8 @@ def environment() -> dict[str, Any]:
     """Returns the machine (no name, no path), the packages' versions and the date."""
     import torch
 
+    from lit_instruct.handover import package_versions
+
     machine: dict[str, Any] = {
         "system": platform.system(),
         "architecture": platform.machine(),
@@ -43,7 +44,7 @@ def environment() -> dict[str, Any]:
         machine["gpu_memory_gb"] = round(torch.cuda.get_device_properties(0).total_memory / 1e9, 1)
     return {
         "machine": machine,
-        "versions": {"python": platform.python_version()} | _versions(),
+        "versions": {"python": platform.python_version()} | package_versions(PACKAGES),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
     }
 
@@ -68,14 +69,6 @@ def write_results(path: str | Path, results: dict[str, Any]) -> Path:
     finally:
         scratch.unlink(missing_ok=True)
     return target
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for package in PACKAGES:
-        with contextlib.suppress(PackageNotFoundError):
-            found[package] = version(package)
-    return found
 
 
 def _processor() -> str | None:

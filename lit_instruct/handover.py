@@ -10,7 +10,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -183,15 +183,16 @@ def peak_memory_gb() -> float | None:
 def write_stage(folder: Path, stage: Stage) -> None:
     """Writes stage.json into a folder (usually the scratch folder of `replacing_files`)."""
     record = asdict(stage) | {
-        "versions": _versions(),
+        "versions": package_versions(PACKAGES),
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
     (folder / FILE).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 
-def _versions() -> dict[str, str]:
+def package_versions(packages: Sequence[str]) -> dict[str, str]:
+    """Returns the versions of those packages that are installed."""
     found = {}
-    for package in PACKAGES:
+    for package in packages:
         with contextlib.suppress(PackageNotFoundError):
             found[package] = version(package)
     return found

@@ -3,7 +3,7 @@
 What transformers' forward leaves on the table on a CPU: its attention, written for many queries, takes most of a step
 with one; the cache is copied at every token; a mask is built anew each time. Here a query meets the cache in two
 batched matrix products. Everything else is the model's own modules, so adapters and quantised weights work as they do
-elsewhere. Joining the matrices of query, key and value, or of gate and up, gained 2 % of a step: not worth a copy of
+elsewhere. Joining the matrices of query, key and value, or of gate and up, gained next to nothing: not worth a copy of
 the weights.
 """
 
