@@ -104,6 +104,8 @@ def fit_ours(
     callbacks: list[Callback],
     epochs: int = 1,
     steps: int | None = None,
+    device: str = "cpu",
+    frozen: torch.dtype | None = None,
 ) -> None:
     """Trains as `lit-instruct STAGE fit` does, loggers included; without checkpoints, validation and progress bar.
 
@@ -112,16 +114,27 @@ def fit_ours(
         data: its DataModule.
         folder: for the logs.
         callbacks: such as a clock.
-        epochs: over the data.
+        epochs: over the data; -1 goes on until the module ends the training.
         steps: batches of an epoch; None takes all.
+        device: cpu or cuda.
+        frozen: dtype of the frozen weights, by which precision is chosen; None takes that of `dtype`.
     """
-    trainer = lightning.Trainer(
-        accelerator="cpu",
+    more = {"max_epochs": epochs, "limit_train_batches": steps, "limit_val_batches": 0, "accelerator": device}
+    trainer_of(folder, callbacks, frozen or dtype(), **more).fit(module, datamodule=data)
+
+
+def trainer_of(folder: Path, callbacks: list[Callback], frozen: torch.dtype, **more: Any) -> lightning.Trainer:
+    """Returns Lightning's Trainer as a stage sets it up, without checkpoints and progress bar.
+
+    Args:
+        folder: for the logs.
+        callbacks: such as a clock.
+        frozen: dtype of the frozen weights, by which precision is chosen.
+        more: arguments of the Trainer.
+    """
+    return lightning.Trainer(
         devices=1,
-        max_epochs=epochs,
-        limit_train_batches=steps,
-        limit_val_batches=0,
-        precision="bf16-mixed" if dtype() == torch.bfloat16 else "32-true",
+        precision="bf16-mixed" if frozen == torch.bfloat16 else "32-true",
         logger=[MetricsFile(folder / "logs"), TensorBoardLogger(folder, name="logs", version="")],
         callbacks=callbacks,
         use_distributed_sampler=False,
@@ -131,8 +144,8 @@ def fit_ours(
         enable_checkpointing=False,
         enable_progress_bar=False,
         default_root_dir=folder,
+        **more,
     )
-    trainer.fit(module, datamodule=data)
 
 
 def trl_settings(folder: Path, optimizer: OptimizerOptions, micro_batch: int, accumulate: int) -> dict[str, Any]:

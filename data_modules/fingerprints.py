@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from lit_instruct.errors import DataError
 
 PACKAGES = ("tokenizers", "transformers")
 """Another version of these may cut a text into other tokens."""
+COMMIT = re.compile("[0-9a-f]{40}")
 
 
 def content_of(path: str, plain_text: bool) -> list[Any] | None:
@@ -35,7 +37,7 @@ def content_of(path: str, plain_text: bool) -> list[Any] | None:
         place = Path(source.path)
         hub = None if place.exists() else HUB_ID.fullmatch(source.path)
         if hub is not None:
-            revision = _hub_revision(hub["name"])
+            revision = _hub_revision(hub["name"], hub["revision"])
             if revision is None:
                 return None
             found.append([source.path, revision, source.weight])
@@ -68,12 +70,14 @@ def _digest(file: Path) -> str:
         raise DataError(f"{file}: cannot be read ({error.strerror}); check the path and its permissions") from None
 
 
-def _hub_revision(name: str) -> str | None:
+def _hub_revision(name: str, revision: str | None) -> str | None:
     """The commit of a hub dataset; None where the hub does not answer: reading it will say why."""
+    if revision is not None and COMMIT.fullmatch(revision):
+        return revision
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
     try:
-        return HfApi().dataset_info(name, timeout=10).sha
+        return HfApi().dataset_info(name, revision=revision, timeout=10).sha
     except (HfHubHTTPError, OfflineModeIsEnabled, OSError, ValueError):
         return None

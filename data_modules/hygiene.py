@@ -23,6 +23,13 @@ Mask = NDArray[np.bool_]
 
 NO_USER = 0
 """Stands for the user of a prompt that names none."""
+OPTION_OF = {
+    "shared prefix": "unique_prefix",
+    "over the limit of a user": "max_per_user",
+    "personal information": "personal_information",
+    "use-case mix": "use_case_mix",
+}
+"""The option behind each reason for which a step removes rows."""
 FEW_SHOT_BLOCKS = 3
 """Two examples and the query make a prompt few-shot."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pyarrow.compute as pc
 import torch
 from lightning.pytorch.utilities import rank_zero_info
 
@@ -137,6 +138,11 @@ class PromptDataModule(RowDataModule[PromptRow]):
         numbers = torch.tensor([item["index"] for item in items])
         return PromptBatch(ids, mask, numbers, [item["row"] for item in items])
 
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest prompt of all rows."""
+        return max(data.longest for data in (self.train_dataset, self.validation_dataset) if data is not None)
+
     def process_batch_size(self) -> int:
         """This process's share of the prompts of an iteration."""
         possible = self.batch_size % self.world_size == 0
@@ -158,6 +164,11 @@ class _Prompts:
 
     def __len__(self) -> int:
         return len(self._rows)
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest prompt."""
+        return int(pc.max(pc.list_value_length(self._items.data.column("ids"))).as_py())
 
     def __getitem__(self, index: int) -> Item:
         return self.__getitems__([index])[0]

@@ -20,8 +20,10 @@ from lit_instruct.errors import DataError
 READERS = {".jsonl": read_json_lines, ".ndjson": read_json_lines, ".json": read_json_list, ".csv": read_csv}
 ROW_SUFFIXES = (*READERS, ".parquet")
 TEXT_SUFFIX = ".txt"
-HUB_ID = re.compile(r"(?P<name>[\w.-]+/[\w.-]+)(:(?P<config>[\w.+-]+))?:(?P<split>[\w.+\[\]%:-]+)")
-"""org/name:split, or org/name:config:split."""
+HUB_ID = re.compile(
+    r"(?P<name>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?(:(?P<config>[\w.+-]+))?:(?P<split>[\w.+\[\]%:-]+)"
+)
+"""org/name:split or org/name:config:split; org/name@revision where one commit, tag or branch of it is meant."""
 
 
 def read_source(path: str, text_field: str | None = None, only_text: bool = False) -> Iterator[Found]:
@@ -29,7 +31,7 @@ def read_source(path: str, text_field: str | None = None, only_text: bool = Fals
 
     Args:
         path: a .jsonl, .json, .csv (each also .gz) or .parquet file, a folder of those, or a hub id with its split,
-            "org/name:train" or "org/name:config:train".
+            "org/name:train" or "org/name:config:train" (of one commit, tag or branch: "org/name@revision:train").
         text_field: the field that a line of a .txt file becomes; None refuses plain text.
         only_text: reads a file as plain text, whatever its name ends in; needs `text_field`.
 
@@ -38,7 +40,7 @@ def read_source(path: str, text_field: str | None = None, only_text: bool = Fals
     """
     place = Path(path)
     if not place.exists() and (hub := HUB_ID.fullmatch(path)):
-        yield from read_hub(hub["name"], hub["config"], hub["split"])
+        yield from read_hub(hub["name"], hub["config"], hub["split"], hub["revision"])
     elif place.is_dir():
         for file in files_of(place, plain_text=text_field is not None):
             yield from _read_file(file, text_field, only_text)
@@ -78,23 +80,25 @@ def read_plain_lines(path: Path, field: str) -> Iterator[Found]:
             yield Found(f"{path}:{number}", partial(_text_record, line, field), line)
 
 
-def read_hub(name: str, config: str | None, split: str) -> Iterator[Found]:
+def read_hub(name: str, config: str | None, split: str, revision: str | None = None) -> Iterator[Found]:
     """Streams a split of a hub dataset, without running code of its repository.
 
     Args:
         name: such as "org/name".
         config: one of its configurations; None is the default one.
         split: such as "train".
+        revision: commit, tag or branch; None is the newest.
 
     Raises:
         DataError: there is no such dataset, configuration or split, or the hub cannot be reached.
     """
     import datasets  # imports slowly
 
-    named = f"{name}:{config}:{split}" if config else f"{name}:{split}"
+    pinned = f"{name}@{revision}" if revision else name
+    named = f"{pinned}:{config}:{split}" if config else f"{pinned}:{split}"
     number = 0
     try:
-        for record in datasets.load_dataset(name, config, split=split, streaming=True):
+        for record in datasets.load_dataset(name, config, split=split, revision=revision, streaming=True):
             number += 1
             yield Found(f"{named}:row {number}", partial(dict, record), None)
     except ConnectionError as error:  # offline included

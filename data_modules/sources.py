@@ -12,7 +12,7 @@ from typing import NamedTuple, TypeVar
 from lit_instruct.errors import UserError
 
 T = TypeVar("T")
-WEIGHT = re.compile(r"(?P<path>.+)@(?P<weight>[^@]*)", re.DOTALL)
+WEIGHT = re.compile(r"(?P<path>.+)@(?P<weight>[^@:]*)", re.DOTALL)
 
 
 class Source(NamedTuple):
@@ -27,8 +27,8 @@ def parse_sources(path: str | Path) -> list[Source]:
     """Splits what stands in --data.path.
 
     Args:
-        path: files, folders and hub ids, separated by commas; each may end in @ and a weight. A name that exists as
-            it stands is one path, whatever is in it.
+        path: files, folders and hub ids, separated by commas; each may end in @ and a weight (the @ of a hub id's
+            revision stands before the split). A name that exists as it stands is one path, whatever is in it.
 
     Raises:
         UserError: a weight is no positive number, or only some of the sources have one.

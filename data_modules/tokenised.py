@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from data_modules.bad_rows import BadRows, OnBadRow
-from data_modules.hygiene import Cleaned
+from data_modules.hygiene import OPTION_OF, Cleaned
 from data_modules.rows import Row, stream_rows
 from data_modules.tables import Item, row_to_json, split_table, write_table
 from lit_instruct.errors import DataError
@@ -115,7 +115,12 @@ def build_tables(
     if validation_limit is not None:
         chosen.validation &= chosen.validation.cumsum() <= validation_limit
     if not chosen.train.any():
-        raise DataError(f"{train.path}: no row is left to train on ({_what_became(train, counts[-1], chosen.removed)})")
+        what = _what_became(train, counts[-1], chosen.removed)
+        blamed = [
+            f"--data.hygiene.{OPTION_OF[why]}" for why, rows in chosen.removed.items() if rows and why in OPTION_OF
+        ]
+        advice = f"; loosen {' or '.join(blamed)}" if blamed else ""
+        raise DataError(f"{train.path}: no row is left to train on ({what}){advice}")
     start = 0
     for source, count in zip(sources, counts, strict=True):
         rows = slice(start, start + count.kept)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import lightning
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_info
 from tqdm import tqdm
 
 from lit_instruct.handover import read_stage
@@ -31,10 +32,6 @@ SHOWN = {
     "ppo/tokens_per_second": "tokens/s",
     "val/reward": "val reward",
 }
-
-
-class InterruptedRunError(Exception):
-    """Ctrl-C was pressed, the step was finished and a checkpoint saved."""
 
 
 class ProgressBar(TQDMProgressBar):
@@ -76,59 +73,6 @@ class ProgressBar(TQDMProgressBar):
         return bar
 
 
-class FinishStepOnInterrupt(Callback):
-    """Ctrl-C finishes the optimizer step on all processes, saves `last.ckpt` and leaves; a second one leaves at once.
-
-    Args:
-        path: the checkpoint to write.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.pressed = False
-        self.earlier: Any = None
-
-    def on_fit_start(self, *_: Any) -> None:
-        """Takes over the signal."""
-        self.earlier = signal.signal(signal.SIGINT, self._press)
-
-    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Looks at the flag after each step, once Lightning has logged it and validated where that was due.
-
-        No callback hook comes that late, and `trainer.should_stop` would force a validation, so the loops' own
-        `on_advance_end` is extended.
-        """
-        fit_loop, epoch_loop = trainer.fit_loop, trainer.fit_loop.epoch_loop
-
-        def after_step(fetcher: Any, original: Any = epoch_loop.on_advance_end) -> None:
-            original(fetcher)
-            if not epoch_loop._should_accumulate() and not epoch_loop._num_ready_batches_reached():
-                self._leave_if_pressed(trainer)
-
-        def after_epoch(original: Any = fit_loop.on_advance_end) -> None:
-            original()
-            self._leave_if_pressed(trainer)
-
-        epoch_loop.on_advance_end, fit_loop.on_advance_end = after_step, after_epoch
-
-    def teardown(self, *_: Any, **__: Any) -> None:
-        """Gives the signal back."""
-        if self.earlier is not None:
-            signal.signal(signal.SIGINT, self.earlier)
-            self.earlier = None
-
-    def _leave_if_pressed(self, trainer: lightning.Trainer) -> None:
-        if trainer.strategy.reduce_boolean_decision(self.pressed, all=False):
-            trainer.save_checkpoint(self.path)
-            raise InterruptedRunError
-
-    def _press(self, *_: Any) -> None:
-        if self.pressed:
-            raise KeyboardInterrupt
-        self.pressed = True
-        print("\nStopping after this step; press Ctrl-C again to stop at once.", flush=True)
-
-
 class SaveConfig(SaveConfigCallback):
     """Writes logs/config.yaml once the run has put the files of the one before aside."""
 
@@ -153,18 +97,35 @@ class RunFiles(Callback):
     def __init__(self, folder: Path, resuming: bool) -> None:
         self.folder = folder
         self.resuming = resuming
+        self.rows = 0
+        """Of metrics.csv when the checkpoint was written."""
+        self.trainer: lightning.Trainer | None = None
         found = (path for name in ("logs", "checkpoints") for path in (folder / name).glob("**/*"))
         self.earlier = [] if resuming else [path for path in found if path.is_file()]
+
+    def setup(self, trainer: lightning.Trainer, *_: Any, **__: Any) -> None:
+        """Keeps the trainer: Lightning does not hand it to `state_dict`."""
+        self.trainer = trainer
+
+    def state_dict(self) -> dict[str, int]:
+        """The rows of metrics.csv, with the one that Lightning logs after a validation saved a checkpoint."""
+        assert self.trainer is not None
+        files = self._metrics_files(self.trainer)
+        return {"rows": files[0].rows + self.trainer.validating if files else 0}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Takes up their number."""
+        self.rows = state_dict["rows"]
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Puts aside, or cuts; the data is known to be good by now."""
         if not trainer.is_global_zero:
             return
-        for logger in trainer.loggers:
-            if isinstance(logger, MetricsFile) and self.resuming:
-                logger.cut(pl_module.logged_steps)
-            elif isinstance(logger, MetricsFile):
-                logger.forget()
+        for file in self._metrics_files(trainer):
+            if self.resuming:
+                file.cut(self.rows)
+            else:
+                file.forget()
         if self.earlier:
             numbers = [int(path.name) for path in (self.folder / "previous").glob("*") if path.name.isdigit()]
             aside = self.folder / "previous" / str(max(numbers, default=0) + 1)
@@ -172,6 +133,9 @@ class RunFiles(Callback):
                 target = aside / path.relative_to(self.folder)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.move(path, target)
+
+    def _metrics_files(self, trainer: lightning.Trainer) -> list[MetricsFile]:
+        return [found for found in trainer.loggers if isinstance(found, MetricsFile)] if trainer.is_global_zero else []
 
 
 class HandOver(Callback):
@@ -185,15 +149,29 @@ class HandOver(Callback):
     def __init__(self, folder: Path, best: ModelCheckpoint | None) -> None:
         self.folder = folder
         self.best = best
+        self.done = False
+
+    def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Sees to a training that was stopped between its end and this: Lightning calls no hook of its loop then."""
+
+        def run(original: Any = trainer.fit_loop.run) -> None:
+            original()
+            if not self.done:
+                rank_zero_info("--ckpt_path: this training was complete; only its result is written again")
+                self.on_train_end(trainer, pl_module)
+
+        trainer.fit_loop.run = run
 
     def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Sets the reward model's bias and writes model and stage.json."""
         assert isinstance(pl_module, StageModule)
-        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        self.done = True
+        metrics = pl_module.metrics_so_far()
         if self.best is not None and self.best.best_model_path:
             metrics |= pl_module.load_trained_weights(self.best.best_model_path)
         if isinstance(pl_module, RewardModule):
             pl_module.set_bias()
+        pl_module.gather_weights()
         if trainer.is_global_zero:
             pl_module.hand_over(self.folder, metrics)
         trainer.strategy.barrier("hand over")
@@ -215,6 +193,27 @@ class SampleTable(Callback):
     def __init__(self, folder: Path, rows: int = 8) -> None:
         self.path = folder / "logs" / "samples.jsonl"
         self.rows = rows
+        self.written = 0
+        """Lines of the file that are of this run."""
+
+    def state_dict(self) -> dict[str, int]:
+        """The lines written."""
+        return {"written": self.written}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Takes up their number."""
+        self.written = state_dict["written"]
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Drops the lines that came after the checkpoint."""
+        if not trainer.is_global_zero or not self.path.is_file():
+            return
+        with self.path.open(encoding="utf-8") as file:
+            lines = file.readlines()
+        if len(lines) > self.written:
+            scratch = self.path.with_suffix(".writing")
+            scratch.write_text("".join(lines[: self.written]), encoding="utf-8")
+            os.replace(scratch, self.path)
 
     def on_validation_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Appends the table of this validation."""
@@ -225,9 +224,10 @@ class SampleTable(Callback):
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a", encoding="utf-8") as file:
             file.writelines(json.dumps({"iteration": iteration, **row}, ensure_ascii=False) + "\n" for row in shown)
-        table = "| prompt | response | reward | KL |\n|---|---|---|---|\n" + "\n".join(
-            "| " + " | ".join(str(value).replace("|", "/").replace("\n", " ") for value in row.values()) + " |"
-            for row in shown
+        self.written += len(shown)
+        lines = [shown[0].keys(), ["---"] * len(shown[0]), *(row.values() for row in shown)]
+        table = "\n".join(
+            "| " + " | ".join(" ".join(str(value).replace("|", "/").split()) for value in line) + " |" for line in lines
         )
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):

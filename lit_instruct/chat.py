@@ -6,7 +6,8 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TextIO
+from functools import partial
+from typing import TYPE_CHECKING, Literal, TextIO
 
 from rich.columns import Columns
 from rich.console import Console
@@ -41,6 +42,8 @@ class ChatOptions:
     """Seed of the first answer; every further one adds 1."""
     history: bool = False
     """Show the model the earlier turns as well (the demo trains on single turns; needs a chat template)."""
+    quantize: Literal["none", "8bit", "4bit"] | None = None
+    """Bits of the models' bases; null takes those that their stages trained on."""
 
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1:
@@ -112,7 +115,7 @@ def _load(options: ChatOptions, load: Callable[[str], TextGenerator] | None) -> 
     if load is None:
         from lit_instruct.rollouts.text import TextGenerator
 
-        load = TextGenerator.from_source
+        load = partial(TextGenerator.from_source, quantize=options.quantize)
     names = [options.run] if options.compare is None else [options.run, options.compare]
     with Console(stderr=True).status(f"loading {' and '.join(names)}"):
         return [Speaker(name, load(name)) for name in names]

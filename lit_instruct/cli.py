@@ -21,6 +21,8 @@ COMMANDS = {
     "eval": "compare base, SFT, best-of-n and PPO in a report",
     "sample": "K labelled responses to each prompt, as ranked comparisons",
     "chat": "talk to a stage's model",
+    "export": "a stage's model as a folder for plain transformers and PEFT",
+    "plan": "memory, disk and time of a stage before it runs, and what would make it fit",
     "data": "inspect PATH: what is in a dataset, and what training would make of it",
 }
 STAGES = ("sft", "rm", "ppo")
@@ -74,6 +76,12 @@ def _run(command: str, arguments: list[str]) -> int:
         command, arguments = "rm score", arguments[1:]
     if command == "data":
         command, arguments = "data inspect", _inspect_arguments(arguments)
+    if command == "export":
+        arguments = _flags(arguments)
+    if command == "plan":
+        from lit_instruct.plan_command import plan
+
+        return plan(arguments)
     if command in STAGES:
         from lit_instruct.stage_cli import run_stage
 
@@ -85,6 +93,7 @@ def _run(command: str, arguments: list[str]) -> int:
         "eval": ("lit_instruct.evaluation.compare", "EvalOptions", "evaluate"),
         "sample": ("lit_instruct.sample", "SampleOptions", "sample"),
         "chat": ("lit_instruct.chat", "ChatOptions", "chat"),
+        "export": ("lit_instruct.exporting.export", "ExportOptions", "export"),
         "rm score": ("lit_instruct.scoring", "ScoreOptions", "score_file"),
         "data inspect": ("lit_instruct.inspection.inspect", "InspectOptions", "inspect"),
     }[command]
@@ -92,6 +101,16 @@ def _run(command: str, arguments: list[str]) -> int:
     parsed = auto_cli(getattr(chosen, options), args=arguments, prog=f"lit-instruct {command}", as_positional=False)
     getattr(chosen, function)(parsed)
     return 0
+
+
+def _flags(arguments: list[str]) -> list[str]:
+    """Lets --merge and --push-to-hub stand without a value: jsonargparse wants one, and underscores in names."""
+    given = [word.replace("--push-to-hub", "--push_to_hub", 1) for word in arguments]
+    following = [*given[1:], "--"]
+    return [
+        f"{word}=true" if word in ("--merge", "--push_to_hub") and after.startswith("--") else word
+        for word, after in zip(given, following, strict=True)
+    ]
 
 
 def _inspect_arguments(arguments: list[str]) -> list[str]:
@@ -105,7 +124,9 @@ def _inspect_arguments(arguments: list[str]) -> list[str]:
 
 
 def _fail(message: str) -> int:
-    print(f"lit-instruct: error: {message}", file=sys.stderr)
+    rank = f"rank {os.environ.get('RANK') or os.environ.get('LOCAL_RANK') or 0}: "
+    shown = message if rank == "rank 0: " or message.startswith(rank) else rank + message
+    print(f"lit-instruct: error: {shown}", file=sys.stderr)
     return 2
 
 

@@ -6,6 +6,7 @@ import contextlib
 import datetime
 import errno
 import json
+import logging
 import os
 import shutil
 import sys
@@ -20,8 +21,10 @@ from safetensors import SafetensorError
 
 from lit_instruct.errors import UserError
 from lit_instruct.models.loading import Source, find_source, load_tokenizer
+from lit_instruct.models.quantised import Quantize
 from lit_instruct.prompting import Prompter
 
+log = logging.getLogger(__name__)
 FILE = "stage.json"
 MODEL_FILES = {
     "adapter_config.json",
@@ -57,6 +60,10 @@ class Stage:
     """Added to every score of a reward model."""
     data: dict[str, Any] | None = None
     """How many rows there were, and how many were left out for which reason (`data_modules.tokenised.Report`)."""
+    options: dict[str, Any] | None = None
+    """What `model`, `data` and `trainer` were given."""
+    base_precision: str | None = None
+    """Of the base that an adapter was trained on: 8bit, 4bit or a dtype; of the weights where all were trained."""
     versions: dict[str, str] = field(default_factory=dict)
     created: str = ""
 
@@ -92,6 +99,30 @@ def prompter_of(source: Source) -> Prompter:
     if stage is None:
         return Prompter(tokenizer)
     return Prompter(tokenizer, stage.prompt_format["template"], stage.prompt_format["system"])
+
+
+def bits_of(source: Source, wanted: Quantize | None) -> Quantize:
+    """Returns in how many bits to open a model's base, and says so where it was trained on one of another number.
+
+    Args:
+        source: the model.
+        wanted: "8bit", "4bit" or "none"; None takes what its stage trained on, and "none" where no stage made it.
+    """
+    stage = read_stage_of(source)
+    trained = stage.base_precision if stage is not None else None
+    before: Quantize = trained if trained == "8bit" or trained == "4bit" else "none"
+    if wanted is None:
+        return before
+    if trained is not None and wanted != before:
+        now = "a base that is not quantised" if wanted == "none" else f"a base in {wanted}"
+        log.warning(
+            "%s: trained on a base in %s and opened on %s, which changes a little what it says "
+            "(docs/memory.md has it measured)",
+            source.name,
+            trained,
+            now,
+        )
+    return wanted
 
 
 def find_parent(folder: str, stage: str, wanted_by: str) -> Source:

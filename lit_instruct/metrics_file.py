@@ -14,6 +14,37 @@ from lightning.pytorch.loggers.logger import rank_zero_experiment
 class _Writer(ExperimentWriter):
     """Leaves an earlier file alone: the run itself decides whether to continue it or to put it aside."""
 
+    rows = 0
+    """Of the file, beside its header."""
+
+    def save(self) -> None:
+        """Appends what was logged."""
+        added = len(self.metrics)
+        super().save()
+        self.rows += added
+
+    def rewrite(self, names: list[str], rows: list[dict[str, str]]) -> None:
+        """Replaces the file in one go."""
+        scratch = Path(f"{self.metrics_file_path}.writing")
+        with scratch.open("w", newline="") as file:
+            writer = csv.DictWriter(file, names)
+            writer.writeheader()
+            writer.writerows(rows)
+        os.replace(scratch, self.metrics_file_path)
+
+    def read(self) -> tuple[list[str], list[dict[str, str]]]:
+        """Returns the names of the columns, and the rows; the last one may have been cut short."""
+        path = Path(self.metrics_file_path)
+        if not path.is_file():
+            return [], []
+        with path.open(newline="") as file:
+            reader = csv.DictReader(file)
+            rows = list(reader)
+            return list(reader.fieldnames or []), rows
+
+    def _rewrite_with_new_header(self, fieldnames: list[str]) -> None:
+        self.rewrite(fieldnames, self.read()[1])
+
     def _check_log_dir_exists(self) -> None:
         pass
 
@@ -35,37 +66,27 @@ class MetricsFile(CSVLogger):
         """The writer, made on first use."""
         if self._experiment is None:
             self._experiment = _Writer(log_dir=self.log_dir)
-            self._experiment.metrics_keys = self._header()
+            names, rows = self._experiment.read()
+            self._experiment.metrics_keys, self._experiment.rows = names, len(rows)
         return self._experiment
 
-    def cut(self, steps: int) -> None:
-        """Drops the rows that were logged at or after a step, which a resumed run will log again.
+    @property
+    def rows(self) -> int:
+        """Rows of the file, beside its header."""
+        return self.experiment.rows
+
+    def cut(self, rows: int) -> None:
+        """Drops the rows that came after a checkpoint, which a resumed run will log again.
 
         Args:
-            steps: training batches that the checkpoint had seen.
+            rows: that there were when it was written.
         """
-        path = Path(self.experiment.metrics_file_path)
-        if not path.is_file():
-            return
-        with path.open(newline="") as file:
-            reader = csv.DictReader(file)
-            names = list(reader.fieldnames or [])
-            rows = [row for row in reader if int(row["step"]) < steps]
-        scratch = path.with_suffix(".csv.new")
-        with scratch.open("w", newline="") as file:
-            writer = csv.DictWriter(file, names)
-            writer.writeheader()
-            writer.writerows(rows)
-        os.replace(scratch, path)
-        self.experiment.metrics_keys = names
+        writer = self.experiment
+        names, found = writer.read()
+        if len(found) > rows:
+            writer.rewrite(names, found[:rows])
+            writer.rows = rows
 
     def forget(self) -> None:
         """Starts without columns, after the file was put aside."""
-        self.experiment.metrics_keys = []
-
-    def _header(self) -> list[str]:
-        path = Path(self.log_dir) / _Writer.NAME_METRICS_FILE
-        if not path.is_file():
-            return []
-        with path.open(newline="") as file:
-            return next(csv.reader(file), [])
+        self.experiment.metrics_keys, self.experiment.rows = [], 0

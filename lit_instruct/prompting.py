@@ -66,6 +66,11 @@ class Prompter:
         self._special_tokens = list(tokenizer.all_special_tokens)
         self._special_token = re.compile("|".join(map(re.escape, self._special_tokens)))
 
+    @property
+    def added_system(self) -> str | None:
+        """The system prompt put in front of prompts without one; None where nothing is put there."""
+        return self._system_message["content"] if self._system_message is not None else None
+
     def prompt_ids(self, prompt: Prompt) -> list[int]:
         """Token ids of a prompt, up to where the response begins (generation prompt included).
 

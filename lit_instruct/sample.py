@@ -12,6 +12,7 @@ from typing import Any
 from data_modules.rows import PromptRow, read_rows
 from lit_instruct.errors import UserError
 from lit_instruct.handover import cannot_write
+from lit_instruct.models.quantised import Quantize
 from lit_instruct.prompting import prompt_text
 from lit_instruct.rollouts.generate import SamplingOptions
 from lit_instruct.rollouts.score import label, load_labeler
@@ -44,6 +45,7 @@ class SampleOptions:
         sampling: length and temperature.
         batch_size: sequences decoded side by side.
         seed: of the sampling.
+        quantize: bits of the model's base: none, 8bit or 4bit; null takes those that its stage trained on.
     """
 
     run: str
@@ -54,6 +56,7 @@ class SampleOptions:
     sampling: SamplingOptions = field(default_factory=SamplingOptions)
     batch_size: int = 64
     seed: int = 0
+    quantize: Quantize | None = None
 
     def __post_init__(self) -> None:
         """Refuses a K that compares nothing."""
@@ -72,7 +75,7 @@ def sample(options: SampleOptions) -> Path:
         raise UserError(f"--out={out}: no such folder; make it first")
     labeler = load_labeler(options.labeler)
     rows = read_rows(options.data.path, PromptRow)[: options.data.limit]
-    generator = TextGenerator.from_source(options.run)
+    generator = TextGenerator.from_source(options.run, quantize=options.quantize)
     responses = generator.respond(
         [row.prompt for row in rows],
         k=options.k,

@@ -17,6 +17,7 @@ from data_modules.rows import Row, stream_rows
 from lit_instruct.errors import DataError, UserError
 from lit_instruct.handover import find_parent
 from lit_instruct.models.loading import DtypeName
+from lit_instruct.models.quantised import Quantize
 from lit_instruct.prompting import Prompt
 from lit_instruct.rollouts.score import BATCH_TOKENS, TextReward
 from lit_instruct.scored_file import ScoredFile, Scores
@@ -98,6 +99,7 @@ class ScoreOptions:
         field: another name for that field.
         batch_tokens: most tokens at one time.
         dtype: of the weights; in bfloat16 a score depends a little on the rows it is batched with.
+        quantize: bits of the model's base: none, 8bit or 4bit; null takes those that its stage trained on.
     """
 
     run: str
@@ -106,6 +108,7 @@ class ScoreOptions:
     field: str | None = None
     batch_tokens: int = BATCH_TOKENS
     dtype: DtypeName = "auto"
+    quantize: Quantize | None = None
 
     def __post_init__(self) -> None:
         """Refuses what cannot work."""
@@ -124,6 +127,7 @@ def score(
     responses: Sequence[str],
     batch_tokens: int = BATCH_TOKENS,
     dtype: DtypeName = "auto",
+    quantize: Quantize | None = None,
 ) -> list[float]:
     """Returns the reward of each response, as PPO and `lit-instruct rm score` see it; higher is better.
 
@@ -135,12 +139,14 @@ def score(
         responses: B texts.
         batch_tokens: most tokens at one time.
         dtype: of the weights; auto is bfloat16 where the device computes in it.
+        quantize: bits of the model's base; None takes those that its stage trained on.
 
     Raises:
         UserError: there is no such reward model.
         ValueError: not as many responses as prompts.
     """
-    return TextReward.from_source(reward_source(str(run)), dtype).score(prompts, responses, batch_tokens)
+    model = TextReward.from_source(reward_source(str(run)), dtype, quantize)
+    return model.score(prompts, responses, batch_tokens)
 
 
 def score_file(options: ScoreOptions) -> Path:
@@ -155,7 +161,7 @@ def score_file(options: ScoreOptions) -> Path:
     with BadRows(out.with_name(f"{out.stem}.bad.jsonl")) as bad:
         total = sum(bool(_line(row, options.field)) for row in options.data.rows(bad))
     source = reward_source(options.run)
-    model = TextReward.from_source(source, options.dtype)
+    model = TextReward.from_source(source, options.dtype, options.quantize)
     with ScoredFile(out, source) as file:
         file.expect(total)
         earlier = file.earlier_rows

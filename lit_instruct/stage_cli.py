@@ -2,30 +2,38 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 import lightning
 import torch
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.fabric.plugins import CheckpointIO
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from data_modules import PromptDataModule, PromptResponseDataModule, RankedComparisonDataModule
 from data_modules.sampling import ResumeInsideEpoch
 from lit_instruct.callbacks import (
-    FinishStepOnInterrupt,
     HandOver,
-    InterruptedRunError,
     ProgressBar,
     RewardReport,
     RunFiles,
     SampleTable,
     SaveConfig,
 )
+from lit_instruct.checkpoint_files import AtomicCheckpointIO, last_checkpoint
 from lit_instruct.errors import UserError
+from lit_instruct.last_checkpoint import InterruptedRunError, LastCheckpoint
 from lit_instruct.metrics_file import MetricsFile
 from lit_instruct.models.loading import pick_dtype
+from lit_instruct.out_of_memory import check_memory, explain, is_out_of_memory
+from lit_instruct.planning.options import RUN, flat
+from lit_instruct.processes import FSDP2, SameOnEveryRank, check_strategy, fsdp2, lost_process
 from lit_instruct.stages.ppo import PPOModule
 from lit_instruct.stages.reward import RewardModule
 from lit_instruct.stages.sft import SFTModule
@@ -35,8 +43,6 @@ STAGES = {
     "rm": (RewardModule, RankedComparisonDataModule),
     "ppo": (PPOModule, PromptDataModule),
 }
-RUN = "{run}"
-"""Stands for the run folder in options of the model, such as --model.base={run}/sft."""
 
 
 FURTHER = {"rm": "further subcommand: score, the rewards of the rows of a file (lit-instruct rm score --help)"}
@@ -52,6 +58,9 @@ class StageCLI(LightningCLI):
         """Adds --run, and one seed for everything."""
         parser.add_argument(
             "--run", default="runs/demo", help="folder of the run; the stage writes into a folder in it"
+        )
+        parser.add_argument(
+            "--check_memory", type=bool, default=True, help="refuse at start what the plan says will not fit"
         )
         for part in ("model", "data"):
             parser.link_arguments("seed_everything", f"{part}.seed", compute_fn=int)
@@ -75,6 +84,8 @@ class StageCLI(LightningCLI):
             if isinstance(value, str) and RUN in value:
                 model[name] = value.replace(RUN, run)
         self._get(self.config, "trainer").default_root_dir = str(self.folder)
+        if self.subcommand == "fit" and self._get(self.config, "check_memory"):
+            check_memory(self.stage, self._options())
 
     def instantiate_trainer(self, **kwargs: Any) -> lightning.Trainer:
         """Adds the loggers and callbacks of a stage to those that the user configured."""
@@ -90,8 +101,22 @@ class StageCLI(LightningCLI):
             kwargs["max_epochs"] = -1  # --model.iterations ends the training
         if config.precision is None:
             kwargs["precision"] = self._precision(config.accelerator)
+        config.plugins = self._plugins(config.plugins)
         config.callbacks = [*(config.callbacks or []), *self._callbacks(bool(config.fast_dev_run))]
-        return super().instantiate_trainer(**kwargs)
+        if config.strategy == FSDP2:
+            kwargs |= {"strategy": fsdp2(config.devices, config.num_nodes), "precision": "32-true"}  # it casts itself
+        try:
+            trainer = super().instantiate_trainer(**kwargs)
+        except (ImportError, ValueError, MisconfigurationException) as error:  # of a strategy, in most cases
+            raise UserError(f"--trainer: {str(error).strip().splitlines()[0]}") from error
+        check_strategy(trainer.strategy, self.model)
+        return trainer
+
+    def _plugins(self, given: Any) -> list[Any]:
+        """Adds how checkpoints are written, unless the user chose a way."""
+        plugins = given if isinstance(given, list) else [given] if given is not None else []
+        own = [] if any(isinstance(plugin, CheckpointIO) for plugin in plugins) else [AtomicCheckpointIO()]
+        return [*plugins, *own]
 
     def _precision(self, accelerator: object) -> Literal["bf16-mixed", "32-true"]:
         """Computes in the dtype of the frozen weights; trained weights are float32 either way."""
@@ -100,7 +125,7 @@ class StageCLI(LightningCLI):
 
     def _callbacks(self, fast_dev_run: bool) -> list[Callback]:
         shows_bar = self._get(self.config_init, "trainer").enable_progress_bar is not False
-        callbacks: list[Callback] = [ProgressBar()] if shows_bar else []
+        callbacks: list[Callback] = [SameOnEveryRank(), *([ProgressBar()] if shows_bar else [])]
         if fast_dev_run or self.subcommand != "fit":
             reports = self.stage == "rm" and self.subcommand == "validate" and not fast_dev_run
             return [*callbacks, RewardReport(self.folder)] if reports else callbacks
@@ -108,40 +133,71 @@ class StageCLI(LightningCLI):
         if self._get(self.config_init, "data").validation_path is None and self._no_split():
             monitor = None
         folder = self.folder / "checkpoints"
-        best = None
+        best, stopping = None, []
         if monitor is not None:
             best = ModelCheckpoint(folder, "best", monitor=monitor, mode=mode, enable_version_counter=False)
-        last = ModelCheckpoint(folder, "last", enable_version_counter=False)  # at every validation, or epoch
-        resuming = self._get(self.config_init, "ckpt_path") is not None
+            if self.model.patience is not None:
+                patience = self.model.patience
+                stopping = [EarlyStopping(monitor, 0.0, patience, True, mode, check_on_train_epoch_end=False)]
         return [
             *callbacks,
-            RunFiles(self.folder, resuming),
-            FinishStepOnInterrupt(folder / "last.ckpt"),
+            RunFiles(self.folder, self.checkpoint is not None),
             ResumeInsideEpoch(),
             SampleTable(self.folder),
+            *stopping,
             *([best] if best is not None else []),
-            last,
+            LastCheckpoint(folder / "last.ckpt"),
             HandOver(self.folder, best),
         ]
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         """Lets `validate` and `test` measure the stage's own result unless another checkpoint is named."""
         kwargs = super()._prepare_subcommand_kwargs(subcommand)
-        given = kwargs.get("ckpt_path")
-        if given not in (None, "best", "last", "hpc", "registry") and not Path(given).is_file():
-            raise UserError(f"--ckpt_path={given}: no such file; give a checkpoint of this stage, or last")
-        if subcommand == "fit" or kwargs.get("ckpt_path") not in (None, "best", "last"):
-            return kwargs
-        names = {"last": ["last"], "best": ["best"], None: ["best", "last"]}[kwargs.get("ckpt_path")]
-        found = [self.folder / "checkpoints" / f"{name}.ckpt" for name in names]
-        kwargs["ckpt_path"] = next((str(path) for path in found if path.is_file()), None)
-        if kwargs["ckpt_path"] is None:
+        kwargs["ckpt_path"] = self.checkpoint
+        if kwargs["ckpt_path"] is None and subcommand != "fit":
             run = self.folder.parent
             raise UserError(
                 f"{self.stage} {subcommand}: no checkpoint in {self.folder}; "
                 f"run `make {self.stage} RUN={run.name}` first"
             )
         return kwargs
+
+    @cached_property
+    def checkpoint(self) -> str | None:
+        """The checkpoint to open; None trains from the start, also where no `last` was written before a run stopped.
+
+        Raises:
+            UserError: the one that was named is not there.
+        """
+        given = self._get(self.config_init, "ckpt_path")
+        if given in ("hpc", "registry"):
+            return str(given)
+        names = {"last": ["last"], "best": ["best"], None: [] if self.subcommand == "fit" else ["best", "last"]}
+        if given in names:
+            places = [last_checkpoint(self.folder / "checkpoints" / f"{name}.ckpt") for name in names[given]]
+        else:
+            places = [last_checkpoint(Path(given))]
+        found = next((str(place) for place in places if place is not None), None)
+        if found is None and given == "last" and self.subcommand == "fit":
+            rank_zero_info(f"--ckpt_path=last: nothing was saved in {self.folder / 'checkpoints'}; starting anew")
+        elif found is None and given is not None and given != "last":
+            raise UserError(f"--ckpt_path={given}: no such checkpoint; give one of this stage, or last")
+        return found
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Runs it; out of memory ends with the plan and what to change, and the last checkpoint stays."""
+        try:
+            super()._run_subcommand(subcommand)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            last = last_checkpoint(self.folder / "checkpoints" / "last.ckpt")
+            table, told = explain(self.stage, self._options(), last)
+            print(f"\n{table}", flush=True)
+            raise told from error
+
+    def _options(self) -> dict[str, Any]:
+        return flat(self.config[self.subcommand])
 
     def _no_split(self) -> bool:
         return self.datamodule.validation_share == 0
@@ -179,15 +235,19 @@ def run_stage(stage: str, arguments: list[str]) -> int:
             args=arguments,
         )
     except InterruptedRunError:
+        if rank_zero_only.rank != 0:
+            return 0  # the first process would be killed with one that failed
         print(f"Stopped. Continue with: lit-instruct {stage} {' '.join(arguments)} --ckpt_path=last", flush=True)
         return 130
     except (ValueError, TypeError) as error:
-        mistake = _mistake_behind(error)  # jsonargparse wraps what an option's own check says
+        mistake = mistake_behind(error)  # jsonargparse wraps what an option's own check says
         raise mistake or error from error
+    except RuntimeError as error:
+        raise lost_process(error) or error from error
     return 0
 
 
-def _mistake_behind(error: BaseException | None) -> UserError | None:
+def mistake_behind(error: BaseException | None) -> UserError | None:
     """Returns the user's mistake in a chain of exceptions, or None."""
     while error is not None and not isinstance(error, UserError):
         error = error.__cause__ or error.__context__

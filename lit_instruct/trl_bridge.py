@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -20,13 +20,13 @@ from transformers.integrations import activate_neftune
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 from trl import RewardConfig, RewardTrainer, SFTConfig, SFTTrainer
+from trl.models import get_act_offloading_ctx_manager
 from trl.trainer.utils import FusedCausalLMOutput
 
 from lit_instruct.batches import RankedBatch
 from lit_instruct.errors import UserError
 from lit_instruct.losses.ranking import Ranking, ranking_loss
 from lit_instruct.models.heads import token_log_probs
-from lit_instruct.models.quantised import keep_differentiable
 from lit_instruct.models.rewards import RewardForward
 
 
@@ -41,7 +41,6 @@ class SFTLossOptions:
         packing: fills sequences of `data.max_length` tokens with several examples that do not see each other.
         packing_strategy: "bfd" keeps examples whole, "wrapped" cuts them.
         padding_free: concatenates the examples of a batch instead of padding them.
-        gradient_checkpointing: recomputes activations in the backward pass to save memory.
     """
 
     loss_type: Literal["nll", "dft"] = "nll"
@@ -50,7 +49,6 @@ class SFTLossOptions:
     packing: bool = False
     packing_strategy: Literal["bfd", "bfd_split", "wrapped"] = "bfd"
     padding_free: bool = False
-    gradient_checkpointing: bool = False
 
     def __post_init__(self) -> None:
         """Refuses combinations that TRL would take and not honour."""
@@ -66,11 +64,9 @@ class RewardLossOptions:
 
     Args:
         center_rewards_coefficient: adds this much of the mean (r_w + r_l)^2 of the pairs; None adds none.
-        gradient_checkpointing: recomputes activations in the backward pass to save memory.
     """
 
     center_rewards_coefficient: float | None = None
-    gradient_checkpointing: bool = False
 
 
 @dataclass
@@ -143,7 +139,7 @@ def prepare_sft(
             eval_packing=False,
             max_length=max_length if options.packing else None,
             average_tokens_across_devices=False,
-            gradient_checkpointing=options.gradient_checkpointing,
+            gradient_checkpointing=False,
         )
         trainer = SFTTrainer(
             model=model,
@@ -154,8 +150,8 @@ def prepare_sft(
         )
     if not torch.cuda.is_available():
         _lighten_head(trainer.model)
+    _trained_in_float32(trainer.model)
     prepared = Prepared(trainer, trainer.train_dataset, trainer.eval_dataset)
-    _switch_on(prepared, options.gradient_checkpointing)
     if options.neftune_noise_alpha is not None:
         activate_neftune(trainer.model, options.neftune_noise_alpha, trainer.accelerator)
     return prepared
@@ -185,13 +181,12 @@ def prepare_reward(
             max_length=None,
             disable_dropout=False,
             center_rewards_coefficient=options.center_rewards_coefficient,
-            gradient_checkpointing=options.gradient_checkpointing,
+            gradient_checkpointing=False,
         )
         trainer = RankedRewardTrainer(model=model, args=config, train_dataset=train_dataset, processing_class=tokenizer)
     trainer.reward_forward = reward_forward or RewardForward(model)
-    prepared = Prepared(trainer, trainer.train_dataset, None)
-    _switch_on(prepared, options.gradient_checkpointing)
-    return prepared
+    _trained_in_float32(trainer.model)
+    return Prepared(trainer, trainer.train_dataset, None)
 
 
 def sft_loss(prepared: Prepared, model: nn.Module, batch: dict[str, Tensor], tokens: int | None) -> Tensor:
@@ -274,16 +269,23 @@ def _lighten_head(model: nn.Module) -> None:
     network.forward = forward
 
 
-def _switch_on(prepared: Prepared, gradient_checkpointing: bool) -> None:
-    """Does what TRL only does inside `.train()`, and keeps trained weights in float32 (TRL casts QLoRA's to bf16)."""
-    model = prepared.trainer.model
-    keep_differentiable(model)
-    if gradient_checkpointing:
-        # TRL's constructor and transformers each ask for gradients of the embeddings, which only reentrant checkpoints
-        # need: the backward pass would go through the frozen layers below the first adapter as well.
-        model.disable_input_require_grads()
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        model.disable_input_require_grads()
+def activation_offloading(network: nn.Module, wanted: bool) -> AbstractContextManager[Any]:
+    """Returns what a forward pass is run in so that the host keeps its activations until the backward pass.
+
+    It can be entered again and again, after the backward pass of the time before. Without an accelerator, or where it
+    is not wanted, it does nothing.
+
+    Args:
+        network: whose weights stay where they are.
+        wanted: --model.memory.activation_offloading.
+    """
+    if not wanted or torch.accelerator.current_accelerator() is None:
+        return nullcontext()
+    return get_act_offloading_ctx_manager(network, warn_if_no_head=False)
+
+
+def _trained_in_float32(model: nn.Module) -> None:
+    """Takes back what TRL's constructor does to adapters on quantised bases, which is to round them to bfloat16."""
     for parameter in model.parameters():
         if parameter.requires_grad and parameter.dtype != torch.float32:
             parameter.data = parameter.data.float()

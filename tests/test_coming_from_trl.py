@@ -15,6 +15,7 @@ import pytest
 
 from data_modules import PromptDataModule
 from lit_instruct.stages.ppo import PPOModule
+from lit_instruct.stages.ppo_options import SelectionOptions
 from tests.lit_instruct.stages.oracle_replay import replay_of
 
 ROOT = Path(__file__).parents[1]
@@ -45,6 +46,13 @@ def quoted(text: str) -> list[str]:
 def test_each_name_of_trl_is_there_once(section: str) -> None:
     named = [name for row in rows_of(section) for name in quoted(row[0])]
     assert sorted(named) == sorted(NAMES[SECTIONS[section]])
+
+
+def test_the_best_model_has_a_counterpart() -> None:
+    """TRL 1.12 measured nothing on its eval set; ours can choose by any figure of validation."""
+    row = next(row for row in rows_of("Fields that PPOConfig inherits from TrainingArguments") if "load_best" in row[0])
+    assert quoted(row[1]) == ["--model.selection.metric"]
+    assert PPOModule("somewhere", selection=SelectionOptions("val/reward")).monitor == ("val/reward", "max")
 
 
 @pytest.mark.parametrize("section", SECTIONS)

@@ -46,18 +46,21 @@ def tiny_tokenizer(chat: bool = True) -> PreTrainedTokenizerFast:
     return tokenizer
 
 
-def tiny_llama(folder: str | Path, seed: int = 0) -> Path:
-    """Writes a random Llama (4 layers of width 32) and its tokenizer to `folder`, and returns that."""
+def tiny_llama(folder: str | Path, seed: int = 0, **other: int) -> Path:
+    """Writes a random Llama (4 layers of width 32, unless `other` says so) and its tokenizer to `folder`."""
     folder = Path(folder)
     tokenizer = tiny_tokenizer()
     config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=4,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=512,
+        **{
+            "vocab_size": len(tokenizer),
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "num_hidden_layers": 4,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "max_position_embeddings": 512,
+            **other,
+        },
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,

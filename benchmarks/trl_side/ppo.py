@@ -33,6 +33,7 @@ import transformers
 import trl
 from datasets import Dataset
 from peft import LoraConfig
+from torch.utils.data import DataLoader
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer, TrainerCallback
 from trl.experimental.ppo import PPOConfig, PPOTrainer
 from trl.experimental.ppo import ppo_trainer as trl_ppo
@@ -159,7 +160,25 @@ def trainer_of(given: argparse.Namespace, prompts: list[list[int]], folder: str,
         config, tokenizer, policy, None, reward, rows, value, peft_config=peft_config, callbacks=[clock]
     )
     trainer.remove_callback(transformers.PrinterCallback)
+    keep_order(trainer)
     return trainer
+
+
+def keep_order(trainer: PPOTrainer) -> None:
+    """Serves the prompts in the order they came in: shuffled, a batch might hold one of them twice."""
+    size, collate = trainer.args.local_batch_size, trainer.data_collator
+    loader = DataLoader(trainer.train_dataset, batch_size=size, collate_fn=collate, drop_last=True)
+    trainer.dataloader = trainer.accelerator.prepare(loader)
+
+
+def optimizer_steps(trainer: PPOTrainer) -> int:
+    """How many steps the optimizer has taken."""
+    return int(max(state["step"] for state in trainer.optimizer.state.values()))
+
+
+def versions() -> dict[str, str]:
+    """Of the packages that matter."""
+    return {part.__name__: part.__version__ for part in (torch, transformers, peft, trl)}
 
 
 def peak_memory_gb(device: str) -> float:
@@ -192,10 +211,11 @@ def main() -> None:
         "episodes": len(prompts),
         "response_length": given.response_length,
         "inner_epochs": given.inner_epochs,
+        "optimizer_steps": optimizer_steps(trainer),
         "dtype": given.dtype,
         "device": given.device,
         "threads": torch.get_num_threads(),
-        "versions": {part.__name__: part.__version__ for part in (torch, transformers, peft, trl)},
+        "versions": versions(),
     }
     print(json.dumps(result))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from lit_instruct.errors import UserError
 
@@ -31,6 +32,8 @@ class EvalOptions:
     """Import path of a labeler that no training used."""
     batch_size: int = 64
     """Responses generated at once."""
+    quantize: Literal["none", "8bit", "4bit"] | None = None
+    """Bits of the models' bases; null takes those that their stages trained on, and none for the base itself."""
 
     def __post_init__(self) -> None:
         for name in ("best_of", "max_new_tokens", "batch_size", "limit"):

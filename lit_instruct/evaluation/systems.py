@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -55,7 +56,7 @@ class Loaders(NamedTuple):
     """source -> reward model."""
 
 
-def default_loaders() -> Loaders:
+def default_loaders(options: EvalOptions) -> Loaders:
     """Opens the stage folders of a run."""
     from lit_instruct.handover import prompter_of
     from lit_instruct.models.loading import find_source
@@ -63,9 +64,10 @@ def default_loaders() -> Loaders:
     from lit_instruct.rollouts.text import TextGenerator
 
     def open_generator(source: str, prompter: Prompter | None = None) -> TextGenerator:
-        return TextGenerator.from_source(source, prompter=prompter)
+        return TextGenerator.from_source(source, prompter=prompter, quantize=options.quantize)
 
-    return Loaders(open_generator, lambda source: prompter_of(find_source(source)), TextReward.from_source)
+    reward = partial(TextReward.from_source, quantize=options.quantize)
+    return Loaders(open_generator, lambda source: prompter_of(find_source(source)), reward)
 
 
 def measure_systems(options: EvalOptions, base: str, prompts: list[Prompt], loaders: Loaders) -> list[System]:

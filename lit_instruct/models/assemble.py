@@ -7,39 +7,50 @@ from dataclasses import replace
 from typing import Literal
 
 import torch
+from lightning.pytorch.utilities import rank_zero_info
 from peft import PeftConfig, PeftModel, get_peft_model
-from torch import nn
+from torch import Tensor, nn
+from transformers import PreTrainedModel
 
+from lit_instruct.models.fused_lora import fuse_adapters
 from lit_instruct.models.heads import ScoreHead
-from lit_instruct.models.loading import Source, load_causal_lm, load_sequence_classifier
+from lit_instruct.models.loading import Source, load_causal_lm, load_sequence_classifier, load_tokenizer
 from lit_instruct.models.lora import LoraOptions, attach_adapter, load_adapter_weights, read_head
+from lit_instruct.models.quantised import Quantisation, check_dora
 from lit_instruct.models.roles import Role, RoleName, Roles
 
 ValueKind = Literal["reward_model", "zero_head", "policy_trunk"]
 """What the value function starts from; the first two give it weights of its own, the last only a head."""
 
 
-def policy_network(source: Source, lora: LoraOptions | None, dtype: torch.dtype) -> nn.Module:
+def policy_network(
+    source: Source, lora: LoraOptions | None, dtype: torch.dtype, quantised: Quantisation | None = None
+) -> nn.Module:
     """Returns a trainable language model that starts as `source`.
 
     Args:
         source: of the weights to start from; its adapter is copied into the new one, or merged.
         lora: adapter options; None trains every weight, in float32.
         dtype: of frozen weights.
+        quantised: how the base is; None quantises nothing, and with `lora` None nothing can be.
 
     Raises:
         UserError: the source cannot be opened, or its adapter is larger than `lora`.
     """
     if lora is None:
         return merged_language_model(source, torch.float32).requires_grad_(True)
-    base = load_causal_lm(source, dtype)
+    base = load_causal_lm(source, dtype, quantised)
     network = get_peft_model(base, lora.config(base, base.config.num_hidden_layers))
+    check_dora(network, "--model.lora.dora")
+    fuse_adapters(network)
     if source.adapter is not None:
         load_adapter_weights(network, "default", source.adapter)
     return network
 
 
-def reward_network(source: Source, lora: LoraOptions | None, dtype: torch.dtype, pad_id: int) -> nn.Module:
+def reward_network(
+    source: Source, lora: LoraOptions | None, dtype: torch.dtype, pad_id: int, quantised: Quantisation | None = None
+) -> nn.Module:
     """Returns a trainable scalar model on the trunk of `source` with a fresh head.
 
     Args:
@@ -47,6 +58,7 @@ def reward_network(source: Source, lora: LoraOptions | None, dtype: torch.dtype,
         lora: adapter options; None trains every weight, in float32.
         dtype: of frozen weights.
         pad_id: id of padding.
+        quantised: how the trunk is; None quantises nothing, and with `lora` None nothing can be.
     """
     if lora is None:
         model = load_sequence_classifier(_base_only(source), torch.float32, pad_id, new_head=True)
@@ -56,34 +68,42 @@ def reward_network(source: Source, lora: LoraOptions | None, dtype: torch.dtype,
                 getattr(merged, merged.base_model_prefix).state_dict()
             )
         return model.requires_grad_(True)
-    base = load_sequence_classifier(_base_only(source), dtype, pad_id, new_head=True)
+    base = load_sequence_classifier(_base_only(source), dtype, pad_id, new_head=True, quantised=quantised)
     network = get_peft_model(base, lora.config(base, base.config.num_hidden_layers, with_head=True))
+    check_dora(network, "--model.lora.dora")
+    fuse_adapters(network)
     if source.adapter is not None:
         load_adapter_weights(network, "default", source.adapter)
     return network
 
 
-def scoring_network(source: Source, dtype: torch.dtype, pad_id: int) -> nn.Module:
+def scoring_network(
+    source: Source, dtype: torch.dtype, pad_id: int, quantised: Quantisation | None = None
+) -> nn.Module:
     """Returns a frozen reward model for scoring: any sequence classifier, or a stage's adapter with its head.
 
     Raises:
         UserError: it has no trained head.
     """
     if source.adapter is None:
-        return load_sequence_classifier(source, dtype, pad_id, new_head=False).requires_grad_(False)
+        return load_sequence_classifier(source, dtype, pad_id, False, quantised).requires_grad_(False)
     head = read_head(source.adapter)
-    base = load_sequence_classifier(_base_only(source), dtype, pad_id, new_head=True)
+    base = load_sequence_classifier(_base_only(source), dtype, pad_id, new_head=True, quantised=quantised)
     network = attach_adapter(base, source.adapter)
     network.get_base_model().score.modules_to_save["default"].weight.data.copy_(head)
     return network.eval().requires_grad_(False)
 
 
-def merged_language_model(source: Source, dtype: torch.dtype) -> nn.Module:
-    """Returns the language model of `source` with its adapter, if it has one, folded into the weights."""
-    base = load_causal_lm(source, dtype)
+def merged_language_model(source: Source, dtype: torch.dtype, quantised: Quantisation | None = None) -> nn.Module:
+    """Returns the language model of `source` with its adapter, if it has one, folded into the weights.
+
+    On a quantised base the adapter stays beside the weights: rounding their sum to 8 or 4 bits would lose it.
+    """
+    base = load_causal_lm(source, dtype, quantised)
     if source.adapter is None:
         return base
-    return attach_adapter(base, source.adapter).merge_and_unload().eval()
+    network = attach_adapter(base, source.adapter)
+    return (network.merge_and_unload() if quantised is None else network.get_base_model()).eval()
 
 
 def shares_base(policy: Source, reward: Source | None) -> bool:
@@ -98,33 +118,59 @@ def ppo_roles(
     dtype: torch.dtype,
     reward_bias: float = 0.0,
     value: ValueKind = "reward_model",
+    quantised: Quantisation | None = None,
 ) -> Roles:
     """Returns the roles of PPO.
 
     Args:
         policy: the SFT model; it is also the reference.
-        reward: the reward model; one that is an adapter on the policy's base plays its role on that base and
-            starts the value function. Otherwise the value function starts as a copy of the SFT model with a zero
-            head and the reward has to come from elsewhere.
+        reward: the reward model, from which the value function starts, on the reward model's own base and size where
+            that is another; one that is an adapter on the policy's base plays its role there too, otherwise the reward
+            has to come from elsewhere. Without one, or where its vocabulary is another, the value function starts as a
+            copy of the SFT model with a zero head.
         lora: adapter options of the policy; None trains every weight of policy and value.
         dtype: of frozen weights.
         reward_bias: what is added to the reward head's output; a value function that starts from the reward model
             starts with it too, or its first values would all be off by as much.
         value: "reward_model" starts the value function as a copy of the reward model, "zero_head" as a copy with a head
             of zeros (all values are 0 at first), "policy_trunk" as such a head on the policy's own trunk.
+        quantised: how the base is; None quantises nothing, and with `lora` None nothing can be.
 
     Raises:
         UserError: a model cannot be opened or does not fit.
     """
+    shares = shares_base(policy, reward)
+    if reward is not None and not shares and not _same_vocabulary(policy, reward):
+        rank_zero_info(f"the value function starts as the SFT model: {reward.name} has another vocabulary")
+        reward = None
     if lora is None:
         return _separate_roles(policy, reward, dtype, reward_bias, value)
-    return _shared_roles(policy, reward if shares_base(policy, reward) else None, lora, dtype, reward_bias, value)
+    base = load_causal_lm(policy, dtype, quantised)
+    if reward is None or shares or value == "policy_trunk":
+        return _shared_roles(base, policy, reward if shares else None, lora, reward_bias, value)
+    roles = _shared_roles(base, policy, None, lora, reward_bias, "policy_trunk").roles
+    own = load_sequence_classifier(_base_only(reward), dtype, 0, reward.adapter is not None, quantised)
+    role, head = _value_beside(own, reward, lora)
+    return Roles({**roles, "value": role}, _value_head(head, reward_bias, value), None)
+
+
+def _value_beside(base: PreTrainedModel, reward: Source, lora: LoraOptions) -> tuple[Role, Tensor]:
+    """The value role on the reward model's own base, with its adapter or a fresh one, and the reward model's head."""
+    if reward.adapter is not None:
+        config, head = _adapter_config(reward), read_head(reward.adapter)
+    else:
+        config, head = replace(lora, dropout=0.0).config(base, base.config.num_hidden_layers), base.score.weight.data
+    config.task_type = None  # no language model
+    network = get_peft_model(base, config, adapter_name="value")
+    if reward.adapter is not None:
+        load_adapter_weights(network, "value", reward.adapter)
+    fuse_adapters(network)
+    return Role(network, "value"), head
 
 
 def _shared_roles(
-    policy: Source, reward: Source | None, lora: LoraOptions, dtype: torch.dtype, bias: float, value: ValueKind
+    base: PreTrainedModel, policy: Source, reward: Source | None, lora: LoraOptions, bias: float, value: ValueKind
 ) -> Roles:
-    base = load_causal_lm(policy, dtype)
     policy_config = replace(lora, dropout=0.0).config(base, base.config.num_hidden_layers)
     network = get_peft_model(base, policy_config, adapter_name="policy")
     own = value != "policy_trunk"
@@ -144,14 +190,14 @@ def _shared_roles(
             load_adapter_weights(network, name, reward.adapter)
         reward_head = ScoreHead(base.config.hidden_size, 1, bias=False)
         reward_head.weight.data.copy_(read_head(reward.adapter))
-        if value == "reward_model":
-            value_head.weight.data.copy_(reward_head.weight)
-            nn.init.constant_(value_head.bias, bias)
+        value_head = _value_head(reward_head.weight.data, bias, value)
         roles["reward"] = Role(network, "reward")
     elif own:
         network.add_adapter("value", copy.deepcopy(policy_config))
         if policy.adapter is not None:
             load_adapter_weights(network, "value", policy.adapter)
+    check_dora(network, "--model.lora.dora")
+    fuse_adapters(network)
     return Roles(roles, value_head, reward_head)
 
 
@@ -161,22 +207,26 @@ def _separate_roles(policy: Source, reward: Source | None, dtype: torch.dtype, b
     roles: dict[RoleName, Role] = {"policy": Role(trained, None), "reference": Role(reference, None)}
     if value == "policy_trunk":
         return Roles({**roles, "value": roles["policy"]}, _zero_head(trained.config.hidden_size), None)
-    value_trunk = merged_language_model(policy, torch.float32)
-    value_head = _zero_head(trained.config.hidden_size)
-    if reward is not None:
-        classifier = _merged_classifier(reward)
-        own, theirs = _decoder_of(value_trunk), _decoder_of(classifier)
-        if {k: v.shape for k, v in own.state_dict().items()} == {k: v.shape for k, v in theirs.state_dict().items()}:
-            own.load_state_dict(theirs.state_dict())
-            if value == "reward_model":
-                value_head.weight.data.copy_(classifier.score.weight)
-                nn.init.constant_(value_head.bias, bias)
-    return Roles({**roles, "value": Role(value_trunk, None)}, value_head, None)
+    if reward is None:
+        trunk = merged_language_model(policy, torch.float32)
+        return Roles({**roles, "value": Role(trunk, None)}, _zero_head(trunk.config.hidden_size), None)
+    classifier = _merged_classifier(reward)
+    head = _value_head(classifier.score.weight.data, bias, value)
+    return Roles({**roles, "value": Role(classifier, None)}, head, None)
 
 
 def _merged_classifier(source: Source) -> nn.Module:
     network = scoring_network(source, torch.float32, pad_id=0)
     return network.merge_and_unload() if isinstance(network, PeftModel) else network
+
+
+def _value_head(reward_head: Tensor, bias: float, value: ValueKind) -> ScoreHead:
+    """A head that says what the reward model says, bias included, or one of zeros."""
+    head = _zero_head(reward_head.shape[1])
+    if value == "reward_model":
+        head.weight.data.copy_(reward_head)
+        nn.init.constant_(head.bias, bias)
+    return head
 
 
 def _zero_head(hidden_size: int) -> ScoreHead:
@@ -186,8 +236,9 @@ def _zero_head(hidden_size: int) -> ScoreHead:
     return head
 
 
-def _decoder_of(model: nn.Module) -> nn.Module:
-    return getattr(model, model.base_model_prefix)
+def _same_vocabulary(one: Source, other: Source) -> bool:
+    """Tells whether token ids of one model mean the same to the other."""
+    return load_tokenizer(one).get_vocab() == load_tokenizer(other).get_vocab()
 
 
 def _base_only(source: Source) -> Source:

@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad, scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from lit_instruct.models.branches import TRUNK, PackedRows, block_mask, dense_mask
+from lit_instruct.models.short_attention import NAME as SHORT_ATTENTION
+from lit_instruct.models.short_attention import short_attention
 
 NAME = "lit_instruct_branches"
 """The implementation's name in transformers' registry."""
@@ -62,12 +63,12 @@ def choose_attention(network: PreTrainedModel, device: torch.device, width: int)
     """Gives a model the fastest attention for packed rows that it supports.
 
     Args:
-        network: whose implementation is sdpa; any other is left as it is.
+        network: that attends by sdpa, or as `short_attention` chooses; any other is left as it is.
         device: where it runs.
         width: tokens of the widest row to be expected.
     """
     config = network.config
-    if config._attn_implementation != "sdpa":
+    if config._attn_implementation not in ("sdpa", SHORT_ATTENTION):
         return
     if device.type == "cpu":
         network.set_attn_implementation(NAME)
@@ -131,7 +132,7 @@ def branch_attention(
     scaling: float | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """Attends as transformers' sdpa does, and over branches by gathering them.
+    """Attends as `short_attention` does, and over branches by gathering them.
 
     Args:
         module: the attention layer.
@@ -145,9 +146,7 @@ def branch_attention(
     """
     layout: BranchLayout | None = getattr(attention_mask, "branches", None)
     if layout is None or kwargs.get("position_bias") is not None:
-        return sdpa_attention_forward(
-            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
-        )
+        return short_attention(module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs)
     options: dict[str, Any] = {"dropout_p": dropout, "scale": scaling, "enable_gqa": query.shape[1] != key.shape[1]}
     trunk = slice(layout.trunk)
     above = scaled_dot_product_attention(

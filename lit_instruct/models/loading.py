@@ -9,9 +9,11 @@ from typing import Literal
 
 import torch
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -19,6 +21,8 @@ from transformers import (
 from lit_instruct.errors import UserError
 from lit_instruct.models.embedded import resolve
 from lit_instruct.models.heads import ScoreHead
+from lit_instruct.models.quantised import Quantisation, keep_differentiable
+from lit_instruct.models.short_attention import choose_short_attention
 
 DtypeName = Literal["auto", "float32", "bfloat16"]
 
@@ -30,7 +34,7 @@ class Source:
     name: str
     """As the user gave it: embedded name, hub id or folder."""
     base: str
-    """What `from_pretrained` opens: hub id or folder of the base."""
+    """Hub id (org/name or org/name@revision) or folder of the base, which `pinned` makes `from_pretrained` open."""
     adapter: Path | None
     """Folder of a PEFT adapter on that base, or None."""
 
@@ -44,7 +48,8 @@ def find_source(name: str) -> Source:
     """Returns where a model lies.
 
     Args:
-        name: the embedded model's name, a hub id, a Hugging Face folder or a folder with a PEFT adapter.
+        name: the embedded model's name, a hub id (org/name, or org/name@revision for one commit, tag or branch), a
+            Hugging Face folder or a folder with a PEFT adapter.
 
     Raises:
         UserError: the folder does not exist or holds no model.
@@ -63,14 +68,23 @@ def find_source(name: str) -> Source:
 
 def _base_of(config: Path) -> str:
     try:
-        base = json.loads(config.read_text(encoding="utf-8"))["base_model_name_or_path"]
+        saved = json.loads(config.read_text(encoding="utf-8"))
+        base, revision = saved["base_model_name_or_path"], saved.get("revision")
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{config}: damaged ({error}); run that stage again, or give another adapter") from error
     if not isinstance(base, str):
         raise UserError(
             f"{config}: it names no base (base_model_name_or_path); write the base's hub id or folder there"
         )
-    return base
+    return f"{base}@{revision}" if revision else base
+
+
+def pinned(base: str) -> dict[str, str]:
+    """Returns what `from_pretrained` is given for a base: org/name@revision is one commit, tag or branch of it."""
+    name, at, revision = base.partition("@")
+    if not at or Path(base).exists():
+        return {"pretrained_model_name_or_path": base}
+    return {"pretrained_model_name_or_path": name, "revision": revision}
 
 
 def load_tokenizer(source: Source) -> PreTrainedTokenizerBase:
@@ -80,25 +94,48 @@ def load_tokenizer(source: Source) -> PreTrainedTokenizerBase:
         UserError: there is none.
     """
     try:
-        return AutoTokenizer.from_pretrained(source.tokenizer)
+        return AutoTokenizer.from_pretrained(**pinned(source.tokenizer))
     except (OSError, ValueError) as error:
         raise _cannot_open(source.name, "tokenizer", error) from error
 
 
-def load_causal_lm(source: Source, dtype: torch.dtype) -> PreTrainedModel:
+def load_config(source: Source) -> PreTrainedConfig:
+    """Opens the configuration of a model's base, without its weights.
+
+    Raises:
+        UserError: there is none.
+    """
+    try:
+        return AutoConfig.from_pretrained(**pinned(source.base))
+    except (OSError, ValueError) as error:
+        raise _cannot_open(source.name, "model", error) from error
+
+
+def load_causal_lm(source: Source, dtype: torch.dtype, quantised: Quantisation | None = None) -> PreTrainedModel:
     """Opens the base of a language model, without its adapter, in evaluation mode.
+
+    Args:
+        source: which.
+        dtype: of what is not quantised.
+        quantised: how its linear layers are, but for the output embedding; None quantises nothing.
 
     Raises:
         UserError: it does not exist or is no causal language model.
     """
+    bits = quantised.load_options(dtype) if quantised is not None else {}
     try:
-        model = AutoModelForCausalLM.from_pretrained(source.base, dtype=dtype, use_safetensors=True)
+        model = AutoModelForCausalLM.from_pretrained(**pinned(source.base), dtype=dtype, use_safetensors=True, **bits)
     except (OSError, ValueError) as error:
         raise _cannot_open(source.name, "language model", error) from error
+    choose_short_attention(model)
+    keep_differentiable(model)
+    model.pinned_revision = pinned(source.base).get("revision")
     return model.eval()
 
 
-def load_sequence_classifier(source: Source, dtype: torch.dtype, pad_id: int, new_head: bool) -> PreTrainedModel:
+def load_sequence_classifier(
+    source: Source, dtype: torch.dtype, pad_id: int, new_head: bool, quantised: Quantisation | None = None
+) -> PreTrainedModel:
     """Opens a model with a scalar `score` head in float32; everything else is in `dtype`.
 
     Args:
@@ -107,22 +144,32 @@ def load_sequence_classifier(source: Source, dtype: torch.dtype, pad_id: int, ne
         pad_id: id of padding, by which the model finds the last real token.
         new_head: starts with a fresh head (weights N(0, 1/(H+1)), as in Stiennon et al. 2020) instead of
             requiring a trained one.
+        quantised: how the trunk's linear layers are; None quantises nothing.
 
     Raises:
         UserError: it does not exist, or has no trained scalar head and `new_head` is False.
     """
+    bits = quantised.load_options(dtype, kept=["score"]) if quantised is not None else {}
     try:
         model, report = AutoModelForSequenceClassification.from_pretrained(
-            source.base, dtype=dtype, num_labels=1, use_safetensors=True, output_loading_info=True
+            **pinned(source.base),
+            dtype=dtype,
+            num_labels=1,
+            use_safetensors=True,
+            output_loading_info=True,
+            **bits,
         )
     except (OSError, ValueError, RuntimeError) as error:
         raise _cannot_open(source.name, "sequence-classification model", error) from error
+    choose_short_attention(model)
     if not isinstance(getattr(model, "score", None), torch.nn.Linear):
         raise UserError(f"{source.name}: a reward model needs a scalar `score` head on a causal trunk; give another")
     if not new_head and any(key.startswith("score") for key in report["missing_keys"]):
         raise UserError(f"{source.name}: no trained reward head (`score`) in it; train one with `lit-instruct rm fit`")
-    model.score = ScoreHead.like(model.score, fresh=new_head)
+    model.score = ScoreHead.like(model.score, fresh=new_head).to(model.score.weight.device)
     model.config.pad_token_id = pad_id
+    model.pinned_revision = pinned(source.base).get("revision")
+    keep_differentiable(model)
     return model.eval()
 
 
@@ -136,7 +183,7 @@ def pick_dtype(name: DtypeName, device: torch.device) -> torch.dtype:
     if name != "auto":
         return torch.bfloat16 if name == "bfloat16" else torch.float32
     if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
     if device.type == "cpu":
         native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
         return torch.bfloat16 if native else torch.float32  # where it is emulated it is many times slower

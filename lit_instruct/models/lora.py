@@ -13,6 +13,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from lit_instruct.errors import UserError
+from lit_instruct.models.fused_lora import fuse_adapters
+from lit_instruct.models.quantised import check_dora
 
 HEAD_KEY = "base_model.model.score.weight"
 """Where PEFT keeps the reward head in an adapter file."""
@@ -30,6 +32,9 @@ class LoraOptions:
             each one but the output embedding.
         top_layers: adapts the uppermost so many decoder layers; 0 adapts all of them. What lies below is frozen,
             shared by all roles and computed once.
+        dora: also trains the length of each row of the weights apart from its direction (Liu et al. 2024); slower, as
+            the lengths are computed anew in every pass.
+        rslora: scales the update by alpha / sqrt(r) instead, which suits large ranks (Kalajdzievski 2023).
     """
 
     r: int = 16
@@ -37,6 +42,8 @@ class LoraOptions:
     dropout: float = 0.0
     targets: str = "all-linear"
     top_layers: int = 0
+    dora: bool = False
+    rslora: bool = False
 
     def __post_init__(self) -> None:
         """Refuses values that make no adapter."""
@@ -69,6 +76,8 @@ class LoraOptions:
             lora_dropout=self.dropout,
             target_modules=self._target_modules(network),
             layers_to_transform=chosen,
+            use_dora=self.dora,
+            use_rslora=self.rslora,
             task_type="SEQ_CLS" if with_head else "CAUSAL_LM",
             modules_to_save=["score"] if with_head else None,
         )
@@ -92,6 +101,17 @@ def lora_layers(network: nn.Module, adapter: str) -> dict[str, LoraLayer]:
 
 
 @torch.no_grad()
+def merged_weight(layer: LoraLayer, adapter: str) -> Tensor:
+    """Returns W + s B A of a layer on a plain matrix, or what DoRA makes of it, rounded to W's dtype at the end."""
+    weight = layer.get_base_layer().weight.data
+    if adapter not in layer.lora_variant:
+        return (weight.float() + layer.get_delta_weight(adapter).float()).to(weight.dtype)
+    merged = layer.lora_variant[adapter].merge_safe(layer, adapter, weight)
+    layer._cache_pop(f"{adapter}-weight_norm")  # kept for an unmerging that never comes
+    return merged
+
+
+@torch.no_grad()
 def load_adapter_weights(network: PeftModel, adapter: str, folder: Path) -> None:
     """Starts an adapter as a copy of a saved one, which may be smaller.
 
@@ -108,6 +128,12 @@ def load_adapter_weights(network: PeftModel, adapter: str, folder: Path) -> None
     """
     saved_config, saved = _read_adapter(folder)
     own_config = network.peft_config[adapter]
+    if saved_config.use_dora != own_config.use_dora:
+        kinds = ("DoRA", "plain LoRA") if saved_config.use_dora else ("plain LoRA", "DoRA")
+        raise UserError(
+            f"{folder}: its adapter is {kinds[0]}, which does not go on as {kinds[1]}; "
+            f"give --model.lora.dora={str(saved_config.use_dora).lower()}"
+        )
     ratio = _scale(saved_config) / _scale(own_config)
     own = get_peft_model_state_dict(network, adapter_name=adapter)
     for key, value in saved.items():
@@ -135,9 +161,12 @@ def attach_adapter(base: nn.Module, folder: Path) -> PeftModel:
     """
     _read_adapter(folder)
     try:
-        return PeftModel.from_pretrained(base, str(folder))
+        network = PeftModel.from_pretrained(base, str(folder))
     except RuntimeError as error:
         raise UserError(f"{folder}: this adapter was trained on another base than {base.name_or_path}") from error
+    check_dora(network, str(folder))
+    fuse_adapters(network)
+    return network
 
 
 def _read_adapter(folder: Path) -> tuple[PeftConfig, dict[str, Tensor]]:
@@ -152,7 +181,9 @@ def _scale(config: PeftConfig) -> float:
 
 
 def _fits(key: str, saved: Tensor, own: Tensor) -> bool:
-    """Tells whether a matrix has the same width and at most the same rank."""
+    """Tells whether a matrix has the same width and at most the same rank; DoRA's lengths have no rank."""
+    if saved.dim() == 1:
+        return saved.shape == own.shape
     rank_axis = 0 if "lora_A" in key else 1
     same = saved.shape[1 - rank_axis] == own.shape[1 - rank_axis]
     return same and saved.shape[rank_axis] <= own.shape[rank_axis]
@@ -182,5 +213,6 @@ def save_adapter(network: PeftModel, adapter: str, folder: Path) -> None:
     save_file({key: value.contiguous() for key, value in weights.items()}, folder / "adapter_model.safetensors")
     config = network.peft_config[adapter]
     inference_mode, config.inference_mode = config.inference_mode, True
+    config.revision = getattr(network.get_base_model(), "pinned_revision", None)  # what the next stage opens
     config.save_pretrained(str(folder))
     config.inference_mode = inference_mode

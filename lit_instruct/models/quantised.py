@@ -1,8 +1,106 @@
-"""What bases in 8 and 4 bits need."""
+"""Bases in 8 and 4 bits, by bitsandbytes: how they are loaded, and what training on them needs."""
 
 from __future__ import annotations
 
+import logging
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any, Literal
+
+import torch
 from torch import nn
+from transformers import BitsAndBytesConfig
+
+from lit_instruct.errors import UserError
+
+Quantize = Literal["none", "8bit", "4bit"]
+"""Bits of a frozen base: those of its dtype, LLM.int8 or NF4."""
+
+
+@dataclass(frozen=True)
+class Quantisation:
+    """How a base is quantised while it is loaded; embeddings, norms and heads stay in its dtype."""
+
+    kind: Literal["8bit", "4bit"]
+    """LLM.int8 (Dettmers et al. 2022), or NF4 with double quantisation (Dettmers et al. 2023)."""
+    device: torch.device
+    """Where it will run; the weights are quantised there."""
+
+    def load_options(self, dtype: torch.dtype, kept: list[str] | None = None) -> dict[str, Any]:
+        """Returns what transformers' `from_pretrained` is asked for.
+
+        Args:
+            dtype: in which 4-bit weights are multiplied, and of all that is not quantised.
+            kept: ends of the names of linear layers that are not quantised; None keeps the output embedding.
+        """
+        if self.kind == "4bit":
+            config = BitsAndBytesConfig(
+                load_in_4bit=True,
+                bnb_4bit_quant_type="nf4",
+                bnb_4bit_use_double_quant=True,
+                bnb_4bit_compute_dtype=dtype,
+                llm_int8_skip_modules=kept,
+            )
+        else:
+            # With a threshold, the columns that stay in 16 bits are those with an outlier anywhere in the batch: what a
+            # model says of a row would depend on the rows beside it.
+            config = BitsAndBytesConfig(load_in_8bit=True, llm_int8_threshold=0.0, llm_int8_skip_modules=kept)
+            # It warns at every product that the input is rounded to 8 bits by way of float16.
+            logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
+        return {"quantization_config": config, "device_map": {"": self.device}}
+
+
+def quantisation(
+    kind: Quantize, device: torch.device, option: str = "--quantize", reason: str = ""
+) -> Quantisation | None:
+    """Returns how bases are quantised, or None where they are not.
+
+    Args:
+        kind: the user's choice.
+        device: where they will run.
+        option: what the user chose by, for the message.
+        reason: why it was chosen if not by the user, for the message.
+
+    Raises:
+        UserError: bitsandbytes is not installed, or cannot do it on this device.
+    """
+    if kind == "none":
+        return None
+    check_bitsandbytes(f"{option}={kind}{reason}", device)
+    return Quantisation(kind, device)
+
+
+def check_bitsandbytes(choice: str, device: torch.device) -> None:
+    """Refuses a choice that bitsandbytes has to serve where it cannot.
+
+    Args:
+        choice: option and value, such as --quantize=4bit.
+        device: where it would run.
+
+    Raises:
+        UserError: it is not installed, or this is neither a CPU nor a CUDA device.
+    """
+    if find_spec("bitsandbytes") is None:
+        raise UserError(f"{choice}: needs bitsandbytes; install it with pip install 'lit-instruct[quantization]'")
+    if device.type not in ("cpu", "cuda"):
+        raise UserError(f"{choice}: works on a CPU or a CUDA device, not on {device.type}; choose another value")
+
+
+def check_dora(network: nn.Module, name: str) -> None:
+    """Refuses DoRA on 8-bit layers on a CPU, where PEFT loses their scales after the first pass.
+
+    Args:
+        network: with adapters in it.
+        name: what brought them, for the message.
+
+    Raises:
+        UserError: it has such layers.
+    """
+    for layer in network.modules():
+        weight = getattr(getattr(layer, "base_layer", None), "weight", None)
+        in_8_bits = type(weight).__name__ == "Int8Params"
+        if in_8_bits and weight.device.type == "cpu" and len(getattr(layer, "lora_magnitude_vector", ())):
+            raise UserError(f"{name}: on a CPU, DoRA does not work on a base in 8 bits; take 4bit or none, or a GPU")
 
 
 def keep_differentiable(network: nn.Module) -> None:
@@ -10,10 +108,10 @@ def keep_differentiable(network: nn.Module) -> None:
 
     On CPUs with AVX512-BF16, the first forward in evaluation mode without gradients makes bitsandbytes repack the
     weights for good into a form whose product has no gradient: after a validation, the adapters below it would silently
-    learn nothing.
+    learn nothing. (The product in that form is also another one.)
 
     Args:
-        network: to be trained; its 4-bit layers, if it has any, are changed.
+        network: its 4-bit layers, if it has any, are changed.
     """
     for module in network.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):

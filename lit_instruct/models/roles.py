@@ -18,7 +18,7 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
 from lit_instruct.models.heads import ScoreHead, token_log_probs
-from lit_instruct.models.lora import lora_layers
+from lit_instruct.models.lora import lora_layers, merged_weight
 
 RoleName = Literal["policy", "reference", "value", "reward"]
 log = logging.getLogger(__name__)
@@ -82,7 +82,7 @@ class Roles(nn.Module):
         """
         decoder = self.activate(role)
         positions = position_ids(mask)
-        if trunk is None:
+        if trunk is None or self.roles[role].network is not self.roles["policy"].network:
             return _run(decoder, mask, positions, input_ids=input_ids)
         with _only_layers(decoder, self.split):
             return _run(decoder, mask, positions, inputs_embeds=trunk)
@@ -190,8 +190,7 @@ class Roles(nn.Module):
         kept = [layer.get_base_layer().weight.data for layer in layers]
         try:
             for layer in layers:
-                base = layer.get_base_layer().weight
-                base.data = (base.data.float() + layer.get_delta_weight(adapter).float()).to(base.dtype)
+                layer.get_base_layer().weight.data = merged_weight(layer, adapter)
                 layer._disable_adapters = True
             yield _unwrap(network)
         finally:
@@ -214,7 +213,7 @@ class Roles(nn.Module):
             self.split = 0
 
     def _first_adapted_layer(self) -> int:
-        shared = len(self.networks) == 1
+        shared = self.roles["reference"].network is self.roles["policy"].network
         layers = getattr(_decoder(self.roles["policy"].network), "layers", None)
         if not shared or layers is None:
             return 0

@@ -8,11 +8,11 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from lit_instruct.models.roles import position_ids
+from lit_instruct.models.sharding import is_sharded
 from lit_instruct.rollouts.llama_decode import LlamaDecoding
 
 log = logging.getLogger(__name__)
@@ -45,11 +45,6 @@ def decoding(model: nn.Module, new_tokens: int) -> Decoding:
         new_tokens: most tokens that will be appended.
     """
     return LlamaDecoding(model, new_tokens) if fits_llama_decoding(model) else ModelDecoding(model)
-
-
-def is_sharded(model: nn.Module) -> bool:
-    """Tells whether FSDP2 holds the weights in pieces: then every forward is one that all ranks take part in."""
-    return any(isinstance(module, FSDPModule) for module in model.modules())
 
 
 def fits_llama_decoding(model: nn.Module) -> bool:

@@ -2,25 +2,41 @@
 
 from __future__ import annotations
 
+import torch
+
+from lit_instruct.models.loading import DtypeName
+from lit_instruct.models.quantised import Quantize
 from lit_instruct.prompting import prompt_text
 from lit_instruct.rollouts.collect import TextScorer
 from lit_instruct.rollouts.score import TextReward, label, load_labeler
 
 
-def text_scorer(model: str | None, function: str | None) -> TextScorer:
-    """Returns what scores texts: a reward model with a tokenizer of its own, or a function where one is named.
+def model_scorer(model: str, dtype: DtypeName, quantize: Quantize, device: torch.device) -> TextScorer:
+    """Returns a reward model with a tokenizer and base of its own as a scorer of texts.
 
     Args:
         model: stage folder, Hugging Face folder or hub id of a sequence classifier with one output.
-        function: import path of a function list[(prompt, response)] -> list[float].
+        dtype: of its weights.
+        quantize: of its base.
+        device: where it runs.
 
     Raises:
-        UserError: it cannot be opened or imported.
+        UserError: it cannot be opened.
     """
-    if function is None:
-        assert model is not None
-        return TextReward.from_source(model).score
+    return TextReward.from_source(model, dtype, quantize, device).score
+
+
+def function_scorer(function: str, finite: bool = True) -> TextScorer:
+    """Returns a Python function as a scorer of texts.
+
+    Args:
+        function: import path of a function list[(prompt, response)] -> list[float].
+        finite: whether NaN and infinity are a mistake at once; the caller looks otherwise.
+
+    Raises:
+        UserError: it cannot be imported.
+    """
     labeler = load_labeler(function)
     return lambda prompts, texts: label(
-        labeler, [(prompt_text(prompt), text) for prompt, text in zip(prompts, texts, strict=True)], function
+        labeler, [(prompt_text(prompt), text) for prompt, text in zip(prompts, texts, strict=True)], function, finite
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 import sys
 from collections.abc import Callable, Sequence
 
@@ -12,9 +13,10 @@ from torch import nn
 
 from lit_instruct.batches import right_pad
 from lit_instruct.errors import UserError
-from lit_instruct.handover import prompter_of, read_stage_of
+from lit_instruct.handover import bits_of, prompter_of, read_stage_of
 from lit_instruct.models.assemble import scoring_network
 from lit_instruct.models.loading import DtypeName, find_source, pick_dtype
+from lit_instruct.models.quantised import Quantize, quantisation
 from lit_instruct.models.roles import position_ids
 from lit_instruct.prompting import Prompt, Prompter
 
@@ -43,18 +45,32 @@ class TextReward:
         return int(getattr(self.network.config, "max_position_embeddings", None) or sys.maxsize)
 
     @classmethod
-    def from_source(cls, source: str, dtype: DtypeName = "auto") -> TextReward:
+    def from_source(
+        cls,
+        source: str,
+        dtype: DtypeName = "auto",
+        quantize: Quantize | None = None,
+        device: torch.device | None = None,
+    ) -> TextReward:
         """Opens a reward model by stage folder, Hugging Face folder or hub id.
+
+        Args:
+            source: which.
+            dtype: of its weights.
+            quantize: of its base; None takes what its stage trained on.
+            device: where it runs; None takes a GPU where there is one.
 
         Raises:
             UserError: it cannot be opened or has no trained scalar head.
         """
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
         found = find_source(source)
         prompter = prompter_of(found)
-        network = scoring_network(found, pick_dtype(dtype, device), prompter.pad_id)
+        quantised = quantisation(bits_of(found, quantize), device)
+        network = scoring_network(found, pick_dtype(dtype, device), prompter.pad_id, quantised)
         stage = read_stage_of(found)
-        return cls(network.to(device), prompter, (stage.reward_bias if stage else None) or 0.0)
+        network = network.to(device) if quantised is None else network  # which is there already
+        return cls(network, prompter, (stage.reward_bias if stage else None) or 0.0)
 
     def score(
         self,
@@ -140,8 +156,14 @@ def load_labeler(import_path: str) -> Labeler:
     return labeler
 
 
-def label(labeler: Labeler, pairs: list[tuple[str, str]], name: str = "labeler") -> list[float]:
-    """Returns a labeler's scores, checked: as many as pairs, each a finite number.
+def label(labeler: Labeler, pairs: list[tuple[str, str]], name: str = "labeler", finite: bool = True) -> list[float]:
+    """Returns a labeler's scores, checked: as many as pairs, each a number.
+
+    Args:
+        labeler: the function.
+        pairs: prompts and responses.
+        name: of the function, for the message.
+        finite: whether each number must be finite.
 
     Raises:
         UserError: it raised an exception or returned something else; the message names the row.
@@ -149,12 +171,23 @@ def label(labeler: Labeler, pairs: list[tuple[str, str]], name: str = "labeler")
     try:
         scores = [float(score) for score in labeler(pairs)]
     except Exception as error:
-        raise UserError(f"{name}: it raised {type(error).__name__}: {error}; mend the function") from error
+        where = _row_that_breaks(labeler, pairs)
+        raise UserError(f"{name}: it raised {type(error).__name__}: {error}{where}; mend the function") from error
     if len(scores) != len(pairs):
         raise UserError(f"{name}: it returned {len(scores)} scores for {len(pairs)} pairs; return one for each")
     for row, score in enumerate(scores):
-        if score != score or abs(score) == float("inf"):
+        if finite and not math.isfinite(score):
             raise UserError(
                 f"{name}: it returned {score} for row {row} ({pairs[row][1][:60]!r}); return finite numbers"
             )
     return scores
+
+
+def _row_that_breaks(labeler: Labeler, pairs: list[tuple[str, str]]) -> str:
+    """Says which row alone makes a function raise an exception; "" where only several together do."""
+    for row, (prompt, response) in enumerate(pairs):
+        try:
+            [float(score) for score in labeler([(prompt, response)])]
+        except Exception:
+            return f" (row {row}: prompt {prompt[:60]!r}, response {response[:60]!r})"
+    return ""

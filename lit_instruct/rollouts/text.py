@@ -10,10 +10,11 @@ from rich.progress import track
 from torch import Tensor
 
 from lit_instruct.batches import left_pad, right_pad
-from lit_instruct.handover import prompter_of
+from lit_instruct.handover import bits_of, prompter_of
 from lit_instruct.models.assemble import merged_language_model
 from lit_instruct.models.heads import token_log_probs
 from lit_instruct.models.loading import DtypeName, find_source, pick_dtype
+from lit_instruct.models.quantised import Quantize, quantisation
 from lit_instruct.models.roles import position_ids
 from lit_instruct.prompting import Prompt, Prompter
 from lit_instruct.rollouts.generate import SamplingOptions, generate
@@ -45,21 +46,32 @@ class TextGenerator:
         self.prompter = prompter
 
     @classmethod
-    def from_source(cls, source: str, dtype: DtypeName = "auto", prompter: Prompter | None = None) -> TextGenerator:
+    def from_source(
+        cls,
+        source: str,
+        dtype: DtypeName = "auto",
+        prompter: Prompter | None = None,
+        quantize: Quantize | None = None,
+    ) -> TextGenerator:
         """Opens a model by embedded name, hub id, Hugging Face folder or stage folder.
 
         Args:
             source: which.
             dtype: of its weights.
             prompter: a prompt format other than the model's own.
+            quantize: of its base; None takes what its stage trained on.
 
         Raises:
             UserError: it cannot be opened.
         """
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        found = find_source(source)
-        model = merged_language_model(found, torch.float32 if found.adapter else pick_dtype(dtype, device))
-        return cls(model.to(device, pick_dtype(dtype, device)), prompter or prompter_of(found))
+        found, kind = find_source(source), pick_dtype(dtype, device)
+        quantised = quantisation(bits_of(found, quantize), device)
+        if quantised is not None:
+            model = merged_language_model(found, kind, quantised)
+        else:  # adapters are added in float32
+            model = merged_language_model(found, torch.float32 if found.adapter else kind).to(device, kind)
+        return cls(model, prompter or prompter_of(found))
 
     def respond(
         self,

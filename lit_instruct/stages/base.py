@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import inspect
 import math
-import time
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, is_dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-import lightning
 import torch
 from torch import nn
 
 from lit_instruct.errors import UserError
 from lit_instruct.handover import (
     Stage,
+    bits_of,
     find_parent,
     peak_memory_gb,
     prompter_of,
@@ -23,9 +24,18 @@ from lit_instruct.handover import (
     replacing_files,
     write_stage,
 )
+from lit_instruct.models.activations import MemoryOptions, checkpoint_layers
 from lit_instruct.models.loading import DtypeName, Source, find_source, pick_dtype
 from lit_instruct.models.lora import LoraOptions
+from lit_instruct.models.optimizers import OptimizerName, make_optimizer
+from lit_instruct.models.quantised import Quantisation, Quantize, quantisation
+from lit_instruct.models.sharding import is_sharded, load_whole_weights
 from lit_instruct.prompting import Prompter, Template
+from lit_instruct.stages.bits import check_bits
+from lit_instruct.stages.given import constructor_arguments, data_options, trainer_options
+from lit_instruct.stages.resumable import ResumableModule
+from lit_instruct.stages.resuming import options_of
+from lit_instruct.trl_bridge import activation_offloading
 
 
 @dataclass
@@ -33,13 +43,16 @@ class OptimizerOptions:
     """AdamW with the paper's schedule for SFT and reward model: cosine to a tenth (C.1, C.2).
 
     Args:
+        name: adamw, adamw_8bit (its states in a quarter of the memory), paged_adamw_8bit (which CUDA moves to the host
+            where memory is short) or lion_8bit (an eighth; wants a third to a tenth of AdamW's learning rate).
         learning_rate: the highest.
         final_share: what is left of it at the end of the cosine; 1 keeps it constant.
         warmup_steps: optimizer steps over which it rises from 0 (none in the paper).
-        weight_decay: of AdamW.
-        beta2: of AdamW; beta1 is 0.9.
+        weight_decay: share of a weight that a step at learning rate 1 takes away.
+        beta2: of the second moment; beta1 is 0.9.
     """
 
+    name: OptimizerName = "adamw"
     learning_rate: float = 1e-4
     final_share: float = 0.1
     warmup_steps: int = 0
@@ -74,7 +87,7 @@ class PromptOptions:
     system: str | None = None
 
 
-class StageModule(lightning.LightningModule):
+class StageModule(ResumableModule):
     """Base of the three stages.
 
     Args:
@@ -84,7 +97,16 @@ class StageModule(lightning.LightningModule):
         dtype: of frozen weights.
         prompt: prompt format; None takes that of `source`.
         seed: of everything random in the stage.
+        quantize: of frozen bases.
+        memory: what is done to keep less in the device's memory.
     """
+
+    optimizer_options: Any
+    """With the `name` of an optimizer."""
+    patience: int | None = None
+    """The training ends after so many validations in a row in which the monitored metric did not improve."""
+    offloading: AbstractContextManager[Any]
+    """What forward passes of the training run in."""
 
     def __init__(
         self,
@@ -94,6 +116,8 @@ class StageModule(lightning.LightningModule):
         dtype: DtypeName,
         prompt: PromptOptions | None,
         seed: int,
+        quantize: Quantize = "none",
+        memory: MemoryOptions = MemoryOptions(),
     ) -> None:
         super().__init__()
         self.stage = stage
@@ -102,11 +126,12 @@ class StageModule(lightning.LightningModule):
         self.dtype_name: DtypeName = dtype
         self.prompt_options = prompt
         self.seed = seed
-        self.strict_loading = False  # checkpoints hold what is trained; the frozen base comes from its own folder
-        self.seconds_before = 0.0
-        self.logged_steps = 0
-        self.started: float | None = None
+        self.quantize: Quantize = quantize
+        self.memory = memory
         self.parents: dict[str, str] = {}
+        self.fault: UserError | None = None
+        """Why the training has to end with the step that it is in; it leaves a checkpoint."""
+        self.given = constructor_arguments(inspect.currentframe())
 
     @cached_property
     def source(self) -> Source:
@@ -128,54 +153,54 @@ class StageModule(lightning.LightningModule):
         """The dtype of frozen weights on the device that the trainer chose."""
         return pick_dtype(self.dtype_name, self.trainer.strategy.root_device)
 
-    @property
-    def seconds(self) -> float:
-        """Wall time of the training so far, over all its sittings."""
-        return self.seconds_before + (time.monotonic() - self.started if self.started is not None else 0.0)
+    def quantised(self) -> Quantisation | None:
+        """How frozen bases are quantised, None where they are not; asked for before anything is loaded.
 
-    def on_fit_start(self) -> None:
-        """Starts the clock."""
-        self.started = time.monotonic()
+        Raises:
+            UserError: the optimizer or the bases are to have so few bits that this device or strategy cannot do it.
+        """
+        check_bits(self.quantize, self.optimizer_options.name, self.lora, self.trainer.strategy)
+        bits_of(self.source, self.quantize)
+        return quantisation(self.quantize, self.trainer.strategy.root_device, "--model.quantize")
+
+    def keep_less_memory(self, network: nn.Module) -> None:
+        """Does to a network that is ready to be trained what `memory` asks for."""
+        if self.memory.gradient_checkpointing:
+            checkpoint_layers(network)
+        self.offloading = activation_offloading(network, self.memory.activation_offloading)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Makes dropout and noise a function of seed, batch and process, so that resuming needs no random state."""
+        if self.fault is not None:  # where no callback has ended the training
+            raise self.fault
+        super().on_train_batch_start(batch, batch_idx)
         number = (self.seed * 1_000_003 + self.trainer.current_epoch) * 1_000_003 + batch_idx
         torch.manual_seed((number * self.trainer.world_size + self.trainer.global_rank) % 2**63)
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keeps only what is trained, and the clock."""
-        trained = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
-        buffers = {name for name, _ in self.named_buffers(recurse=False)}
-        weights = checkpoint["state_dict"]
-        checkpoint["state_dict"] = {name: weights[name] for name in weights if name in trained | buffers}
-        checkpoint["seconds"] = self.seconds
-        # Lightning counts a step only after the validation that follows it.
-        checkpoint["logged_steps"] = self.trainer.fit_loop.epoch_loop._batches_that_stepped + self.trainer.validating
-        checkpoint["metrics"] = {name: float(value) for name, value in self.trainer.callback_metrics.items()}
+    def on_train_end(self) -> None:
+        """Ends a training of which no callback knew that it had to end."""
+        if self.fault is not None:
+            raise self.fault
 
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Takes up the clock, and refuses a checkpoint of a differently shaped adapter."""
-        self.seconds_before, self.logged_steps = checkpoint["seconds"], checkpoint["logged_steps"]
-        own = {name: parameter.shape for name, parameter in self.named_parameters() if parameter.requires_grad}
-        saved = {name: value.shape for name, value in checkpoint["state_dict"].items()}
-        wrong = [name for name, shape in own.items() if saved.get(name) != shape]
-        if wrong:
-            raise UserError(
-                f"--ckpt_path: the checkpoint does not fit this model ({wrong[0]}: {saved.get(wrong[0])} there, "
-                f"{own[wrong[0]]} here); resume with the same --model options"
-            )
+    def options_given(self) -> dict[str, Any]:
+        """Returns every option of the run, the models it starts from by when they were made."""
+        return options_of(self.given, self.trainer, {"base": self.source})
 
     def load_trained_weights(self, path: str) -> dict[str, float]:
         """Takes the trained tensors of one of this run's checkpoints; returns the metrics of its moment."""
         saved = torch.load(path, map_location=self.device, weights_only=True)
-        self.load_state_dict(saved["state_dict"], strict=False)
+        if is_sharded(self):
+            load_whole_weights(self, saved["state_dict"])
+        else:
+            self.load_state_dict(saved["state_dict"], strict=False)
         return saved["metrics"]
 
+    def gather_weights(self) -> None:
+        """Puts weights that lie in pieces together for `hand_over`; every process has to call it."""
+
     def cosine_schedule(self, parameters: list[nn.Parameter], options: OptimizerOptions) -> dict[str, Any]:
-        """Returns AdamW and its schedule as Lightning wants them."""
-        optimizer = torch.optim.AdamW(
-            parameters, options.learning_rate, betas=(0.9, options.beta2), weight_decay=options.weight_decay
-        )
+        """Returns the optimizer and its schedule as Lightning wants them."""
+        optimizer = make_optimizer(options.name, parameters, options.learning_rate, options.beta2, options.weight_decay)
         # Asked for at step 0, the total would set the loader up before a checkpoint can restore its position.
         scheduler = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: options.share(step, int(self.trainer.estimated_stepping_batches) if step else 1)
@@ -214,8 +239,21 @@ class StageModule(lightning.LightningModule):
             seed=self.seed,
             seconds=round(self.seconds, 2),
             peak_memory_gb=peak_memory_gb(),
+            base_precision=self.base_precision,
             data=self._data_report(),
+            options={
+                "model": self.given,
+                "data": data_options(getattr(self._trainer, "datamodule", None)),
+                "trainer": trainer_options(self._trainer),
+            },
         )
+
+    @property
+    def base_precision(self) -> str:
+        """What the trained weights stand on: a base in 8bit, 4bit or a dtype, or no base but themselves in float32."""
+        if self.quantize != "none":
+            return self.quantize
+        return str(self.frozen_dtype if self.lora is not None else torch.float32).removeprefix("torch.")
 
     def _data_report(self) -> dict[str, Any] | None:
         """What became of the rows of the data; None where a DataModule of another kind served them."""

@@ -7,6 +7,7 @@ from typing import Literal
 
 from lit_instruct.errors import UserError
 from lit_instruct.losses.divergence import Estimator
+from lit_instruct.models.optimizers import OptimizerName
 
 
 @dataclass
@@ -113,13 +114,14 @@ class KLControlOptions:
 
     Args:
         target: divergence in nats a response that the price is adapted to, starting from kl_coef; null keeps it fixed.
-        gain: how fast it adapts: the share by which the price changes at the largest error counted, 20 %, is gain / 5.
+        gain: how fast it adapts (0.1 unless given): the share by which the price changes at the largest error counted,
+            20 %, is gain / 5.
         bound: divergence in nats a response that an iteration may not pass; null sets none.
         on_bound: what passing it does: "shrink" halves the policy's learning rate, "stop" ends the training.
     """
 
     target: float | None = None
-    gain: float = 0.1
+    gain: float | None = None
     bound: float | None = None
     on_bound: Literal["shrink", "stop"] = "stop"
 
@@ -129,6 +131,11 @@ class KLControlOptions:
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise UserError(f"--model.kl_control.{name}={value}: must be above 0")
+        if self.gain is not None and self.target is None:
+            raise UserError(
+                f"--model.kl_control.gain={self.gain}: the price of KL is fixed with --model.kl_control.target=null; "
+                "give a target, or leave the gain out"
+            )
         if self.target is not None and self.bound is not None and self.bound <= self.target:
             raise UserError(
                 f"--model.kl_control.bound={self.bound}: must be above --model.kl_control.target={self.target}"
@@ -140,16 +147,21 @@ class PPOOptimizerOptions:
     """AdamW at a constant rate, after the paper's warmup (C.4).
 
     Args:
+        name: adamw, adamw_8bit (its states in a quarter of the memory), paged_adamw_8bit (which CUDA moves to the host
+            where memory is short) or lion_8bit (an eighth; wants a third to a tenth of AdamW's learning rate).
         learning_rate: of the policy.
         value_learning_rate: of the value function.
         warmup_iterations: the rate rises over so many iterations from a tenth.
         max_grad_norm: gradients of policy and of value are each cut to this norm.
-        weight_decay: of AdamW.
-        beta2: of AdamW; beta1 is 0.9.
+        weight_decay: share of a weight that a step at learning rate 1 takes away.
+        beta2: of the second moment; beta1 is 0.9.
         ema_decay: keeps an exponential average of the policy's weights over iterations, which is then what is
             validated and handed over (C.4: 0.992); null keeps none.
+        on_non_finite: what a NaN or infinity in reward, loss or gradient does: "stop" ends the training, "skip" leaves
+            that step out. The episodes are saved into the stage's folder non_finite/ either way.
     """
 
+    name: OptimizerName = "adamw"
     learning_rate: float = 1e-4
     value_learning_rate: float = 1e-4
     warmup_iterations: int = 10
@@ -157,6 +169,7 @@ class PPOOptimizerOptions:
     weight_decay: float = 0.0
     beta2: float = 0.95
     ema_decay: float | None = None
+    on_non_finite: Literal["stop", "skip"] = "stop"
 
     def __post_init__(self) -> None:
         """Refuses values that cannot train."""
@@ -171,6 +184,34 @@ class PPOOptimizerOptions:
         if iteration >= self.warmup_iterations:
             return 1.0
         return 0.1 + 0.9 * iteration / self.warmup_iterations
+
+
+@dataclass
+class SelectionOptions:
+    """Which policy of the training is handed over, and when no better one is waited for.
+
+    Args:
+        metric: of validation, such as val/reward, val/labeler or val/reward/<use case>: the policy with the best one is
+            handed over; null hands over the last.
+        mode: whether its highest ("max") or lowest ("min") value is the best.
+        patience: the training ends after so many validations in a row without a better one; null goes on.
+    """
+
+    metric: str | None = None
+    mode: Literal["max", "min"] = "max"
+    patience: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuses values that choose nothing."""
+        if self.patience is None:
+            return
+        if self.patience < 1:
+            raise UserError(f"--model.selection.patience={self.patience}: must be at least 1, or null")
+        if self.metric is None:
+            raise UserError(
+                f"--model.selection.patience={self.patience}: it needs --model.selection.metric, which is null; name "
+                "the metric that has to improve, such as val/reward"
+            )
 
 
 @dataclass

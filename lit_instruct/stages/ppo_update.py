@@ -2,26 +2,43 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from lit_instruct.batches import Rollout
+from lit_instruct.batches import PromptBatch, Rollout
+from lit_instruct.errors import UserError
 from lit_instruct.losses.advantages import generalized_advantages, token_rewards
-from lit_instruct.losses.divergence import kl_estimate
+from lit_instruct.losses.divergence import adapted_kl_coef, kl_estimate
 from lit_instruct.losses.masked import Moments, masked_moments, whiten
 from lit_instruct.losses.policy import clipped_policy_loss, clipped_value_loss
 from lit_instruct.models.heads import token_log_probs
 from lit_instruct.models.roles import Roles
 from lit_instruct.rollouts.generate import SamplingOptions
 from lit_instruct.stages.base import StageModule
-from lit_instruct.stages.ppo_options import PPOOptimizerOptions, PPOOptions, PretrainingOptions, ShapingOptions
+from lit_instruct.stages.ppo_minibatches import cut_minibatches
+from lit_instruct.stages.ppo_non_finite import non_finite, save_episodes
+from lit_instruct.stages.ppo_options import (
+    KLControlOptions,
+    PPOOptimizerOptions,
+    PPOOptions,
+    PretrainingOptions,
+    ShapingOptions,
+)
 
 if TYPE_CHECKING:
     from data_modules.prompts import PromptDataModule
+
+log = logging.getLogger(__name__)
+KL_GAIN = 0.1
+"""Of adaptive KL, as in Ziegler et al. 2019."""
+Minibatch = list[tuple[Rollout, tuple[Tensor, Tensor]]]
+"""Micro-batches, each with its advantages and returns."""
 
 
 class PPOUpdate(StageModule):
@@ -29,6 +46,7 @@ class PPOUpdate(StageModule):
 
     roles: Roles
     options: PPOOptions
+    kl_control: KLControlOptions
     shaping: ShapingOptions
     optimizer_options: PPOOptimizerOptions
     pretraining: PretrainingOptions
@@ -42,13 +60,32 @@ class PPOUpdate(StageModule):
     """Largest |ratio - 1| before this iteration's first step."""
     advantage_std: float
     """Of this iteration's advantages before they are whitened."""
+    skipped_steps: int
+    """Of this iteration, for a NaN or infinity."""
+    saved_for_a_look: Path | None
+    """Where episodes of this iteration lie, after a NaN or infinity."""
+
+    def _iteration_key(self) -> int:
+        return self.seed * 1_000_003 + self.iterations_done
+
+    def _minibatches(self, batch: PromptBatch) -> list[list[list[int]]]:
+        """Returns the local rows of each minibatch, cut into micro-batches."""
+        local = len(batch.rows)
+        return cut_minibatches(
+            batch.prompt_mask.sum(dim=1),
+            self.options.minibatches,
+            self.options.micro_batch_size,
+            self._iteration_key(),
+            self.trainer.global_rank * local,
+            local * self.trainer.world_size,
+        )
 
     def _shape(self, rollouts: list[Rollout]) -> list[Rollout]:
         """Normalises, scales and clips the scores; what a missing EOS cost is taken off after that."""
         shaping = self.shaping
         if shaping.normalize_rewards:
             raw = torch.cat([rollout.raw_scores for rollout in rollouts])
-            seen = masked_moments(raw, torch.ones_like(raw, dtype=torch.bool))
+            seen = masked_moments(raw, raw.isfinite())
             fresh = self._global_moments([seen])
             self.score_moments = Moments(*(old + new for old, new in zip(self.score_moments, fresh, strict=True)))
         return [self._shaped(rollout) for rollout in rollouts]
@@ -94,7 +131,7 @@ class PPOUpdate(StageModule):
         local = torch.stack([torch.stack([part.cpu() for part in moment]) for moment in moments]).sum(dim=0)
         return Moments(*self._sum_over_processes(local))
 
-    def _update(self, minibatch: list[tuple[Rollout, tuple[Tensor, Tensor]]]) -> dict[str, float]:
+    def _update(self, minibatch: Minibatch) -> dict[str, float]:
         """One optimizer step on one minibatch; losses are means over its tokens on all processes."""
         local = torch.tensor(float(sum(int(rollout.response_mask.sum()) for rollout, _ in minibatch)))
         tokens = float(self._sum_over_processes(local))
@@ -104,18 +141,19 @@ class PPOUpdate(StageModule):
                 totals[:3] += self._backward_part(rollout, advantages, returns, tokens)
             if self.pretraining.ptx_coef:
                 totals[3] = self._backward_pretraining()
-        self._step()
-        totals = self._sum_over_processes(totals)
         names = ["loss/policy", "loss/value", "ppo/clip_share"] + (
             ["loss/pretraining"] if self.pretraining.ptx_coef else []
         )
-        return dict(zip(names, totals.tolist(), strict=False))
+        losses = dict(zip(names, self._sum_over_processes(totals).tolist(), strict=False))
+        self._step(minibatch, losses)
+        return losses
 
     def _backward_part(self, rollout: Rollout, advantages: Tensor, returns: Tensor, tokens: float) -> Tensor:
         """Adds a micro-batch's gradients: backward for one role before the next role's adapter becomes active."""
         roles, options, shaping = self.roles, self.options, self.shaping
         mask, response = rollout.response_mask, rollout.input_ids[:, -rollout.response_mask.shape[1] :]
-        hidden = roles.hidden("policy", rollout.input_ids, rollout.attention_mask, rollout.trunk)
+        with self.offloading:
+            hidden = roles.hidden("policy", rollout.input_ids, rollout.attention_mask, rollout.trunk)
         log_probs, entropy = roles.response_log_probs(
             "policy", hidden, response, mask, self.sampling.temperature, with_entropy=shaping.entropy_coef != 0
         )
@@ -127,7 +165,8 @@ class PPOUpdate(StageModule):
         if not roles.value_on_policy:
             loss.backward()
             loss = torch.zeros_like(loss)
-            hidden = roles.hidden("value", rollout.input_ids, rollout.attention_mask, rollout.trunk)
+            with self.offloading:
+                hidden = roles.hidden("value", rollout.input_ids, rollout.attention_mask, rollout.trunk)
         value_loss = clipped_value_loss(
             roles.values(hidden, mask), rollout.values, returns, mask, options.value_clip_range
         )
@@ -147,7 +186,8 @@ class PPOUpdate(StageModule):
         blocks = blocks.tensor_split(world)[self.trainer.global_rank].to(self.device)
         total = 0.0
         for part in blocks.split(self.options.micro_batch_size):
-            hidden = self.roles.hidden("policy", part, torch.ones_like(part, dtype=torch.bool))
+            with self.offloading:
+                hidden = self.roles.hidden("policy", part, torch.ones_like(part, dtype=torch.bool))
             log_probs = token_log_probs(
                 hidden[:, :-1].flatten(0, 1), self.roles.output_weight("policy"), part[:, 1:].flatten()
             ).log_probs
@@ -156,19 +196,67 @@ class PPOUpdate(StageModule):
             total += float(loss)
         return total
 
+    def _control_kl(self, kl: float) -> None:
+        """Adapts the price of divergence to its target, and acts where the bound was passed."""
+        control = self.kl_control
+        if control.target is not None:
+            self.kl_coef = adapted_kl_coef(self.kl_coef, kl, control.target, control.gain or KL_GAIN)
+        if control.bound is None or kl <= control.bound:
+            return
+        what = f"iteration {self.iterations_done}: KL {kl:.1f} nats passed --model.kl_control.bound={control.bound}"
+        if control.on_bound == "stop":
+            log.warning("%s; the training ends here", what)
+            self.trainer.should_stop = True
+        else:
+            log.warning("%s; the policy's learning rate is halved", what)
+            self.lr_schedulers().base_lrs[0] /= 2
+
     @property
     def steps_in_iteration(self) -> int:
         """Optimizer steps taken since the iteration began."""
         per_iteration = self.options.inner_epochs * self.options.minibatches
         return self.global_step - self.iterations_done * per_iteration
 
-    def _step(self) -> None:
-        optimizer = self.optimizers()
-        for group in optimizer.param_groups:
+    def _step(self, minibatch: Minibatch, losses: dict[str, float]) -> None:
+        """One optimizer step, unless a loss or gradient is NaN or infinite: sums, so that all processes agree."""
+        optimizer, norms = self.optimizers(), {}
+        for role, group in zip(("policy", "value"), optimizer.param_groups, strict=True):
             self._reduce_gradients(group["params"])
-            torch.nn.utils.clip_grad_norm_(group["params"], self.optimizer_options.max_grad_norm)
+            norm = torch.nn.utils.clip_grad_norm_(group["params"], self.optimizer_options.max_grad_norm)
+            norms[f"the gradient of the {role}"] = float(norm)
+        wrong = non_finite(losses | norms)
+        if wrong:
+            self._skip_step(minibatch, wrong)
+            optimizer.zero_grad()  # a step without gradients changes no weight, but it counts
         optimizer.step()
         optimizer.zero_grad()
+
+    def _skip_step(self, minibatch: Minibatch, wrong: list[str]) -> None:
+        """Saves the minibatch for a look, and lets the training go on or end with this iteration."""
+        self.skipped_steps += 1
+        if self.saved_for_a_look is not None:  # the first fault of an iteration explains the others
+            return
+        step = self.steps_in_iteration + 1
+        self._save_for_a_look([rollout for rollout, _ in minibatch], [pair for _, pair in minibatch], wrong)
+        what = f"iteration {self.iterations_done + 1}, step {step}: {', '.join(wrong)}"
+        if self.optimizer_options.on_non_finite == "skip":
+            log.warning("%s; the step is skipped, its minibatch is in %s", what, self.saved_for_a_look)
+            return
+        self.fault = UserError(
+            f"{what}; the step was not taken, its minibatch is in {self.saved_for_a_look}; lower "
+            "--model.optimizer.learning_rate, or skip such steps with --model.optimizer.on_non_finite=skip"
+        )
+
+    def _save_for_a_look(
+        self, rollouts: list[Rollout], targets: list[tuple[Tensor, Tensor]] | None, wrong: list[str]
+    ) -> None:
+        """Writes this process's episodes into the run folder."""
+        name = f"iteration-{self.iterations_done + 1}" if self.trainer.training else f"after-{self.iterations_done}"
+        if self.trainer.world_size > 1:
+            name += f"-process-{self.trainer.global_rank}"
+        self.saved_for_a_look = Path(self.trainer.default_root_dir) / "non_finite" / name
+        facts = {"iteration": self.iterations_done + 1, "wrong": wrong}
+        save_episodes(self.saved_for_a_look, rollouts, targets, facts, self.prompter.decode)
 
     def _reduce_gradients(self, parameters: list[torch.nn.Parameter]) -> None:
         """Sums gradients over processes in one message; a process without rows in a minibatch adds zeros."""

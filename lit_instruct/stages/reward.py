@@ -15,10 +15,12 @@ from torchmetrics.classification import BinaryCalibrationError
 from lit_instruct.batches import RankedBatch
 from lit_instruct.errors import UserError
 from lit_instruct.handover import Stage
+from lit_instruct.models.activations import MemoryOptions
 from lit_instruct.models.assemble import reward_network
 from lit_instruct.models.loading import DtypeName
 from lit_instruct.models.lora import LoraOptions, save_adapter
 from lit_instruct.models.micro_batches import Sharing
+from lit_instruct.models.quantised import Quantize
 from lit_instruct.models.rewards import RewardForward
 from lit_instruct.stages.base import OptimizerOptions, PromptOptions, StageModule
 from lit_instruct.stages.sft import tokens_per_step
@@ -46,6 +48,8 @@ class RewardModule(StageModule):
         max_tokens: most tokens, padding included, of which activations are kept at one time. A batch with more is cut
             between prompts, which costs nothing; a prompt with more by itself is computed twice.
         dtype: of frozen weights; auto is bfloat16 where the device computes in it.
+        quantize: of the frozen base: none, 8bit (LLM.int8) or 4bit (NF4, double quantisation); never of the head.
+        memory: what is done to keep less in the device's memory.
         seed: of everything random.
     """
 
@@ -61,9 +65,11 @@ class RewardModule(StageModule):
         shared_prompt: Sharing = "auto",
         max_tokens: int = 8192,
         dtype: DtypeName = "auto",
+        quantize: Quantize = "none",
+        memory: MemoryOptions = MemoryOptions(),
         seed: int = 0,
     ) -> None:
-        super().__init__("rm", base, lora, dtype, prompt, seed)
+        super().__init__("rm", base, lora, dtype, prompt, seed, quantize, memory)
         if max_tokens < 1:
             raise UserError(f"--model.max_tokens={max_tokens}: must be at least 1")
         self.shared_prompt: Sharing = shared_prompt
@@ -84,7 +90,7 @@ class RewardModule(StageModule):
         if hasattr(self, "trl"):
             return
         torch.manual_seed(self.seed)  # the head starts from random weights
-        self.network = reward_network(self.source, self.lora, self.frozen_dtype, self.prompter.pad_id)
+        self.network = reward_network(self.source, self.lora, self.frozen_dtype, self.prompter.pad_id, self.quantised())
         data: RankedComparisonDataModule = self.trainer.datamodule
         self.reward_forward = RewardForward(self.network, self.shared_prompt, self.max_tokens, data.longest)
         self.trl = prepare_reward(
@@ -95,6 +101,7 @@ class RewardModule(StageModule):
             self.seed,
             self.reward_forward,
         )
+        self.keep_less_memory(self.network)
 
     def on_train_epoch_start(self) -> None:
         """Counts the prompts of every optimizer step of the epoch."""
@@ -118,7 +125,8 @@ class RewardModule(StageModule):
         groups = self.reward_forward.split(batch)
         total, correct, pairs = torch.zeros(3, device=self.device)
         for number, group in enumerate(groups, start=1):
-            loss, ranking = ranking_of(self.trl, self.network, group, self.step_prompts[batch_idx])
+            with self.offloading:
+                loss, ranking = ranking_of(self.trl, self.network, group, self.step_prompts[batch_idx])
             # DDP averages over processes; the loss is divided by the prompts of all of them.
             loss = loss * self.trainer.world_size
             total, correct, pairs = total + loss.detach(), correct + ranking.correct, pairs + ranking.pairs
@@ -186,7 +194,7 @@ class RewardModule(StageModule):
     on_test_epoch_end = on_validation_epoch_end
 
     def configure_optimizers(self) -> dict[str, Any]:
-        """Returns AdamW with a cosine schedule over what is trained."""
+        """Returns the optimizer with a cosine schedule over what is trained."""
         return self.cosine_schedule([p for p in self.parameters() if p.requires_grad], self.optimizer_options)
 
     @torch.no_grad()

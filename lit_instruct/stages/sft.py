@@ -7,13 +7,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from lightning.pytorch.strategies import ModelParallelStrategy
 from peft import PeftModel
 from torch import Tensor
 
 from lit_instruct.errors import UserError
+from lit_instruct.models.activations import MemoryOptions
 from lit_instruct.models.assemble import policy_network
 from lit_instruct.models.loading import DtypeName
 from lit_instruct.models.lora import LoraOptions, save_adapter
+from lit_instruct.models.quantised import Quantize
+from lit_instruct.models.sharding import is_sharded, shard, whole_weights
 from lit_instruct.rollouts.generate import SamplingOptions
 from lit_instruct.rollouts.score import TextReward
 from lit_instruct.rollouts.text import TextGenerator
@@ -37,6 +41,8 @@ class SFTModule(StageModule):
         trl: loss, packing and noise of TRL's SFTTrainer.
         prompt: prompt format.
         dtype: of frozen weights; auto is bfloat16 where the device computes in it.
+        quantize: of frozen bases, the selection reward's too: none, 8bit (LLM.int8) or 4bit (NF4, double quantisation).
+        memory: what is done to keep less in the device's memory.
         selection_reward: reward model (stage folder or hub id) that scores responses to the validation prompts; the
             checkpoint with the best score is kept instead of that with the lowest loss (C.1).
         selection_sampling: how those responses are sampled.
@@ -45,6 +51,8 @@ class SFTModule(StageModule):
     """
 
     trl: Prepared
+    whole_weights: dict[str, Tensor] | None = None
+    """Of a model that lies in pieces, once `gather_weights` has put them together."""
 
     def __init__(
         self,
@@ -54,17 +62,24 @@ class SFTModule(StageModule):
         trl: SFTLossOptions = SFTLossOptions(),
         prompt: PromptOptions = PromptOptions(),
         dtype: DtypeName = "auto",
+        quantize: Quantize = "none",
+        memory: MemoryOptions = MemoryOptions(),
         selection_reward: str | None = None,
         selection_sampling: SamplingOptions = SamplingOptions(),
         selection_prompts: int = 32,
         seed: int = 0,
     ) -> None:
-        super().__init__("sft", base, lora, dtype, prompt, seed)
+        super().__init__("sft", base, lora, dtype, prompt, seed, quantize, memory)
         self.optimizer_options = optimizer
         self.trl_options = trl
         self.selection_reward = selection_reward
         self.selection_sampling = selection_sampling
         self.selection_prompts = selection_prompts
+
+    def configure_model(self) -> None:
+        """Cuts the weights up over the processes where the strategy is FSDP2."""
+        if isinstance(self.trainer.strategy, ModelParallelStrategy) and not is_sharded(self.network):
+            shard(self.network, self.trainer.strategy.device_mesh["data_parallel"], self.frozen_dtype)
 
     @property
     def monitor(self) -> tuple[str, str]:
@@ -76,7 +91,7 @@ class SFTModule(StageModule):
         if hasattr(self, "trl"):
             return
         torch.manual_seed(self.seed)  # adapters start from random weights
-        self.network = policy_network(self.source, self.lora, self.frozen_dtype)
+        self.network = policy_network(self.source, self.lora, self.frozen_dtype, self.quantised())
         data: PromptResponseDataModule = self.trainer.datamodule
         self.trl = prepare_sft(
             self.network,
@@ -87,9 +102,10 @@ class SFTModule(StageModule):
             data.max_length,
             self.seed,
         )
+        self.keep_less_memory(self.network)
         data.use(self.trl.train_dataset, self.trl.validation_dataset, self.trl.trainer.data_collator)
         if self.selection_reward:
-            self.selector = TextReward.from_source(self.selection_reward)
+            self.selector = TextReward.from_source(self.selection_reward, quantize=self.quantize)
 
     def on_train_epoch_start(self) -> None:
         """Counts the trained tokens of every optimizer step of the epoch, over all processes and micro-batches."""
@@ -106,7 +122,8 @@ class SFTModule(StageModule):
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """Returns the mean loss over the trained tokens of the whole optimizer step."""
-        loss = sft_loss(self.trl, self.network, batch, self.step_tokens[batch_idx])
+        with self.offloading:
+            loss = sft_loss(self.trl, self.network, batch, self.step_tokens[batch_idx])
         # DDP averages over processes and Lightning over micro-batches; the loss is divided by the whole step's tokens.
         scaled = loss * self.trainer.world_size * self.trainer.accumulate_grad_batches
         self.log("train/loss", scaled.detach(), prog_bar=True, sync_dist=True)
@@ -143,7 +160,7 @@ class SFTModule(StageModule):
     on_test_epoch_end = on_validation_epoch_end
 
     def configure_optimizers(self) -> dict[str, Any]:
-        """Returns AdamW with a cosine schedule over what is trained."""
+        """Returns the optimizer with a cosine schedule over what is trained."""
         return self.cosine_schedule([p for p in self.parameters() if p.requires_grad], self.optimizer_options)
 
     def save_model(self, folder: Path) -> None:
@@ -151,7 +168,11 @@ class SFTModule(StageModule):
         if isinstance(self.network, PeftModel):
             save_adapter(self.network, "default", folder)
         else:
-            self.network.save_pretrained(str(folder))
+            self.network.save_pretrained(str(folder), state_dict=self.whole_weights)
+
+    def gather_weights(self) -> None:
+        """Puts weights that lie in pieces together for `hand_over`; every process has to call it."""
+        self.whole_weights = whole_weights(self.network)
 
     def revision(self) -> str | None:
         """Returns the hub commit of the base, where it has one."""

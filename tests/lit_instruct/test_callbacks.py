@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from lit_instruct.callbacks import FinishStepOnInterrupt, ProgressBar, RunFiles
+from lit_instruct.callbacks import ProgressBar, RunFiles
+from lit_instruct.last_checkpoint import LastCheckpoint
 
 
 @pytest.fixture
@@ -22,7 +23,7 @@ def no_handler() -> Any:
 
 
 def test_the_first_ctrl_c_waits_and_the_second_does_not(tmp_path: Path, no_handler: Any) -> None:
-    callback = FinishStepOnInterrupt(tmp_path / "last.ckpt")
+    callback = LastCheckpoint(tmp_path / "last.ckpt")
     callback.on_fit_start()
     os.kill(os.getpid(), signal.SIGINT)
     assert callback.pressed

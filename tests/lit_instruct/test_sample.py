@@ -44,7 +44,7 @@ def _answers(monkeypatch: pytest.MonkeyPatch, texts: list[list[str]]) -> None:
         def respond(self, prompts: list[Prompt], **_: Any) -> list[list[Response]]:
             return [[Response([3], text, True) for text in row] for row in texts[: len(prompts)]]
 
-    monkeypatch.setattr(TextGenerator, "from_source", classmethod(lambda cls, source: Says()))
+    monkeypatch.setattr(TextGenerator, "from_source", classmethod(lambda cls, source, **_: Says()))
 
 
 def test_ranks() -> None:

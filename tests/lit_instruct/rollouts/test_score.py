@@ -111,6 +111,31 @@ def test_label_returns_floats() -> None:
     assert label(broken_labelers.length, []) == []
 
 
+def test_a_row_that_breaks_a_labeler_is_named() -> None:
+    pairs = [("say one", "first"), ("say two", "a zero"), ("say three", "third")]
+
+    def length(pairs: list[tuple[str, str]]) -> list[float]:
+        return [1 / (response != "a zero") for _, response in pairs]
+
+    with pytest.raises(UserError, match=r"ZeroDivisionError: .* \(row 1: prompt 'say two', response 'a zero'\); mend"):
+        label(length, pairs)
+
+
+def test_a_labeler_that_breaks_on_no_row_alone() -> None:
+    def only_one(pairs: list[tuple[str, str]]) -> list[float]:
+        if len(pairs) > 1:
+            raise MemoryError("too many")
+        return [0.0]
+
+    with pytest.raises(UserError, match="it raised MemoryError: too many; mend"):
+        label(only_one, [("a", "b"), ("c", "d")])
+
+
+def test_numbers_that_are_not_finite_may_be_asked_for() -> None:
+    scores = label(broken_labelers.infinite, [("a", "b")], finite=False)
+    assert scores == [float("inf")]
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import nullcontext
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -105,11 +106,13 @@ class Replay(PPOModule):
             lora=None,
             ppo=PPOOptions(**(options | ppo)),
             shaping=ShapingOptions(whiten_rewards=case["whiten_rewards"], value_coef=case["vf_coef"]),
-            optimizer=PPOOptimizerOptions(rate, rate, warmup_iterations=0, max_grad_norm=1e9),
+            optimizer=PPOOptimizerOptions(
+                learning_rate=rate, value_learning_rate=rate, warmup_iterations=0, max_grad_norm=1e9
+            ),
             sampling=SamplingOptions(temperature=case["temperature"]),
         )
         self.recording, self.given, self.state_after = recording, given, state_after
-        self.roles = roles_of(recording)
+        self.roles, self.offloading = roles_of(recording), nullcontext()
         self.prompter: Any = SimpleNamespace(
             pad_id=case["pad_id"], stop_ids=[case["eos_id"]] if case["stops"] else [], decode=str
         )

@@ -48,3 +48,15 @@ def length(pairs: Pairs) -> list[float]:
 def letters_and_prompt(pairs: Pairs) -> list[float]:
     """Something for the policy to learn and something for the value function."""
     return [a + 3 * b for a, b in zip(letters(pairs), length_of_prompt(pairs), strict=True)]
+
+
+def not_a_number_for_the_ninth(pairs: Pairs) -> list[float]:
+    """`letters`, but NaN for the prompt that ends with 9."""
+    return [float("nan") if prompt.endswith(" 9") else s for (prompt, _), s in zip(pairs, letters(pairs), strict=True)]
+
+
+def raises_for_the_ninth(pairs: Pairs) -> list[float]:
+    """`letters`, but breaks at the prompt that ends with 9."""
+    if any(prompt.endswith(" 9") for prompt, _ in pairs):
+        raise ValueError("nine")
+    return letters(pairs)

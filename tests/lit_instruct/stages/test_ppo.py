@@ -48,7 +48,7 @@ def train(
         **({"reward": str(base.parent / "rm")} if base.name == "sft" else OWN_MODEL),
     }
     module, figures = PPOModule(str(base), **(given | (more or {}))), _Figures()
-    rows = PromptDataModule(str(files.ppo), **({"validation_share": 0.0, "batch_size": 8} | (data or {})))
+    rows = PromptDataModule(**{"path": str(files.ppo), "validation_share": 0.0, "batch_size": 8, **(data or {})})
     plain_trainer(folder, callbacks=[figures], max_epochs=-1).fit(module, rows)
     return module, figures.rows
 
@@ -59,9 +59,9 @@ def gradients(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Tensor]]:
     kept: list[dict[str, Tensor]] = []
     step = PPOModule._step
 
-    def keep(module: PPOModule) -> None:
+    def keep(module: PPOModule, *given: Any) -> None:
         kept.append({name: p.grad.clone() for name, p in module.named_parameters() if p.grad is not None})
-        step(module)
+        step(module, *given)
 
     monkeypatch.setattr(PPOModule, "_step", keep)
     return kept

@@ -50,9 +50,9 @@ def train(tmp_path: Path, sft: Path, files: Files, monkeypatch: pytest.MonkeyPat
         gradients: list[dict[str, Tensor]] = []
         step, update = PPOModule._step, PPOModule._update
 
-        def keep_gradients(module: PPOModule) -> None:
+        def keep_gradients(module: PPOModule, *given: Any) -> None:
             gradients.append({n: p.grad.clone() for n, p in module.named_parameters() if p.grad is not None})
-            step(module)
+            step(module, *given)
 
         def keep_losses(module: PPOModule, *minibatch: Any) -> dict[str, float]:
             losses = update(module, *minibatch)

@@ -158,7 +158,9 @@ def test_the_average_policy_is_measured_and_handed_over(tmp_path: Path, files: F
     more: dict[str, Any] = {"iterations": 3, "lora": LoraOptions(top_layers=2)}
     kl = {}
     for decay in (None, 0.0, 0.999):
-        optimizer = PPOOptimizerOptions(1e-2, 1e-2, warmup_iterations=0, ema_decay=decay)
+        optimizer = PPOOptimizerOptions(
+            learning_rate=1e-2, value_learning_rate=1e-2, warmup_iterations=0, ema_decay=decay
+        )
         module, _ = train(tmp_path, files, tiny_model, more | {"optimizer": optimizer}, held)
         trained = [parameter.detach().clone() for parameter in module.roles.parameters_of("policy")]
         kl[decay] = module.trainer.validate(module, module.trainer.datamodule, verbose=False)[0]["val/kl"]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.lit_instruct.stages.helpers import Files, assert_equal, column, fit, rows_of, weights
+from tests.lit_instruct.stages.helpers import Files, KilledError, assert_equal, column, fit, rows_of, weights
 
 PRESS = "--trainer.callbacks+=tests.lit_instruct.stages.helpers.PressCtrlC"
 
@@ -122,13 +122,13 @@ def test_last_is_the_last(trained: Path, stage: str) -> None:
 
 
 @pytest.mark.parametrize(("stage", "during", "steps"), [("sft", 7, 5), ("rm", 4, 3), ("ppo", 3, 4)])
-def test_a_crash_loses_no_more_than_what_followed_the_last_validation(
+def test_a_kill_loses_no_more_than_what_followed_the_last_validation(
     tmp_path: Path, files: Files, tiny_model: Path, trained: Path, stage: str, during: int, steps: int
 ) -> None:
     start = _start(stage, trained, tiny_model, files)
-    crash = [PRESS.replace("PressCtrlC", "Crash"), f"--trainer.callbacks.during={during}"]
-    with pytest.raises(RuntimeError, match="crash"):
-        fit(stage, tmp_path, files, *start, *crash)
+    kill = [PRESS.replace("PressCtrlC", "Kill"), f"--trainer.callbacks.during={during}"]
+    with pytest.raises(KilledError):
+        fit(stage, tmp_path, files, *start, *kill)
     saved = torch.load(tmp_path / stage / "checkpoints/last.ckpt", weights_only=True)
     assert saved["global_step"] == steps
     assert fit(stage, tmp_path, files, *start, "--ckpt_path=last") == 0

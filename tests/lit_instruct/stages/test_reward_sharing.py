@@ -12,10 +12,10 @@ from torch import Tensor
 from trl import RewardConfig, RewardTrainer
 
 from lit_instruct.errors import UserError
+from lit_instruct.models.activations import MemoryOptions
 from lit_instruct.models.lora import LoraOptions
 from lit_instruct.stages.base import PromptOptions
 from lit_instruct.stages.reward import RewardModule
-from lit_instruct.trl_bridge import RewardLossOptions
 from tests.lit_instruct.stages.helpers import assert_equal, comparisons, sentence, write_rows
 from tests.lit_instruct.stages.test_reward import train
 from tests.lit_instruct.stages.trl_side import train_by_trl
@@ -52,7 +52,7 @@ def test_every_way_gives_the_same_gradients(tmp_path: Path, tiny_model: Path, lo
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_groups_are_accumulated_like_batches(tmp_path: Path, tiny_model: Path, checkpointing: bool) -> None:
     path = str(write_rows(tmp_path / "rows.jsonl", comparisons(16)))
-    module = {"trl": RewardLossOptions(gradient_checkpointing=checkpointing), "shared_prompt": "on"}
+    module = {"memory": MemoryOptions(gradient_checkpointing=checkpointing), "shared_prompt": "on"}
     whole, _, one = trained(tmp_path, tiny_model, path, **module)
     data = {"path": path, "batch_size": 4}
     clipped = {"accumulate_grad_batches": 2, **EPOCH}
@@ -65,7 +65,7 @@ def test_groups_are_accumulated_like_batches(tmp_path: Path, tiny_model: Path, c
 
 def test_backward_stops_at_the_first_adapter_with_gradient_checkpointing(tmp_path: Path, tiny_model: Path) -> None:
     path = str(write_rows(tmp_path / "rows.jsonl", comparisons(8)))
-    module = {"trl": RewardLossOptions(gradient_checkpointing=True), "lora": LoraOptions(top_layers=1)}
+    module = {"memory": MemoryOptions(gradient_checkpointing=True), "lora": LoraOptions(top_layers=1)}
     _, _, stage = trained(tmp_path, tiny_model, path, **module)
     passed = set()
     for number, layer in enumerate(stage.network.get_base_model().model.layers):

@@ -13,6 +13,7 @@ from trl import SFTConfig, SFTTrainer
 
 from data_modules import PromptResponseDataModule
 from lit_instruct.errors import UserError
+from lit_instruct.models.activations import MemoryOptions
 from lit_instruct.models.lora import LoraOptions
 from lit_instruct.stages.base import PromptOptions
 from lit_instruct.stages.sft import SFTModule, tokens_per_step
@@ -123,7 +124,7 @@ def test_neftune_adds_noise_in_training_only(tmp_path: Path, tiny_model: Path, r
 
 def test_gradient_checkpointing_does_not_change_gradients(tmp_path: Path, tiny_model: Path, rows: str) -> None:
     _, plain = train(tmp_path, tiny_model, {"path": rows}, {})
-    _, saved = train(tmp_path, tiny_model, {"path": rows}, {"trl": SFTLossOptions(gradient_checkpointing=True)})
+    _, saved = train(tmp_path, tiny_model, {"path": rows}, {"memory": MemoryOptions(gradient_checkpointing=True)})
     assert_equal(plain.gradients[0], saved.gradients[0], 1e-7)
 
 

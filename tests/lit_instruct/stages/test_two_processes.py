@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from tests.lit_instruct.stages.helpers import FLOAT, SMALL, Files, assert_equal, fit, rows_of, weights
 
@@ -61,6 +62,50 @@ def test_sft(tmp_path: Path, files: Files, tiny_model: Path) -> None:
 def test_reward_model(tmp_path: Path, trained: Path, files: Files, groups: list[str]) -> None:
     more = [f"--model.base={trained / 'sft'}", f"--data.demonstrations_path={files.sft}", *groups]
     assert_same(*both("rm", tmp_path, files, more, ["--data.batch_size=2"]))
+
+
+@pytest.mark.parametrize("minibatches", [1, 2])
+def test_ppo_skips_a_step_on_both_or_on_none(tmp_path: Path, trained: Path, files: Files, minibatches: int) -> None:
+    """One of them alone sees the reward that is no number."""
+    start = [
+        f"--model.base={trained / 'sft'}",
+        "--model.reward_function=tests.lit_instruct.stages.rewards.not_a_number_for_the_ninth",
+        "--model.optimizer.on_non_finite=skip",
+        "--model.shaping.whiten_advantages=false",  # so that other minibatches are not NaN as well
+        f"--model.ppo.minibatches={minibatches}",
+    ]
+    one, two = both("ppo", tmp_path, files, start, [])
+    assert_equal(weights(one), weights(two), 1e-5)
+    skipped = [[float(row["ppo/skipped_steps"]) for row in rows_of(f / "logs/metrics.csv")] for f in (one, two)]
+    assert skipped[0] == skipped[1]
+    assert 0 < sum(skipped[0]) < 4 * minibatches
+    saved = {path.name for path in (two / "non_finite").iterdir()}
+    assert saved
+    assert all(name.endswith(("-process-0", "-process-1")) for name in saved)
+
+
+def test_a_reward_that_fails_on_one_process_ends_both(tmp_path: Path, trained: Path, files: Files) -> None:
+    function = "tests.lit_instruct.stages.rewards.raises_for_the_ninth"
+    words = [
+        *files.options("ppo"),
+        *SMALL["ppo"],
+        "--model.lora.top_layers=2",
+        *FLOAT,
+        f"--model.base={trained / 'sft'}",
+    ]
+    parallel = ["--trainer.accelerator=cpu", "--trainer.devices=2", "--trainer.strategy=ddp"]
+    command = [sys.executable, "-m", "lit_instruct.cli", "ppo", "fit", "--run", str(tmp_path), *words, *parallel]
+    done = subprocess.run(
+        [*command, f"--model.reward_function={function}"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        timeout=120,
+    )
+    assert done.returncode != 0
+    assert "it raised ValueError: nine (row " in done.stdout + done.stderr
+    saved = torch.load(tmp_path / "ppo/checkpoints/last.ckpt", weights_only=True)
+    assert saved["ppo"]["iterations_done"] == 1
 
 
 @pytest.mark.parametrize("more", [UNEVEN, MIX, [*MIX, *UNEVEN]], ids=["uneven minibatches", "mix", "uneven mix"])

@@ -1,0 +1,158 @@
+"""What the bits of a base change: adapters trained on one base, measured on the others.
+
+`python -m benchmarks.bits` writes benchmarks/results/bits.json: the base and each adapter on a base in 16 bits (32
+where the CPU does not compute in bfloat16), 8 and 4 bits: loss on the demo's held-out demonstrations, and KL from the
+base that the adapter was trained on, in nats a token.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.markdown import Markdown
+from torch import Tensor, nn
+
+from benchmarks.environment import RESULTS, write_results
+from benchmarks.fill_tables import markdown, origin
+from benchmarks.training import dtype, fit_ours
+from data_modules import PromptResponseDataModule
+from lit_instruct.handover import prompter_of
+from lit_instruct.models.assemble import merged_language_model
+from lit_instruct.models.embedded import NAME
+from lit_instruct.models.loading import Source, find_source
+from lit_instruct.models.lora import LoraOptions
+from lit_instruct.models.quantised import Quantize, quantisation
+from lit_instruct.stages.base import OptimizerOptions
+from lit_instruct.stages.sft import IGNORED, SFTModule
+
+PAGE = Path(__file__).parents[1] / "docs" / "memory.md"
+DEMO = Path(__file__).parents[1] / "recipes" / "demo" / "data"
+KINDS: tuple[Quantize, ...] = ("none", "8bit", "4bit")
+CPU = torch.device("cpu")
+HOW = (
+    "supervised fine-tuning on the demo's demonstrations, LoRA r=16 on every linear layer, AdamW, 1e-3 falling to a "
+    "tenth; loss and KL(the adapter on the base it was trained on || the same adapter on another base) are means over "
+    "the tokens of the held-out responses; the base without an adapter is compared with itself in 16 bits"
+)
+
+
+def measure(base: str, steps: int, rows: int, console: Console) -> dict[str, Any]:
+    """Returns loss and KL of the base, and of an adapter trained on it in each precision, on every precision.
+
+    Args:
+        base: embedded name, folder or hub id.
+        steps: of training, with 8 demonstrations each.
+        rows: held-out demonstrations to measure on.
+        console: to report to.
+    """
+    held_out = _held_out(base, rows)
+    found = {"no adapter": _on_every_base(find_source(base), held_out, compared_with="none")}
+    with tempfile.TemporaryDirectory() as folder:
+        for kind in KINDS:
+            console.print(f"training on a base in {_name(kind)}")
+            stage = Path(folder) / kind
+            _train(base, kind, steps, stage)
+            found[f"trained on {_name(kind)}"] = _on_every_base(find_source(str(stage)), held_out, compared_with=kind)
+    return found
+
+
+def _train(base: str, kind: Quantize, steps: int, folder: Path) -> None:
+    module = SFTModule(base, LoraOptions(), OptimizerOptions(learning_rate=1e-3), quantize=kind)
+    data = PromptResponseDataModule(str(DEMO / "demonstrations_train.jsonl"), validation_share=0.0, batch_size=8)
+    fit_ours(module, data, folder, [], steps=steps)
+    module.hand_over(folder, {})
+
+
+def _held_out(base: str, rows: int) -> list[dict[str, Tensor]]:
+    """Ids and labels of one sequence each."""
+    data = PromptResponseDataModule(
+        str(DEMO / "demonstrations_train.jsonl"), validation_path=str(DEMO / "demonstrations_validation.jsonl")
+    )
+    data.prompter = prompter_of(find_source(base))
+    data.setup("fit")
+    chosen = data.validation_dataset.select(range(rows))
+    return [{name: torch.tensor(row[name])[None] for name in ("input_ids", "labels")} for row in chosen]
+
+
+def _on_every_base(
+    source: Source, held_out: list[dict[str, Tensor]], compared_with: Quantize
+) -> dict[str, dict[str, float]]:
+    """Base -> loss, and KL from the base that it is compared with."""
+    said = {}
+    for kind in (compared_with, *(kind for kind in KINDS if kind != compared_with)):
+        model = merged_language_model(source, dtype(), quantisation(kind, CPU))
+        said[kind] = [_log_probs(model, row) for row in held_out]
+        del model
+    targets = torch.cat([row["labels"][0, 1:][row["labels"][0, 1:] != IGNORED] for row in held_out])
+    found = {}
+    for kind in KINDS:
+        own, theirs = torch.cat(said[compared_with]), torch.cat(said[kind])
+        kl = (own.exp() * (own - theirs)).sum(dim=-1).mean()
+        loss = -theirs.gather(1, targets[:, None]).mean()
+        found[_name(kind)] = {"loss": round(float(loss), 4), "kl": round(float(kl), 5)}
+    return found
+
+
+@torch.no_grad()
+def _log_probs(model: nn.Module, row: dict[str, Tensor]) -> Tensor:
+    """(n, V) float32, of the distributions from which the trained tokens would be drawn."""
+    wanted = row["labels"][0, 1:] != IGNORED
+    return model(input_ids=row["input_ids"]).logits[0, :-1][wanted].float().log_softmax(dim=-1)
+
+
+def _name(kind: Quantize) -> str:
+    return str(dtype()).removeprefix("torch.") if kind == "none" else kind
+
+
+def table_of(results: dict[str, Any]) -> str:
+    """Returns the results as a Markdown table, with the machine under it."""
+    found = results["found"]
+    bases = list(found["no adapter"])
+    rows: list[Sequence[object]] = [("adapter", *(f"{what} on {base}" for base in bases for what in ("loss", "KL")))]
+    for adapter, measured in found.items():
+        figures = [(f"{measured[base]['loss']:.3f}", f"{measured[base]['kl']:.4f}") for base in bases]
+        rows.append((adapter, *(figure for pair in figures for figure in pair)))
+    return f"{markdown(rows)}\n\n{origin(results['environment'])}"
+
+
+def filled(page: str, results: dict[str, Any]) -> str:
+    """Returns docs/memory.md with its table made anew."""
+    table = f"\n{table_of(results)}\n"
+    return re.sub(r"(?<=<!-- table bits -->)\n.*?\n(?=<!-- end table -->)", lambda _: table, page, flags=re.DOTALL)
+
+
+def main(words: list[str] | None = None) -> int:
+    """Measures, writes the JSON, and fills the table of docs/memory.md from it."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.bits", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--base", default=NAME, help="model: embedded name, folder or hub id")
+    parser.add_argument("--steps", type=int, default=40, help="of training")
+    parser.add_argument("--rows", type=int, default=40, help="held-out demonstrations")
+    parser.add_argument(
+        "--out", default="bits.json", help="file of the results; a bare name goes into benchmarks/results"
+    )
+    options = parser.parse_args(words)
+    console = Console()
+    found = measure(options.base, options.steps, options.rows, console)
+    given = {"base": options.base, "steps": options.steps, "rows": options.rows, "how": HOW}
+    path = write_results(options.out, given | {"found": found})
+    results = json.loads(path.read_text(encoding="utf-8"))
+    console.print(Markdown(table_of(results)))
+    if path == RESULTS / "bits.json":
+        PAGE.write_text(filled(PAGE.read_text(encoding="utf-8"), results), encoding="utf-8")
+    console.print("written to", path.name)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

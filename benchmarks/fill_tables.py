@@ -1,0 +1,253 @@
+"""Fills the tables of benchmarks/README.md from the JSON in benchmarks/results/ (python -m benchmarks.fill_tables)."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.environment import RESULTS
+
+README = Path(__file__).parent / "README.md"
+NOTHING = "(no result yet)"
+Rows = list[Sequence[object]]
+"""The first row is the table's head."""
+
+
+def markdown(rows: Rows) -> str:
+    """Returns a Markdown table."""
+    lines = ["| " + " | ".join(str(cell) for cell in row) + " |" for row in rows]
+    return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]])
+
+
+def filled(text: str, results: Path = RESULTS) -> str:
+    """Returns the README with its tables made anew, between `<!-- table NAME -->` and `<!-- end table -->`.
+
+    Args:
+        text: of the README.
+        results: folder of the JSON; a table whose file is not there says so.
+    """
+
+    def fill(found: re.Match[str]) -> str:
+        return f"{found[1]}\n{table(found[2], results)}\n{found[3]}"
+
+    return re.sub(r"(<!-- table ([\w-]+) -->)\n.*?\n(<!-- end table -->)", fill, text, flags=re.DOTALL)
+
+
+def table(name: str, results: Path = RESULTS) -> str:
+    """Returns one of TABLES, with the machine under it, and its chart above it where there is one.
+
+    Args:
+        name: of the table.
+        results: folder of the JSON.
+    """
+    file, rows_of, part = TABLES[name]
+    path = results / file
+    content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    found = content.get(part) if part else content
+    if not found:
+        return NOTHING
+    where = found.get("environment", content["environment"])
+    parts = [markdown(rows_of(found)), origin(where, content.get("trl_side_versions"))]
+    if name in CHARTS and (results / f"{name}.png").is_file():
+        parts.insert(0, f"![{CHARTS[name]}](results/{name}.png)")
+    return "\n\n".join(parts)
+
+
+def origin(environment: Mapping[str, Any], trl_side: Mapping[str, str] | None = None) -> str:
+    """Returns one line about machine, versions and date.
+
+    Args:
+        environment: of the results.
+        trl_side: versions in the environment of TRL 1.12, where that was a side.
+    """
+    machine = environment["machine"]
+    where = machine.get("gpu") or f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gb']} GB"
+    other = f"; TRL's side: {_named(trl_side)}" if trl_side else ""
+    return f"{where}; {_named(environment['versions'])}{other}; {environment['date']}."
+
+
+def _named(versions: Mapping[str, str]) -> str:
+    shown = ("torch", "transformers", "trl", "peft")
+    return ", ".join(f"{name} {versions[name]}" for name in shown if name in versions)
+
+
+def _sft(found: Mapping[str, Any]) -> Rows:
+    rows: Rows = [("rows are", "seconds a step, ours", "TRL", "ratio", "goal", "reached", "peak MB, ours", "TRL")]
+    for name, case in found["variants"].items():
+        seconds, peak = case["seconds_per_step"], case["peak_mb"]
+        goal = (case["ratio"], f"<= {case['goal']}", _yes(case["reached"]))
+        rows.append((name, seconds["ours"], seconds["trl"], *goal, peak["ours"], peak["trl"]))
+    return rows
+
+
+def _rm_speed(found: Mapping[str, Any]) -> Rows:
+    rows: Rows = [("case", "comparisons/s, ours", "TRL", "ratio", "goal", "reached", "peak MB, ours", "TRL", "reached")]
+    for case in found["cases"]:
+        rate, peak, goals = case["pairs_per_second"], case["peak_mb"], case["goals"]
+        speed = (case["ratio"], f">= {goals['ratio']['goal']}", _yes(goals["ratio"]["reached"]))
+        memory = (peak["ours"], peak["trl"], _yes(goals["memory_ratio"]["reached"]))
+        rows.append((case["case"], rate["ours"], rate["trl"], *speed, *memory))
+    return rows
+
+
+def _rm_quality(found: Mapping[str, Any]) -> Rows:
+    rows: Rows = [("epoch", "loss, ours", "TRL", "pair accuracy, ours", "TRL", "seconds trained, ours", "TRL")]
+    epochs = zip(found["ours"]["epochs"], found["trl"]["epochs"], strict=True)
+    for number, (one, other) in enumerate(epochs):
+        pairs = ((one[name], other[name]) for name in ("loss", "pair_accuracy", "trained_s"))
+        rows.append((number, *(cell for pair in pairs for cell in pair)))
+    return rows
+
+
+def _data(found: Mapping[str, Any]) -> Rows:
+    sizes = sorted({result["rows"] for result in found["results"]})
+    head = [f"{size:,} rows: seconds, peak MB" for size in sizes]
+    rows: Rows = [("step", *head, "time grows as rows^", "bytes a row")]
+    for step, what in found["steps"].items():
+        at = {result["rows"]: result for result in found["results"] if result["step"] == step}
+        cells = [f"{at[size]['seconds']:.1f}, {at[size]['peak_bytes'] / 1e6:.0f}" for size in sizes]
+        rows.append((what, *cells, found["growth"][step]["exponent"], found["growth"][step]["bytes_a_row"]))
+    return rows
+
+
+def _decode(found: Mapping[str, Any]) -> Rows:
+    rows: Rows = [("way", "tokens/s", "seconds")]
+    for name, rate in sorted(found["tokens_per_second"].items(), key=lambda item: -item[1]):
+        rows.append((found["seconds"][name]["way"], rate, found["seconds"][name]["median_s"]))
+    return rows
+
+
+def _decode_goals(found: Mapping[str, Any]) -> Rows:
+    rows: Rows = [("compared", "found", "goal", "reached")]
+    for name, goal in found["goals"].items():
+        rows.append((name.replace("_", " "), found["compared"][name], f">= {goal['goal']}", _yes(goal["reached"])))
+    return rows
+
+
+def _ppo(found: Mapping[str, Any]) -> Rows:
+    head = ("model, workload", "side", "precision", "s/iteration", "rollout, scoring, update", "peak GB", "x TRL")
+    rows: Rows = [(*head, "scoring, update of the matmul peak")]
+    for where, case in _ppo_cases(found):
+        for side, figures in case["sides"].items():
+            compared, peak = case["compared"].get(side, {}), figures.get("of_peak")
+            parts = ", ".join(f"{figures['parts'][part]:.1f}" for part in ("rollout", "scoring", "update"))
+            shares = f"{peak['scoring']:.0%}, {peak['update']:.0%}" if peak else ""
+            cells = (figures["precision"], f"{figures['seconds']:.2f}", parts, figures["peak_gb"])
+            rows.append((where, side, *cells, compared.get("ratio", ""), shares))
+    return rows
+
+
+def _ppo_goals(found: Mapping[str, Any]) -> Rows:
+    rows: Rows = [("model, workload", "side", "what", "found", "goal", "reached")]
+    names = {"ratio": "x TRL's episodes/s", "memory_ratio": "of TRL's peak memory"}
+    names |= {part: f"{part}, of the matmul peak" for part in ("update", "scoring")}
+    for where, case in _ppo_cases(found):
+        for side, compared in case["compared"].items():
+            measured = case["sides"][side]["of_peak"] | compared
+            for name, goal in compared["goals"].items():
+                sign = "<=" if name == "memory_ratio" else ">="
+                asked = (f"{sign} {goal['goal']}", _yes(goal["reached"]))
+                rows.append((where, side, names[name], measured[name], *asked))
+    return rows
+
+
+def _ppo_throughput(found: Mapping[str, Any]) -> Rows:
+    rows: Rows = [("model, workload", "side", "response tokens/s", "model-FLOPs utilisation", "matmul peak, GFLOP/s")]
+    for where, case in _ppo_cases(found):
+        for side, figures in case["sides"].items():
+            if "of_peak" in figures:
+                utilisation = f"{figures['of_peak']['iteration']:.0%}"
+                rows.append((where, side, figures["tokens_per_second"], utilisation, figures["matmul_peak_gflops"]))
+    return rows
+
+
+def _ppo_value(found: Mapping[str, Any]) -> Rows:
+    rows: Rows = [("workload, side", "value function", "s/iteration", "rollout, scoring, update", "peak GB")]
+    for case, kinds in found["cases"].items():
+        for kind, figures in kinds.items():
+            parts = ", ".join(f"{figures['parts'][part]:.1f}" for part in ("rollout", "scoring", "update"))
+            rows.append((case, kind, f"{figures['seconds']:.2f}", parts, figures["peak_gb"]))
+    return rows
+
+
+def _curves(found: Mapping[str, Any]) -> Rows:
+    head = ("side", "seeds", "final labeler score (lowest to highest seed)", "final KL", "minutes")
+    rows: Rows = [(*head, "has TRL's final score after", "at KL")]
+    for side, end in found["final"].items():
+        point = found["compared"].get("reached", {}).get(side)
+        when = (f"{point['seconds'] / 60:.1f} min, iteration {point['iteration']}", point["kl"]) if point else ("", "")
+        score = f"{end['labeler']:+.3f} ({end['lowest']:+.3f} to {end['highest']:+.3f})"
+        minutes = f"{found['seconds'][side] / 60:.1f}"
+        rows.append((side, len(found["seeds"][side]), score, f"{end['kl']:.2f}", minutes, *when))
+    return rows
+
+
+def _curve_goals(found: Mapping[str, Any]) -> Rows:
+    rows: Rows = [("side", "at TRL's final score", "found", "goal", "reached")]
+    names = {"time_share": "share of TRL's time", "kl": "KL"}
+    for side, goals in found["compared"].get("goals", {}).items():
+        for name, goal in goals.items():
+            rows.append((side, names[name], goal["found"], f"<= {goal['goal']}", _yes(goal["reached"])))
+    return rows
+
+
+def _ptx(found: Mapping[str, Any]) -> Rows:
+    rows: Rows = [("ptx_coef", *(name.replace("_", " ") for name in found["measures"]), "s/iteration")]
+    before = found["runs"][0]["before"]
+    rows.append(("before", *(f"{before[name]:.3f}" for name in found["measures"]), ""))
+    for run in found["runs"]:
+        cells = (f"{run['after'][name]:.3f}" for name in found["measures"])
+        rows.append((f"{run['ptx_coef']:g}", *cells, f"{run['seconds_per_iteration']:.1f}"))
+    return rows
+
+
+def _scaling(found: Mapping[str, Any]) -> Rows:
+    rows: Rows = [("along", "at", "episodes/s", "response tokens/s", "peak GB")]
+    for axis, points in found["curves"].items():
+        for point in points:
+            figures = (point[name] for name in ("episodes_per_second", "tokens_per_second", "peak_gb"))
+            rows.append((axis.replace("_", " "), point[axis], *figures))
+    return rows
+
+
+def _ppo_cases(found: Mapping[str, Any]) -> Iterable[tuple[str, Mapping[str, Any]]]:
+    for model, cases in found["models"].items():
+        for workload, case in cases.items():
+            yield f"{model}, {workload}", case
+
+
+def _yes(reached: bool) -> str:
+    return "yes" if reached else "no"
+
+
+TABLES: dict[str, tuple[str, Callable[[Mapping[str, Any]], Rows], str | None]] = {
+    "sft": ("sft.json", _sft, None),
+    "rm-speed": ("rm.json", _rm_speed, "speed"),
+    "rm-quality": ("rm.json", _rm_quality, "quality"),
+    "data": ("data.json", _data, None),
+    "decode": ("decode.json", _decode, None),
+    "decode-goals": ("decode.json", _decode_goals, None),
+    "ppo": ("ppo.json", _ppo, None),
+    "ppo-goals": ("ppo.json", _ppo_goals, None),
+    "ppo-value": ("ppo-value.json", _ppo_value, None),
+    "ppo-cuda": ("ppo-cuda.json", _ppo, None),
+    "ppo-cuda-throughput": ("ppo-cuda.json", _ppo_throughput, None),
+    "learning-curves": ("learning-curves.json", _curves, None),
+    "learning-curves-goals": ("learning-curves.json", _curve_goals, None),
+    "ptx-sweep": ("ptx-sweep.json", _ptx, None),
+    "scaling": ("scaling.json", _scaling, None),
+}
+"""Name -> file of the results, what makes rows of it, and the part of the file that it is made from."""
+CHARTS = {
+    "learning-curves": "labeler score against KL and against wall time",
+    "ptx-sweep": "held-out pretraining loss, reward and labeler score against ptx_coef",
+    "scaling": "episodes a second and peak memory against batch, response length and model size",
+}
+"""Name of a table -> what the chart beside its results shows."""
+
+
+if __name__ == "__main__":
+    README.write_text(filled(README.read_text(encoding="utf-8")), encoding="utf-8")

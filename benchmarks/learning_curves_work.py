@@ -1,0 +1,139 @@
+"""What the learning curves of PPO are made with, how runs become curves, and what is asked of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import mean
+from typing import Any
+
+SIDES = {"ours": "lit-instruct", "ours_top_third": "lit-instruct, trunk cache", "trl": "TRL 1.12"}
+"""With the names that readers see."""
+WINDOW = 3
+"""Iterations that a point of a curve is the mean of: the one it stands at and those before it."""
+TIME_GOALS = {"ours": 1 / 3, "ours_top_third": 1 / 4}
+"""Most of TRL's time to its final score that ours may take to that score."""
+FIGURES = ("labeler", "reward", "kl", "response_length", "eos_share")
+Run = dict[str, Any]
+Curve = dict[str, list[float]]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Hyperparameters that all sides share; the demo's, but for what TRL 1.12 does not have.
+
+    Args:
+        iterations: length of a run.
+        batch_size: prompts of an iteration.
+        response_tokens: most of a response.
+        inner_epochs: passes over a batch.
+        minibatches: optimizer steps of a pass.
+        micro_batch_size: sequences of a forward and backward.
+        learning_rate: of the policy's adapter.
+        value_learning_rate: of the value function; TRL, which trains a whole value model, has it for the head alone.
+        value_trunk_learning_rate: of the rest of TRL's value model.
+        warmup_iterations: the rates rise from a tenth.
+        kl_coef: price of a nat, on rewards as the reward model gives them.
+        missing_eos_penalty: taken off the score of a response that does not end.
+        lora_r: rank; alpha is 32 everywhere.
+    """
+
+    iterations: int = 16
+    batch_size: int = 32
+    response_tokens: int = 40
+    inner_epochs: int = 2
+    minibatches: int = 2
+    micro_batch_size: int = 8
+    learning_rate: float = 1.5e-3
+    value_learning_rate: float = 5e-4
+    value_trunk_learning_rate: float = 1e-5
+    warmup_iterations: int = 4
+    kl_coef: float = 0.04
+    missing_eos_penalty: float = 1.0
+    lora_r: int = 8
+
+
+def run_of(side: str, seed: int, iterations: Sequence[Mapping[str, float]], **more: Any) -> Run:
+    """Returns a finished run, with the time since its start at the end of each iteration.
+
+    Args:
+        side: of SIDES.
+        seed: of prompts and sampling.
+        iterations: seconds and FIGURES of each.
+        more: what else is to be kept.
+    """
+    elapsed, found = 0.0, []
+    for iteration in iterations:
+        elapsed += iteration["seconds"]
+        figures = {name: round(iteration[name], 4) for name in FIGURES}
+        found.append({"seconds": round(iteration["seconds"], 2), "elapsed": round(elapsed, 2), **figures})
+    return {"side": side, "seed": seed, **more, "iterations": found}
+
+
+def smoothed(values: Sequence[float], window: int = WINDOW) -> list[float]:
+    """Returns at each place the mean of the values up to there, of the last `window` where there are more."""
+    return [mean(values[max(0, end - window) : end]) for end in range(1, len(values) + 1)]
+
+
+def curve_of(runs: Sequence[Run]) -> Curve:
+    """Returns the runs of a side as one curve: elapsed, kl and labeler, and the band of the labeler over the runs.
+
+    Args:
+        runs: with as many iterations each.
+    """
+    columns = {
+        name: [smoothed([iteration[name] for iteration in run["iterations"]]) for run in runs]
+        for name in ("labeler", "kl", "reward")
+    }
+    elapsed = [[iteration["elapsed"] for iteration in run["iterations"]] for run in runs]
+    curve = {name: _at_each(mean, found) for name, found in {**columns, "elapsed": elapsed}.items()}
+    curve["lowest"], curve["highest"] = _at_each(min, columns["labeler"]), _at_each(max, columns["labeler"])
+    return curve
+
+
+def reaches(curve: Curve, score: float) -> int | None:
+    """Returns the first iteration (from 0) at which a curve's labeler score is at least `score`; None: never."""
+    return next((number for number, found in enumerate(curve["labeler"]) if found >= score), None)
+
+
+def compared(curves: Mapping[str, Curve]) -> dict[str, Any]:
+    """Returns when and at what KL each side first has the score that TRL has in the end, and the goals.
+
+    Args:
+        curves: side -> `curve_of`; nothing is compared without TRL's.
+    """
+    if "trl" not in curves:
+        return {}
+    score = curves["trl"]["labeler"][-1]
+    points = {side: _point(curve, reaches(curve, score)) for side, curve in curves.items()}
+    found: dict[str, Any] = {"trl_final_score": round(score, 3), "reached": points, "goals": {}}
+    theirs = points["trl"]
+    assert theirs is not None  # its last iteration reaches it
+    for side, most in TIME_GOALS.items():
+        if side in points:
+            point = points[side]
+            share = point["seconds"] / theirs["seconds"] if point else None
+            found["goals"][side] = {
+                "time_share": {
+                    "goal": round(most, 3),
+                    "found": round(share, 3) if share is not None else None,
+                    "reached": share is not None and share <= most,
+                },
+                "kl": {"goal": theirs["kl"], "found": point and point["kl"], "reached": _no_more(point, theirs)},
+            }
+    return found
+
+
+def _point(curve: Curve, number: int | None) -> dict[str, float] | None:
+    if number is None:
+        return None
+    names = {"seconds": "elapsed", "kl": "kl", "labeler": "labeler"}
+    return {"iteration": number + 1} | {name: round(curve[of][number], 3) for name, of in names.items()}
+
+
+def _no_more(point: dict[str, float] | None, theirs: dict[str, float]) -> bool:
+    return point is not None and point["kl"] <= theirs["kl"]
+
+
+def _at_each(figure: Any, rows: Sequence[Sequence[float]]) -> list[float]:
+    return [round(float(figure(column)), 4) for column in zip(*rows, strict=True)]

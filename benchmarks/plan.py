@@ -1,0 +1,173 @@
+"""How close `lit-instruct plan` comes to the memory that a stage takes on a CPU: benchmarks/results/plan.json.
+
+    python -m benchmarks.plan [--quick]
+
+Models with random weights of three sizes are trained for a few steps on rows of full length; what the process grows by
+is compared with the plan. Every stage is measured in a process of its own, after a small training that loads what any
+training loads. glibc is told to give large blocks back at once, so that its habit of keeping them is not measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import gc
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from benchmarks.environment import write_results
+from benchmarks.plan_work import Peak
+from benchmarks.random_models import write_model, write_rows
+from benchmarks.sides import resident_bytes
+from lit_instruct.cli import main as command_line
+
+STAGES = ("sft", "rm", "ppo")
+SIZES = {"7m": (256, 704, 6, 4), "18m": (384, 1056, 8, 6), "30m": (512, 1408, 8, 8)}
+"""name -> hidden size, intermediate size, layers, attention heads."""
+WARM_UP = (64, 128, 2, 4)
+VOCABULARY = 8192
+LENGTH = 256
+WITHIN = 0.15
+"""The share by which plan and measurement may differ."""
+MALLOC = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536", "MALLOC_ARENA_MAX": "1"}
+OPTIONS = {
+    "sft": ["--data.batch_size=4"],
+    "rm": ["--data.batch_size=1", "--model.max_tokens=1024"],
+    "ppo": [
+        "--data.batch_size=8",
+        "--model.ppo.minibatches=2",
+        "--model.ppo.micro_batch_size=4",
+        "--model.generation_batch_size=8",
+        f"--model.sampling.max_new_tokens={LENGTH // 2}",
+        f"--data.max_prompt_length={LENGTH // 2}",
+        "--model.iterations=1",
+        "--model.reward_function=benchmarks.plan_work.length_of",
+        "--trainer.max_epochs=1",
+    ],
+}
+
+
+def described(size: tuple[int, int, int, int]) -> dict[str, Any]:
+    """Returns the configuration of a Llama of a size."""
+    hidden, intermediate, layers, heads = size
+    return {
+        "model_type": "llama",
+        "hidden_size": hidden,
+        "intermediate_size": intermediate,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": heads // 2,
+        "vocab_size": VOCABULARY,
+        "max_position_embeddings": 4 * LENGTH,
+        "tie_word_embeddings": True,
+    }
+
+
+def words_of(stage: str, model: Path, rows: Path, more: list[str]) -> list[str]:
+    """Returns the options of a training of a few steps."""
+    length = [] if stage == "ppo" else [f"--data.max_length={LENGTH}"]
+    quiet = ["--trainer.enable_progress_bar=false", "--trainer.logger=false", "--trainer.accelerator=cpu"]
+    epochs = [] if stage == "ppo" else ["--trainer.max_steps=2"]
+    return [
+        f"--model.base={model}",
+        f"--data.path={rows}",
+        "--data.validation_share=0",
+        *length,
+        *quiet,
+        *epochs,
+        *OPTIONS[stage],
+        *more,
+    ]
+
+
+def measure(stage: str, size: tuple[int, int, int, int], more: list[str], folder: Path) -> int:
+    """Trains for a few steps; returns the bytes that the process held at most beside what it held before."""
+    model = write_model(folder / "model", described(size))
+    rows = write_rows(folder / f"{stage}.jsonl", stage, 8, LENGTH // 2 if stage == "ppo" else LENGTH)
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
+    before = resident_bytes()
+    words = [*words_of(stage, model, rows, more), "--run", str(folder / "run")]
+    if command_line([stage, "fit", *words, "--trainer.callbacks+=benchmarks.plan_work.Peak"]) != 0:
+        raise RuntimeError(f"{stage} failed")
+    return Peak.found - before
+
+
+def predicted(stage: str, size: tuple[int, int, int, int], more: list[str], folder: Path) -> int:
+    """Returns the peak that the plan says, for the model that `measure` wrote."""
+    from lit_instruct.plan_command import stage_options
+    from lit_instruct.planning.options import base_of
+    from lit_instruct.planning.plan import make_plan
+
+    options = stage_options(stage, words_of(stage, folder / "model", folder / f"{stage}.jsonl", more))
+    return make_plan(stage, options, base_of(options), "cpu", None).memory.peak
+
+
+def compare(stage: str, sizes: list[str], more: list[str]) -> dict[str, dict[str, float]]:
+    """Measures and plans a stage with models of some sizes, in this process."""
+    found = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        measure(stage, WARM_UP, more, Path(scratch) / "warm")
+    for name in sizes:
+        with tempfile.TemporaryDirectory() as scratch:
+            grown = measure(stage, SIZES[name], more, Path(scratch))
+            planned = predicted(stage, SIZES[name], more, Path(scratch))
+        found[name] = {"measured": grown, "planned": planned, "planned / measured": round(planned / grown, 3)}
+    return found
+
+
+def in_process(stage: str, sizes: list[str], more: list[str]) -> dict[str, dict[str, float]]:
+    """The same in a process of its own."""
+    work = json.dumps([stage, sizes, more])
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.plan", "--work", work],
+        env=os.environ | MALLOC,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise RuntimeError(f"{stage} failed:\n{done.stderr[-3000:]}")
+    found: dict[str, dict[str, float]] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+CASES = {
+    "float32": ["--model.dtype=float32"],
+    "bfloat16": ["--model.dtype=bfloat16"],
+    "float32, gradient checkpointing": ["--model.dtype=float32", "--model.memory.gradient_checkpointing=true"],
+    "4bit": ["--model.dtype=float32", "--model.quantize=4bit"],
+    "float32, all weights": ["--model.dtype=float32", "--model.lora=null"],
+}
+
+
+def main() -> int:
+    """Runs the benchmark; 1 where plan and measurement differ by more than WITHIN."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="float32 and the smallest size alone, nothing written")
+    parser.add_argument("--work", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.work:
+        print("\n" + json.dumps(compare(*json.loads(options.work))))
+        return 0
+    cases = {"float32": CASES["float32"]} if options.quick else CASES
+    sizes = list(SIZES)[: 1 if options.quick else None]
+    results = {case: {stage: in_process(stage, sizes, more) for stage in STAGES} for case, more in cases.items()}
+    print(json.dumps(results, indent=2))
+    ratios = [
+        size["planned / measured"] for case in results.values() for stage in case.values() for size in stage.values()
+    ]
+    worst = max(abs(ratio - 1) for ratio in ratios)
+    print(f"largest difference: {worst:.1%}")
+    if not options.quick:
+        write_results("plan.json", {"length": LENGTH, "largest_difference": round(worst, 3), "cases": results})
+    return 0 if worst <= WITHIN else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

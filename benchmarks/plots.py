@@ -1,0 +1,58 @@
+"""The look of the benchmarks' charts, which are PNG files beside the JSON."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from benchmarks.environment import RESULTS
+
+COLORS = ("#1f6fb4", "#2a9d5c", "#c2571a", "#7a4fa3")
+STYLE: dict[Any, Any] = {
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#dddddd",
+    "grid.linewidth": 0.6,
+    "lines.linewidth": 1.7,
+    "legend.frameon": False,
+}
+
+
+def panels(count: int, height: float = 3.4) -> tuple[Figure, list[Axes]]:
+    """Returns a figure with so many charts side by side."""
+    with matplotlib.rc_context(STYLE):
+        # A Figure of its own instead of pyplot: no global state, no window system.
+        figure = Figure(figsize=(3.9 * count, height), layout="constrained")
+        return figure, list(np.atleast_1d(figure.subplots(1, count)))
+
+
+def save(figure: Figure, path: str | Path) -> Path:
+    """Writes a figure in one go.
+
+    Args:
+        figure: of `panels`.
+        path: PNG file; a bare name goes into benchmarks/results.
+
+    Returns:
+        The file.
+    """
+    path = Path(path)
+    target = RESULTS / path if path.parent == Path() else path
+    target.parent.mkdir(parents=True, exist_ok=True)
+    scratch = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    try:
+        with matplotlib.rc_context(STYLE):
+            figure.savefig(scratch, format="png", dpi=130, metadata={"Software": None})
+        os.replace(scratch, target)
+    finally:
+        scratch.unlink(missing_ok=True)
+    return target

@@ -1,0 +1,292 @@
+"""PPO: lit-instruct's stage against the last PPOTrainer that TRL had, version 1.12, in an environment of its own.
+
+`python -m benchmarks.ppo` writes benchmarks/results/ppo.json: episodes per second, peak memory, our time by rollout,
+scoring and update, and what share of the matmul peak these reach. `--value-kinds` writes ppo-value.json instead: ours
+with a value function of its own and with a head on the policy's trunk. `--device=cuda` runs models of 0.5B and 1.5B
+with random weights and writes ppo-cuda.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from functools import partial
+from statistics import median
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.environment import write_results
+from benchmarks.ppo_work import OURS, WORKLOADS, Workload, goals
+from benchmarks.sides import Result, Work, run_side, take_turns
+from lit_instruct.models.embedded import NAME
+
+MODULE = "benchmarks.ppo"
+PRECISIONS = ("bf16", "fp32")
+RANDOM_MODELS = ("0.5B", "1.5B")
+VALUE_KINDS = ("reward_model", "policy_trunk")
+PARTS = ("rollout", "scoring", "update")
+RUNS = {"cpu": {"trl": (1, 1), "ours": (1, 3)}, "cuda": {"trl": (1, 3), "ours": (2, 5)}}
+"""Device -> side -> iterations before the clock, and timed ones."""
+SAME = (
+    "the demo's first prompts, every response of full length (nothing stops it), temperature 1; LoRA r=16 on every "
+    "linear layer of the adapted layers; one AdamW step an inner epoch, over micro-batches of equal size; each run in "
+    "a process of its own with iterations before the clock; precision is the faster of float32 and bfloat16 for each "
+    "side, tried once each; memory is the peak of the whole process, of the GPU where one is used"
+)
+WAYS = {
+    "ours": "PPOModule in Lightning's Trainer with the loggers of `lit-instruct ppo fit`; SFT model and reward model "
+    "are adapters on one base, the value function a third one that starts as a copy of the reward model (the default)",
+    "ours_top_third": "the same with LoRA on the uppermost third of the layers in SFT model, reward model and policy: "
+    "the output of the others is computed once an iteration (trunk cache)",
+    "trl": "PPOTrainer.train() of TRL 1.12 with peft_config, as its example script builds it: LoRA on all layers of "
+    "the policy, which is the reference with the adapter off; value and reward model are whole models, and the value "
+    "model is trained whole (it takes no adapter there)",
+}
+
+
+def work_of(options: argparse.Namespace, prepared: Mapping[str, Any], workload: Workload, side: str) -> Work:
+    """Returns what a process of one side is asked for, but for its precision.
+
+    Args:
+        options: of the command line.
+        prepared: folder, base_folder and top_layers.
+        workload: what is run.
+        side: trl, or of OURS.
+    """
+    warmup, iterations = RUNS[options.device]["trl" if side == "trl" else "ours"]
+    given = {name: prepared[name] for name in ("folder", "base_folder")}
+    return given | {
+        "side": side,
+        "workload": asdict(workload),
+        "top_layers": prepared["top_layers"].get(side, 0),
+        "value": "reward_model",
+        "micro_batch_size": min(options.micro_batch_size, workload.episodes),
+        "device": options.device,
+        "warmup": 0 if options.quick else warmup,
+        "iterations": 1 if options.quick else iterations,
+    }
+
+
+def in_best_precision(side: str, work: Work, run: Any) -> tuple[Work, dict[str, float]]:
+    """Runs a side once in every precision; returns its work in the fastest, and the seconds of an iteration of all.
+
+    Args:
+        side: trl, or of OURS.
+        work: of `work_of`.
+        run: (side, work) -> result.
+    """
+    tries = {dtype: run(side, work | {"dtype": dtype})["seconds"] for dtype in PRECISIONS}
+    return work | {"dtype": min(tries, key=tries.__getitem__)}, {name: round(tries[name], 2) for name in tries}
+
+
+def compare(
+    workload: Workload, tries: Mapping[str, dict[str, float]], runs: Mapping[str, Sequence[Result]]
+) -> dict[str, Any]:
+    """Returns the medians of a workload, and how ours compare with TRL's.
+
+    Args:
+        workload: what was run.
+        tries: side -> precision -> seconds of an iteration.
+        runs: side -> results.
+    """
+    sides = {side: _medians(results) for side, results in runs.items()}
+    for side, found in sides.items():
+        found["precision"] = runs[side][0]["dtype"]
+        found["seconds_in"] = tries[side]
+        found["episodes_per_second"] = round(workload.episodes / found["seconds"], 3)
+    return {"workload": asdict(workload), "sides": sides, "compared": _compared(workload, sides), "runs": dict(runs)}
+
+
+def _medians(runs: Sequence[Result]) -> dict[str, Any]:
+    """Side's figures: the median of each over the runs."""
+    found: dict[str, Any] = {"seconds": round(median(run["seconds"] for run in runs), 3)}
+    found["parts"] = {part: round(median(run[f"{part}_seconds"] for run in runs), 3) for part in PARTS}
+    found["peak_gb"] = round(median(run["peak_memory_gb"] for run in runs), 2)
+    if "of_peak" in runs[0]:
+        names = ("gigaflop", "adapted_layers", "tokens_per_second")
+        found |= {name: runs[0][name] for name in names}
+        found["matmul_peak_gflops"] = round(median(run["matmul_peak_gflops"] for run in runs), 1)
+        found["of_peak"] = {name: round(median(run["of_peak"][name] for run in runs), 3) for name in runs[0]["of_peak"]}
+    return found
+
+
+def _compared(workload: Workload, sides: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    found = {}
+    for side in OURS:
+        if side in sides and "trl" in sides:
+            ratio = sides["trl"]["seconds"] / sides[side]["seconds"]
+            memory = sides[side]["peak_gb"] / sides["trl"]["peak_gb"]
+            asked = goals(workload, side, ratio, memory, sides[side]["of_peak"])
+            found[side] = {"ratio": round(ratio, 2), "memory_ratio": round(memory, 3), "goals": asked}
+    return found
+
+
+def measure(options: argparse.Namespace, model: str, console: Console) -> dict[str, Any]:
+    """Lets the sides take turns on one model and returns workload -> `compare`.
+
+    Args:
+        options: of the command line.
+        model: base, or a name of RANDOM_MODELS.
+        console: to tell what is going on.
+    """
+    workloads = {name: WORKLOADS[name].smaller() if options.quick else WORKLOADS[name] for name in options.workloads}
+    run = partial(_run, console)
+    works: dict[str, dict[str, Work]] = {}
+    tries: dict[str, dict[str, dict[str, float]]] = {}
+    with _prepared(model, workloads) as prepared:
+        for name, workload in workloads.items():
+            works[name], tries[name] = {}, {}
+            for side in options.sides:
+                work = work_of(options, prepared, workload, side)
+                works[name][side], tries[name][side] = in_best_precision(side, work | {"warmup": 0}, run)
+                works[name][side]["warmup"] = work["warmup"]
+        runs = take_turns(works, 1 if options.quick else options.repetitions, run)
+    return {name: compare(workload, tries[name], runs[name]) for name, workload in workloads.items()}
+
+
+def measure_value_kinds(options: argparse.Namespace, console: Console) -> dict[str, Any]:
+    """Measures our sides with each of VALUE_KINDS, in bfloat16 where the CPU computes in it.
+
+    Args:
+        options: of the command line.
+        console: to tell what is going on.
+    """
+    workloads = {name: WORKLOADS[name].smaller() if options.quick else WORKLOADS[name] for name in options.workloads}
+    sides = [side for side in options.sides if side in OURS]
+    works: dict[str, dict[str, Work]] = {}
+    with _prepared(options.base, workloads) as prepared:
+        for name, workload in workloads.items():
+            for side in sides:
+                work = work_of(options, prepared, workload, side) | {"dtype": options.dtype}
+                works[f"{name}, {side}"] = {kind: work | {"value": kind} for kind in VALUE_KINDS}
+        runs = take_turns(works, 1 if options.quick else options.repetitions, lambda _, work: _run(console, "", work))
+    return {case: {kind: _medians(results) for kind, results in kinds.items()} for case, kinds in runs.items()}
+
+
+@contextmanager
+def _prepared(model: str, workloads: Mapping[str, Workload]) -> Iterator[dict[str, Any]]:
+    """What both sides start from, in a folder that goes when the measurement ends."""
+    episodes = max(workload.episodes for workload in workloads.values())
+    with tempfile.TemporaryDirectory(prefix="lit-instruct-bench-") as folder:
+        work = {"folder": folder, "base": model, "thirds": OURS, "episodes": episodes}
+        yield {"folder": folder, **run_side(MODULE, "prepare", work)}
+
+
+def table_of(model: str, found: Mapping[str, dict[str, Any]]) -> Table:
+    """Returns the workloads of a model as a table."""
+    parts = " + ".join(PARTS)
+    table = Table("workload", "side", "in", "s/iteration", parts, "GB", "x TRL", "of peak", title=f"PPO, {model}")
+    for workload, case in found.items():
+        for side, figures in case["sides"].items():
+            compared, peak = case["compared"].get(side, {}), figures.get("of_peak", {})
+            shares = f"{peak['scoring']:.0%}, {peak['update']:.0%}" if peak else ""
+            cells = (figures["precision"], str(figures["seconds"]), _parts(figures), str(figures["peak_gb"]))
+            table.add_row(workload, side, *cells, str(compared.get("ratio", "")), shares)
+    return table
+
+
+def missed(found: Mapping[str, dict[str, Any]]) -> list[str]:
+    """Returns a line for each goal that was not reached."""
+    return [
+        f"missed: {workload}, {side}: {name}, goal {goal['goal']}"
+        for workload, case in found.items()
+        for side, compared in case["compared"].items()
+        for name, goal in compared["goals"].items()
+        if not goal["reached"]
+    ]
+
+
+def value_table(found: Mapping[str, dict[str, Any]]) -> Table:
+    """Returns the comparison of value functions as a table."""
+    parts = " + ".join(PARTS)
+    table = Table("workload, side", "value", "s/iteration", parts, "GB", title="Our PPO by value function")
+    for case, kinds in found.items():
+        for kind, figures in kinds.items():
+            table.add_row(case, kind, str(figures["seconds"]), _parts(figures), str(figures["peak_gb"]))
+    return table
+
+
+def _parts(figures: Mapping[str, Any]) -> str:
+    return " + ".join(f"{figures['parts'][part]:.1f}" for part in PARTS)
+
+
+def main(words: list[str] | None = None) -> int:
+    """Measures and writes the JSON; as a side, prints what was found as JSON."""
+    options = _parser().parse_args(words)
+    if options.side is not None:
+        print(json.dumps(_answer(options.side, json.loads(options.work))))
+        return 0
+    console = Console(width=None if sys.stdout.isatty() else 110)
+    results: dict[str, Any] = {"same": SAME, "ways": WAYS, "device": options.device}
+    if options.value_kinds:
+        name = "ppo-value.json"
+        results |= {"base": options.base, "precision": options.dtype, "cases": measure_value_kinds(options, console)}
+        console.print(value_table(results["cases"]))
+    else:
+        name = "ppo.json" if options.device == "cpu" else "ppo-cuda.json"
+        models = [options.base] if options.device == "cpu" else RANDOM_MODELS
+        results["models"] = {model: measure(options, model, console) for model in models}
+        results["trl_side_versions"] = _trl_side_versions(results["models"])
+        for model, found in results["models"].items():
+            console.print(table_of(model, found), *missed(found), sep="\n")
+    if options.out is not None or not options.quick:
+        console.print("written to", write_results(options.out or name, results).name)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.ppo", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--base", default=NAME, help="model on a CPU: embedded name, folder or hub id")
+    parser.add_argument("--device", choices=tuple(RUNS), default="cpu")
+    parser.add_argument("--workloads", nargs="+", choices=tuple(WORKLOADS), default=tuple(WORKLOADS))
+    parser.add_argument("--sides", nargs="+", choices=("trl", *OURS), default=("trl", *OURS))
+    parser.add_argument("--repetitions", type=int, default=3, help="runs of each side on each workload")
+    parser.add_argument("--micro_batch_size", type=int, default=8, help="sequences of a forward, on both sides")
+    parser.add_argument("--value-kinds", action="store_true", help="ours with each kind of value function, without TRL")
+    parser.add_argument("--dtype", choices=PRECISIONS, default="bf16", help="with --value-kinds: precision")
+    parser.add_argument("--quick", action="store_true", help="small workloads, once; no file unless --out names one")
+    parser.add_argument("--out", help="file of the results; a bare name goes into benchmarks/results")
+    for name in ("side", "work"):
+        parser.add_argument(f"--{name}", help=argparse.SUPPRESS)
+    return parser
+
+
+def _trl_side_versions(models: Mapping[str, Mapping[str, dict[str, Any]]]) -> dict[str, str] | None:
+    runs = [run for cases in models.values() for case in cases.values() for run in case["runs"].get("trl", ())]
+    return runs[0]["versions"] if runs else None
+
+
+def _run(console: Console, side: str, work: Work) -> Result:
+    """Runs a side in a process of its own."""
+    if side == "trl":
+        from benchmarks.ppo_sides import trl
+
+        found = trl(work)
+    else:
+        found = run_side(MODULE, "ours", work)
+    kind = "" if side else f", value {work['value']}"
+    console.print(
+        f"{Workload(**work['workload']).name}: {work['side']} in {work['dtype']}{kind}: "
+        f"{found['seconds']:.2f} s an iteration, {found['peak_memory_gb']:.2f} GB"
+    )
+    return found | {"dtype": work["dtype"]}
+
+
+def _answer(side: str, work: Work) -> Result:
+    """What a process of its own is there for."""
+    from benchmarks import ppo_sides
+
+    return ppo_sides.prepare(**work) if side == "prepare" else ppo_sides.ours(work)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

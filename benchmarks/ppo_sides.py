@@ -1,0 +1,296 @@
+"""The processes of the PPO benchmark: what both sides start from, our iterations, and TRL 1.12's."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from statistics import mean, median
+from typing import Any
+
+import torch
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import AutoConfig, LlamaConfig, LlamaForCausalLM
+
+from benchmarks.ppo_work import Shape, Workload, operations, shares_of_peak
+from benchmarks.sides import peak_bytes
+from benchmarks.training import SEED, fit_ours
+from data_modules.prompts import PromptDataModule
+from lit_instruct.batches import PromptBatch
+from lit_instruct.handover import prompter_of
+from lit_instruct.models.assemble import policy_network, reward_network
+from lit_instruct.models.embedded import NAME
+from lit_instruct.models.loading import find_source, load_tokenizer
+from lit_instruct.models.lora import LoraOptions, save_adapter
+from lit_instruct.models.roles import Roles
+from lit_instruct.prompting import Prompter
+from lit_instruct.rollouts.generate import SamplingOptions
+from lit_instruct.rollouts.stopping import StopRule
+from lit_instruct.stages.ppo import PPOModule
+from lit_instruct.stages.ppo_options import PPOOptions
+
+ROOT = Path(__file__).parents[1]
+PROMPTS = ROOT / "recipes" / "demo" / "data" / "prompts_train.jsonl"
+TRL_PYTHON = ROOT / ".venv-trl112" / "bin" / "python"
+TRL_SIDE = Path(__file__).parent / "trl_side"
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+RANDOM_MODELS: dict[str, dict[str, int]] = {
+    name: {"hidden_size": width, "num_hidden_layers": layers, "num_attention_heads": heads, "intermediate_size": inner}
+    | {"num_key_value_heads": 2, "vocab_size": vocabulary}
+    for name, width, layers, heads, inner, vocabulary in (
+        ("7M", 128, 6, 4, 384, 49_152),
+        ("27M", 320, 10, 10, 832, 49_152),
+        ("70M", 512, 16, 8, 1408, 49_152),
+        ("0.5B", 896, 24, 14, 4864, 151_936),
+        ("1.5B", 1536, 28, 12, 8960, 151_936),
+    )
+}
+"""Shapes of models whose weights are drawn at random, named by their size."""
+PEAK_REPETITIONS = 3
+
+
+class PhaseClock(Callback):
+    """Times the parts of each iteration of PPO, and lets nothing end a response.
+
+    Args:
+        never_stop: whether responses are all of full length.
+    """
+
+    def __init__(self, never_stop: bool = True) -> None:
+        self.never_stop = never_stop
+        self.iterations: list[dict[str, float]] = []
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        """Wraps what samples and what scores; the model is loaded."""
+        collector = pl_module.collector
+        if self.never_stop:
+            collector.stop = StopRule([], [], pl_module.prompter.decode)
+        sample, score = collector.sample, collector.score
+
+        def timed_sample(batch: PromptBatch, *more: Any) -> list[list[int]]:
+            responses: list[list[int]] = sample(batch, *more)
+            self.responses = responses
+            self.response_tokens = sum(len(response) for response in responses)
+            self.tokens = int(batch.prompt_mask.sum()) + self.response_tokens
+            self.sampled = now()
+            return responses
+
+        def timed_score(*given: Any) -> Any:
+            rollouts = score(*given)
+            self.scored = now()
+            return rollouts
+
+        collector.sample, collector.score = timed_sample, timed_score
+        self.began = now()
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        """Closes an iteration; the next one begins, with whatever lies between two."""
+        ended = now()
+        self.iterations.append(
+            {
+                "seconds": ended - self.began,
+                "rollout_seconds": self.sampled - self.began,
+                "scoring_seconds": self.scored - self.sampled,
+                "update_seconds": ended - self.scored,
+                "tokens": self.tokens,
+                "response_tokens": self.response_tokens,
+            }
+        )
+        self.began = ended
+
+
+def now() -> float:
+    """Seconds, with nothing left to do on the GPU."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def prepare(folder: str, base: str, thirds: dict[str, int], episodes: int) -> dict[str, Any]:
+    """Writes what the sides start from: prompts, and for each of ours an SFT and a reward model that know nothing.
+
+    Args:
+        folder: existing; a base of RANDOM_MODELS is written there too.
+        base: model, or a name of RANDOM_MODELS.
+        thirds: OURS.
+        episodes: prompts.
+
+    Returns:
+        The base's Hugging Face folder, and the adapted top layers of each side (0: all).
+    """
+    if base in RANDOM_MODELS:
+        base = write_random_model(Path(folder) / base, RANDOM_MODELS[base])
+    source = find_source(base)
+    prompter = prompter_of(source)
+    layers = AutoConfig.from_pretrained(source.base).num_hidden_layers
+    top_layers = {side: layers // part if part else 0 for side, part in thirds.items()}
+    torch.manual_seed(SEED)
+    for side, top in top_layers.items():
+        lora, dtype = LoraOptions(top_layers=top), torch.bfloat16
+        write_adapter(policy_network(source, lora, dtype), prompter, Path(folder) / side / "sft")
+        write_adapter(reward_network(source, lora, dtype, prompter.pad_id), prompter, Path(folder) / side / "rm")
+    with PROMPTS.open(encoding="utf-8") as file:
+        texts = [json.loads(line)["prompt"] for line, _ in zip(file, range(episodes), strict=False)]
+    (Path(folder) / "prompts.json").write_text(json.dumps([prompter.prompt_ids(text) for text in texts]))
+    return {"base_folder": source.base, "top_layers": top_layers}
+
+
+def write_adapter(network: nn.Module, prompter: Prompter, folder: Path) -> None:
+    """Writes an adapter and its tokenizer into a new folder."""
+    folder.mkdir(parents=True)
+    save_adapter(network, "default", folder)
+    prompter.tokenizer.save_pretrained(str(folder))
+
+
+def write_random_model(folder: Path, shape: dict[str, int]) -> str:
+    """Writes a Llama with random weights and the embedded base's tokenizer, and returns its folder."""
+    torch.manual_seed(SEED)
+    tokenizer = load_tokenizer(find_source(NAME))
+    ids = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
+    config = LlamaConfig(tie_word_embeddings=True, **shape, **ids)
+    LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
+    tokenizer.save_pretrained(str(folder))
+    return str(folder)
+
+
+def ours(work: dict[str, Any]) -> dict[str, Any]:
+    """Trains our PPO stage for some iterations, and measures the matmul peak of its process.
+
+    Args:
+        work: of `benchmarks.ppo.work_of`.
+    """
+    workload, frozen = Workload(**work["workload"]), DTYPES[work["dtype"]]
+    parents = Path(work["folder"]) / work["side"]
+    module = PPOModule(
+        base=str(parents / "sft"),
+        reward=str(parents / "rm"),
+        iterations=work["warmup"] + work["iterations"],
+        lora=LoraOptions(top_layers=work["top_layers"]),
+        ppo=PPOOptions(inner_epochs=workload.inner_epochs, minibatches=1, micro_batch_size=work["micro_batch_size"]),
+        sampling=SamplingOptions(max_new_tokens=workload.response_tokens),
+        dtype="bfloat16" if frozen == torch.bfloat16 else "float32",
+        value=work["value"],
+        seed=SEED,
+    )
+    data = PromptDataModule(
+        str(PROMPTS), validation_share=0.0, limit=workload.episodes, batch_size=workload.episodes, seed=SEED
+    )
+    clock = PhaseClock()
+    with tempfile.TemporaryDirectory(prefix="lit-instruct-bench-") as folder:
+        fit_ours(module, data, Path(folder), [clock], epochs=-1, device=work["device"], frozen=frozen)
+    return {"peak_memory_gb": _peak_gb(work["device"]), **_figures(module, clock, work, workload)}
+
+
+def _figures(module: PPOModule, clock: PhaseClock, work: dict[str, Any], workload: Workload) -> dict[str, Any]:
+    timed = clock.iterations[work["warmup"] :]
+    found: dict[str, Any] = {name: median(iteration[name] for iteration in timed) for name in timed[0]}
+    shape = shape_of(module.roles)
+    tokens, response_tokens = (round(mean(i[name] for i in timed)) for name in ("tokens", "response_tokens"))
+    own_value = not module.roles.value_on_policy
+    needed = operations(shape, tokens, response_tokens, workload.inner_epochs, own_value)
+    peak = matmul_peak(module.roles, [tokens // workload.episodes * work["micro_batch_size"], tokens])
+    parts = {"scoring": found["scoring_seconds"], "update": found["update_seconds"], "seconds": found["seconds"]}
+    return found | {
+        "seconds_of_each": [iteration["seconds"] for iteration in timed],
+        "adapted_layers": shape.adapted,
+        "gigaflop": {part: round(getattr(needed, part) / 1e9, 1) for part in ("rollout", "scoring", "update")},
+        "matmul_peak_gflops": round(peak / 1e9, 1),
+        "of_peak": shares_of_peak(needed, parts, peak),
+        "tokens_per_second": round(response_tokens / found["seconds"], 1),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def shape_of(roles: Roles) -> Shape:
+    """Returns the shape of the policy's model; its trunk is what the trunk cache holds."""
+    weights = layer_weights(roles)
+    layers = len(_decoder(roles).layers)
+    count = sum(weight.numel() for weight in weights) // layers
+    return Shape(layers, layers - roles.split, count, roles.output_weight("policy").numel())
+
+
+def layer_weights(roles: Roles) -> list[Tensor]:
+    """Returns the frozen matrices of all decoder layers, in order."""
+    modules = _decoder(roles).named_modules()
+    return [module.weight for name, module in modules if isinstance(module, nn.Linear) and ".lora_" not in name]
+
+
+@torch.no_grad()
+def matmul_peak(roles: Roles, rows: list[int]) -> float:
+    """Returns the operations a second of the model's matrix products alone, one after the other, at their fastest.
+
+    Args:
+        roles: with the frozen weights.
+        rows: tokens of a product; the fastest counts.
+    """
+    weights = [*layer_weights(roles), roles.output_weight("policy")]
+    best = 0.0
+    for count in rows:
+        inputs = {weight.shape[1]: torch.randn(count, weight.shape[1]).to(weight) for weight in weights}
+        for _ in range(PEAK_REPETITIONS):
+            began = now()
+            for weight in weights:
+                F.linear(inputs[weight.shape[1]], weight)
+            seconds = now() - began
+            best = max(best, 2 * count * sum(weight.numel() for weight in weights) / seconds)
+    return best
+
+
+def _decoder(roles: Roles) -> Any:
+    model = roles.language_model("policy")
+    return getattr(model, model.base_model_prefix)
+
+
+def _peak_gb(device: str) -> float:
+    return torch.cuda.max_memory_allocated() / 1e9 if device == "cuda" else peak_bytes() / 1e9
+
+
+def trl(work: dict[str, Any]) -> dict[str, Any]:
+    """Runs TRL's side in its own environment and returns what it prints last."""
+    workload = Workload(**work["workload"])
+    options = {
+        "base": work["base_folder"],
+        "prompts": f"{work['folder']}/prompts.json",
+        "response_length": workload.response_tokens,
+        "inner_epochs": workload.inner_epochs,
+        "micro_batch_size": work["micro_batch_size"],
+        "dtype": work["dtype"],
+        "device": work["device"],
+        "warmup": work["warmup"],
+        "iterations": work["iterations"],
+        "learning_rate": 1e-4,
+        "seed": SEED,
+    }
+    return run_trl("ppo.py", options, (work["warmup"] + work["iterations"]) * workload.inner_epochs)
+
+
+def run_trl(script: str, options: dict[str, Any], steps: int) -> dict[str, Any]:
+    """Runs a script of trl_side/ in the environment with TRL 1.12 and returns the last line that it prints.
+
+    Args:
+        script: its name.
+        options: without their dashes.
+        steps: of the optimizer that it has to take.
+
+    Raises:
+        RuntimeError: it failed, and the end of what it said is in the message; or it took other steps.
+    """
+    if not TRL_PYTHON.is_file():
+        build = ["sh", str(TRL_SIDE / "environment.sh")]
+        subprocess.run(build, env=os.environ | {"PYTHON": sys.executable}, check=True)
+    words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    done = subprocess.run(
+        [str(TRL_PYTHON), str(TRL_SIDE / script), *words], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise RuntimeError(f"{script} failed with {done.returncode}:\n{done.stderr[-3000:]}")
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    if found["optimizer_steps"] != steps:
+        raise RuntimeError(f"{script}: TRL took {found['optimizer_steps']} optimizer steps instead of {steps}")
+    return found

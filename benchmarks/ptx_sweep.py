@@ -1,0 +1,138 @@
+"""PPO-ptx on the demo: what each weight of the pretraining mix does to held-out pretraining loss, reward and labeler.
+
+`make sft rm` first. `python -m benchmarks.ptx_sweep` trains the demo's recipe for some iterations with each
+`ptx_coef`, measures before and after, and writes benchmarks/results/ptx-sweep.json and ptx-sweep.png. Four fifths of
+the demo's pretraining text are mixed in, the last fifth is held out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.environment import write_results
+from benchmarks.sides import run_side
+
+MODULE = "benchmarks.ptx_sweep"
+COEFFICIENTS = (0.0, 0.1, 1.0, 10.0, 27.8)
+"""The last is the paper's, for another model, batch and sum."""
+HELD_OUT = 0.2
+MEASURES = ("pretraining_loss", "reward", "labeler", "kl")
+NOTE = (
+    "ptx_coef weighs the mean next-token loss of a pretraining token beside the mean clipped objective of a response "
+    "token; the paper's 27.8 weighs other means. pretraining_loss is the mean next-token loss on held-out text, nats; "
+    "reward, labeler and kl are means over sampled responses to held-out prompts, by the same random numbers each time"
+)
+
+
+def split_text(text: str) -> tuple[str, str]:
+    """Returns the lines that are trained on, and the HELD_OUT last ones.
+
+    Args:
+        text: of the pretraining file.
+    """
+    lines = text.splitlines(keepends=True)
+    first = round(len(lines) * (1 - HELD_OUT))
+    return "".join(lines[:first]), "".join(lines[first:])
+
+
+def summary(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Returns what changed in each run, and what the mix itself changed against the run without it.
+
+    Args:
+        runs: with ptx_coef, before and after; one of them has ptx_coef 0.
+    """
+    plain = next(run for run in runs if run["ptx_coef"] == 0)
+    found = []
+    for run in runs:
+        change = {name: round(run["after"][name] - run["before"][name], 4) for name in MEASURES}
+        beside = {name: round(run["after"][name] - plain["after"][name], 4) for name in MEASURES}
+        found.append({**run, "change": change, "beside_plain_ppo": beside})
+    return {"note": NOTE, "measures": MEASURES, "runs": found}
+
+
+def draw(runs: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Draws held-out pretraining loss, and reward and labeler score, after the training against ptx_coef.
+
+    Args:
+        runs: with ptx_coef, before and after.
+        path: of the PNG.
+    """
+    from benchmarks.plots import COLORS, panels, save
+
+    figure, charts = panels(2)
+    places = range(len(runs))
+    for chart, names in zip(charts, (["pretraining_loss"], ["reward", "labeler"]), strict=True):
+        for name, color in zip(names, COLORS, strict=False):
+            label = name.replace("_", " ")
+            chart.plot(places, [run["after"][name] for run in runs], "o-", color=color, label=f"{label}, after")
+            chart.axhline(runs[0]["before"][name], color=color, linestyle="--", linewidth=1, label=f"{label}, before")
+        chart.set_xticks(list(places), [f"{run['ptx_coef']:g}" for run in runs])
+        chart.set_xlabel("ptx_coef")
+        chart.legend()
+    charts[0].set_ylabel("nats a token of held-out text")
+    charts[1].set_ylabel("mean over held-out prompts")
+    save(figure, path)
+
+
+def table_of(found: Mapping[str, Any]) -> Table:
+    """Returns the sweep as a table: before -> after."""
+    table = Table("ptx_coef", *(name.replace("_", " ") for name in MEASURES), "s/iteration", title="PPO-ptx")
+    for run in found["runs"]:
+        cells = [f"{run['before'][name]:.3f} -> {run['after'][name]:.3f}" for name in MEASURES]
+        table.add_row(f"{run['ptx_coef']:g}", *cells, f"{run['seconds_per_iteration']:.1f}")
+    return table
+
+
+def main(words: list[str] | None = None) -> int:
+    """Sweeps, and writes JSON and chart; as a side, prints a run as JSON."""
+    options = _parser().parse_args(words)
+    if options.side is not None:
+        from benchmarks.ptx_sweep_side import train
+
+        print(json.dumps(train(**json.loads(options.work))))
+        return 0
+    console = Console()
+    text = Path("recipes/demo/data/pretraining.txt") if options.text is None else Path(options.text)
+    runs = []
+    with tempfile.TemporaryDirectory(prefix="lit-instruct-bench-") as name:
+        parts = dict(zip(("train", "held_out"), split_text(text.read_text(encoding="utf-8")), strict=True))
+        for part, content in parts.items():
+            (Path(name) / f"{part}.txt").write_text(content, encoding="utf-8")
+        for coefficient in sorted({0.0, *options.coefficients}):
+            given = {"run": options.run, "folder": name, "iterations": options.iterations, "words": options.option}
+            runs.append(run_side(MODULE, "train", given | {"ptx_coef": coefficient}))
+            console.print(f"ptx_coef {coefficient:g}: {runs[-1]['after']}")
+    found = {"iterations": options.iterations, **summary(runs)}
+    console.print(table_of(found))
+    target = write_results(options.out, found)
+    draw(found["runs"], target.with_suffix(".png"))
+    console.print("written to", target.name)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=f"python -m {MODULE}", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--run", default="runs/demo", help="folder with the stages sft and rm of the demo")
+    parser.add_argument("--coefficients", type=float, nargs="+", default=COEFFICIENTS, help="ptx_coef; 0 is added")
+    parser.add_argument("--iterations", type=int, default=6, help="of each training")
+    parser.add_argument("--text", help="pretraining text (the demo's)")
+    parser.add_argument("--option", action="append", default=[], help="of the stage, e.g. --option=--data.limit=64")
+    parser.add_argument("--out", default="ptx-sweep.json", help="file of the results; the chart lies beside it")
+    for name in ("side", "work"):
+        parser.add_argument(f"--{name}", help=argparse.SUPPRESS)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,98 @@
+"""A process of the PPO-ptx sweep: the demo's recipe with one weight of the pretraining mix."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from jsonargparse import ArgumentParser
+
+from benchmarks.training import dtype, trainer_of
+from data_modules.pretraining import PretrainingText
+from data_modules.prompts import PromptDataModule
+from lit_instruct.models.heads import token_log_probs
+from lit_instruct.stages.ppo import PPOModule
+
+RECIPE = Path(__file__).parents[1] / "recipes" / "demo" / "ppo.yaml"
+BLOCK = 64
+ROWS = 16
+LABELER = "lit_instruct.evaluation.labelers.tone"
+
+
+def train(
+    run: str, folder: str, ptx_coef: float, iterations: int, words: list[str], recipe: str = str(RECIPE)
+) -> dict[str, Any]:
+    """Trains, and returns the measures before and after.
+
+    Args:
+        run: folder with the stages sft and rm.
+        folder: with train.txt and held_out.txt.
+        ptx_coef: weight of the pretraining loss.
+        iterations: of PPO.
+        words: more options, such as --data.limit=64.
+        recipe: of the stage.
+    """
+    given = [f"--config={recipe}", f"--model.base={run}/sft", f"--model.reward={run}/rm", f"--model.labeler={LABELER}"]
+    given += [f"--model.iterations={iterations}", f"--model.pretraining.ptx_coef={ptx_coef}"]
+    given += [f"--data.pretraining_path={folder}/train.txt", f"--data.pretraining_block={BLOCK}"]
+    module, data = from_recipe([*given, *words])
+    with tempfile.TemporaryDirectory(prefix="lit-instruct-bench-") as scratch:
+        limits = {"max_epochs": -1, "val_check_interval": iterations + 1, "check_val_every_n_epoch": None}
+        trainer = trainer_of(Path(scratch), [], dtype(), accelerator="cpu", **limits)
+        before = measure(trainer, module, data, folder)
+        began = time.perf_counter()
+        trainer.fit(module, datamodule=data)
+        seconds = (time.perf_counter() - began) / iterations
+        after = measure(trainer, module, data, folder)
+    return {"ptx_coef": ptx_coef, "before": before, "after": after, "seconds_per_iteration": round(seconds, 2)}
+
+
+def from_recipe(words: list[str]) -> tuple[PPOModule, PromptDataModule]:
+    """Returns module and data of a PPO recipe, read as `lit-instruct ppo` reads it, the Trainer's options aside.
+
+    Args:
+        words: --config and options that go over it.
+    """
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--config", action="config")
+    parser.add_class_arguments(PPOModule, "model")
+    parser.add_class_arguments(PromptDataModule, "data")
+    parser.add_argument("--trainer", type=dict)
+    made = parser.instantiate_classes(parser.parse_args(words))
+    return made.model, made.data
+
+
+def measure(trainer: Any, module: PPOModule, data: PromptDataModule, folder: str) -> dict[str, float]:
+    """Returns the policy's loss on the held-out text, and reward, labeler and KL of the held-out prompts.
+
+    Args:
+        trainer: of the stage.
+        module: the stage.
+        data: its DataModule.
+        folder: with held_out.txt.
+    """
+    (found,) = trainer.validate(module, datamodule=data, verbose=False)
+    figures = {name: round(float(found[f"val/{name}"]), 4) for name in ("reward", "labeler", "kl")}
+    return {"pretraining_loss": round(held_out_loss(module, f"{folder}/held_out.txt"), 4), **figures}
+
+
+@torch.no_grad()
+def held_out_loss(module: PPOModule, path: str) -> float:
+    """Returns the policy's mean next-token loss on a text, in nats.
+
+    Args:
+        module: with its roles.
+        path: of the text.
+    """
+    blocks, roles = PretrainingText(path, module.prompter, BLOCK).blocks.long(), module.roles
+    total = 0.0
+    with torch.autocast("cpu", torch.bfloat16, enabled=dtype() == torch.bfloat16):
+        for part in blocks.split(ROWS):
+            hidden = roles.hidden("policy", part, torch.ones_like(part, dtype=torch.bool))
+            targets = part[:, 1:].flatten()
+            found = token_log_probs(hidden[:, :-1].flatten(0, 1), roles.output_weight("policy"), targets)
+            total -= float(found.log_probs.sum())
+    return total / blocks[:, 1:].numel()

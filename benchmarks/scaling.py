@@ -1,0 +1,174 @@
+"""How our PPO scales: episodes per second and peak memory against batch, response length and model size.
+
+`python -m benchmarks.scaling` writes benchmarks/results/scaling.json and scaling.png. The models have random weights;
+every point is a process of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.environment import write_results
+from benchmarks.ppo_work import Workload
+from benchmarks.sides import Work, run_side
+
+MODULE = "benchmarks.scaling"
+AXES: dict[str, tuple[Any, ...]] = {
+    "batch": (8, 16, 32, 64),
+    "response_tokens": (16, 32, 64, 128),
+    "model": ("7M", "27M", "70M"),
+}
+SIZES = {"7M": 7.5e6, "27M": 26.2e6, "70M": 70.3e6}
+"""Weights of the models, of which 6, 16 and 25 million are the embedding."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """What is run at one point of a curve; the defaults are where the curves cross.
+
+    Args:
+        batch: prompts of an iteration.
+        response_tokens: of each response.
+        model: of benchmarks.ppo_sides.RANDOM_MODELS.
+    """
+
+    batch: int = 32
+    response_tokens: int = 32
+    model: str = "27M"
+
+
+def points_of(axes: Mapping[str, Sequence[Any]]) -> list[Point]:
+    """Returns the points of all curves, each once: along every axis, the others at their defaults.
+
+    Args:
+        axes: of AXES, with fewer values perhaps.
+    """
+    along = [replace(Point(), **{axis: value}) for axis, values in axes.items() for value in values]
+    return list(dict.fromkeys(along))
+
+
+def curves_of(axes: Mapping[str, Sequence[Any]], measured: Mapping[Point, Mapping[str, float]]) -> dict[str, Any]:
+    """Returns axis -> points in order, each with its value on that axis.
+
+    Args:
+        axes: of `points_of`.
+        measured: point -> figures.
+    """
+    return {
+        axis: [{axis: value, **measured[replace(Point(), **{axis: value})]} for value in values]
+        for axis, values in axes.items()
+    }
+
+
+def measure(point: Point, iterations: int, dtype: str) -> dict[str, float]:
+    """Runs our PPO at a point in a process of its own.
+
+    Args:
+        point: what is run.
+        iterations: timed ones, after one to warm up.
+        dtype: bf16 or fp32.
+    """
+    with tempfile.TemporaryDirectory(prefix="lit-instruct-bench-") as folder:
+        common: Work = {"folder": folder, "base": point.model, "thirds": {"ours": 0}, "episodes": point.batch}
+        prepared = run_side("benchmarks.ppo", "prepare", common)
+        work = {
+            "folder": folder,
+            "base_folder": prepared["base_folder"],
+            "side": "ours",
+            "workload": asdict(Workload(point.batch, point.response_tokens, 1, {})),
+            "top_layers": 0,
+            "value": "reward_model",
+            "micro_batch_size": 8,
+            "device": "cpu",
+            "warmup": 1,
+            "iterations": iterations,
+            "dtype": dtype,
+        }
+        found = run_side("benchmarks.ppo", "ours", work)
+    seconds = found["seconds"]
+    return {
+        "episodes_per_second": round(point.batch / seconds, 3),
+        "tokens_per_second": found["tokens_per_second"],
+        "peak_gb": round(found["peak_memory_gb"], 3),
+        "seconds": round(seconds, 3),
+    }
+
+
+def draw(curves: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> None:
+    """Draws episodes a second, and peak memory on an axis of its own, along each axis.
+
+    Args:
+        curves: of `curves_of`.
+        path: of the PNG.
+    """
+    from benchmarks.plots import COLORS, panels, save
+
+    names = {
+        "batch": "prompts of an iteration",
+        "response_tokens": "tokens of a response",
+        "model": "weights, millions",
+    }
+    figure, charts = panels(len(curves))
+    for chart, (axis, points) in zip(charts, curves.items(), strict=True):
+        x = [SIZES[point[axis]] / 1e6 if axis == "model" else point[axis] for point in points]
+        chart.plot(x, [point["episodes_per_second"] for point in points], "o-", color=COLORS[0])
+        chart.set_ylim(bottom=0)
+        chart.set_ylabel("episodes a second", color=COLORS[0])
+        chart.set_xlabel(names[axis])
+        memory = chart.twinx()
+        memory.plot(x, [point["peak_gb"] for point in points], "s--", color=COLORS[2])
+        memory.set_ylim(bottom=0)
+        memory.set_ylabel("peak memory, GB", color=COLORS[2])
+        memory.grid(visible=False)
+    save(figure, path)
+
+
+def table_of(curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> Table:
+    """Returns the curves as a table."""
+    table = Table("axis", "at", "episodes/s", "tokens/s", "peak GB", title="Our PPO")
+    for axis, points in curves.items():
+        for point in points:
+            figures = (str(point[name]) for name in ("episodes_per_second", "tokens_per_second", "peak_gb"))
+            table.add_row(axis, str(point[axis]), *figures)
+    return table
+
+
+def main(words: list[str] | None = None) -> int:
+    """Measures, and writes JSON and chart."""
+    parser = argparse.ArgumentParser(
+        prog=f"python -m {MODULE}", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    for axis, values in AXES.items():
+        parser.add_argument(f"--{axis}", nargs="+", type=type(values[0]), choices=values, default=values)
+    parser.add_argument("--iterations", type=int, default=3, help="timed ones of each point")
+    parser.add_argument("--dtype", choices=("bf16", "fp32"), default="bf16")
+    parser.add_argument("--out", default="scaling.json", help="file of the results; the chart lies beside it")
+    options = parser.parse_args(words)
+    axes = {axis: getattr(options, axis) for axis in AXES}
+    console = Console()
+    measured = {}
+    for point in points_of(axes):
+        measured[point] = measure(point, options.iterations, options.dtype)
+        console.print(f"{json.dumps(asdict(point))}: {json.dumps(measured[point])}")
+    curves = curves_of(axes, measured)
+    console.print(table_of(curves))
+    at = asdict(Point())
+    content = {"crossing": at, "lora": "r=16 on every linear layer", "inner_epochs": 1, "precision": options.dtype}
+    target = write_results(options.out, {**content, "curves": curves})
+    draw(curves, target.with_suffix(".png"))
+    console.print("written to", target.name)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,84 @@
+"""What others must load as the base of an exported model, and how it differs from what was trained on."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import DatasetCard, ModelCard
+from huggingface_hub.errors import HfHubHTTPError
+
+from lit_instruct.models.embedded import CONVERSION, NAME
+
+EMBEDDED_ON_HUB = "HuggingFaceTB/SmolLM2-135M-Instruct"
+EMBEDDED_DIFFERS = (
+    "It was trained on the embedded copy of this base, whose weights are Q4_1 (4 bits) dequantised to bfloat16; the "
+    "hub's are the bfloat16 weights that copy was rounded from. On those the adapter computes slightly different "
+    "numbers, which were not measured; `lit-instruct export --merge` writes the weights it was trained on."
+)
+FOLDER_ONLY = (
+    "The base is a folder on the machine of the training. Put the model there, or write another place into "
+    "`adapter_config.json`."
+)
+
+
+@dataclass(frozen=True)
+class PublicBase:
+    """A base by the name under which others find it."""
+
+    name: str
+    """Hub id or folder."""
+    remark: str | None = None
+    """What a reader must know before loading it."""
+
+    @property
+    def on_hub(self) -> bool:
+        """Whether the name is a hub id."""
+        return is_hub_id(self.name)
+
+
+def public_base(base: str, given: str | None) -> PublicBase:
+    """Returns the name of a base for others.
+
+    Args:
+        base: hub id or folder that `from_pretrained` opened in the training.
+        given: the name that the user wants instead; None takes the base's own.
+    """
+    embedded = base == NAME or Path(base).name == f"{NAME}-{CONVERSION}"
+    name = given or (EMBEDDED_ON_HUB if embedded else base if Path(base).exists() else base.partition("@")[0])
+    if embedded and name == EMBEDDED_ON_HUB:
+        return PublicBase(name, EMBEDDED_DIFFERS)
+    return PublicBase(name, None if is_hub_id(name) else FOLDER_ONLY)
+
+
+def is_hub_id(name: str) -> bool:
+    """Tells whether a name is `organisation/name` and no folder on this machine."""
+    return re.fullmatch(r"[\w.-]+/[\w.-]+", name) is not None and name[0] != "." and not Path(name).exists()
+
+
+def base_licence(base: str, public: PublicBase) -> str | None:
+    """Returns the licence field of the base's model card, None where there is none or it cannot be had.
+
+    Args:
+        base: hub id or folder that the training opened.
+        public: its name for others.
+    """
+    if public.name == EMBEDDED_ON_HUB:
+        return "apache-2.0"
+    card = Path(base) / "README.md" if Path(base).is_dir() else base
+    return _licence(ModelCard, str(card))
+
+
+def data_licence(path: str) -> str | None:
+    """Returns the licence field of a hub data set's card, None elsewhere."""
+    return _licence(DatasetCard, path) if is_hub_id(path) else None
+
+
+def _licence(card: type[ModelCard] | type[DatasetCard], where: str) -> str | None:
+    try:
+        data: Any = card.load(where, ignore_metadata_errors=True).data
+    except (OSError, ValueError, HfHubHTTPError):  # no card, no network, or text that is no card
+        return None
+    return getattr(data, "license", None)

@@ -1,0 +1,168 @@
+"""The model card of an export, written from stage.json and those of the stages before."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import ModelCardData
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from data_modules.sources import parse_sources
+from lit_instruct.exporting.base_name import PublicBase, base_licence, data_licence, is_hub_id
+from lit_instruct.handover import Stage, read_stage
+from lit_instruct.prompting import Prompter
+
+STEPS = {
+    "sft": "supervised fine-tuning on demonstrations (step 1 of InstructGPT)",
+    "rm": "a reward model trained on ranked comparisons (step 2 of InstructGPT)",
+    "ppo": "a policy trained by PPO against a reward model (step 3 of InstructGPT)",
+}
+DATA_OPTIONS = ("path", "validation_path", "demonstrations_path", "pretraining_path")
+NOT_STATED = "not stated"
+
+
+@dataclass(frozen=True)
+class CardFacts:
+    """What the export knows beside stage.json."""
+
+    opened_base: str
+    """Hub id or folder that the training opened."""
+    base: PublicBase
+    merged: bool
+    """Whether the folder holds whole weights."""
+    measured: dict[str, Any]
+    """Form, dtype and distance from the trained model."""
+    prompter: Prompter
+
+
+@dataclass(frozen=True)
+class DataRow:
+    """A line of the card's table of data."""
+
+    stage: str
+    option: str
+    source: str
+    rows: str
+    licence: str
+
+
+def public_stage(stage: Stage, base: PublicBase, prompter: Prompter) -> Stage:
+    """Returns the record for others: names in place of this machine's folders, and the exported prompt format."""
+    data = stage.data and {
+        **stage.data,
+        "sources": {
+            name: {key: value for key, value in counts.items() if key != "first_bad"}
+            for name, counts in (stage.data.get("sources") or {}).items()
+        },
+    }
+    return replace(
+        stage,
+        base={**stage.base, "source": base.name},
+        parents=_without_folders(stage.parents),
+        prompt_format=prompter.describe(),
+        data=data,
+        options=_without_folders(stage.options),
+    )
+
+
+def write_card(folder: Path, run: Path, name: str, stage: Stage, facts: CardFacts) -> None:
+    """Writes README.md.
+
+    Args:
+        folder: of the export.
+        run: the stage's folder, for the records of the stages before.
+        name: title.
+        stage: its record.
+        facts: what else there is to say.
+    """
+    stages = {found.stage: found for found in [*_parents(run, stage), stage]}
+    data = [row for found in stages.values() for row in _data_rows(found)]
+    licence = base_licence(facts.opened_base, facts.base)
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,  # Markdown, not HTML; cells of tables go through `cell`
+    )
+    environment.filters["cell"] = _cell
+    text = environment.get_template("card.md.jinja").render(
+        front_matter=_front_matter(stage, facts, licence, data).to_yaml(),
+        name=name,
+        step=STEPS[stage.stage],
+        stage=stage,
+        facts=facts,
+        licence=licence,
+        data=data,
+        options=[(found.stage, *pair) for found in stages.values() for pair in _flat(_without_folders(found.options))],
+        not_stated=NOT_STATED,
+    )
+    (folder / "README.md").write_text(text, encoding="utf-8")
+
+
+def _front_matter(stage: Stage, facts: CardFacts, licence: str | None, data: list[DataRow]) -> ModelCardData:
+    return ModelCardData(
+        license=licence,
+        base_model=facts.base.name if facts.base.on_hub else None,
+        base_model_relation=("finetune" if facts.merged else "adapter") if facts.base.on_hub else None,
+        library_name="transformers" if facts.merged else "peft",
+        pipeline_tag="text-classification" if stage.stage == "rm" else "text-generation",
+        datasets=sorted({row.source.partition(":")[0] for row in data if is_hub_id(row.source.partition(":")[0])})
+        or None,
+        tags=["lit-instruct", "instructgpt", "rlhf", {"rm": "reward-model"}.get(stage.stage, stage.stage)],
+    )
+
+
+def _parents(run: Path, stage: Stage) -> Iterator[Stage]:
+    """The records of the stages before, as far as their folders are still there: at their path or beside this one."""
+    for folder in dict.fromkeys(stage.parents.values()):
+        for path in (Path(folder).expanduser(), run.parent / Path(folder).name):
+            found = read_stage(path) if path.resolve() != run.resolve() else None
+            if found is not None:
+                yield from _parents(path, found)
+                yield found
+                break
+
+
+def _data_rows(stage: Stage) -> Iterator[DataRow]:
+    given = (stage.options or {}).get("data") or {}
+    counted = (stage.data or {}).get("sources") or {}
+    for option in DATA_OPTIONS:
+        if not given.get(option):
+            continue
+        counts = counted.get(option)
+        rows = f"{counts['kept']} of {counts['read']}" if counts else ""
+        for source in parse_sources(given[option]):
+            hub = source.path.partition(":")[0]
+            named = source.path if is_hub_id(hub) else _without_folders(source.path)
+            yield DataRow(stage.stage, option, named, rows, data_licence(hub) or NOT_STATED)
+
+
+def _without_folders(value: Any) -> Any:
+    """Shortens absolute paths to their last part: what lies where on this machine is nobody's business."""
+    if isinstance(value, dict):
+        return {key: _without_folders(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_without_folders(item) for item in value]
+    if isinstance(value, str) and value.startswith(("/", "~")):
+        return ",".join(Path(part).name for part in value.split(","))
+    return value
+
+
+def _flat(options: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested options as (name with dots, value)."""
+    for name, value in (options or {}).items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _cell(value: Any) -> str:
+    """A value in a cell of a Markdown table."""
+    text = f"{value:.6g}" if isinstance(value, float) else str(value)
+    return text.replace("|", "\\|").replace("\n", " ")

@@ -1,0 +1,36 @@
+"""Uploads an export with the Hugging Face hub client's own login."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from huggingface_hub import HfApi
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
+
+from lit_instruct.errors import UserError
+
+
+def push(folder: Path, repository: bool | str) -> str:
+    """Uploads a folder to a private model repository and returns its address.
+
+    Args:
+        folder: a finished export.
+        repository: organisation/name; True takes the folder's name under the user's own account.
+
+    Raises:
+        UserError: nobody is logged in, or the hub refuses.
+    """
+    name = folder.resolve().name if repository is True else str(repository)
+    api = HfApi()
+    try:
+        made = api.create_repo(name, private=True, exist_ok=True)
+        api.upload_folder(repo_id=made.repo_id, folder_path=folder, commit_message="Export of lit-instruct")
+    except LocalTokenNotFoundError as error:
+        raise UserError(
+            f"--push-to-hub: nobody is logged in; run `hf auth login` and export again ({folder} is whole)"
+        ) from error
+    except (HfHubHTTPError, HFValidationError, OSError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"--push-to-hub={name}: the upload failed ({reason}); {folder} is whole, try again") from error
+    print(f"uploaded to {made}, a private repository")
+    return str(made)

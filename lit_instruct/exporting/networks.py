@@ -1,0 +1,91 @@
+"""The model that a stage trained, as it was trained and as one without adapters."""
+
+from __future__ import annotations
+
+import torch
+from peft import PeftModel
+from torch import nn
+from transformers import PreTrainedModel
+
+from lit_instruct.exporting.options import DtypeChoice
+from lit_instruct.handover import Stage, bits_of
+from lit_instruct.models.assemble import merged_language_model, scoring_network
+from lit_instruct.models.loading import Source, load_causal_lm, load_config, load_sequence_classifier, pick_dtype
+from lit_instruct.models.lora import attach_adapter, read_head
+from lit_instruct.models.quantised import Quantisation, keep_differentiable, quantisation
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def trained_network(source: Source, stage: Stage, pad_id: int) -> nn.Module:
+    """Returns the network as it was trained: its base in the training's bits, the adapter on it unmerged.
+
+    Raises:
+        UserError: it cannot be opened.
+    """
+    dtype, quantised = _base_form(source, stage)
+    if stage.stage == "rm":
+        network = scoring_network(source, dtype, pad_id, quantised)
+    else:
+        network = load_causal_lm(source, dtype, quantised)
+        network = attach_adapter(network, source.adapter) if source.adapter is not None else network
+    keep_differentiable(network)  # the products of the training, not bitsandbytes' other ones for inference
+    return network.eval().to(_device())
+
+
+def merged_network(source: Source, stage: Stage, pad_id: int, dtype: torch.dtype) -> nn.Module:
+    """Returns the network without adapters; they are folded in in float32, and only the sum is rounded to `dtype`.
+
+    What they are folded into is the base of the training: after training on 4 bits the dequantised one, because the
+    adapter has learnt to make up for the rounding.
+
+    Raises:
+        UserError: it cannot be opened.
+    """
+    trained_dtype, quantised = _base_form(source, stage)
+    if quantised is not None:
+        return _merged_into_dequantised(source, stage, pad_id, trained_dtype, quantised).to(dtype)
+    if stage.stage != "rm":
+        return merged_language_model(source, torch.float32).to(dtype)
+    network = scoring_network(source, torch.float32, pad_id)
+    return (network.merge_and_unload() if isinstance(network, PeftModel) else network).to(dtype)
+
+
+def _merged_into_dequantised(
+    source: Source, stage: Stage, pad_id: int, dtype: torch.dtype, quantised: Quantisation
+) -> nn.Module:
+    assert source.adapter is not None
+    if stage.stage == "rm":
+        plain = Source(source.name, source.base, None)
+        base = load_sequence_classifier(plain, dtype, pad_id, new_head=True, quantised=quantised)
+    else:
+        base = load_causal_lm(source, dtype, quantised)
+    whole: PreTrainedModel = base.dequantize().float()
+    network = attach_adapter(whole, source.adapter).merge_and_unload().eval()
+    if stage.stage == "rm":
+        network.score.weight.data.copy_(read_head(source.adapter))
+    return network
+
+
+def _base_form(source: Source, stage: Stage) -> tuple[torch.dtype, Quantisation | None]:
+    """The dtype in which the training computed with the base, and how it was quantised."""
+    if source.adapter is None:
+        return torch.float32, None
+    options = (stage.options or {}).get("model") or {}
+    recorded = stage.base_precision
+    name = recorded if recorded in ("float32", "bfloat16") else options.get("dtype", "auto")
+    return pick_dtype(name, _device()), quantisation(bits_of(source, None), _device(), "--merge")
+
+
+def _device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def weights_dtype(chosen: DtypeChoice, source: Source, stage: Stage) -> torch.dtype:
+    """Returns the dtype to write whole weights in."""
+    if chosen != "auto":
+        return DTYPES[chosen]
+    if stage.stage == "rm" or source.adapter is None:
+        return torch.float32
+    own = load_config(source).dtype
+    return own if isinstance(own, torch.dtype) else torch.float32

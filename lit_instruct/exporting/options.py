@@ -1,0 +1,39 @@
+"""Options of `lit-instruct export`, with their checks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from lit_instruct.errors import UserError
+
+DtypeChoice = Literal["auto", "fp32", "bf16", "fp16"]
+
+
+@dataclass
+class ExportOptions:
+    """Writes a stage's model as a folder that plain transformers and PEFT load, with a model card.
+
+    Args:
+        run: stage folder, such as runs/demo/ppo.
+        to: folder to write; it must be new, empty or an earlier export.
+        merge: folds the adapter into the weights of its base. A reward model is always merged, because transformers'
+            sequence classifiers have no adapter form that keeps its bias.
+        dtype: of the weights; auto leaves an adapter, a reward model and a model without adapter in float32, as they
+            were trained, and writes a merged language model in its base's own dtype.
+        base: name by which others load the base, a hub id; by default the base's own.
+        push_to_hub: uploads the folder to a private repository on the Hugging Face hub, with the login of `hf auth
+            login`: true names it as the folder, or give organisation/name.
+    """
+
+    run: str
+    to: str
+    merge: bool = False
+    dtype: DtypeChoice = "auto"
+    base: str | None = None
+    push_to_hub: bool | str = False
+
+    def __post_init__(self) -> None:
+        """Refuses an empty target."""
+        if not self.to.strip():
+            raise UserError("--to: give the folder to write")

@@ -1,0 +1,55 @@
+"""Prompt format and sampling of a stage as plain transformers knows them: chat template and generation config."""
+
+from __future__ import annotations
+
+import copy
+import json
+from typing import Any
+
+from transformers import GenerationConfig
+
+from lit_instruct.prompting import Prompter
+
+WITH_SYSTEM = (
+    "{{%- if not messages or messages[0]['role'] != 'system' -%}}"
+    "{{%- set messages = [{{'role': 'system', 'content': {system}}}] + messages -%}}"
+    "{{%- endif -%}}"
+)
+"""Goes before a chat template that would put another system prompt in than the one that was trained with."""
+
+
+def exported_prompter(prompter: Prompter) -> Prompter:
+    """Returns the prompt format with a tokenizer that applies it by itself: `apply_chat_template` gives the same ids.
+
+    The system prompt of the training (in most cases: none) moves into the template, and a model that was trained on raw
+    text loses the template it does not understand.
+    """
+    tokenizer = copy.deepcopy(prompter.tokenizer)
+    if prompter.kind == "raw":
+        tokenizer.chat_template = None
+        return Prompter(tokenizer, "raw")
+    if prompter.added_system is not None:
+        put_in = WITH_SYSTEM.format(system=json.dumps(prompter.added_system, ensure_ascii=False))
+        tokenizer.chat_template = put_in + tokenizer.get_chat_template()
+    return Prompter(tokenizer, "chat", prompter.system)
+
+
+def generation_config(prompter: Prompter, sampling: dict[str, Any] | None) -> GenerationConfig:
+    """Returns how plain transformers should sample: as in the training.
+
+    Args:
+        prompter: for the ids that end a response and that pad.
+        sampling: the sampling options of PPO; None samples from the model's own distribution.
+    """
+    options = sampling or {}
+    config = GenerationConfig(
+        do_sample=True,
+        temperature=float(options.get("temperature", 1.0)),
+        top_p=float(options.get("top_p", 1.0)),
+        top_k=int(options.get("top_k", 0)),
+        eos_token_id=list(dict.fromkeys([*prompter.stop_ids, *options.get("stop_ids", [])])),
+        pad_token_id=prompter.pad_id,
+    )
+    if options.get("max_new_tokens"):
+        config.max_new_tokens = int(options["max_new_tokens"])
+    return config

@@ -1,0 +1,85 @@
+"""The folder that an export goes to: written beside it and put in its place in one go, never over foreign files."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+
+from lit_instruct.errors import UserError
+from lit_instruct.handover import cannot_write
+
+RECORD = "export.json"
+"""Says what an export is; its list of files tells a folder of ours from a foreign one."""
+
+
+def check_target(target: Path, source: Path) -> None:
+    """Refuses a target that holds anything but an earlier export.
+
+    Args:
+        target: of --to.
+        source: the stage's folder.
+
+    Raises:
+        UserError: it is a file, the source itself, or has files that no export wrote.
+    """
+    if target.exists() and not target.is_dir():
+        raise UserError(f"--to={target}: a file lies there; name a folder")
+    if target.exists() and source.exists() and target.resolve() == source.resolve():
+        raise UserError(f"--to={target}: this is the folder that is exported; name another")
+    found = sorted(str(path.relative_to(target)) for path in target.rglob("*") if path.is_file())
+    foreign = [name for name in found if name not in _written(target)]
+    if foreign:
+        raise UserError(
+            f"--to={target}: {foreign[0]} in it is of no earlier export, and is not overwritten; name a new folder"
+        )
+
+
+def _written(target: Path) -> set[str]:
+    try:
+        files = json.loads((target / RECORD).read_text(encoding="utf-8"))["files"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return set()
+    return {RECORD, *map(str, files)} if isinstance(files, list) else set()
+
+
+def write_record(folder: Path, record: dict[str, Any]) -> None:
+    """Writes export.json with the list of the folder's files."""
+    files = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+    (folder / RECORD).write_text(json.dumps(record | {"files": files}, indent=2) + "\n", encoding="utf-8")
+
+
+@contextlib.contextmanager
+def replacing_folder(target: Path) -> Iterator[Path]:
+    """Gives a scratch folder that becomes `target` when the block ends without an error; else nothing changes.
+
+    Raises:
+        UserError: no space is left, or the place cannot be written.
+    """
+    scratch: Path | None = None
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.writing-", dir=target.parent))
+        new = scratch / "new"
+        new.mkdir()
+        yield new
+        for path in new.rglob("*"):
+            if path.is_file():  # weights are saved readable by their owner alone
+                path.chmod(new.stat().st_mode & 0o666)
+        if target.exists():
+            os.replace(target, scratch / "old")
+        os.replace(new, target)
+    except (OSError, SafetensorError) as error:
+        if scratch is not None and (scratch / "old").exists() and not target.exists():
+            os.replace(scratch / "old", target)
+        raise cannot_write(target, error, "--to") from error
+    finally:
+        if scratch is not None:
+            shutil.rmtree(scratch, ignore_errors=True)

@@ -1,0 +1,88 @@
+"""Attention over short rows on a CPU, as two batched products.
+
+PyTorch's fused attention for CPUs spends most of a short row's backward pass in bfloat16 on moving it about. Up to
+SHORT tokens all scores of a layer fit beside the rest, and two products with a softmax between them are faster.
+`python -m benchmarks.attention` measures both.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+NAME = "lit_instruct_short"
+SHORT = 256
+"""Tokens of the widest row to which it applies: beyond, the scores weigh more than they save."""
+
+
+def choose_short_attention(network: PreTrainedModel) -> None:
+    """Gives a model that attends by sdpa the faster way for short rows on a CPU; any other stays as it is.
+
+    Args:
+        network: a transformers model.
+    """
+    if network.config._attn_implementation == "sdpa":
+        network.set_attn_implementation(NAME)
+
+
+def short_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """Attends as transformers' sdpa does, by softmax(Q K' scaling) V where that is faster.
+
+    Which way is taken depends on shapes, dtype and device alone, so that a pass with and one without gradients agree.
+
+    Args:
+        module: the attention layer.
+        query: (B, heads, T, D).
+        key: (B, key heads, T, D).
+        value: the same.
+        attention_mask: (B, 1, T, T) bool, True is seen; None is causal where the layer is.
+        dropout: on the attention weights.
+        scaling: of the scores; None is 1 / sqrt(D).
+        kwargs: whatever else transformers hands on.
+
+    Returns:
+        (B, T, heads, D), and None for the weights.
+    """
+    if dropout or kwargs.get("position_bias") is not None or not _is_short(query, key, attention_mask):
+        return sdpa_attention_forward(
+            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
+        )
+    if attention_mask is None and getattr(module, "is_causal", True):
+        attention_mask = query.new_ones(query.shape[2], key.shape[2], dtype=torch.bool).tril()
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    with torch.autocast(query.device.type, enabled=False):  # it would keep the weights in float32
+        return _attend(query * scale, key, value, attention_mask).transpose(1, 2), None
+
+
+def _is_short(query: Tensor, key: Tensor, mask: Tensor | None) -> bool:
+    narrow = query.device.type == "cpu" and query.dtype == key.dtype == torch.bfloat16
+    return narrow and 1 < query.shape[2] == key.shape[2] <= SHORT and (mask is None or mask.dtype == torch.bool)
+
+
+def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+    """(B, heads, T, D), (B, key heads, T, D) twice -> (B, heads, T, D)."""
+    rows, heads, width, _ = query.shape
+    grouped = (rows, key.shape[1], heads // key.shape[1] * width)  # the heads that share a key lie side by side
+    scores = torch.matmul(query.reshape(*grouped, -1), key.transpose(2, 3)).view(rows, heads, width, width)
+    if mask is not None:
+        scores = scores.masked_fill_(~mask, torch.finfo(scores.dtype).min)
+    weights = scores.softmax(dim=-1).view(*grouped, width)
+    return torch.matmul(weights, value).view(query.shape)
+
+
+AttentionInterface.register(NAME, short_attention)
+AttentionMaskInterface.register(NAME, sdpa_mask)

@@ -1,0 +1,153 @@
+"""Which options would make a stage fit its device, or use the device better."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from lit_instruct.planning.memory import Memory
+from lit_instruct.planning.work import Options, StageName
+
+Changes = dict[str, Any]
+"""Option by dotted name -> its new value."""
+WANTED = 2
+"""Options to name."""
+
+
+@dataclass(frozen=True)
+class Advice:
+    """Options to change together, and the peak that they lead to."""
+
+    changes: Changes
+    peak: int
+
+    @property
+    def words(self) -> str:
+        """As the command line takes them."""
+        return " ".join(f"--{name}={_word(value)}" for name, value in self.changes.items())
+
+
+Evaluate = Callable[[Changes], Memory]
+
+
+def to_fit(stage: StageName, options: Options, device: str, limit: float, evaluate: Evaluate) -> list[Advice]:
+    """Returns the two options that each make a stage fit and cost least, or where too few do, two together.
+
+    Where nothing does, the two that save most.
+
+    Args:
+        stage: sft, rm or ppo.
+        options: as they are.
+        device: cpu or cuda.
+        limit: bytes that there are.
+        evaluate: the memory with some options changed.
+    """
+    tried = [_smallest(changes, limit, evaluate) for changes in savings(stage, options, device) if changes]
+    fitting = [advice for advice in tried if advice.peak <= limit]
+    if len(fitting) < WANTED:
+        alone = [advice.changes for advice in fitting]
+        left = [advice for advice in tried if advice.changes not in alone]
+        pairs = (_both(first, second, evaluate) for at, first in enumerate(left) for second in left[at + 1 :])
+        fitting += [pair for pair in pairs if pair.peak <= limit][: WANTED - len(fitting)]
+    return fitting[:WANTED] or sorted(tried, key=lambda advice: advice.peak)[:WANTED]
+
+
+def to_use_more(stage: StageName, options: Options, limit: float, evaluate: Evaluate) -> list[Advice]:
+    """Returns two options that make a stage faster or more exact and still fit.
+
+    Args:
+        stage: sft, rm or ppo.
+        options: as they are.
+        limit: bytes that there are.
+        evaluate: the memory with some options changed.
+    """
+    tried = (Advice(changes, evaluate(changes).peak) for changes in spendings(stage, options))
+    return [advice for advice in tried if advice.peak <= limit][:WANTED]
+
+
+def savings(stage: StageName, options: Options, device: str) -> Iterator[list[Changes]]:
+    """Yields what takes less memory, cheapest first; a list is the same option going further and further."""
+    if not options["model.memory.gradient_checkpointing"]:
+        yield [{"model.memory.gradient_checkpointing": True}]
+    yield from _smaller_passes(stage, options)
+    trains_adapters = any(name.startswith("model.lora.") for name in options)
+    if options["model.optimizer.name"] == "adamw" and not trains_adapters:
+        yield [{"model.optimizer.name": "adamw_8bit"}]
+    if not trains_adapters:
+        yield [{"model.lora.r": 16}]
+    elif options["model.quantize"] != "4bit":
+        yield [{"model.quantize": "8bit"}, {"model.quantize": "4bit"}][options["model.quantize"] == "8bit" :]
+    if stage == "ppo" and options["model.value"] != "policy_trunk":
+        yield [{"model.value": "policy_trunk"}]
+    if device == "cuda" and not options["model.memory.activation_offloading"]:
+        yield [{"model.memory.activation_offloading": True}]
+    length = "model.sampling.max_new_tokens" if stage == "ppo" else "data.max_length"
+    yield [{length: size} for size in _halves(options[length], least=32)]
+
+
+def spendings(stage: StageName, options: Options) -> Iterator[Changes]:
+    """Yields what takes more memory and gives speed or precision for it."""
+    if options["model.memory.activation_offloading"]:
+        yield {"model.memory.activation_offloading": False}
+    if options["model.memory.gradient_checkpointing"]:
+        yield {"model.memory.gradient_checkpointing": False}
+    if options["model.quantize"] != "none":
+        yield {"model.quantize": "none"}
+    for name, most in _pass_sizes(stage, options):
+        larger = min(2 * options[name], most)
+        accumulated = int(options.get("trainer.accumulate_grad_batches") or 1)
+        if stage == "sft":  # the same rows in a step, in fewer passes
+            if accumulated % 2 == 0:
+                yield {name: larger, "trainer.accumulate_grad_batches": accumulated // 2}
+        elif larger > options[name]:
+            yield {name: larger}
+
+
+def _smaller_passes(stage: StageName, options: Options) -> Iterator[list[Changes]]:
+    accumulated = int(options.get("trainer.accumulate_grad_batches") or 1)
+    for name, _ in _pass_sizes(stage, options):
+        sizes = _halves(options[name], least=512 if name == "model.max_tokens" else 1)
+        if stage == "sft":
+            yield [
+                {name: size, "trainer.accumulate_grad_batches": accumulated * options[name] // size} for size in sizes
+            ]
+        else:
+            yield [{name: size} for size in sizes]
+
+
+def _pass_sizes(stage: StageName, options: Options) -> list[tuple[str, int]]:
+    """Options that say how much is computed at one time, without a change to what is learnt, and the most of each."""
+    if stage == "sft":
+        return [("data.batch_size", 2**20)]
+    if stage == "rm":
+        return [("model.max_tokens", 2**17)]
+    minibatch = -(-options["data.batch_size"] // options["model.ppo.minibatches"])
+    return [("model.ppo.micro_batch_size", minibatch), ("model.generation_batch_size", options["data.batch_size"])]
+
+
+def _halves(size: int, least: int) -> list[int]:
+    found = []
+    while size // 2 >= least:
+        size //= 2
+        found.append(size)
+    return found
+
+
+def _smallest(steps: list[Changes], limit: float, evaluate: Evaluate) -> Advice:
+    """The first of several steps that fits, or the last."""
+    found = Advice({}, evaluate({}).peak)
+    for changes in steps:
+        found = Advice(changes, evaluate(changes).peak)
+        if found.peak <= limit:
+            break
+    return found
+
+
+def _both(first: Advice, second: Advice, evaluate: Evaluate) -> Advice:
+    changes = first.changes | second.changes
+    return Advice(changes, evaluate(changes).peak)
+
+
+def _word(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,0 +1,47 @@
+"""Options of a stage by dotted name, as its parser gives them, and the model they start from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import Namespace
+
+from lit_instruct.errors import UserError
+from lit_instruct.models.embedded import NAME as EMBEDDED
+from lit_instruct.planning.work import Options
+
+RUN = "{run}"
+"""Stands for the run folder in options of the model, such as --model.base={run}/sft."""
+
+
+def flat(value: Any, name: str = "") -> dict[str, Any]:
+    """Returns options by dotted name; lists stay as they are, and null groups are one option."""
+    if isinstance(value, Namespace):
+        value = value.as_dict()
+    if isinstance(value, dict) and value:
+        return {key: inner for part, item in value.items() for key, inner in flat(item, f"{name}.{part}").items()}
+    return {name.removeprefix("."): value}
+
+
+def base_of(options: Options, recipe: Path | None = None) -> str:
+    """Returns the model whose shape a stage has: its base, or that of the SFT stage that is not trained yet.
+
+    Args:
+        options: of the stage.
+        recipe: folder of the stage's recipe, in which the SFT stage's lies.
+
+    Raises:
+        UserError: the SFT stage is not there, and no recipe says what it starts from.
+    """
+    base = str(options["model.base"]).replace(RUN, str(options["run"]))
+    if Path(base).name != "sft" or Path(base).is_dir():
+        return base
+    file = recipe / "sft.yaml" if recipe is not None else None
+    if file is None:
+        return EMBEDDED
+    if not file.is_file():
+        raise UserError(f"--model.base={base}: no such folder, and no {file} that says its base; give another")
+    given = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+    return str((given.get("model") or {}).get("base", EMBEDDED))

@@ -1,0 +1,157 @@
+"""Several processes: which strategies a stage can use, the same options on every rank, and an end instead of a hang."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import lightning
+import torch
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.strategies import (
+    DDPStrategy,
+    DeepSpeedStrategy,
+    FSDPStrategy,
+    ModelParallelStrategy,
+    SingleDeviceStrategy,
+    Strategy,
+)
+from torch import distributed
+
+from lit_instruct.errors import UserError
+from lit_instruct.handover import package_versions
+from lit_instruct.stages.base import StageModule
+from lit_instruct.stages.given import data_options, trainer_options
+
+FSDP2 = "fsdp2"
+"""Our name, for --trainer.strategy, of Lightning's ModelParallelStrategy with all processes in one group."""
+COMPARED_PACKAGES = ("lit-instruct", "torch", "lightning", "trl", "transformers", "peft")
+LOST = ("gloo", "Connection reset", "Connection closed", "Timed out", "Broken pipe", "NCCL")
+"""What torch says where another process is gone or late."""
+
+
+def fsdp2(devices: Any, num_nodes: int) -> ModelParallelStrategy:
+    """Returns FSDP2 over all processes, with checkpoints in one file.
+
+    Args:
+        devices: of the Trainer, in each node.
+        num_nodes: of the Trainer.
+
+    Raises:
+        UserError: the number of devices cannot be told.
+    """
+    count = torch.cuda.device_count() if devices in ("auto", -1, "-1") else devices
+    count = len(count) if isinstance(count, list) else count
+    if not str(count).isdigit() or int(count) < 1:
+        raise UserError(f"--trainer.strategy=fsdp2: needs a number of devices, not {devices!r}; give --trainer.devices")
+    return ModelParallelStrategy(int(count) * num_nodes, 1, save_distributed_checkpoint=False)
+
+
+def check_strategy(strategy: Strategy, module: StageModule) -> None:
+    """Refuses strategies that a stage cannot train under, before any process waits for another.
+
+    Args:
+        strategy: of the Trainer.
+        module: the stage.
+
+    Raises:
+        UserError: the strategy is not known to work, or not with this stage or LoRA.
+    """
+    if isinstance(strategy, FSDPStrategy):
+        raise UserError("--trainer.strategy=fsdp: FSDP1 is not supported; use fsdp2, or ddp for LoRA")
+    if isinstance(strategy, ModelParallelStrategy):
+        if strategy._tensor_parallel_size != 1:
+            raise UserError("--trainer.strategy: tensor parallelism is not supported; use --trainer.strategy=fsdp2")
+        _check_cut_up("fsdp2", module)
+    elif isinstance(strategy, DeepSpeedStrategy):
+        if strategy.zero_stage_3:
+            _check_cut_up("deepspeed_stage_3", module)
+        if module.stage == "ppo":
+            raise UserError(
+                "--trainer.strategy=deepspeed: PPO takes its own backward passes, which DeepSpeed does not see; use "
+                "--trainer.strategy=ddp"
+            )
+    elif not isinstance(strategy, SingleDeviceStrategy | DDPStrategy):
+        name = type(strategy).__name__
+        raise UserError(f"--trainer.strategy: {name} is not supported; use ddp, fsdp2 or deepspeed_stage_2")
+    started = getattr(strategy, "_start_method", "popen")
+    if started != "popen":
+        raise UserError(f"--trainer.strategy: {started} cannot start this command in other processes; use ddp")
+
+
+def _check_cut_up(name: str, module: StageModule) -> None:
+    """Refuses to cut up weights that are read outside of the model's own forward passes, or frozen ones."""
+    if module.stage != "sft":
+        raise UserError(
+            f"--trainer.strategy={name}: only sft runs under it, as {module.stage} reads weights outside of the "
+            "model's own forward passes; use --trainer.strategy=ddp, with LoRA where all weights do not fit"
+        )
+    if module.lora is not None:
+        raise UserError(
+            f"--trainer.strategy={name}: is for training all weights; add --model.lora=null, or use "
+            "--trainer.strategy=ddp with LoRA"
+        )
+
+
+class SameOnEveryRank(Callback):
+    """Refuses a training whose processes were given different options, rows or versions.
+
+    It comes before the model is built: later, differing shapes would make one process wait for another for ever.
+    """
+
+    def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
+        """Compares what every process has with what rank 0 has."""
+        if trainer.world_size == 1 or not distributed.is_initialized():
+            return
+        assert isinstance(pl_module, StageModule)
+        everywhere: list[Any] = [None] * trainer.world_size
+        distributed.all_gather_object(everywhere, _facts(trainer, pl_module))
+        for rank, theirs in enumerate(everywhere[1:], start=1):
+            for name in sorted({*everywhere[0], *theirs}):
+                ours, other = (found.get(name, "nothing") for found in (everywhere[0], theirs))
+                if ours != other:
+                    raise UserError(
+                        f"rank {rank} has {name}={other} where rank 0 has {ours}; start every process with the same "
+                        "command, files and packages"
+                    )
+
+
+def _facts(trainer: lightning.Trainer, module: StageModule) -> dict[str, Any]:
+    """Everything that must be the same, by option."""
+    data = getattr(trainer, "datamodule", None)
+    options = {"model": module.given, "data": data_options(data), "trainer": trainer_options(trainer)}
+    facts = {f"--{name}": value for name, value in _flat(options, "")}
+    for name in ("train_dataset", "validation_dataset"):
+        rows = getattr(data, name, None)
+        facts[f"rows of {name}"] = len(rows) if rows is not None else 0
+    return facts | {f"version of {name}": found for name, found in package_versions(COMPARED_PACKAGES).items()}
+
+
+def _flat(options: dict[str, Any], prefix: str) -> list[tuple[str, Any]]:
+    found: list[tuple[str, Any]] = []
+    for name, value in options.items():
+        found += _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else [(f"{prefix}{name}", value)]
+    return found
+
+
+def lost_process(error: BaseException) -> UserError | None:
+    """Returns what to tell the user where an error says that another process is gone or late; None for other errors.
+
+    Args:
+        error: of torch's process groups, or any other.
+    """
+    text = str(error).strip()
+    if not isinstance(error, distributed.DistError | RuntimeError) or not any(word in text for word in LOST):
+        return None
+    said = text.splitlines()[0][:200]
+    return UserError(
+        f"rank {current_rank()}: another process ended, never came or did not answer in time ({said}); what that one "
+        "said, or the system's log where it was killed, tells why"
+    )
+
+
+def current_rank() -> int:
+    """Returns this process's number among all, 0 where it is alone."""
+    if distributed.is_available() and distributed.is_initialized():
+        return distributed.get_rank()
+    return int(os.environ.get("RANK") or os.environ.get("LOCAL_RANK") or 0)

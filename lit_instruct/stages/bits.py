@@ -1,0 +1,46 @@
+"""Which 8- and 4-bit options a device and a strategy can serve: asked before anything is loaded."""
+
+from __future__ import annotations
+
+from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy, Strategy
+
+from lit_instruct.errors import UserError
+from lit_instruct.models.lora import LoraOptions
+from lit_instruct.models.optimizers import OptimizerName
+from lit_instruct.models.quantised import Quantize, check_bitsandbytes
+
+
+def check_bits(quantize: Quantize, optimizer: OptimizerName, lora: LoraOptions | None, strategy: Strategy) -> None:
+    """Refuses what cannot be trained in 8 or 4 bits.
+
+    Args:
+        quantize: of the bases.
+        optimizer: its name.
+        lora: adapter options; None trains the weights of the base.
+        strategy: of the Trainer, with its device.
+
+    Raises:
+        UserError: quantised weights would be trained or sharded, or bitsandbytes is missing or cannot do it here.
+    """
+    if quantize != "none":
+        _check_base(quantize, lora, strategy)
+    if optimizer != "adamw":
+        choice = f"--model.optimizer.name={optimizer}"
+        check_bitsandbytes(choice, strategy.root_device)
+        if isinstance(strategy, ModelParallelStrategy):
+            raise UserError(
+                f"{choice}: does not take the sharded weights of FSDP2; choose --model.optimizer.name=adamw"
+            )
+
+
+def _check_base(quantize: Quantize, lora: LoraOptions | None, strategy: Strategy) -> None:
+    choice = f"--model.quantize={quantize}"
+    if lora is None:
+        raise UserError(f"{choice}: weights of so few bits cannot be trained themselves; train adapters (--model.lora)")
+    check_bitsandbytes(choice, strategy.root_device)
+    shards = isinstance(strategy, FSDPStrategy | ModelParallelStrategy)
+    if shards or (isinstance(strategy, DeepSpeedStrategy) and strategy.zero_stage_3):
+        raise UserError(
+            f"{choice}: {type(strategy).__name__} shards weights, and quantised ones cannot be; "
+            "take --trainer.strategy=ddp, where every process has the small base, or --model.quantize=none"
+        )

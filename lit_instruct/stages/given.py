@@ -1,0 +1,51 @@
+"""What a training was given, as JSON: constructor arguments of model and data, and what the Trainer made of its own."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, is_dataclass
+from types import FrameType
+from typing import Any
+
+import lightning
+from lightning.pytorch.utilities.parsing import collect_init_args
+
+TRAINER = ("max_epochs", "max_steps", "accumulate_grad_batches", "gradient_clip_val", "num_nodes", "world_size")
+"""Attributes of a Trainer that are hyperparameters."""
+
+
+def constructor_arguments(frame: FrameType | None) -> dict[str, Any]:
+    """Returns the arguments of the most specific class whose `__init__` is running.
+
+    Args:
+        frame: of an `__init__` of one of its base classes.
+    """
+    given = collect_init_args(frame, []) if frame is not None else []
+    return {name: as_json(value) for name, value in given[-1].items()} if given else {}
+
+
+def data_options(data: Any) -> dict[str, Any]:
+    """Returns a DataModule's constructor arguments, as far as it keeps them under their names; {} for None."""
+    names = inspect.signature(type(data).__init__).parameters if data is not None else {}
+    return {name: as_json(getattr(data, name)) for name in names if name != "self" and hasattr(data, name)}
+
+
+def trainer_options(trainer: lightning.Trainer | None) -> dict[str, Any]:
+    """Returns how long, on how many processes and in which precision a Trainer trains; {} for None."""
+    if trainer is None:
+        return {}
+    found = {name: as_json(getattr(trainer, name)) for name in TRAINER}
+    strategy = type(trainer.strategy).__name__
+    return found | {"precision": trainer.precision, "strategy": strategy, "optimizer_steps": trainer.global_step}
+
+
+def as_json(value: Any) -> Any:
+    """Returns a value as JSON can hold it; what it cannot hold becomes text."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return as_json(asdict(value))
+    if isinstance(value, Mapping):
+        return {str(key): as_json(item) for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [as_json(item) for item in value]
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)

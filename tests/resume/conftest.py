@@ -1,0 +1,31 @@
+"""Runs that were never stopped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.resume.helpers import FULL, Runs
+
+
+@pytest.fixture(scope="session")
+def runs(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Runs:
+    """Starts runs over the same data."""
+    return Runs(tmp_path_factory.mktemp("resume"), tiny_model)
+
+
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory: pytest.TempPathFactory, runs: Runs) -> Path:
+    """A run with LoRA; tests must not write into it."""
+    folder = tmp_path_factory.mktemp("whole")
+    assert runs.fit(folder) == 0
+    return folder
+
+
+@pytest.fixture(scope="session")
+def whole_full(tmp_path_factory: pytest.TempPathFactory, runs: Runs) -> Path:
+    """A run that trained every weight; tests must not write into it."""
+    folder = tmp_path_factory.mktemp("whole_full")
+    assert runs.fit(folder, *FULL) == 0
+    return folder

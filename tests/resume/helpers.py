@@ -1,0 +1,136 @@
+"""Tiny PPO runs with everything on, ways to stop them, and what two runs must have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.lit_instruct.stages.helpers import (
+    CLOCK,
+    FLOAT,
+    QUICK,
+    Files,
+    KilledError,
+    prompts,
+    rows_of,
+    run,
+    weights,
+    write_rows,
+)
+
+EVERYTHING = [
+    "--model.reward=null",
+    "--model.reward_function=tests.resume.rewards.letters",
+    "--model.iterations=5",
+    "--model.lora.top_layers=2",
+    "--model.ppo.minibatches=2",
+    "--model.ppo.inner_epochs=2",
+    "--model.ppo.micro_batch_size=2",
+    "--model.sampling.max_new_tokens=4",
+    "--model.optimizer.learning_rate=3e-3",
+    "--model.optimizer.ema_decay=0.7",
+    "--model.optimizer.warmup_iterations=4",
+    "--model.kl_control.target=0.01",
+    "--model.shaping.normalize_rewards=true",
+    "--model.pretraining.ptx_coef=0.5",
+    "--data.pretraining_block=8",
+    "--data.batch_size=4",
+    "--trainer.val_check_interval=2",
+    "--trainer.check_val_every_n_epoch=null",
+]
+"""Five iterations, three in an epoch of the data; validated after the second and the fourth, and at the end."""
+FULL = ["--model.lora=null"]
+
+
+class Runs:
+    """Starts runs over the same data.
+
+    Args:
+        folder: for the data.
+        base: model folder.
+    """
+
+    def __init__(self, folder: Path, base: Path) -> None:
+        files = Files(folder)
+        self.words = [
+            f"--model.base={base}",
+            f"--data.path={write_rows(folder / 'twelve.jsonl', prompts(12))}",
+            f"--data.validation_path={write_rows(folder / 'two.jsonl', prompts(2, 1))}",
+            f"--data.pretraining_path={files.text}",
+        ]
+
+    def options(self, folder: Path, *more: str) -> list[str]:
+        """The command line of a run into a folder."""
+        start = [word for word in EVERYTHING if not (word.startswith("--model.lora.") and FULL[0] in more)]
+        return ["ppo", "fit", "--run", str(folder), *self.words, *start, *FLOAT, *QUICK, *more]
+
+    def fit(self, folder: Path, *more: str) -> int:
+        """Trains in this process and returns the exit code."""
+        return run(*self.options(folder, *more))
+
+    def resume(self, folder: Path, *more: str) -> int:
+        """Continues what is in a folder."""
+        return self.fit(folder, "--ckpt_path=last", *more)
+
+
+@contextmanager
+def killed_at(place: Any, name: str, call: int, monkeypatch: pytest.MonkeyPatch, after: bool = False) -> Iterator[None]:
+    """Kills what runs inside the block at a call of a function.
+
+    Args:
+        place: the class or module of the function.
+        name: of the function.
+        call: which one, counted from 1.
+        monkeypatch: pytest's.
+        after: whether the function still does its work.
+    """
+    original, calls = getattr(place, name), 0
+
+    def counted(*words: Any, **named: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == call and not after:
+            raise KilledError
+        result = original(*words, **named)
+        if calls == call:
+            raise KilledError
+        return result
+
+    with monkeypatch.context() as patch:
+        patch.setattr(place, name, counted)
+        with pytest.raises(KilledError):
+            yield
+
+
+def checkpoint(folder: Path) -> dict[str, Any]:
+    """The last checkpoint of a PPO run, as a careful reader opens it."""
+    return torch.load(folder / "ppo/checkpoints/last.ckpt", weights_only=True)
+
+
+def differences(one: Path, other: Path) -> list[str]:
+    """Names what differs between two PPO runs: results, checkpoints, figures, samples; clocks and paths left out."""
+    parts = "state_dict optimizer_states lr_schedulers global_step epoch ppo metrics logged_steps"
+    first, second = ({part: checkpoint(folder)[part] for part in parts.split()} for folder in (one, other))
+    first["result"], second["result"] = weights(one / "ppo"), weights(other / "ppo")
+    first["rows"], second["rows"] = (rows_of(folder / "ppo/logs/metrics.csv") for folder in (one, other))
+    first["samples"], second["samples"] = ((f / "ppo/logs/samples.jsonl").read_text() for f in (one, other))
+    left, right = flat(first), flat(second)
+    return [name for name in sorted(left.keys() | right.keys()) if not same(left.get(name), right.get(name))]
+
+
+def same(one: Any, other: Any) -> bool:
+    """Whether two values are equal to the bit."""
+    return torch.equal(one, other) if isinstance(one, torch.Tensor) else bool(one == other)
+
+
+def flat(value: Any, name: str = "") -> dict[str, Any]:
+    """Leaves of a nested structure by their path, without those that the clock decides."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list | tuple) else None
+    if items is None:
+        return {} if name.endswith(CLOCK) else {name: value}
+    return {inner: leaf for key, item in items for inner, leaf in flat(item, f"{name}.{key}").items()}

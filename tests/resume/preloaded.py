@@ -1,0 +1,11 @@
+"""What a server of processes imports once, so that each of them starts at once."""
+
+from __future__ import annotations
+
+import torch
+
+from lit_instruct import last_checkpoint, stage_cli  # noqa: F401
+from lit_instruct.models import assemble  # noqa: F401
+from lit_instruct.rollouts import generate  # noqa: F401
+
+torch.set_num_threads(1)

@@ -1,0 +1,56 @@
+"""A run killed at the worst places, again and again, equals one that was never stopped, to the bit."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from lit_instruct.callbacks import HandOver
+from lit_instruct.models.average import WeightAverage
+from lit_instruct.rollouts import collect
+from lit_instruct.rollouts.collect import Collector
+from lit_instruct.stages.ppo import PPOModule
+from lit_instruct.stages.ppo_update import PPOUpdate
+from tests.resume.helpers import FULL, Runs, checkpoint, differences, killed_at
+
+PLACES: list[tuple[str, Any, str, int, bool, int | None]] = [
+    # what happens, where, name, call of this sitting, whether after it, iterations of the checkpoint that is left
+    ("between inner epochs, before any checkpoint", PPOUpdate, "_update", 3, False, None),
+    ("while scoring", Collector, "_score_part", 6, False, 2),
+    ("while a checkpoint is written", torch, "save", 1, False, 2),
+    ("before it is renamed", os, "fsync", 1, True, 2),
+    ("between inner epochs", PPOUpdate, "_update", 6, True, 3),
+    ("inside a rollout", collect, "generate", 1, False, 3),
+    ("after samples of a validation were written", PPOModule, "on_validation_epoch_end", 1, False, 3),
+    ("after a validation was logged", torch, "save", 1, False, 3),
+    ("after the update", WeightAverage, "update", 2, False, 4),
+    ("in the validation that ends the training", PPOModule, "on_validation_epoch_end", 1, True, 4),
+    ("before the result is handed over", HandOver, "on_train_end", 1, False, 5),
+]
+
+
+def killed_everywhere(folder: Path, runs: Runs, monkeypatch: pytest.MonkeyPatch, *more: str) -> None:
+    """Kills one run at every place in turn, and then lets it end."""
+    for what, where, name, call, after, left in PLACES:
+        with killed_at(where, name, call, monkeypatch, after):
+            runs.resume(folder, *more)
+        found = folder / "ppo/checkpoints/last.ckpt"
+        assert (checkpoint(folder)["ppo"]["iterations_done"] if found.exists() else None) == left, what
+    assert not (folder / "ppo/stage.json").exists()
+    assert runs.resume(folder, *more) == 0
+
+
+def test_lora(tmp_path: Path, runs: Runs, whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    killed_everywhere(tmp_path, runs, monkeypatch)
+    assert differences(whole, tmp_path) == []
+    assert [path.name for path in (tmp_path / "ppo/checkpoints").iterdir()] == ["last.ckpt"]
+
+
+@pytest.mark.slow
+def test_full(tmp_path: Path, runs: Runs, whole_full: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    killed_everywhere(tmp_path, runs, monkeypatch, *FULL)
+    assert differences(whole_full, tmp_path) == []

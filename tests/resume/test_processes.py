@@ -1,0 +1,70 @@
+"""Runs in processes of their own, killed by SIGKILL at random moments, one rank and two."""
+
+from __future__ import annotations
+
+import random
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.lit_instruct.stages.helpers import QUICK
+from tests.resume import rewards
+from tests.resume.helpers import FULL, Runs, checkpoint, differences
+from tests.resume.processes import kill, start, wait
+
+pytestmark = pytest.mark.slow
+TWO = ["--trainer.devices=2", "--trainer.strategy=ddp"]
+
+
+def sittings(words: list[str], folder: Path, cache: Path, ranks: int, kills: int, seed: int) -> None:
+    """Starts a run, kills it at random moments, and at last lets it end."""
+    draw = random.Random(seed)
+    for _ in range(kills):
+        processes = start(words, folder / "log", cache, ranks)
+        wait_until_training(folder)
+        time.sleep(draw.uniform(0, 1.5))
+        kill(draw.sample(processes, draw.randint(1, ranks)))  # the others notice, or are killed with it
+        kill(processes)
+    assert set(wait(start(words, folder / "log", cache, ranks))) == {0}, (folder / "log").read_text()[-3000:]
+
+
+def wait_until_training(folder: Path) -> None:
+    """Waits for a sign of life, for a while."""
+    config = folder / "ppo/logs/config.yaml"  # written anew as the training starts
+    before = config.stat().st_mtime_ns if config.exists() else 0
+    for _ in range(200):
+        if config.exists() and config.stat().st_mtime_ns != before:
+            return
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("full", [False, True], ids=["lora", "full"])
+def test_sigkill(tmp_path: Path, runs: Runs, request: pytest.FixtureRequest, tokens_folder: Path, full: bool) -> None:
+    words = runs.options(tmp_path, "--ckpt_path=last", *(FULL if full else []))
+    sittings(words, tmp_path, tokens_folder, 1, 4, seed=int(full))
+    assert differences(request.getfixturevalue("whole_full" if full else "whole"), tmp_path) == []
+
+
+def test_two_processes(tmp_path: Path, runs: Runs, tokens_folder: Path) -> None:
+    def words(folder: Path, *more: str) -> list[str]:
+        kept = [word for word in runs.options(folder, *TWO, *more) if word != QUICK[-1]]
+        return kept
+
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    whole.mkdir()
+    parts.mkdir()
+    assert wait(start(words(whole), whole / "log", tokens_folder, 2)) == [0, 0], (whole / "log").read_text()[-3000:]
+
+    press = ["--trainer.callbacks+=tests.resume.processes.PressCtrlCOnOne", "--trainer.callbacks.during=0"]
+    assert wait(start(words(parts, *press), parts / "log", tokens_folder, 2)) == [130, 0]
+    assert checkpoint(parts)["ppo"]["iterations_done"] == 1
+
+    resume = words(parts, "--ckpt_path=last")
+    broken = {rewards.BREAKS: "1:1"}  # the second process's first reward
+    assert wait(start(resume, parts / "log", tokens_folder, 2, **broken)) == [2, 2]
+    assert "the labeler has gone home" in (parts / "log").read_text()
+    assert checkpoint(parts)["ppo"]["iterations_done"] == 1
+
+    sittings(resume, parts, tokens_folder, 2, 2, seed=2)
+    assert differences(whole, parts) == []

@@ -1,0 +1,77 @@
+"""Ends that are no kill: a reward function that breaks, a full disk, a training that is complete and then goes on."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.lit_instruct.stages.helpers import column
+from tests.resume import rewards
+from tests.resume.helpers import Runs, checkpoint, differences
+
+
+def test_a_reward_function_that_breaks_loses_nothing(
+    tmp_path: Path, runs: Runs, whole: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(rewards.BREAKS, str(rewards.calls + 2))
+    assert runs.fit(tmp_path) == 2
+    assert "the labeler has gone home" in capsys.readouterr().err
+    assert checkpoint(tmp_path)["ppo"]["iterations_done"] == 1  # which no validation and no epoch's end had saved
+    monkeypatch.delenv(rewards.BREAKS)
+    assert runs.resume(tmp_path) == 0
+    assert differences(whole, tmp_path) == []
+
+
+def test_a_full_disk_leaves_the_checkpoint_before(
+    tmp_path: Path, runs: Runs, whole: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    free = 2
+
+    def full(_: int) -> None:
+        nonlocal free
+        free -= 1
+        if free < 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        assert runs.fit(tmp_path) == 2
+    assert "no space left" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "ppo/checkpoints").iterdir()] == ["last.ckpt"]
+    assert checkpoint(tmp_path)["ppo"]["iterations_done"] == 3
+    assert runs.resume(tmp_path) == 0
+    assert differences(whole, tmp_path) == []
+
+
+@pytest.mark.parametrize("length", [1, 3])  # inside an epoch of the data, and at its end; neither is due for validation
+def test_a_complete_training_goes_on_as_if_it_had_not_ended(
+    tmp_path: Path, runs: Runs, whole: Path, length: int
+) -> None:
+    assert runs.fit(tmp_path, f"--model.iterations={length}") == 0
+    record = json.loads((tmp_path / "ppo/stage.json").read_text())
+    rewarded = column(tmp_path / "ppo/logs/metrics.csv", "val/reward")
+    assert rewarded[-1] == record["metrics"]["val/reward"]  # its end was validated
+    assert runs.resume(tmp_path) == 0
+    assert differences(whole, tmp_path) == []
+
+
+def test_a_complete_training_is_only_handed_over_again(
+    tmp_path: Path, runs: Runs, whole: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert runs.fit(tmp_path, "--model.iterations=1") == 0
+    record = json.loads((tmp_path / "ppo/stage.json").read_text())
+    log = (tmp_path / "ppo/logs/metrics.csv").read_bytes()
+    assert runs.resume(tmp_path, "--model.iterations=1") == 0
+    again = json.loads((tmp_path / "ppo/stage.json").read_text())
+    assert again["metrics"] == record["metrics"]
+    assert (tmp_path / "ppo/logs/metrics.csv").read_bytes() == log
+
+
+def test_nothing_saved_yet(tmp_path: Path, runs: Runs, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO"):
+        assert runs.resume(tmp_path, "--model.iterations=1", "--trainer.limit_val_batches=0") == 0
+    assert "nothing was saved" in caplog.text
