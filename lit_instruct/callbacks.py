@@ -100,7 +100,7 @@ class RunFiles(Callback):
         self.rows = 0
         """Of metrics.csv when the checkpoint was written."""
         self.trainer: lightning.Trainer | None = None
-        found = (path for name in ("logs", "checkpoints") for path in (folder / name).glob("**/*"))
+        found = (path for name in ("logs", "checkpoints", "non_finite") for path in (folder / name).glob("**/*"))
         self.earlier = [] if resuming else [path for path in found if path.is_file()]
 
     def setup(self, trainer: lightning.Trainer, *_: Any, **__: Any) -> None:

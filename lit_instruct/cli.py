@@ -7,6 +7,7 @@ import ctypes
 import errno
 import logging
 import os
+import re
 import sys
 import warnings
 from importlib import import_module
@@ -105,7 +106,7 @@ def _run(command: str, arguments: list[str]) -> int:
 
 def _flags(arguments: list[str]) -> list[str]:
     """Lets --merge and --push-to-hub stand without a value: jsonargparse wants one, and underscores in names."""
-    given = [word.replace("--push-to-hub", "--push_to_hub", 1) for word in arguments]
+    given = [re.sub(r"^--[a-z-]+", lambda name: f"--{name[0][2:].replace('-', '_')}", word) for word in arguments]
     following = [*given[1:], "--"]
     return [
         f"{word}=true" if word in ("--merge", "--push_to_hub") and after.startswith("--") else word

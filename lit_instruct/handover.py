@@ -110,7 +110,7 @@ def bits_of(source: Source, wanted: Quantize | None) -> Quantize:
     """
     stage = read_stage_of(source)
     trained = stage.base_precision if stage is not None else None
-    before: Quantize = trained if trained == "8bit" or trained == "4bit" else "none"
+    before: Quantize = "8bit" if trained == "8bit" else "4bit" if trained == "4bit" else "none"
     if wanted is None:
         return before
     if trained is not None and wanted != before:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import Any
 
 import lightning
@@ -143,7 +144,7 @@ def lost_process(error: BaseException) -> UserError | None:
     text = str(error).strip()
     if not isinstance(error, distributed.DistError | RuntimeError) or not any(word in text for word in LOST):
         return None
-    said = text.splitlines()[0][:200]
+    said = re.sub(r"^\[\S+\] ", "", text.splitlines()[0]).partition(". ")[0]  # without the line of gloo's source
     return UserError(
         f"rank {current_rank()}: another process ended, never came or did not answer in time ({said}); what that one "
         "said, or the system's log where it was killed, tells why"

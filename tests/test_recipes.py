@@ -7,7 +7,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-import lightning
 import pytest
 import yaml
 from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
@@ -15,40 +14,10 @@ from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 from data_modules.readers import HUB_ID
 from data_modules.rows import Demonstration, PromptRow, RankedComparison, check_format
 from lit_instruct.evaluation.options import EvalOptions
-from lit_instruct.stage_cli import STAGES, StageCLI
+from lit_instruct.plan_command import stage_options
 
 ROOT = Path(__file__).parent.parent
 RECIPES = sorted(path.relative_to(ROOT) for path in ROOT.glob("recipes/*/*.yaml"))
-
-
-class _ParserOnly(StageCLI):
-    """Stops once the options are read."""
-
-    stage = "parsed"
-
-    def before_instantiate_classes(self) -> None:
-        """Keeps the run folder as it is."""
-
-    def instantiate_classes(self) -> None:
-        """Builds nothing."""
-
-    def _run_subcommand(self, subcommand: str) -> None:
-        """Runs nothing."""
-
-
-def stage_options(stage: str, words: list[str]) -> dict[str, Any]:
-    """What the command line of a stage makes of some words."""
-    module, data = STAGES[stage]
-    cli = _ParserOnly(
-        module,
-        data,
-        trainer_class=lightning.Trainer,
-        save_config_callback=None,
-        seed_everything_default=0,
-        auto_configure_optimizers=False,
-        args=["fit", *words],
-    )
-    return cli.config["fit"].as_dict()
 
 
 def eval_options(words: list[str]) -> dict[str, Any]:
@@ -98,7 +67,8 @@ def test_a_recipe_parses_and_holds_only_what_differs(path: Path, monkeypatch: py
     repeated = [name for name in given if name in defaults and defaults[name] == parsed[name]]
     assert not repeated
     files = {name: value for name, value in given.items() if name.endswith(("path", "prompts")) and value}
-    missing = [value for value in files.values() if not (ROOT / str(value)).exists()]
+    local = [str(value) for value in files.values() if not HUB_ID.fullmatch(str(value))]
+    missing = [value for value in local if not (ROOT / value).exists()]
     assert not missing
 
 
@@ -125,7 +95,7 @@ def test_a_public_dataset_is_written_as_our_options_take_it(stage: str, path: st
     check_format(layout, rows)  # raises where the layout is none of this stage's
     assert HUB_ID.fullmatch(path)
     chosen = options(Path(f"recipes/demo/{stage}.yaml"), [f"--data.path={path}", f"--data.format={layout}"])
-    assert (chosen["data"]["path"], chosen["data"]["format"]) == (path, layout)
+    assert (chosen["data.path"], chosen["data.format"]) == (path, layout)
 
 
 def test_the_table_of_results_is_that_of_the_reports() -> None:

@@ -27,8 +27,6 @@ PROMPTS = (
 )
 RESPONSES, RESPONSE_TOKENS = 4, 32
 """To each prompt, and most tokens of each."""
-LIMIT = 0.01
-"""Most nats a token by which an export may differ from what was trained."""
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,6 @@ from lit_instruct.errors import UserError
 from lit_instruct.exporting.base_name import PublicBase, public_base
 from lit_instruct.exporting.card import CardFacts, public_stage, write_card
 from lit_instruct.exporting.difference import (
-    LIMIT,
     Texts,
     mean_kl,
     next_token_log_probs,
@@ -41,7 +40,7 @@ def export(options: ExportOptions) -> Path:
 
     Raises:
         UserError: no stage lies there, the target holds foreign files, the model cannot be opened, or the merged model
-            differs from the trained one by more than 0.01 nats a token.
+            differs from the trained one by more than `max_kl`.
     """
     folder, target = Path(options.run).expanduser(), Path(options.to).expanduser()
     stage = read_stage(folder)
@@ -63,7 +62,13 @@ def export(options: ExportOptions) -> Path:
         if stage.stage != "rm":
             generation_config(exported, _sampling(stage)).save_pretrained(str(scratch))
         facts = CardFacts(source.base, base, merged=whole, measured=measured, prompter=exported)
-        record = {**measured, "stage": stage.stage, "base": base.name, "remark": None if whole else base.remark}
+        record = {
+            **measured,
+            "stage": stage.stage,
+            "base": base.name,
+            "trained_on": stage.base_precision,
+            "remark": None if whole else base.remark,
+        }
         (scratch / FILE).write_text(json.dumps(asdict(public_stage(stage, base, exported)), indent=2) + "\n")
         write_card(scratch, folder, target.name, stage, facts)
         write_record(scratch, record)
@@ -121,10 +126,17 @@ def _write_whole(
     merged = merged_network(source, stage, prompter.pad_id, dtype).to(device)
     after = measure(merged, texts)
     measured = _difference(before, after, texts, is_reward)
-    if not is_reward and measured["kl_to_trained"] > LIMIT:
+    if not is_reward and measured["kl_to_trained"] > options.max_kl:
+        eight = stage.base_precision == "8bit"
         raise UserError(
             f"--merge: the merged model is {measured['kl_to_trained']:.4f} nats a token from the trained one, over "
-            f"{LIMIT}; nothing was written. Export it with --dtype=fp32, or as an adapter"
+            f"--max-kl={options.max_kl:g}; nothing was written. "
+            + (
+                "8-bit bases round activations too: export it as an adapter, "
+                if eight
+                else "Export it with --dtype=fp32, "
+            )
+            + "or accept the difference by a higher --max-kl"
         )
     config: Any = merged.config
     config.pad_token_id = exported.pad_id

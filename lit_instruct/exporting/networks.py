@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from peft import PeftModel
 from torch import nn
@@ -71,9 +73,9 @@ def _base_form(source: Source, stage: Stage) -> tuple[torch.dtype, Quantisation 
     """The dtype in which the training computed with the base, and how it was quantised."""
     if source.adapter is None:
         return torch.float32, None
-    options = (stage.options or {}).get("model") or {}
-    recorded = stage.base_precision
-    name = recorded if recorded in ("float32", "bfloat16") else options.get("dtype", "auto")
+    name: Any = ((stage.options or {}).get("model") or {}).get("dtype", "auto")
+    if stage.base_precision in ("float32", "bfloat16"):
+        name = stage.base_precision
     return pick_dtype(name, _device()), quantisation(bits_of(source, None), _device(), "--merge")
 
 

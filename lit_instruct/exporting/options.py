@@ -21,6 +21,8 @@ class ExportOptions:
             sequence classifiers have no adapter form that keeps its bias.
         dtype: of the weights; auto leaves an adapter, a reward model and a model without adapter in float32, as they
             were trained, and writes a merged language model in its base's own dtype.
+        max_kl: most nats a token by which whole weights may differ from the trained model; above it nothing is
+            written. After training on 8 bits they differ by more, as LLM.int8 rounds activations too.
         base: name by which others load the base, a hub id; by default the base's own.
         push_to_hub: uploads the folder to a private repository on the Hugging Face hub, with the login of `hf auth
             login`: true names it as the folder, or give organisation/name.
@@ -30,6 +32,7 @@ class ExportOptions:
     to: str
     merge: bool = False
     dtype: DtypeChoice = "auto"
+    max_kl: float = 0.01
     base: str | None = None
     push_to_hub: bool | str = False
 
@@ -37,3 +40,5 @@ class ExportOptions:
         """Refuses an empty target."""
         if not self.to.strip():
             raise UserError("--to: give the folder to write")
+        if self.max_kl < 0:
+            raise UserError(f"--max-kl={self.max_kl}: must be at least 0")

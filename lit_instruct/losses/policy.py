@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from lit_instruct.losses.masked import Moments
+
 
 def clipped_policy_loss(
     log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor, mask: Tensor, clip_range: float = 0.2
@@ -52,11 +54,11 @@ def clipped_value_loss(
     return (loss * mask).sum() / 2
 
 
-def explained_variance(values: Tensor, returns: Tensor) -> Tensor:
-    """Returns 1 - Var(G - V) / Var(G): 1 is a perfect value function, 0 or less explains nothing.
+def explained_variance(errors: Moments, returns: Moments) -> Tensor:
+    """Returns () 1 - Var(G - V) / Var(G): 1 is a perfect value function, 0 or less explains nothing.
 
     Args:
-        values: (n,) predicted values of the real tokens.
-        returns: (n,) their targets.
+        errors: of G - V over the real tokens of the global batch.
+        returns: of G over the same.
     """
-    return 1 - (returns - values).var(correction=0) / returns.var(correction=0).clamp(min=1e-8)
+    return 1 - errors.variance / returns.variance.clamp(min=1e-8)

@@ -160,7 +160,7 @@ def _value_beside(base: PreTrainedModel, reward: Source, lora: LoraOptions) -> t
         config, head = _adapter_config(reward), read_head(reward.adapter)
     else:
         config, head = replace(lora, dropout=0.0).config(base, base.config.num_hidden_layers), base.score.weight.data
-    config.task_type = None  # no language model
+    base.score, config.task_type = nn.Identity(), None  # no language model
     network = get_peft_model(base, config, adapter_name="value")
     if reward.adapter is not None:
         load_adapter_weights(network, "value", reward.adapter)
@@ -212,6 +212,7 @@ def _separate_roles(policy: Source, reward: Source | None, dtype: torch.dtype, b
         return Roles({**roles, "value": Role(trunk, None)}, _zero_head(trunk.config.hidden_size), None)
     classifier = _merged_classifier(reward)
     head = _value_head(classifier.score.weight.data, bias, value)
+    classifier.score = nn.Identity()
     return Roles({**roles, "value": Role(classifier, None)}, head, None)
 
 

@@ -35,7 +35,7 @@ def make_optimizer(
         beta2: decay of the second moment (AdamW) or of the momentum (Lion).
         weight_decay: share of a weight that a step at learning rate 1 would take away.
     """
-    options = {"lr": learning_rate, "betas": (BETA1, beta2), "weight_decay": weight_decay}
+    options: dict[str, Any] = {"lr": learning_rate, "betas": (BETA1, beta2), "weight_decay": weight_decay}
     if name == "adamw":
         return torch.optim.AdamW(parameters, **options)
     import bitsandbytes.optim  # not installed everywhere; `quantised.check_bitsandbytes` has said so at the start

@@ -97,9 +97,10 @@ def check_dora(network: nn.Module, name: str) -> None:
         UserError: it has such layers.
     """
     for layer in network.modules():
-        weight = getattr(getattr(layer, "base_layer", None), "weight", None)
-        in_8_bits = type(weight).__name__ == "Int8Params"
-        if in_8_bits and weight.device.type == "cpu" and len(getattr(layer, "lora_magnitude_vector", ())):
+        weight: Any = getattr(getattr(layer, "base_layer", None), "weight", None)
+        if type(weight).__name__ != "Int8Params" or weight.device.type != "cpu":
+            continue
+        if len(getattr(layer, "lora_magnitude_vector", ())):
             raise UserError(f"{name}: on a CPU, DoRA does not work on a base in 8 bits; take 4bit or none, or a GPU")
 
 

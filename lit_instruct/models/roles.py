@@ -190,7 +190,7 @@ class Roles(nn.Module):
         kept = [layer.get_base_layer().weight.data for layer in layers]
         try:
             for layer in layers:
-                layer.get_base_layer().weight.data = merged_weight(layer, adapter)
+                layer.get_base_layer().weight.data = merged_weight(layer, str(adapter))
                 layer._disable_adapters = True
             yield _unwrap(network)
         finally:

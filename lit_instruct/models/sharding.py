@@ -47,6 +47,6 @@ def whole_weights(model: nn.Module) -> dict[str, Tensor] | None:
     return {name: value for name, value in found.items() if name not in tied}
 
 
-def load_whole_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:
+def load_whole_weights(model: nn.Module, weights: dict[str, Any]) -> None:
     """Sets some weights of a cut-up model from whole ones, which every process has."""
     set_model_state_dict(model, weights, options=StateDictOptions(full_state_dict=True, strict=False))

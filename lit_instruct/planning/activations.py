@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from lit_instruct.models.heads import CHUNK_TOKENS
 from lit_instruct.models.lora import LoraOptions
 from lit_instruct.planning.shapes import ModelShape
@@ -15,21 +17,29 @@ SAMPLING_COPIES = 4
 """Copies of the float32 logits of a step that sampling makes, the sorted one of top-p included."""
 
 
-def layer_bytes(shape: ModelShape, compute: int, lora: LoraOptions | None) -> int:
+Attention = Literal["whole", "padded", "branches", "short"]
+"""Rows of one length, padded rows (whose keys and values are repeated for all heads), packed rows whose branches gather
+their queries and keys once more, or rows so short that a CPU keeps the weights of all pairs (`short_attention`)."""
+
+
+def layer_bytes(shape: ModelShape, compute: int, lora: LoraOptions | None, attends: Attention = "padded") -> int:
     """Returns what one decoder layer keeps of one token for the backward pass.
 
     With hidden size H, heads' width A = heads x head size, feed-forward width F and c bytes a number: two norms keep
-    their input in float32, 2 x 4 H, and give 2 c H; attention keeps query, key, value and result, 4 c A; the
-    feed-forward part its gate, its activation, the other half and their product, 4 c F. An adapter adds its r numbers a
-    layer, dropout a copy and a mask of each input, DoRA a copy of each output. Trained weights want the norms' products
-    as well, and in 16 bits every linear layer rounds its input for itself.
+    their input in float32, 2 x 4 H, and give 2 c H; attention keeps query, key, value and result, 4 c A (less where
+    fewer heads of keys and values need no repetition, twice as much over branches); the feed-forward part its gate, its
+    activation, the other half and their product, 4 c F. An adapter adds its r numbers a layer, dropout a copy and a
+    mask of each input, DoRA a copy of each output. Trained weights want the norms' products as well, and in 16 bits
+    every linear layer rounds its input for itself.
 
     Args:
         shape: of the model.
         compute: bytes of a number in matrix products.
         lora: adapter options; None trains all weights.
+        attends: how rows attend.
     """
-    attention = 4 * compute * shape.heads * shape.head_dim
+    heads = shape.heads + (shape.kv_heads if attends in ("whole", "short") else shape.heads)
+    attention = 2 * compute * heads * shape.head_dim * (2 if attends == "branches" else 1)
     kept = 2 * FLOAT * shape.hidden + 2 * compute * shape.hidden + attention + 4 * compute * shape.intermediate
     if lora is None:
         rounded = (5 if compute < FLOAT else 0) * compute * shape.hidden
@@ -48,10 +58,21 @@ def passing_bytes(shape: ModelShape, compute: int) -> int:
     return compute * (3 * shape.intermediate + 2 * shape.hidden) + FLOAT * shape.hidden
 
 
+def pair_bytes(shape: ModelShape, compute: int, rows: int, length: int) -> int:
+    """Returns the attention weights that a layer keeps of short rows on a CPU: B x heads x T x T."""
+    return compute * rows * shape.heads * length**2
+
+
 def update_bytes(
-    shape: ModelShape, compute: int, lora: LoraOptions | None, tokens: int, checkpointing: bool, offloading: bool
+    shape: ModelShape,
+    compute: int,
+    lora: LoraOptions | None,
+    tokens: int,
+    checkpointing: bool,
+    offloading: bool,
+    attends: Attention = "padded",
 ) -> int:
-    """Returns what a forward pass with gradients keeps at most, and what the backward pass takes beside it.
+    """Returns what a forward pass with gradients keeps at most.
 
     Args:
         shape: of the model.
@@ -60,16 +81,17 @@ def update_bytes(
         tokens: of the pass, padding included.
         checkpointing: whether layers keep their input alone, and one at a time computes the rest again.
         offloading: whether the host keeps them.
+        attends: how rows attend.
     """
     layers = shape.layers
     if lora is not None and lora.top_layers:
         layers = lora.top_layers
-    whole = layer_bytes(shape, compute, lora)
+    whole = layer_bytes(shape, compute, lora, attends)
     kept = layers * compute * shape.hidden + whole if checkpointing else layers * whole
     if offloading:
         kept = min(kept, OFFLOADED_LAYERS * whole)
     final_norm = (FLOAT + compute) * shape.hidden
-    return tokens * (kept + final_norm + passing_bytes(shape, compute))
+    return tokens * (kept + final_norm)
 
 
 def attention_mask_bytes(rows: int, length: int, compute: int) -> int:

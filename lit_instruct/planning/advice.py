@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lit_instruct.planning.memory import Memory
-from lit_instruct.planning.work import Options, StageName
+from lit_instruct.planning.work import Options, StageName, processes_of
 
 Changes = dict[str, Any]
 """Option by dotted name -> its new value."""
@@ -122,8 +122,9 @@ def _pass_sizes(stage: StageName, options: Options) -> list[tuple[str, int]]:
         return [("data.batch_size", 2**20)]
     if stage == "rm":
         return [("model.max_tokens", 2**17)]
-    minibatch = -(-options["data.batch_size"] // options["model.ppo.minibatches"])
-    return [("model.ppo.micro_batch_size", minibatch), ("model.generation_batch_size", options["data.batch_size"])]
+    local = max(1, options["data.batch_size"] // processes_of(options))
+    minibatch = -(-local // options["model.ppo.minibatches"])
+    return [("model.ppo.micro_batch_size", minibatch), ("model.generation_batch_size", local)]
 
 
 def _halves(size: int, least: int) -> list[int]:

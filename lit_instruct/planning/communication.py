@@ -10,6 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from lit_instruct.models.lora import LoraOptions
+from lit_instruct.planning.shapes import shape_of
+from lit_instruct.planning.weights import STATE_BYTES, adapter_sizes, base_bytes
+
 Strategy = Literal["ddp-lora", "ddp-lora-nf4", "ddp", "zero2", "fsdp2"]
 STRATEGIES: dict[Strategy, str] = {
     "ddp-lora": "DDP, LoRA, bf16 base",
@@ -20,10 +24,6 @@ STRATEGIES: dict[Strategy, str] = {
 }
 BF16, FP32 = 2, 4
 """Bytes of a number."""
-NF4 = 0.516
-"""Bytes of a number in NF4 with double quantisation: 4 bits, 8 for each 64 and 32 for each 64 x 256 of them."""
-ADAM = 2 * FP32
-"""Bytes that AdamW keeps for a trained number."""
 
 
 @dataclass(frozen=True)
@@ -51,36 +51,21 @@ class Model:
 
     name: str
     parameters: float
-    embeddings: float
-    """Those of them that are never quantised: input and output embedding."""
     adapters: float
     """Trained numbers of its LoRA."""
+    base_nf4: float
+    """Bytes of its base in 4 bits, embeddings in bf16."""
 
 
-def llama(
-    name: str, layers: int, hidden: int, intermediate: int, key_value: int, vocabulary: int, rank: int = 16
-) -> Model:
-    """Returns a Llama by its widths, with LoRA on every linear layer but the output embedding.
+def model_of(name: str, lora: LoraOptions = LoraOptions()) -> Model:
+    """Returns a model with LoRA, by the sizes that `lit-instruct plan` takes.
 
     Args:
-        name: for the table.
-        layers: how many.
-        hidden: width of the residual stream.
-        intermediate: width of the MLP.
-        key_value: width of keys, and of values, over all their heads.
-        vocabulary: tokens; input and output embedding are two matrices.
-        rank: of the adapters.
+        name: named shape such as llama-8b, hub id or folder.
+        lora: adapter options.
     """
-    attention = 2 * hidden * hidden + 2 * hidden * key_value
-    linear = attention + 3 * hidden * intermediate
-    embeddings = 2 * vocabulary * hidden
-    sides = 2 * (2 * hidden) + 2 * (hidden + key_value) + 3 * (hidden + intermediate)
-    return Model(
-        name,
-        parameters=layers * (linear + 2 * hidden) + hidden + embeddings,
-        embeddings=embeddings,
-        adapters=layers * rank * sides,
-    )
+    shape = shape_of(name)
+    return Model(name, shape.parameters, sum(adapter_sizes(shape, lora)), base_bytes(shape, "4bit", BF16))
 
 
 @dataclass(frozen=True)
@@ -148,12 +133,11 @@ def state_bytes(model: Model, strategy: Strategy, gpus: int) -> float:
     Trained numbers take 4 + 4 + 8 bytes: float32 weights, gradients and two moments. ZeRO-2 keeps a bf16 copy of all
     weights whole and cuts the rest in N; FSDP2 cuts all of it.
     """
-    trained = FP32 + FP32 + ADAM
+    trained = FP32 + FP32 + STATE_BYTES["adamw"]
     if strategy == "ddp-lora":
         return BF16 * model.parameters + trained * model.adapters
     if strategy == "ddp-lora-nf4":
-        quantised = model.parameters - model.embeddings
-        return NF4 * quantised + BF16 * model.embeddings + trained * model.adapters
+        return model.base_nf4 + trained * model.adapters
     if strategy == "ddp":
         return trained * model.parameters
     if strategy == "zero2":
@@ -200,11 +184,11 @@ def step(
     )
 
 
-MODELS = (llama("8B", 32, 4096, 14336, 1024, 128256), llama("70B", 80, 8192, 28672, 1024, 128256))
+MODELS = ("llama-8b", "llama-70b")
 GPUS = (1, 8, 64)
 
 
-def scaling_table(models: Sequence[Model] = MODELS, gpus: Sequence[int] = GPUS, cluster: Cluster = Cluster()) -> str:
+def scaling_table(models: Sequence[Model], gpus: Sequence[int] = GPUS, cluster: Cluster = Cluster()) -> str:
     """Returns the Markdown table of docs/scaling.md: a line for each model, strategy and number of GPUs."""
     lines = [
         "| model | strategy | GPUs | GB held | fits 80 GB | GB sent a step | s sending | s computing | s a step "
@@ -228,4 +212,4 @@ def scaling_table(models: Sequence[Model] = MODELS, gpus: Sequence[int] = GPUS, 
 
 
 if __name__ == "__main__":
-    print(scaling_table())
+    print(scaling_table([model_of(name) for name in MODELS]))

@@ -10,6 +10,7 @@ from lit_instruct.planning.activations import (
     cache_bytes,
     decode_logits_bytes,
     head_bytes,
+    pair_bytes,
     passing_bytes,
     update_bytes,
 )
@@ -147,9 +148,14 @@ def _gradients(work: Work) -> int:
 
 def _update(work: Work) -> Parts:
     activations = update_bytes(
-        work.model, work.compute, work.lora, work.tokens, work.checkpointing, work.offloading
+        work.model, work.compute, work.lora, work.tokens, work.checkpointing, work.offloading, work.attends
     ) + attention_mask_bytes(work.rows, work.length, work.compute)
-    activations += _workspace(work)
+    logits = head_bytes(work.model, work.compute, work.scored) if work.scored else 0
+    passing = work.tokens * passing_bytes(work.model, work.compute)
+    if work.attends == "short":
+        layers = 1 if work.checkpointing else _kept_layers(work)
+        activations += (layers + 2) * pair_bytes(work.model, work.compute, work.rows, work.length)  # 2 in passing
+    activations += max(0, passing - logits) + _workspace(work)  # the backward pass comes to the layers after the logits
     if work.lora is None and work.compute < TRAINED:  # autocast keeps the rounded weights until the pass is over
         activations += work.compute * work.model.parameters // (work.processes if work.sharded == "everything" else 1)
     if work.rollouts is not None and work.lora is not None and work.lora.top_layers:  # the trunk's output is kept
@@ -158,8 +164,12 @@ def _update(work: Work) -> Parts:
     return _held(work) | {
         "gradients": _gradients(work) if together else 0,
         "activations": activations,
-        "logits": head_bytes(work.model, work.compute, work.scored) if work.scored else 0,
+        "logits": logits,
     }
+
+
+def _kept_layers(work: Work) -> int:
+    return (work.lora.top_layers if work.lora is not None else 0) or work.model.layers
 
 
 def _workspace(work: Work) -> int:

@@ -15,6 +15,8 @@ from lit_instruct.models.lora import LoraOptions
 from lit_instruct.models.micro_batches import ENOUGH_TOKENS
 from lit_instruct.models.optimizers import OptimizerName
 from lit_instruct.models.quantised import Quantize
+from lit_instruct.models.short_attention import SHORT
+from lit_instruct.planning.activations import Attention
 from lit_instruct.planning.shapes import ModelShape, shape_of
 
 StageName = Literal["sft", "rm", "ppo"]
@@ -72,6 +74,8 @@ class Work:
     processes: int
     sharded: Literal["nothing", "states", "everything"]
     """What the processes share among them: optimizer states and gradients, or weights as well."""
+    attends: Attention
+    """How rows of a pass with gradients attend."""
     others: tuple[ModelShape, ...]
     """Reward models that have a base of their own."""
     rollouts: Rollouts | None
@@ -91,7 +95,7 @@ def read_work(stage: StageName, options: Options, device: Literal["cpu", "cuda"]
         UserError: a model is not known.
     """
     model, lora = shape_of(base), _lora(options)
-    processes = _processes(options)
+    processes = processes_of(options)
     frozen = pick_dtype(options["model.dtype"], torch.device("cpu")).itemsize if device == "cpu" else 2
     frozen = {"auto": frozen, "float32": 4, "bfloat16": 2}[options["model.dtype"]]
     precision = str(options.get("trainer.precision") or "")
@@ -121,6 +125,7 @@ def read_work(stage: StageName, options: Options, device: Literal["cpu", "cuda"]
         passes=passes,
         processes=processes,
         sharded=_sharded(options) if processes > 1 else "nothing",
+        attends=_attends(stage, options, device == "cpu" and compute == 2 and length <= SHORT),
         others=tuple(others),
         rollouts=_rollouts(options, processes, shared) if stage == "ppo" else None,
     )
@@ -145,6 +150,14 @@ def _batch(stage: StageName, options: Options, processes: int, device: str) -> t
     return rows, length, rows * length, -(-minibatch // rows)
 
 
+def _attends(stage: StageName, options: Options, short: bool) -> Attention:
+    if stage == "rm" and options["model.shared_prompt"] != "off":
+        return "branches"
+    if short:
+        return "short"
+    return "whole" if stage == "sft" else "padded"
+
+
 def _rollouts(options: Options, processes: int, shared: bool) -> Rollouts:
     size = max(1, int(options["data.batch_size"]) // processes)
     return Rollouts(
@@ -164,7 +177,8 @@ def _lora(options: Options) -> LoraOptions | None:
     return LoraOptions(**given) if given else None
 
 
-def _processes(options: Options) -> int:
+def processes_of(options: Options) -> int:
+    """Returns how many processes a stage runs in; "auto" counts as one card of each node."""
     devices, nodes = options.get("trainer.devices", 1), int(options.get("trainer.num_nodes") or 1)
     if isinstance(devices, list):
         return len(devices) * nodes

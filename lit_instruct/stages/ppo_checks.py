@@ -25,6 +25,9 @@ def check_options(module: PPOModule, data: PromptDataModule, training: bool) -> 
     Raises:
         UserError: naming both sides of the contradiction.
     """
+    for name in ("iterations", "generation_batch_size"):
+        if getattr(module, name) < 1:
+            raise UserError(f"--model.{name}={getattr(module, name)}: must be at least 1")
     if training:
         _check_training(module, data)
     check_lengths(module.source, module.sampling.max_new_tokens, data)
@@ -124,6 +127,10 @@ def check_lengths(source: Source, max_new_tokens: int, data: PromptDataModule) -
     if context is None:
         return
     response, base = f"--model.sampling.max_new_tokens={max_new_tokens}", f"the {context} tokens that {source.name}"
+    if data.pretraining is not None and data.pretraining_block > context:
+        raise UserError(
+            f"--data.pretraining_block={data.pretraining_block}: more than {base} (--model.base) reads; lower it"
+        )
     if max_new_tokens >= context:
         raise UserError(f"{response}: it leaves no room for a prompt in {base} (--model.base) reads; lower it")
     if data.max_prompt_length + max_new_tokens <= context:

@@ -171,11 +171,10 @@ class PPOMeasures(PPOUpdate):
                 counted.add(figures)
         means = counted.means(self._sum_over_processes)[""]
         metrics = {f"ppo/{name}": mean for name, mean in means.items()}
-        flat = [
-            torch.cat([part[rollout.response_mask].cpu() for part, rollout in zip(parts, rollouts, strict=True)])
-            for parts in ([r.values for r in rollouts], [returns for _, returns in targets])
-        ]
-        metrics["ppo/explained_variance"] = float(explained_variance(*flat))
+        returns = [returns for _, returns in targets]
+        errors = [target - rollout.values for target, rollout in zip(returns, rollouts, strict=True)]
+        moments = self._moments(errors, rollouts), self._moments(returns, rollouts)
+        metrics["ppo/explained_variance"] = float(explained_variance(*moments))
         metrics["ppo/advantage_std"] = self.advantage_std
         metrics["ppo/kl_coef"] = self.kl_coef
         metrics["ppo/learning_rate"] = self.lr_schedulers().get_last_lr()[0]

@@ -226,3 +226,13 @@ class PretrainingOptions:
 
     ptx_coef: float = 0.0
     ptx_batch_ratio: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Refuses values that mix nothing in."""
+        if self.ptx_coef < 0:
+            raise UserError(f"--model.pretraining.ptx_coef={self.ptx_coef}: must be at least 0 (0 is plain PPO)")
+        if self.ptx_batch_ratio <= 0:
+            raise UserError(
+                f"--model.pretraining.ptx_batch_ratio={self.ptx_batch_ratio}: must be above 0; plain PPO is "
+                "--model.pretraining.ptx_coef=0"
+            )

@@ -299,9 +299,11 @@ def test_a_hub_dataset_is_streamed(monkeypatch: pytest.MonkeyPatch):
     rows = read_rows("org/name:train", PromptRow)
     assert [(row.prompt, row.where) for row in rows] == [("a", "org/name:train:row 1"), ("b", "org/name:train:row 2")]
     prompts("org/na.me:con-fig:train[:10%]")
+    prompts("org/name@refs/convert/parquet:con-fig:train")
     assert hub.asked == [
-        ("org/name", None, {"split": "train", "streaming": True}),
-        ("org/na.me", "con-fig", {"split": "train[:10%]", "streaming": True}),
+        ("org/name", None, {"split": "train", "revision": None, "streaming": True}),
+        ("org/na.me", "con-fig", {"split": "train[:10%]", "revision": None, "streaming": True}),
+        ("org/name", "con-fig", {"split": "train", "revision": "refs/convert/parquet", "streaming": True}),
     ]
 
 

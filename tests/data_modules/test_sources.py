@@ -20,6 +20,12 @@ def test_paths_and_weights():
     assert parse_sources("a.jsonl@3,org/name:train@0.5") == [Source("a.jsonl", 3.0), Source("org/name:train", 0.5)]
 
 
+def test_the_revision_of_a_hub_id_is_no_weight():
+    pinned = "org/name@8049631c:train"
+    assert parse_sources(f"{pinned},{pinned}") == [Source(pinned, None)] * 2
+    assert parse_sources(f"{pinned}@2") == [Source(pinned, 2.0)]
+
+
 def test_a_name_that_exists_is_one_path(tmp_path: Path):
     odd = tmp_path / "a,b@2.jsonl"
     odd.write_text('{"prompt": "a"}')

@@ -51,6 +51,20 @@ def test_lora(tmp_path: Path, runs: Runs, whole: Path, monkeypatch: pytest.Monke
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    "more",
+    [["--model.quantize=4bit"], ["--model.quantize=8bit"], [*FULL, "--model.optimizer.name=adamw_8bit"]],
+    ids=["4-bit base", "8-bit base", "8-bit optimizer"],
+)
+def test_few_bits(tmp_path: Path, runs: Runs, monkeypatch: pytest.MonkeyPatch, more: list[str]) -> None:
+    assert runs.fit(tmp_path / "whole", *more) == 0
+    with killed_at(PPOUpdate, "_update", 10, monkeypatch):
+        runs.fit(tmp_path / "parts", *more)
+    assert runs.resume(tmp_path / "parts", *more) == 0
+    assert differences(tmp_path / "whole", tmp_path / "parts") == []
+
+
+@pytest.mark.slow
 def test_full(tmp_path: Path, runs: Runs, whole_full: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     killed_everywhere(tmp_path, runs, monkeypatch, *FULL)
     assert differences(whole_full, tmp_path) == []

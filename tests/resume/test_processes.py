@@ -42,7 +42,7 @@ def wait_until_training(folder: Path) -> None:
 @pytest.mark.parametrize("full", [False, True], ids=["lora", "full"])
 def test_sigkill(tmp_path: Path, runs: Runs, request: pytest.FixtureRequest, tokens_folder: Path, full: bool) -> None:
     words = runs.options(tmp_path, "--ckpt_path=last", *(FULL if full else []))
-    sittings(words, tmp_path, tokens_folder, 1, 4, seed=int(full))
+    sittings(words, tmp_path, tokens_folder, 1, 2 if full else 3, seed=int(full))
     assert differences(request.getfixturevalue("whole_full" if full else "whole"), tmp_path) == []
 
 

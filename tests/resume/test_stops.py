@@ -47,7 +47,8 @@ def test_a_full_disk_leaves_the_checkpoint_before(
     assert differences(whole, tmp_path) == []
 
 
-@pytest.mark.parametrize("length", [1, 3])  # inside an epoch of the data, and at its end; neither is due for validation
+# Inside an epoch of the data, and at its end; neither is due for validation.
+@pytest.mark.parametrize("length", [1, pytest.param(3, marks=pytest.mark.slow)])
 def test_a_complete_training_goes_on_as_if_it_had_not_ended(
     tmp_path: Path, runs: Runs, whole: Path, length: int
 ) -> None:

@@ -209,9 +209,10 @@ def test_a_merged_model_too_far_from_the_trained_one_is_not_written(
         return network
 
     monkeypatch.setattr(exporting, "merged_network", spoilt)
-    with pytest.raises(UserError, match=r"over 0\.01"):
+    with pytest.raises(UserError, match=r"over --max-kl=0\.01"):
         write(trained / "sft", tmp_path / "out", merge=True)
     assert not (tmp_path / "out").exists()
+    assert run("export", "--run", trained / "sft", "--to", tmp_path / "out", "--merge", "--max-kl=100") == 0
 
 
 def test_the_embedded_base_is_named_as_on_the_hub(tmp_path: Path, trained: Path) -> None:
@@ -288,3 +289,17 @@ def test_a_folder_that_is_no_stage(tmp_path: Path, capsys: pytest.CaptureFixture
     assert run("export", "--run", tmp_path, "--to", tmp_path / "out") == 2
     assert "stage.json" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("stage", "merge"), [("ppo", False), ("ppo", True), ("rm", True)], ids=str)
+def test_the_code_on_the_card_runs(tmp_path: Path, trained: Path, stage: str, merge: bool) -> None:
+    write(trained / stage, tmp_path / "out", merge=merge)
+    card = (tmp_path / "out/README.md").read_text()
+    code = card.partition("```python\n")[2].partition("```")[0].replace('"out"', repr(str(tmp_path / "out")))
+    found: dict[str, Any] = {}
+    exec(code, found)
+    if stage == "rm":
+        ours = TextReward.from_source(str(trained / "rm"), "float32")
+        assert found["reward"] == pytest.approx(ours.score(["What is the capital of France?"], ["Paris."])[0], abs=1e-4)
+    else:
+        assert 1 <= len(found["answer"]) <= 64

@@ -31,6 +31,8 @@ pytest.importorskip("bitsandbytes")
 def test_it_is_what_was_trained(tmp_path: Path, tiny_model: Path, files: Files, bits: str, closer: float) -> None:
     rate = "--model.optimizer.learning_rate=1e-2"
     assert fit("sft", tmp_path, files, f"--model.base={tiny_model}", f"--model.quantize={bits}", rate) == 0
+    export(ExportOptions(run=str(tmp_path / "sft"), to=str(tmp_path / "adapter")))
+    assert f"load_in_{bits}=True" in (tmp_path / "adapter/README.md").read_text()
     export(ExportOptions(run=str(tmp_path / "sft"), to=str(tmp_path / "out"), merge=True))
     record = json.loads((tmp_path / "out/export.json").read_text())
     assert record["kl_to_trained"] < 0.01

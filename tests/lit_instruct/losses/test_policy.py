@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 
 import torch
+from torch import Tensor
 
+from lit_instruct.losses.masked import masked_moments
 from lit_instruct.losses.policy import clipped_policy_loss, clipped_value_loss, explained_variance
 
 # A good token and a bad one, each with a ratio of 1.5 and of 0.5; the last position is padding.
@@ -80,7 +82,12 @@ def test_value_loss_without_clipping() -> None:
 
 def test_explained_variance() -> None:
     returns = torch.tensor([1.0, 3.0])
-    assert explained_variance(returns + 7, returns).item() == 1.0  # a constant error is not variance
-    assert explained_variance(torch.zeros(2), returns).item() == 0.0
-    assert explained_variance(torch.tensor([3.0, 1.0]), returns).item() == -3.0
-    assert torch.isfinite(explained_variance(torch.tensor([0.0, 1.0]), torch.ones(2)))
+
+    def explained(values: Tensor, returns: Tensor) -> Tensor:
+        everything = torch.ones_like(returns, dtype=torch.bool)
+        return explained_variance(masked_moments(returns - values, everything), masked_moments(returns, everything))
+
+    assert explained(returns + 7, returns).item() == 1.0  # a constant error is not variance
+    assert explained(torch.zeros(2), returns).item() == 0.0
+    assert explained(torch.tensor([3.0, 1.0]), returns).item() == -3.0
+    assert torch.isfinite(explained(torch.tensor([0.0, 1.0]), torch.ones(2)))

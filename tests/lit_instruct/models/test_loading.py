@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from lit_instruct.errors import UserError
 from lit_instruct.models import loading
+from lit_instruct.models.assemble import policy_network
 from lit_instruct.models.heads import ScoreHead
 from lit_instruct.models.loading import (
     Source,
@@ -110,6 +112,28 @@ def test_new_head_is_drawn_from_the_seed(tiny_model: Path) -> None:
         heads.append(model.score.weight)
     assert torch.equal(heads[0], heads[1])
     assert not torch.equal(heads[0], heads[2])
+
+
+def test_a_revision_of_the_hub_is_opened_and_handed_on(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, opened = [], AutoModelForCausalLM.from_pretrained
+
+    def from_hub(pretrained_model_name_or_path: str, revision: str, **options: Any) -> Any:
+        asked.append((pretrained_model_name_or_path, revision))
+        return opened(tiny_model, **options)
+
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", from_hub)
+    source = find_source("org/name@0e9e39f2")
+    network = policy_network(source, LoraOptions(r=2), torch.float32)
+    network.get_base_model().name_or_path = network.peft_config["default"].base_model_name_or_path = "org/name"
+    save_adapter(network, "default", tmp_path)
+    assert asked == [("org/name", "0e9e39f2")]
+    assert find_source(str(tmp_path)).base == source.base  # the next stage opens the same commit
+    assert pinned(str(tiny_model)) == {"pretrained_model_name_or_path": str(tiny_model)}
+    odd = tmp_path / "a@b"
+    odd.mkdir()
+    assert pinned(str(odd)) == {"pretrained_model_name_or_path": str(odd)}
 
 
 def test_pick_dtype() -> None:

@@ -19,7 +19,7 @@ from lit_instruct.planning.activations import (
     decode_logits_bytes,
     head_bytes,
     layer_bytes,
-    passing_bytes,
+    pair_bytes,
     update_bytes,
 )
 from lit_instruct.planning.shapes import ModelShape, shape_of, shape_of_config
@@ -67,14 +67,17 @@ def test_what_adapters_keep(folder: Path, dtype: torch.dtype, lora: LoraOptions)
     network = policy_network(find_source(str(folder)), lora, dtype)
     real, shape = saved_bytes(network, dtype), shape_of(str(folder))
     layers = lora.top_layers or 6
-    assert layers * layer_bytes(shape, dtype.itemsize, lora) * ROWS * LENGTH == pytest.approx(real, rel=0.1)
+    one = layer_bytes(shape, dtype.itemsize, lora, "whole") * ROWS * LENGTH
+    if dtype == torch.bfloat16:  # the way of short rows
+        one += pair_bytes(shape, 2, ROWS, LENGTH)
+    assert layers * one == pytest.approx(real, rel=0.1)
 
 
 def test_what_checkpointed_layers_keep(folder: Path) -> None:
     network = policy_network(find_source(str(folder)), LoraOptions(r=4), torch.float32)
     checkpoint_layers(network)
     real = saved_bytes(network, torch.float32)
-    assert 6 * 4 * 64 * ROWS * LENGTH == pytest.approx(real, rel=0.35)  # one hidden state a layer, and the final norm
+    assert pytest.approx(real, rel=0.35) == 6 * 4 * 64 * ROWS * LENGTH  # one hidden state a layer, and the final norm
 
 
 SHAPE: ModelShape = shape_of_config(CONFIG, "small")
@@ -82,13 +85,13 @@ SHAPE: ModelShape = shape_of_config(CONFIG, "small")
 
 def test_an_update_with_checkpoints_keeps_inputs_and_one_layer() -> None:
     lora = LoraOptions(r=4)
-    whole, passing = layer_bytes(SHAPE, 4, lora), passing_bytes(SHAPE, 4)
+    whole = layer_bytes(SHAPE, 4, lora)
     norm = 8 * 64
-    assert update_bytes(SHAPE, 4, lora, 10, False, False) == 10 * (6 * whole + norm + passing)
-    assert update_bytes(SHAPE, 4, lora, 10, True, False) == 10 * (6 * 4 * 64 + whole + norm + passing)
-    assert update_bytes(SHAPE, 4, lora, 10, False, True) == 10 * (2 * whole + norm + passing)
+    assert update_bytes(SHAPE, 4, lora, 10, False, False) == 10 * (6 * whole + norm)
+    assert update_bytes(SHAPE, 4, lora, 10, True, False) == 10 * (6 * 4 * 64 + whole + norm)
+    assert update_bytes(SHAPE, 4, lora, 10, False, True) == 10 * (2 * whole + norm)
     lora.top_layers = 1
-    assert update_bytes(SHAPE, 4, lora, 10, False, False) == 10 * (whole + norm + passing)
+    assert update_bytes(SHAPE, 4, lora, 10, False, False) == 10 * (whole + norm)
 
 
 def test_dropout_and_dora_keep_more() -> None:

@@ -150,7 +150,7 @@ def snapshot(folder: Path, results_only: bool = False) -> dict[str, bytes]:
     kept = {}
     for path in sorted(folder.rglob("*")):
         name = str(path.relative_to(folder))
-        begun = any(part in ("logs", "checkpoints", "previous") for part in path.parts)
+        begun = any(part in ("logs", "checkpoints", "previous", "non_finite") for part in path.parts)
         if path.is_file() and "tfevents" not in name and not (results_only and begun):
             kept[name] = path.read_bytes()
     return kept

@@ -76,6 +76,7 @@ CONTRADICTIONS: list[tuple[dict[str, Any], dict[str, Any], list[str]]] = [
         ["--model.further_rewards: two rewards have one name (main, length, length)"],
     ),
     ({"sampling": SamplingOptions(stop_ids=[4000])}, {}, ["stop_ids=[4000]: the tokenizer has only"]),
+    ({"iterations": 0}, {}, ["--model.iterations=0: must be at least 1"]),
 ]
 
 

@@ -1,0 +1,152 @@
+"""Memory of a stage by part and phase."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from lit_instruct.errors import UserError
+from lit_instruct.models.lora import LoraOptions
+from lit_instruct.planning.memory import CONTEXT, memory_of
+from lit_instruct.planning.weights import adapter_sizes, base_bytes
+from lit_instruct.planning.work import Work, check_gpu_size, read_work
+
+SHARED = {
+    "model.dtype": "auto",
+    "model.quantize": "none",
+    "model.optimizer.name": "adamw",
+    "model.memory.gradient_checkpointing": False,
+    "model.memory.activation_offloading": False,
+    "model.lora.r": 8,
+    "trainer.devices": 1,
+    "trainer.num_nodes": 1,
+    "trainer.precision": None,
+}
+SFT = SHARED | {"data.batch_size": 4, "data.max_length": 100, "trainer.accumulate_grad_batches": 2}
+RM = SHARED | {"data.batch_size": 2, "data.max_length": 100, "model.max_tokens": 8192, "model.shared_prompt": "auto"}
+PPO = SHARED | {
+    "data.batch_size": 64,
+    "data.max_prompt_length": 30,
+    "model.sampling.max_new_tokens": 70,
+    "model.generation_batch_size": 32,
+    "model.ppo.minibatches": 8,
+    "model.ppo.micro_batch_size": 4,
+    "model.reward": "runs/none/rm",
+    "model.reward_function": None,
+    "model.value": "reward_model",
+}
+OPTIONS: dict[str, dict[str, Any]] = {"sft": SFT, "rm": RM, "ppo": PPO}
+
+
+def work(stage: Any, base: str = "smollm2-135m", **changes: Any) -> Work:
+    given = OPTIONS[stage] | {name.replace("__", "."): value for name, value in changes.items()}
+    if given.get("model.lora", 0) is None:
+        given = {name: value for name, value in given.items() if not name.startswith("model.lora.")}
+    return read_work(stage, given, "cuda", base)
+
+
+def test_what_a_stage_computes_at_one_time() -> None:
+    sft, rm, ppo = work("sft"), work("rm"), work("ppo")
+    assert (sft.rows, sft.tokens, sft.scored, sft.passes) == (4, 400, 400, 2)
+    assert (rm.rows, rm.tokens, rm.scored, rm.passes) == (18, 1800, 0, 1)  # two prompts, nine responses each
+    assert (ppo.rows, ppo.tokens, ppo.scored, ppo.passes) == (4, 400, 280, 2)
+    assert work("rm", model__max_tokens=500).tokens == 500
+    assert work("rm", model__max_tokens=50).tokens == 100  # no sequence is cut
+    assert work("ppo", trainer__devices=4).rollouts.rows == 16
+
+
+def test_parts_of_adapters_on_one_base() -> None:
+    sft, ppo = work("sft"), work("ppo")
+    one = sum(adapter_sizes(sft.model, LoraOptions(r=8)))
+    rounded, head = 2 * one, 4 * 576
+    of_sft, of_ppo = memory_of(sft).phases["update"], memory_of(ppo).phases["update"]
+    assert of_sft["base"] == of_ppo["base"] == 2 * sft.model.parameters
+    assert of_sft["adapters"] == 4 * one + rounded
+    assert of_ppo["adapters"] == 4 * 4 * one + rounded + 2 * head  # policy, SFT, value and reward
+    assert of_sft["optimizer"] == 2 * of_sft["gradients"] == 8 * one
+    assert of_ppo["gradients"] == 4 * 2 * one + head  # policy and value
+    no_value = memory_of(work("ppo", model__value="policy_trunk")).phases["update"]
+    assert no_value["gradients"] == 4 * one + head
+
+
+def test_full_fine_tuning_has_networks_of_its_own() -> None:
+    shape = work("sft").model
+    assert memory_of(work("sft", model__lora=None)).phases["step"]["base"] == 4 * shape.parameters
+    ppo = memory_of(work("ppo", model__lora=None)).phases["step"]
+    rest = 2 * shape.parameters + base_bytes(shape, "none", 2, with_head=False)  # the reference and the reward model
+    assert ppo["base"] == 2 * 4 * shape.parameters + rest
+
+
+def test_a_rollout_merges_adapters_into_plain_matrices_only() -> None:
+    plain, quantised = memory_of(work("ppo")), memory_of(work("ppo", model__quantize="4bit"))
+    assert plain.phases["rollout"]["merged"] == 2 * plain_parameters("smollm2-135m")
+    assert quantised.phases["rollout"]["merged"] == 0
+    upper = memory_of(work("ppo", model__lora__top_layers=3))
+    assert upper.phases["rollout"]["merged"] == plain.phases["rollout"]["merged"] // 10
+
+
+def plain_parameters(name: str) -> int:
+    return work("ppo", name).model.linear_parameters
+
+
+def test_the_peak_is_that_of_one_phase_and_has_a_reserve() -> None:
+    memory = memory_of(work("ppo"))
+    totals = {phase: sum(parts.values()) for phase, parts in memory.phases.items()}
+    assert set(totals) == {"rollout", "update", "step"}
+    assert memory.peak == max(totals.values()) == totals[memory.peak_phase]
+    held = memory.allocated
+    assert memory.peak - held == CONTEXT["cuda"] + int(0.05 * held)
+
+
+def test_less_memory_for_every_option_that_promises_it() -> None:
+    base = memory_of(work("ppo", "llama-8b")).peak
+    for changes in (
+        {"model__quantize": "8bit"},
+        {"model__memory__gradient_checkpointing": True},
+        {"model__memory__activation_offloading": True},
+        {"model__ppo__micro_batch_size": 1},
+        {"model__lora__top_layers": 4},
+    ):
+        assert memory_of(work("ppo", "llama-8b", **{"model__generation_batch_size": 1, **changes})).peak < base, changes
+    update = memory_of(work("sft", "llama-8b", model__lora=None)).phases["update"]
+    assert memory_of(work("sft", "llama-8b", model__lora=None, model__optimizer__name="adamw_8bit")).phases["update"][
+        "optimizer"
+    ] == pytest.approx(update["optimizer"] / 4, rel=0.02)
+
+
+def test_processes_share_what_their_strategy_shares() -> None:
+    alone = memory_of(work("sft", "llama-8b", model__lora=None)).phases["step"]
+    together = {"model__lora": None, "trainer__devices": 8}
+    sharded = memory_of(work("sft", "llama-8b", **together, trainer__strategy="fsdp2")).phases["step"]
+    zero = memory_of(work("sft", "llama-8b", **together, trainer__strategy="deepspeed_stage_2")).phases["step"]
+    copied = memory_of(work("sft", "llama-8b", **together, trainer__strategy="ddp")).phases["step"]
+    assert (sharded["base"], sharded["optimizer"]) == (alone["base"] // 8, alone["optimizer"] // 8)
+    assert (zero["base"], zero["optimizer"]) == (alone["base"], alone["optimizer"] // 8)
+    assert (copied["base"], copied["gradients"]) == (alone["base"], 2 * alone["gradients"])
+
+
+def test_the_trunk_of_a_batch_is_kept() -> None:
+    few = work("ppo", model__lora__top_layers=2)
+    assert few.rollouts is not None
+    more = replace(few, rollouts=replace(few.rollouts, kept_rows=65))
+    difference = memory_of(more).phases["update"]["activations"] - memory_of(few).phases["update"]["activations"]
+    assert difference == 100 * 576 * 2
+
+
+def test_an_average_of_the_policy_is_held() -> None:
+    kept = memory_of(work("ppo", model__optimizer__ema_decay=0.99)).phases["step"]["optimizer"]
+    one = sum(adapter_sizes(work("ppo").model, LoraOptions(r=8)))
+    assert kept - memory_of(work("ppo")).phases["step"]["optimizer"] == 4 * one
+
+
+@pytest.mark.parametrize(("text", "size"), [("24GB", 24), ("24", 24), ("24 GiB", 24), ("11.5gb", 11.5)])
+def test_sizes_of_cards(text: str, size: float) -> None:
+    assert check_gpu_size(text) == size * 2**30
+
+
+@pytest.mark.parametrize("text", ["", "GB", "rtx", "-1", "0", "24TB", "nan", "inf"])
+def test_what_is_no_size_is_refused(text: str) -> None:
+    with pytest.raises(UserError, match="no size of a card"):
+        check_gpu_size(text)
