@@ -25,12 +25,12 @@ STAGE = $(BIN)/lit-instruct $@ fit --config recipes/$(RECIPE)/$@.yaml --run "run
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help setup sft rm ppo eval demo demo-data test test-slow test-all check ppo-oracle bench-rm bench-sft bench-data bench-decode clean FORCE
+.PHONY: help setup sft rm ppo eval demo demo-data test test-slow test-all check ppo-oracle bench-rm bench-sft bench-data bench-decode bench-ppo plan gpu-check clean FORCE
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
 # A wrong recipe is told before anything is installed.
-ifneq ($(filter sft rm ppo eval demo,$(MAKECMDGOALS)),)
+ifneq ($(filter sft rm ppo eval demo plan,$(MAKECMDGOALS)),)
 RECIPES = $(sort $(notdir $(patsubst %/,%,$(dir $(wildcard recipes/*/*.yaml)))))
 ifeq ($(filter $(RECIPES),$(RECIPE)),)
 $(error unknown RECIPE "$(RECIPE)"; the recipes are: $(RECIPES))
@@ -96,6 +96,17 @@ bench-data: $(STAMP) ## reading, hygiene and tokenisation of up to a million pro
 
 bench-decode: $(STAMP) ## sampling against transformers' generate: benchmarks/results/decode.json
 	$(BIN)/python -m benchmarks.decode $(BENCH_ARGS)
+
+bench-ppo: $(STAMP) ## PPO against TRL 1.12's PPOTrainer: benchmarks/results/ppo.json
+	$(BIN)/python -m benchmarks.ppo $(BENCH_ARGS)
+
+gpu-check: $(STAMP) ## memory and speed of the gpu recipes with random weights, on a GPU: benchmarks/results/gpu-*.json
+	$(BIN)/python -m benchmarks.gpu_check $(BENCH_ARGS)
+
+plan: $(STAMP) ## memory, disk and time of each stage of RECIPE before it runs
+	$(BIN)/lit-instruct plan --config recipes/$(RECIPE)/sft.yaml $(ARGS)
+	$(BIN)/lit-instruct plan --config recipes/$(RECIPE)/rm.yaml $(ARGS)
+	$(BIN)/lit-instruct plan --config recipes/$(RECIPE)/ppo.yaml $(ARGS)
 
 clean: ## remove caches and build folders; runs, data and .venv stay
 	rm -rf build dist lit_instruct.egg-info .pytest_cache .ruff_cache .mypy_cache

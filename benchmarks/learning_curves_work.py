@@ -38,7 +38,7 @@ class Settings:
         lora_r: rank; alpha is 32 everywhere.
     """
 
-    iterations: int = 16
+    iterations: int = 13
     batch_size: int = 32
     response_tokens: int = 40
     inner_epochs: int = 2

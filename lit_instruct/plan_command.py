@@ -43,7 +43,7 @@ class Asked:
 class OptionsOnly(StageCLI):
     """The parser of a stage, which stops once the options are read."""
 
-    stage = "plan"
+    stage = "sft"  # whichever: it names a folder that nothing is written to
 
     def before_instantiate_classes(self) -> None:
         """Keeps what the options say."""

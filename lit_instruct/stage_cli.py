@@ -33,6 +33,7 @@ from lit_instruct.metrics_file import MetricsFile
 from lit_instruct.models.loading import pick_dtype
 from lit_instruct.out_of_memory import check_memory, explain, is_out_of_memory
 from lit_instruct.planning.options import RUN, flat
+from lit_instruct.planning.work import StageName
 from lit_instruct.processes import FSDP2, SameOnEveryRank, check_strategy, fsdp2, lost_process
 from lit_instruct.stages.ppo import PPOModule
 from lit_instruct.stages.reward import RewardModule
@@ -52,7 +53,7 @@ FURTHER = {"rm": "further subcommand: score, the rewards of the rows of a file (
 class StageCLI(LightningCLI):
     """LightningCLI with a run folder, and what every run of a stage has."""
 
-    stage: str
+    stage: StageName
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Adds --run, and one seed for everything."""

@@ -19,6 +19,7 @@ FORBIDDEN = {
     "lit_instruct.trl_bridge": ["stages", "rollouts", "evaluation", "cli", "sample", "chat"],
     "lit_instruct.stages": ["cli", "evaluation", "chat"],
     "lit_instruct.evaluation": ["cli", "stages"],
+    "lit_instruct.planning": ["stages", "trl_bridge", "evaluation", "cli", "stage_cli", "plan_command"],
     "lit_instruct.prompting": ["models", "losses", "rollouts", "stages", "trl_bridge", "evaluation", "cli"],
     "lit_instruct.batches": ["models", "losses", "rollouts", "stages", "trl_bridge", "evaluation", "cli"],
 }

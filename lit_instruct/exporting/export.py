@@ -127,16 +127,10 @@ def _write_whole(
     after = measure(merged, texts)
     measured = _difference(before, after, texts, is_reward)
     if not is_reward and measured["kl_to_trained"] > options.max_kl:
-        eight = stage.base_precision == "8bit"
+        way_out = "8-bit bases round activations too, so" if stage.base_precision == "8bit" else "take --dtype=fp32,"
         raise UserError(
             f"--merge: the merged model is {measured['kl_to_trained']:.4f} nats a token from the trained one, over "
-            f"--max-kl={options.max_kl:g}; nothing was written. "
-            + (
-                "8-bit bases round activations too: export it as an adapter, "
-                if eight
-                else "Export it with --dtype=fp32, "
-            )
-            + "or accept the difference by a higher --max-kl"
+            f"--max-kl={options.max_kl:g}, and was not written; {way_out} export it as an adapter, or raise --max-kl"
         )
     config: Any = merged.config
     config.pad_token_id = exported.pad_id

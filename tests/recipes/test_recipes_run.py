@@ -133,4 +133,5 @@ def _same_options(wanted: dict[str, Any], used: dict[str, Any], changed: tuple[s
         if isinstance(value, dict):
             _same_options(value, used[key], changed, path)
         elif path != "model.base" and not any(word.startswith(f"--{path}=") for word in changed):
-            assert used[key] == value, path
+            read = float(value) if isinstance(used[key], float) else value  # YAML reads 2e-4 as a text
+            assert used[key] == read, path

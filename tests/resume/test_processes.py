@@ -21,20 +21,25 @@ def sittings(words: list[str], folder: Path, cache: Path, ranks: int, kills: int
     """Starts a run, kills it at random moments, and at last lets it end."""
     draw = random.Random(seed)
     for _ in range(kills):
+        before = config_written(folder)
         processes = start(words, folder / "log", cache, ranks)
-        wait_until_training(folder)
+        wait_until_training(folder, before)
         time.sleep(draw.uniform(0, 1.5))
         kill(draw.sample(processes, draw.randint(1, ranks)))  # the others notice, or are killed with it
         kill(processes)
     assert set(wait(start(words, folder / "log", cache, ranks))) == {0}, (folder / "log").read_text()[-3000:]
 
 
-def wait_until_training(folder: Path) -> None:
-    """Waits for a sign of life, for a while."""
-    config = folder / "ppo/logs/config.yaml"  # written anew as the training starts
-    before = config.stat().st_mtime_ns if config.exists() else 0
+def config_written(folder: Path) -> int:
+    """When logs/config.yaml was written last, which happens as a training starts."""
+    config = folder / "ppo/logs/config.yaml"
+    return config.stat().st_mtime_ns if config.exists() else 0
+
+
+def wait_until_training(folder: Path, before: int) -> None:
+    """Waits for a sign of life, for a while: a complete training gives none."""
     for _ in range(200):
-        if config.exists() and config.stat().st_mtime_ns != before:
+        if config_written(folder) != before:
             return
         time.sleep(0.05)
 
@@ -46,21 +51,28 @@ def test_sigkill(tmp_path: Path, runs: Runs, request: pytest.FixtureRequest, tok
     assert differences(request.getfixturevalue("whole_full" if full else "whole"), tmp_path) == []
 
 
-def test_two_processes(tmp_path: Path, runs: Runs, tokens_folder: Path) -> None:
-    def words(folder: Path, *more: str) -> list[str]:
-        kept = [word for word in runs.options(folder, *TWO, *more) if word != QUICK[-1]]
-        return kept
+def on_two(runs: Runs, folder: Path, *more: str) -> list[str]:
+    """The command line of a run on two processes."""
+    folder.mkdir(exist_ok=True)
+    return [word for word in runs.options(folder, *TWO, *more) if word != QUICK[-1]]
 
+
+def test_two_processes_full(tmp_path: Path, runs: Runs, tokens_folder: Path) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    whole.mkdir()
-    parts.mkdir()
-    assert wait(start(words(whole), whole / "log", tokens_folder, 2)) == [0, 0], (whole / "log").read_text()[-3000:]
+    assert wait(start(on_two(runs, whole, *FULL), whole / "log", tokens_folder, 2)) == [0, 0]
+    sittings(on_two(runs, parts, *FULL, "--ckpt_path=last"), parts, tokens_folder, 2, 1, seed=3)
+    assert differences(whole, parts) == []
+
+
+def test_two_processes(tmp_path: Path, runs: Runs, tokens_folder: Path) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert wait(start(on_two(runs, whole), whole / "log", tokens_folder, 2)) == [0, 0]
 
     press = ["--trainer.callbacks+=tests.resume.processes.PressCtrlCOnOne", "--trainer.callbacks.during=0"]
-    assert wait(start(words(parts, *press), parts / "log", tokens_folder, 2)) == [130, 0]
+    assert wait(start(on_two(runs, parts, *press), parts / "log", tokens_folder, 2)) == [130, 0]
     assert checkpoint(parts)["ppo"]["iterations_done"] == 1
 
-    resume = words(parts, "--ckpt_path=last")
+    resume = on_two(runs, parts, "--ckpt_path=last")
     broken = {rewards.BREAKS: "1:1"}  # the second process's first reward
     assert wait(start(resume, parts / "log", tokens_folder, 2, **broken)) == [2, 2]
     assert "the labeler has gone home" in (parts / "log").read_text()

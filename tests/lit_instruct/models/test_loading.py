@@ -21,7 +21,9 @@ from lit_instruct.models.loading import (
     load_sequence_classifier,
     load_tokenizer,
     pick_dtype,
+    pinned,
 )
+from lit_instruct.models.lora import LoraOptions, save_adapter
 
 
 def _adapter(folder: Path, text: str) -> str:

@@ -18,6 +18,7 @@ from lit_instruct.models.assemble import ppo_roles
 from lit_instruct.models.loading import find_source
 from lit_instruct.models.lora import LoraOptions, lora_layers, save_adapter
 from lit_instruct.models.roles import Roles, position_ids
+from lit_instruct.models.short_attention import choose_short_attention
 from lit_instruct.rollouts.score import TextReward
 from tests.lit_instruct.rollouts.stage_folders import SFT_LORA, reward_folder, sft_folder
 
@@ -60,6 +61,7 @@ def _batch() -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 def _sft_model(folders: Folders, dtype: torch.dtype = torch.float32) -> nn.Module:
     base = AutoModelForCausalLM.from_pretrained(str(folders.base), dtype=dtype)
+    choose_short_attention(base)  # which rounds apart from sdpa in bfloat16
     return PeftModel.from_pretrained(base, str(folders.sft)).eval()
 
 

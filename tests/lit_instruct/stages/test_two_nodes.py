@@ -100,7 +100,7 @@ def launch(folder: Path) -> tuple[list[list[dict[str, Any]]], str]:
         nodes.append(subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, env=environment))
     try:
         for node in nodes:
-            node.wait(timeout=240)
+            node.wait(timeout=600)
     finally:
         for node in nodes:
             node.kill()

@@ -1,0 +1,98 @@
+"""Paths that only CUDA has, against the plain ones, on small random models: the largest difference of each."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks.random_models import write_model
+from lit_instruct.batches import RankedBatch, right_pad
+from lit_instruct.models.assemble import policy_network, reward_network
+from lit_instruct.models.heads import token_log_probs
+from lit_instruct.models.loading import find_source
+from lit_instruct.models.lora import LoraOptions
+from lit_instruct.models.rewards import RewardForward
+
+DESCRIBED = {
+    "model_type": "llama",
+    "hidden_size": 512,
+    "intermediate_size": 1408,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 4,
+    "vocab_size": 4096,
+    "max_position_embeddings": 2048,
+}
+
+
+def compare_paths(device: str = "cuda") -> dict[str, Any]:
+    """Returns, by path, the largest difference relative to the size of what is compared.
+
+    Args:
+        device: cuda; cpu runs the same comparisons where they exist.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = write_model(Path(scratch) / "model", DESCRIBED)
+        return {
+            "bf16-mixed log-probabilities against float32": _mixed(folder, device),
+            "compiled forward against eager": _compiled(folder, device),
+            "scaled-dot-product attention against eager": _attention(folder, device),
+            "rewards with shared prompts against separate ones": _shared(folder, device),
+        }
+
+
+def _ids(device: str, rows: int = 4, length: int = 256) -> Tensor:
+    return torch.arange(rows * length, device=device).view(rows, length) * 7 % 4000 + 2
+
+
+def _difference(found: Tensor, plain: Tensor) -> float:
+    return round(float((found.float() - plain.float()).norm() / plain.float().norm()), 5)
+
+
+@torch.no_grad()
+def _mixed(folder: Path, device: str) -> float:
+    """Log-probabilities of tokens, as PPO computes them."""
+    network = policy_network(find_source(str(folder)), LoraOptions(r=4), torch.float32).to(device)
+    model, ids = network.get_base_model(), _ids(device)
+
+    def log_probs() -> Tensor:
+        hidden = model.model(ids, use_cache=False).last_hidden_state[:, :-1].flatten(0, 1)
+        return token_log_probs(hidden, model.lm_head.weight, ids[:, 1:].flatten()).log_probs
+
+    plain = log_probs()
+    with torch.autocast(device, torch.bfloat16):
+        return _difference(log_probs(), plain)
+
+
+@torch.no_grad()
+def _compiled(folder: Path, device: str) -> float:
+    model = policy_network(find_source(str(folder)), None, torch.float32).to(device).eval()
+    plain = model.model(_ids(device), use_cache=False).last_hidden_state
+    return _difference(torch.compile(model.model)(_ids(device), use_cache=False).last_hidden_state, plain)
+
+
+@torch.no_grad()
+def _attention(folder: Path, device: str) -> float:
+    model = policy_network(find_source(str(folder)), None, torch.float32).to(device).eval()
+    fused = model.model(_ids(device), use_cache=False).last_hidden_state
+    model.set_attn_implementation("eager")
+    return _difference(fused, model.model(_ids(device), use_cache=False).last_hidden_state)
+
+
+@torch.no_grad()
+def _shared(folder: Path, device: str) -> float:
+    """Rewards of four responses to each of two prompts: flex attention on CUDA."""
+    torch.manual_seed(0)
+    network = reward_network(find_source(str(folder)), LoraOptions(r=4), torch.float32, 0).to(device).eval()
+    prompts, answers = _ids("cpu", 2, 300).tolist(), _ids("cpu", 4, 40).tolist()
+    input_ids, mask = right_pad([prompt + answer for prompt in prompts for answer in answers], 0)
+    ranks = torch.tensor([1, 2, 3, 4] * 2)
+    owners = torch.arange(2).repeat_interleave(4)
+    numbers, margin = torch.arange(2), torch.zeros(8)
+    batch = RankedBatch(*(part.to(device) for part in (input_ids, mask, ranks, owners, numbers, margin)))
+    separate = RewardForward(network, "off", 8192, 340).rewards(batch)
+    return _difference(RewardForward(network, "on", 8192, 340).rewards(batch), separate)
