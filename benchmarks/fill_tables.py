@@ -105,11 +105,11 @@ def _rm_quality(found: Mapping[str, Any]) -> Rows:
 def _data(found: Mapping[str, Any]) -> Rows:
     sizes = sorted({result["rows"] for result in found["results"]})
     head = [f"{size:,} rows: seconds, peak MB" for size in sizes]
-    rows: Rows = [("step", *head, "time grows as rows^", "bytes a row")]
+    rows: Rows = [("step", *head, "time grows as rows^", "bytes a row", "with buffers")]
     for step, what in found["steps"].items():
         at = {result["rows"]: result for result in found["results"] if result["step"] == step}
         cells = [f"{at[size]['seconds']:.1f}, {at[size]['peak_bytes'] / 1e6:.0f}" for size in sizes]
-        rows.append((what, *cells, found["growth"][step]["exponent"], found["growth"][step]["bytes_a_row"]))
+        rows.append((what, *cells, *found["growth"][step].values()))
     return rows
 
 

@@ -34,7 +34,7 @@ def run_side(module: str, side: str, work: Work) -> Result:
     command = [sys.executable, "-m", module, "--side", side, "--work", json.dumps(work)]
     quiet = {"HF_HUB_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARALLELISM": "false"}
     done = subprocess.run(command, env=os.environ | quiet, capture_output=True, text=True, check=False)
-    if done.returncode:
+    if done.returncode or not done.stdout.strip():  # Lightning ends with 0 when it is told to stop
         raise RuntimeError(f"{module} --side {side} failed with {done.returncode}:\n{done.stderr[-3000:]}")
     found: Result = json.loads(done.stdout.splitlines()[-1])
     return found

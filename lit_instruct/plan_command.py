@@ -111,8 +111,10 @@ def plan_of(asked: Asked) -> Plan:
         words.append("--data.path=unknown")
     options = stage_options(asked.stage, words)
     base = base_of(options, asked.config.parent if asked.config is not None else None)
-    device = this_device() if (size := card_of(asked)) is None else ("cuda", size)
-    return make_plan(asked.stage, options, base, *device, rate=_rate(asked), rows=asked.rows)
+    device, limit = this_device(options.get("trainer.accelerator"))
+    if (size := card_of(asked)) is not None:
+        device, limit = "cuda", size
+    return make_plan(asked.stage, options, base, device, limit, _rate(asked), asked.rows)
 
 
 def stage_options(stage: str, words: list[str]) -> dict[str, Any]:

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import importlib.util
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from lit_instruct.plan_command import plan_of, read_arguments
+from lit_instruct.plan_command import card_of, plan_of, read_arguments
 from lit_instruct.planning.plan import Plan
 from lit_instruct.planning.rates import RESULTS, file_name, measured
 from lit_instruct.planning.table import GIB, gib
@@ -48,8 +49,10 @@ def all_plans() -> dict[str, dict[str, Plan]]:
 
 def plan_recipe(config: Path, *words: str) -> Plan:
     """Plans a stage of a recipe for the hardware that it names; one for a CPU in bfloat16, whatever this one can do."""
-    of_cpu = [] if " of " in hardware(config.parent) else ["--model.dtype=bfloat16", "--trainer.accelerator=cpu"]
-    return plan_of(read_arguments(["--config", str(config), *of_cpu, *words]))
+    own = read_arguments(["--config", str(config), *words])
+    if card_of(own) is not None:
+        return plan_of(own)
+    return plan_of(replace(own, words=[*own.words, "--model.dtype=bfloat16", "--trainer.accelerator=cpu"]))
 
 
 def hardware(folder: Path) -> str:

@@ -35,6 +35,10 @@ CONTEXT = {"cuda": 600 * 2**20, "cpu": 0}
 """What the device's driver and libraries hold outside the allocator."""
 FRAGMENTED = {"cuda": 0.05, "cpu": 0.0}
 """Share that the allocator holds and cannot use."""
+COMPILED = 700_000
+"""Bytes that oneDNN keeps of a product in bfloat16 on a CPU, measured; a step of decoding makes two of a new length."""
+MOST_COMPILED = 1024
+"""Of which it keeps so many."""
 SCORED_TOKENS = 8192
 """Tokens that a reward model with a base of its own reads at one time (`rollouts.score.BATCH_TOKENS`)."""
 Parts = dict[str, int]
@@ -73,6 +77,8 @@ def memory_of(work: Work) -> Memory:
 
 def _with_reserve(work: Work, parts: Parts) -> Parts:
     reserve = CONTEXT[work.device] + int(FRAGMENTED[work.device] * sum(parts.values()))
+    if work.device == "cpu" and work.compute < TRAINED and work.rollouts is not None:
+        reserve += COMPILED * min(MOST_COMPILED, 2 * work.rollouts.new)
     return {part: parts.get(part, 0) for part in PARTS[:-1]} | {"reserve": reserve}
 
 

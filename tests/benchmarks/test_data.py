@@ -16,9 +16,10 @@ def test_growth() -> None:
     results = [
         {"step": step, "rows": rows, "cpu_seconds": seconds, "peak_bytes": peak}
         for step in STEPS
-        for rows, seconds, peak in ((1000, 50.0, 9000), (100, 5.0, 900), (400, 1.0, 1))
+        for rows, seconds, peak in ((1000, 50.0, 9000), (100, 5.0, 900), (400, 1.0, 6000))
     ]
-    assert growth(results) == {step: {"exponent": 1.0, "bytes_a_row": 9.0} for step in STEPS}
+    expected = {"exponent": 1.0, "bytes_a_row": 5.0, "bytes_a_row_with_buffers": 9.0}
+    assert growth(results) == dict.fromkeys(STEPS, expected)
 
 
 def test_prompts_are_reproducible_and_have_what_hygiene_removes(tmp_path: Path) -> None:
@@ -63,4 +64,8 @@ def test_failing_limits_are_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     assert json.loads(out.read_text())["held"] is False
     monkeypatch.setattr(data, "BYTES_A_ROW", 66)
     assert data.main(["--sizes", "10", "20", "--out", str(out)]) == 0
-    assert json.loads(out.read_text())["growth"]["read"] == {"exponent": 1.0, "bytes_a_row": 65.0}
+    assert json.loads(out.read_text())["growth"]["read"] == {
+        "exponent": 1.0,
+        "bytes_a_row": 65.0,
+        "bytes_a_row_with_buffers": 65.0,
+    }

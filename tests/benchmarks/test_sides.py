@@ -31,6 +31,11 @@ def test_a_failing_side_says_why() -> None:
         run_side("benchmarks.nothing", "ours", {})
 
 
+def test_a_side_that_was_stopped_before_it_printed_anything_has_failed() -> None:
+    with pytest.raises(RuntimeError, match="keyword --side ours failed with 0"):
+        run_side("keyword", "ours", {})  # a module of Python's that runs and prints nothing
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a peak is never forgotten")
 def test_peak_is_seen_and_forgotten() -> None:
     reset_peak()
