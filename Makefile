@@ -25,7 +25,7 @@ STAGE = $(BIN)/lit-instruct $@ fit --config recipes/$(RECIPE)/$@.yaml --run "run
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help setup sft rm ppo eval demo demo-data test test-slow test-all check ppo-oracle bench-rm bench-sft bench-data bench-decode bench-ppo plan gpu-check clean FORCE
+.PHONY: help setup sft rm ppo eval demo demo-data test test-slow test-all check ppo-oracle bench-rm bench-sft bench-data bench-decode bench-ppo bench-curves bench-ptx bench-scaling bench-bits plan gpu-check clean FORCE
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -46,7 +46,7 @@ endif
 
 help: ## list the targets
 	@echo "make TARGET [RECIPE=demo] [RUN=name] [ARGS=\"--option=value\"]"
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 setup: $(STAMP) ## create .venv with the pinned packages, or bring it up to date
 
@@ -98,7 +98,19 @@ bench-decode: $(STAMP) ## sampling against transformers' generate: benchmarks/re
 	$(BIN)/python -m benchmarks.decode $(BENCH_ARGS)
 
 bench-ppo: $(STAMP) ## PPO against TRL 1.12's PPOTrainer: benchmarks/results/ppo.json
-	$(BIN)/python -m benchmarks.ppo $(BENCH_ARGS)
+	$(BIN)/python -m benchmarks.ppo $(ARGS) $(BENCH_ARGS)
+
+bench-curves: $(STAMP) ## learning curves of PPO, ours and TRL 1.12's: benchmarks/results/learning-curves.json
+	$(BIN)/python -m benchmarks.learning_curves $(BENCH_ARGS)
+
+bench-ptx: $(STAMP) ## weights of PPO's pretraining mix: benchmarks/results/ptx-sweep.json
+	$(BIN)/python -m benchmarks.ptx_sweep $(BENCH_ARGS)
+
+bench-scaling: $(STAMP) ## PPO against batch, length and model size: benchmarks/results/scaling.json
+	$(BIN)/python -m benchmarks.scaling $(BENCH_ARGS)
+
+bench-bits: $(STAMP) ## adapters on bases of other bits: benchmarks/results/bits.json
+	$(BIN)/python -m benchmarks.bits $(BENCH_ARGS)
 
 gpu-check: $(STAMP) ## memory and speed of the gpu recipes with random weights, on a GPU: benchmarks/results/gpu-*.json
 	$(BIN)/python -m benchmarks.gpu_check $(BENCH_ARGS)

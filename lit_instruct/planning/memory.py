@@ -158,7 +158,8 @@ def _update(work: Work) -> Parts:
     ) + attention_mask_bytes(work.rows, work.length, work.compute)
     logits = head_bytes(work.model, work.compute, work.scored) if work.scored else 0
     passing = work.tokens * passing_bytes(work.model, work.compute)
-    if work.attends == "short":
+    branches_in_bfloat16 = work.attends == "branches" and work.device == "cpu" and work.compute < TRAINED
+    if work.attends == "short" or branches_in_bfloat16:
         layers = 1 if work.checkpointing else _kept_layers(work)
         activations += (layers + 2) * pair_bytes(work.model, work.compute, work.rows, work.length)  # 2 in passing
     activations += max(0, passing - logits) + _workspace(work)  # the backward pass comes to the layers after the logits

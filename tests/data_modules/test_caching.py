@@ -218,9 +218,10 @@ def test_content_of_folders_and_kinds(tmp_path: Path):
 
 
 def test_a_hub_dataset_is_known_by_its_commit(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(fingerprints, "_hub_revision", lambda name: f"commit of {name}")
-    assert content_of("org/name:train", True) == [["org/name:train", "commit of org/name", None]]
-    monkeypatch.setattr(fingerprints, "_hub_revision", lambda name: None)
+    monkeypatch.setattr(fingerprints, "_hub_revision", lambda name, revision: f"{name} at {revision}")
+    assert content_of("org/name:train", True) == [["org/name:train", "org/name at None", None]]
+    assert content_of("org/name@abc:train", True) == [["org/name@abc:train", "org/name at abc", None]]
+    monkeypatch.setattr(fingerprints, "_hub_revision", lambda name, revision: None)
     assert content_of("org/name:train", True) is None
 
 
