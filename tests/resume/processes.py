@@ -18,7 +18,7 @@ from tests.lit_instruct.stages.helpers import PressCtrlC
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(["tests.resume.preloaded"])
 ROOT = Path(__file__).parents[2]
-LIMIT = 120.0
+LIMIT = 300.0
 """Seconds after which a process counts as stuck."""
 
 
