@@ -110,5 +110,5 @@ def test_one_prompt_a_step_teaches_both_sides_the_same(tiny_model: Path) -> None
     ours, trl = (run_side(rm.MODULE, f"{side}-quality", lesson)["epochs"] for side in ("ours", "trl"))
     assert [epoch["step"] for epoch in ours] == [epoch["step"] for epoch in trl] == list(range(7))
     for one, other in zip(ours, trl, strict=True):
-        assert one["loss"] == pytest.approx(other["loss"], abs=1e-3)
+        assert one["loss"] == pytest.approx(other["loss"], abs=4e-3)  # bfloat16, rounded in other places
     assert abs(ours[-1]["loss"] - ours[0]["loss"]) > 5e-3
