@@ -7,6 +7,7 @@ import datetime
 import json
 import os
 import platform
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -59,16 +60,29 @@ def write_results(path: str | Path, results: dict[str, Any]) -> Path:
     Returns:
         The file.
     """
+    content = json.dumps({"environment": environment(), **results}, indent=2) + "\n"
+    target = results_file(path)
+    with replaced(target) as scratch:
+        scratch.write_text(content, encoding="utf-8")
+    return target
+
+
+def results_file(path: str | Path) -> Path:
+    """Returns where a file of results lies: a bare name is in benchmarks/results."""
     path = Path(path)
-    target = RESULTS / path if path.parent == Path() else path
+    return RESULTS / path if path.parent == Path() else path
+
+
+@contextlib.contextmanager
+def replaced(target: Path) -> Iterator[Path]:
+    """Gives a file to write beside `target`, which takes its place when it is complete."""
     target.parent.mkdir(parents=True, exist_ok=True)
     scratch = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
-        scratch.write_text(json.dumps({"environment": environment(), **results}, indent=2) + "\n", encoding="utf-8")
+        yield scratch
         os.replace(scratch, target)
     finally:
         scratch.unlink(missing_ok=True)
-    return target
 
 
 def _processor() -> str | None:

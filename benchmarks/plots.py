@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from benchmarks.environment import RESULTS
+from benchmarks.environment import replaced, results_file
 
 COLORS = ("#1f6fb4", "#2a9d5c", "#c2571a", "#7a4fa3")
 STYLE: dict[Any, Any] = {
@@ -45,14 +44,7 @@ def save(figure: Figure, path: str | Path) -> Path:
     Returns:
         The file.
     """
-    path = Path(path)
-    target = RESULTS / path if path.parent == Path() else path
-    target.parent.mkdir(parents=True, exist_ok=True)
-    scratch = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        with matplotlib.rc_context(STYLE):
-            figure.savefig(scratch, format="png", dpi=130, metadata={"Software": None})
-        os.replace(scratch, target)
-    finally:
-        scratch.unlink(missing_ok=True)
+    target = results_file(path)
+    with replaced(target) as scratch, matplotlib.rc_context(STYLE):
+        figure.savefig(scratch, format="png", dpi=130, metadata={"Software": None})
     return target

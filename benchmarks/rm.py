@@ -20,7 +20,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.environment import RESULTS, write_results
+from benchmarks.environment import results_file, write_results
 from benchmarks.rm_work import CASES, Case, fastest
 from benchmarks.sides import SIDES, Result, Work, run_side, take_turns
 from lit_instruct.models.embedded import NAME
@@ -134,8 +134,7 @@ def write_part(out: str, name: str, part: dict[str, Any]) -> Path:
         name: of the part.
         part: its content.
     """
-    path = Path(out)
-    target = RESULTS / path if path.parent == Path() else path
+    target = results_file(out)
     earlier = json.loads(target.read_text(encoding="utf-8")) if target.is_file() else {}
     environment = earlier.pop("environment", {})
     earlier.pop(name, None)
