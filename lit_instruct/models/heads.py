@@ -8,7 +8,9 @@ import torch
 from torch import Tensor, nn
 
 CHUNK_TOKENS = 128
-"""Tokens whose logits exist at one time; 128 x 49k x 4 bytes is 25 MB, which the allocator still keeps for reuse."""
+"""Tokens whose logits exist at one time: enough for a fast product with the output embedding."""
+CACHED_TOKENS = 16
+"""Tokens whose logits a CPU widens to float32 at one time: 16 x 49k x 4 bytes stay in its cache."""
 
 
 class ScoreHead(nn.Linear):
@@ -79,18 +81,18 @@ class _TokenLogProbs(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, Tensor]:
         device = hidden.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
-        normaliser = torch.empty(len(tokens), device=hidden.device)
-        log_probs, entropy = torch.empty_like(normaliser), torch.zeros_like(normaliser)
-        is_top = torch.zeros_like(tokens, dtype=torch.bool)
+        log_probs = torch.empty(len(tokens), device=hidden.device)
+        entropy, is_top = torch.zeros_like(log_probs), torch.zeros_like(tokens, dtype=torch.bool)
         small_hidden, small_weight = hidden.to(dtype), weight.to(dtype)
-        for rows in _chunks(len(tokens)):
-            logits = _logits(small_hidden[rows], small_weight, temperature)
-            normaliser[rows] = logits.logsumexp(dim=-1)
-            log_probs[rows] = logits.gather(1, tokens[rows, None]).squeeze(1) - normaliser[rows]
-            if describe:
-                is_top[rows] = logits.argmax(dim=-1) == tokens[rows]
-                entropy[rows] = torch.special.entr(logits.sub_(normaliser[rows, None]).exp_()).sum(dim=-1)
-        ctx.save_for_backward(hidden, weight, tokens, normaliser, entropy)
+        for chunk in _slices(0, len(tokens), CHUNK_TOKENS):
+            logits = small_hidden[chunk] @ small_weight.T
+            for rows in _blocks(chunk, device):
+                found = _log_softmax(logits[_within(rows, chunk)], temperature)
+                log_probs[rows] = found.gather(1, tokens[rows, None]).squeeze(1)
+                if describe:
+                    is_top[rows] = found.argmax(dim=-1) == tokens[rows]
+                    entropy[rows] = torch.special.entr(found.exp_()).sum(dim=-1)
+        ctx.save_for_backward(hidden, weight, tokens, entropy)
         ctx.temperature, ctx.dtype = temperature, dtype
         ctx.set_materialize_grads(False)
         ctx.mark_non_differentiable(*([is_top] if describe else [entropy, is_top]))
@@ -100,34 +102,54 @@ class _TokenLogProbs(torch.autograd.Function):
     def backward(
         ctx: Any, grad: Tensor | None, grad_entropy: Tensor | None, _: Tensor | None
     ) -> tuple[Tensor, Tensor | None, None, None, None]:
-        hidden, weight, tokens, normaliser, entropy = ctx.saved_tensors
-        grad = torch.zeros_like(normaliser) if grad is None else grad
+        hidden, weight, tokens, entropy = ctx.saved_tensors
+        grad = torch.zeros_like(entropy) if grad is None else grad
         grad_hidden = torch.empty_like(hidden)
         grad_weight = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
         small_hidden, small_weight = hidden.to(ctx.dtype), weight.to(ctx.dtype)
         with torch.autocast(hidden.device.type, enabled=False):
-            for rows in _chunks(len(tokens)):
-                log_probs = _logits(small_hidden[rows], small_weight, ctx.temperature).sub_(normaliser[rows, None])
-                surprise = log_probs + entropy[rows, None] if grad_entropy is not None else None
-                probs = log_probs.exp_()
-                if surprise is not None and grad_entropy is not None:
-                    surprise.mul_(probs).mul_(grad_entropy[rows, None])
-                grad_logits = probs.neg_()
-                grad_logits.scatter_add_(1, tokens[rows, None], torch.ones_like(grad_logits[:, :1]))
-                grad_logits.mul_(grad[rows, None])
-                if surprise is not None:
-                    grad_logits.sub_(surprise)
-                grad_logits = grad_logits.div_(ctx.temperature).to(ctx.dtype)
-                grad_hidden[rows] = (grad_logits @ small_weight).to(hidden.dtype)
+            for chunk in _slices(0, len(tokens), CHUNK_TOKENS):
+                logits = small_hidden[chunk] @ small_weight.T  # their gradient takes their place
+                for rows in _blocks(chunk, hidden.device.type):
+                    block = logits[_within(rows, chunk)]
+                    log_probs = _log_softmax(block, ctx.temperature)
+                    described = None if grad_entropy is None else (entropy[rows], grad_entropy[rows])
+                    block.copy_(_grad_logits(log_probs, tokens[rows], grad[rows], described).div_(ctx.temperature))
+                grad_hidden[chunk] = (logits @ small_weight).to(hidden.dtype)
                 if grad_weight is not None:
-                    grad_weight += (grad_logits.T @ small_hidden[rows]).to(weight.dtype)
+                    grad_weight += (logits.T @ small_hidden[chunk]).to(weight.dtype)
         return grad_hidden, grad_weight, None, None, None
 
 
-def _chunks(count: int) -> list[slice]:
-    return [slice(start, start + CHUNK_TOKENS) for start in range(0, count, CHUNK_TOKENS)]
+def _grad_logits(log_probs: Tensor, tokens: Tensor, grad: Tensor, described: tuple[Tensor, Tensor] | None) -> Tensor:
+    """Gradient with respect to logits at temperature 1, (n, V); overwrites `log_probs`.
+
+    Args:
+        log_probs: (n, V).
+        tokens: (n,).
+        grad: (n,) of the tokens' log-probabilities.
+        described: (n,) entropy and (n,) its gradient.
+    """
+    surprise = None if described is None else log_probs + described[0][:, None]
+    probs = log_probs.exp_()
+    if surprise is not None and described is not None:
+        surprise.mul_(probs).mul_(described[1][:, None])
+    found = probs.mul_(-grad[:, None]).scatter_add_(1, tokens[:, None], grad[:, None])
+    return found if surprise is None else found.sub_(surprise)
 
 
-def _logits(hidden: Tensor, weight: Tensor, temperature: float) -> Tensor:
-    logits = (hidden @ weight.T).float()
-    return logits if temperature == 1 else logits.div_(temperature)
+def _log_softmax(logits: Tensor, temperature: float) -> Tensor:
+    logits = logits if temperature == 1 else logits.float() / temperature
+    return logits.log_softmax(dim=-1, dtype=torch.float32)
+
+
+def _blocks(chunk: slice, device: str) -> list[slice]:
+    return _slices(chunk.start, chunk.stop, CACHED_TOKENS if device == "cpu" else CHUNK_TOKENS)
+
+
+def _within(rows: slice, chunk: slice) -> slice:
+    return slice(rows.start - chunk.start, rows.stop - chunk.start)
+
+
+def _slices(start: int, stop: int, length: int) -> list[slice]:
+    return [slice(first, min(first + length, stop)) for first in range(start, stop, length)]
