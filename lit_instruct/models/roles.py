@@ -176,16 +176,20 @@ class Roles(nn.Module):
         return _decoder(network)
 
     @contextlib.contextmanager
-    def merged(self, role: RoleName) -> Iterator[nn.Module]:
+    def merged(self, role: RoleName, fold: bool = True) -> Iterator[nn.Module]:
         """Gives the language model of a role with its adapter folded into the weights, for fast decoding.
 
         The base weights themselves are put aside and come back untouched to the bit. Bases whose weights are
         not plain matrices (8- and 4-bit) stay unmerged.
+
+        Args:
+            role: whose.
+            fold: False leaves the adapter beside the weights: slower, without the memory of another copy of them.
         """
         network, adapter = self.roles[role].network, self.roles[role].adapter
         self.activate(role)
         layers = list(lora_layers(network, adapter).values()) if adapter is not None else []
-        if not all(_is_plain(layer) for layer in layers):
+        if not fold or not all(_is_plain(layer) for layer in layers):
             layers = []
         kept = [layer.get_base_layer().weight.data for layer in layers]
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from lit_instruct.models.heads import CHUNK_TOKENS
+from lit_instruct.models.heads import CACHED_TOKENS, CHUNK_TOKENS
 from lit_instruct.models.lora import LoraOptions
 from lit_instruct.planning.shapes import ModelShape
 from lit_instruct.rollouts.llama_decode import CACHE_TOKENS
@@ -99,13 +99,15 @@ def attention_mask_bytes(rows: int, length: int, compute: int) -> int:
     return rows * length * length * (1 + compute)
 
 
-def head_bytes(shape: ModelShape, compute: int, tokens: int) -> int:
+def head_bytes(shape: ModelShape, compute: int, tokens: int, device: str) -> int:
     """Returns what the output embedding takes for the log-probabilities of some tokens: a chunk's logits four times.
 
-    Forward and backward hold a chunk of (CHUNK_TOKENS, V) in float32 three times and once in the dtype of the products,
-    beside the hidden states of all tokens, their copy in that dtype and their gradient.
+    Forward and backward hold a chunk of (CHUNK_TOKENS, V) in the dtype of the products and three times in float32 (on a
+    CPU only CACHED_TOKENS of it at one time), beside the hidden states of all tokens, their copy in that dtype and
+    their gradient.
     """
-    chunk = min(tokens, CHUNK_TOKENS) * shape.vocabulary * (3 * FLOAT + compute)
+    widened = CACHED_TOKENS if device == "cpu" else CHUNK_TOKENS
+    chunk = shape.vocabulary * (min(tokens, CHUNK_TOKENS) * compute + 3 * FLOAT * min(tokens, widened))
     return chunk + tokens * shape.hidden * (2 * compute + FLOAT)
 
 

@@ -13,6 +13,7 @@ Changes = dict[str, Any]
 """Option by dotted name -> its new value."""
 WANTED = 2
 """Options to name."""
+MERGE = "model.merge_for_rollouts"
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,8 @@ def savings(stage: StageName, options: Options, device: str) -> Iterator[list[Ch
         yield [{"model.memory.gradient_checkpointing": True}]
     yield from _smaller_passes(stage, options)
     trains_adapters = any(name.startswith("model.lora.") for name in options)
+    if stage == "ppo" and trains_adapters and options["model.quantize"] == "none" and _merges(options):
+        yield [{MERGE: False}]
     if options["model.optimizer.name"] == "adamw" and not trains_adapters:
         yield [{"model.optimizer.name": "adamw_8bit"}]
     if not trains_adapters:
@@ -125,6 +128,10 @@ def _pass_sizes(stage: StageName, options: Options) -> list[tuple[str, int]]:
     local = max(1, options["data.batch_size"] // processes_of(options))
     minibatch = -(-local // options["model.ppo.minibatches"])
     return [("model.ppo.micro_batch_size", minibatch), ("model.generation_batch_size", local)]
+
+
+def _merges(options: Options) -> bool:
+    return bool(options[MERGE])
 
 
 def _halves(size: int, least: int) -> list[int]:

@@ -156,7 +156,7 @@ def _update(work: Work) -> Parts:
     activations = update_bytes(
         work.model, work.compute, work.lora, work.tokens, work.checkpointing, work.offloading, work.attends
     ) + attention_mask_bytes(work.rows, work.length, work.compute)
-    logits = head_bytes(work.model, work.compute, work.scored) if work.scored else 0
+    logits = head_bytes(work.model, work.compute, work.scored, work.device) if work.scored else 0
     passing = work.tokens * passing_bytes(work.model, work.compute)
     branches_in_bfloat16 = work.attends == "branches" and work.device == "cpu" and work.compute < TRAINED
     if work.attends == "short" or branches_in_bfloat16:
@@ -215,6 +215,6 @@ def _rollout(work: Work) -> Parts:
 
 def _merged(work: Work, lora: LoraOptions | None) -> int:
     """The adapted layers with the adapter folded in, beside the ones without it; quantised ones stay as they are."""
-    if lora is None or work.quantize != "none":
+    if lora is None or work.quantize != "none" or work.rollouts is None or not work.rollouts.merged:
         return 0
     return work.frozen_bytes * sum(linear.weights for linear in work.model.adapted(lora))

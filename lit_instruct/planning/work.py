@@ -43,6 +43,8 @@ class Rollouts:
     """Whether the reward model is an adapter on the policy's base."""
     average: bool
     """Whether an average of the policy is kept."""
+    merged: bool
+    """Whether adapters are folded into a copy of plain weights to decode."""
 
 
 @dataclass(frozen=True)
@@ -168,6 +170,7 @@ def _rollouts(options: Options, processes: int, shared: bool) -> Rollouts:
         value=options["model.value"],
         shared_reward=shared,
         average=options.get("model.optimizer.ema_decay") is not None,
+        merged=bool(options["model.merge_for_rollouts"]),
     )
 
 

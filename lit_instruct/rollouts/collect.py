@@ -39,6 +39,7 @@ class Collector:
         missing_eos_penalty: taken off the score of a response that the length limit cut.
         generation_batch: prompts decoded side by side.
         further: rewards that are added to the main one.
+        merge: whether the policy's adapter is folded into a copy of the weights while it decodes.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class Collector:
         missing_eos_penalty: float,
         generation_batch: int,
         further: Sequence[FurtherReward] = (),
+        merge: bool = True,
     ) -> None:
         self.roles = roles
         self.prompter = prompter
@@ -61,6 +63,7 @@ class Collector:
         self.generation_batch = generation_batch
         self.stop = sampling.stop_rule(prompter)
         self.further = list(further)
+        self.merge = merge
 
     @torch.no_grad()
     def sample(self, batch: PromptBatch, key: tuple[int, ...]) -> list[list[int]]:
@@ -76,7 +79,7 @@ class Collector:
         responses: list[list[int]] = [[] for _ in batch.rows]
         lengths = batch.prompt_mask.sum(dim=1)
         order = lengths.argsort(descending=True, stable=True)
-        with self.roles.merged("policy") as model:
+        with self.roles.merged("policy", fold=self.merge) as model:
             for rows in order.split(self.generation_batch):
                 width = int(lengths[rows].max())
                 keys = [(*key, number) for number in batch.row_number[rows].tolist()]

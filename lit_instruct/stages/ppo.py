@@ -68,6 +68,9 @@ class PPOModule(PPOMeasures):
             quantisation); never of heads.
         memory: what is done to keep less in the device's memory.
         generation_batch_size: prompts decoded side by side.
+        merge_for_rollouts: the policy's adapter is folded into the weights for the time of a rollout; false decodes
+            through the adapter, which is slower and saves a second copy of the adapted weights. Bases in 8 or 4 bits
+            are never merged, and without LoRA there is nothing to merge.
         value: the value function starts as a copy of the reward model as in the paper; or as a copy whose head is zero,
             for short trainings (what a reward model says of half a response means little); or as a head on the
             policy's trunk, which is cheapest.
@@ -95,6 +98,7 @@ class PPOModule(PPOMeasures):
         quantize: Quantize = "none",
         memory: MemoryOptions = MemoryOptions(),
         generation_batch_size: int = 32,
+        merge_for_rollouts: bool = True,
         value: ValueKind = "reward_model",
         seed: int = 0,
     ) -> None:
@@ -116,6 +120,7 @@ class PPOModule(PPOMeasures):
         self.selection = selection
         self.patience = selection.patience
         self.generation_batch_size = generation_batch_size
+        self.merge_for_rollouts = merge_for_rollouts
         self.value_kind: ValueKind = value
         self.parents = {"sft": base} | ({"reward": reward} if self.reward_name and reward else {})
         self.iterations_done = 0
@@ -169,6 +174,7 @@ class PPOModule(PPOMeasures):
             self.options.missing_eos_penalty,
             self.generation_batch_size,
             [FurtherReward(r.name, r.weight, self._scorer(r.model, r.function)) for r in self.further_rewards],
+            self.merge_for_rollouts,
         )
 
     def on_fit_start(self) -> None:

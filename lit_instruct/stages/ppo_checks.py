@@ -63,7 +63,7 @@ def _check_training(module: PPOModule, data: PromptDataModule) -> None:
 
 
 def check_batch(minibatches: int, data: PromptDataModule) -> None:
-    """Refuses a batch that the processes cannot share evenly, or that minibatches or prompts are too many or few for.
+    """Refuses a batch that processes or minibatches cannot share evenly, or for which there are too few prompts.
 
     Args:
         minibatches: optimizer steps in an inner epoch.
@@ -81,6 +81,11 @@ def check_batch(minibatches: int, data: PromptDataModule) -> None:
     if minibatches > size:
         raise UserError(
             f"--model.ppo.minibatches={minibatches}: more than the {size} prompts of --data.batch_size; lower it"
+        )
+    if size % minibatches:
+        raise UserError(
+            f"--data.batch_size={size}: it is no multiple of --model.ppo.minibatches={minibatches}, so that steps would "
+            "weigh prompts differently; change one of them"
         )
     if prompts < size:
         raise UserError(

@@ -21,6 +21,7 @@ def _inputs(n: int = 23) -> tuple[Tensor, Tensor, Tensor]:
 @pytest.mark.parametrize("train_weight", [True, False])
 def test_equals_log_softmax(monkeypatch: pytest.MonkeyPatch, temperature: float, train_weight: bool) -> None:
     monkeypatch.setattr(heads, "CHUNK_TOKENS", 5)  # five chunks, the last one shorter
+    monkeypatch.setattr(heads, "CACHED_TOKENS", 2)
     hidden, weight, tokens = _inputs()
     inputs = [hidden.requires_grad_(), *([weight.requires_grad_()] if train_weight else [])]
     chosen, entropy, is_top = token_log_probs(hidden, weight, tokens, temperature, describe=True)
@@ -70,6 +71,7 @@ def test_chunks_do_not_change_the_numbers(monkeypatch: pytest.MonkeyPatch) -> No
     hidden, weight, tokens = _inputs()
     whole = token_log_probs(hidden, weight, tokens, describe=True)
     monkeypatch.setattr(heads, "CHUNK_TOKENS", 7)
+    monkeypatch.setattr(heads, "CACHED_TOKENS", 3)
     for part, expected in zip(token_log_probs(hidden, weight, tokens, describe=True), whole, strict=True):
         torch.testing.assert_close(part, expected)
 

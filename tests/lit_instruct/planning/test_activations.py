@@ -111,5 +111,6 @@ def test_the_cache_is_largest_while_it_grows() -> None:
 
 def test_logits_and_masks() -> None:
     assert decode_logits_bytes(SHAPE, 2, rows=3) == 3 * 64 * 18
-    assert head_bytes(SHAPE, 2, tokens=1000) == 128 * 64 * 14 + 1000 * 64 * 8
+    assert head_bytes(SHAPE, 2, tokens=1000, device="cuda") == 128 * 64 * 14 + 1000 * 64 * 8
+    assert head_bytes(SHAPE, 2, tokens=1000, device="cpu") == 64 * (128 * 2 + 16 * 12) + 1000 * 64 * 8
     assert attention_mask_bytes(2, 8, 2) == 2 * 64 * 3

@@ -31,6 +31,7 @@ PPO = SHARED | {
     "data.max_prompt_length": 30,
     "model.sampling.max_new_tokens": 70,
     "model.generation_batch_size": 32,
+    "model.merge_for_rollouts": True,
     "model.ppo.minibatches": 8,
     "model.ppo.micro_batch_size": 4,
     "model.reward": "runs/none/rm",
@@ -83,6 +84,7 @@ def test_a_rollout_merges_adapters_into_plain_matrices_only() -> None:
     plain, quantised = memory_of(work("ppo")), memory_of(work("ppo", model__quantize="4bit"))
     assert plain.phases["rollout"]["merged"] == 2 * plain_parameters("smollm2-135m")
     assert quantised.phases["rollout"]["merged"] == 0
+    assert memory_of(work("ppo", model__merge_for_rollouts=False)).phases["rollout"]["merged"] == 0
     upper = memory_of(work("ppo", model__lora__top_layers=3))
     assert upper.phases["rollout"]["merged"] == plain.phases["rollout"]["merged"] // 10
 
@@ -108,6 +110,7 @@ def test_less_memory_for_every_option_that_promises_it() -> None:
         {"model__memory__activation_offloading": True},
         {"model__ppo__micro_batch_size": 1},
         {"model__lora__top_layers": 4},
+        {"model__merge_for_rollouts": False},
     ):
         assert memory_of(work("ppo", "llama-8b", **{"model__generation_batch_size": 1, **changes})).peak < base, changes
     update = memory_of(work("sft", "llama-8b", model__lora=None)).phases["update"]

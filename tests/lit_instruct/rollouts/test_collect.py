@@ -72,6 +72,7 @@ def test_samples_depend_on_prompt_and_key_alone(roles: Roles, prompter: Prompter
     assert [halves[0][1], halves[1][1], halves[0][0], halves[1][0]] == together
     assert _collector(roles, prompter).sample(_batch(prompter), (0, 4)) != together
     assert all(1 <= len(ids) <= 6 for ids in together)
+    assert _collector(roles, prompter, merge=False).sample(_batch(prompter), (0, 3)) == together
 
 
 def test_samples_come_from_the_policy(roles: Roles, prompter: Prompter) -> None:

@@ -49,6 +49,7 @@ def refused(folder: Path, files: Files, base: Path, more: dict[str, Any], data: 
 
 CONTRADICTIONS: list[tuple[dict[str, Any], dict[str, Any], list[str]]] = [
     ({"ppo": PPOOptions(minibatches=9)}, {}, ["--model.ppo.minibatches=9", "8 prompts of --data.batch_size"]),
+    ({"ppo": PPOOptions(minibatches=3)}, {}, ["--data.batch_size=8", "no multiple of --model.ppo.minibatches=3"]),
     ({}, {"batch_size": 32}, ["--data.batch_size=32", "only 20 prompts", "--data.hygiene"]),
     (
         {"sampling": SamplingOptions(max_new_tokens=512)},

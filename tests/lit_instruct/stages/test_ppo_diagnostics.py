@@ -95,7 +95,7 @@ def test_an_eos_share_that_collapses_and_a_length_that_explodes(
 def test_a_value_function_that_explains_nothing(faults: Any, tmp_path: Path, files: Files, tiny_model: Path) -> None:
     more = {
         "reward_function": f"{REWARDS}.length_of_prompt",
-        "optimizer": PPOOptimizerOptions(learning_rate=1e-6, value_learning_rate=0.3, warmup_iterations=0),
+        "optimizer": PPOOptimizerOptions(learning_rate=1e-6, value_learning_rate=1.0, warmup_iterations=0),
     }
     assert "the value function explains nothing" in faults(tmp_path, files, tiny_model, more)
 

@@ -16,7 +16,8 @@ from tests.lit_instruct.stages.helpers import FLOAT, SMALL, Files, assert_equal,
 
 pytestmark = pytest.mark.slow
 MIX = ["--model.pretraining.ptx_coef=1.0", "--data.pretraining_block=16"]
-UNEVEN = ["--model.ppo.minibatches=3", "--model.ppo.inner_epochs=2"]
+UNEVEN = ["--model.ppo.minibatches=4", "--model.ppo.inner_epochs=2"]
+"""Two prompts each, dealt over all processes: one may have both, or none."""
 
 
 def both(stage: str, tmp_path: Path, files: Files, more: list[Any], halved: list[Any]) -> tuple[Path, Path]:
