@@ -65,13 +65,7 @@ def check_strategy(strategy: Strategy, module: StageModule) -> None:
             raise UserError("--trainer.strategy: tensor parallelism is not supported; use --trainer.strategy=fsdp2")
         _check_cut_up("fsdp2", module)
     elif isinstance(strategy, DeepSpeedStrategy):
-        if strategy.zero_stage_3:
-            _check_cut_up("deepspeed_stage_3", module)
-        if module.stage == "ppo":
-            raise UserError(
-                "--trainer.strategy=deepspeed: PPO takes its own backward passes, which DeepSpeed does not see; use "
-                "--trainer.strategy=ddp"
-            )
+        _check_deepspeed(strategy, module)
     elif not isinstance(strategy, SingleDeviceStrategy | DDPStrategy):
         name = type(strategy).__name__
         raise UserError(f"--trainer.strategy: {name} is not supported; use ddp, fsdp2 or deepspeed_stage_2")
@@ -80,13 +74,24 @@ def check_strategy(strategy: Strategy, module: StageModule) -> None:
         raise UserError(f"--trainer.strategy: {started} cannot start this command in other processes; use ddp")
 
 
-def _check_cut_up(name: str, module: StageModule) -> None:
-    """Refuses to cut up weights that are read outside of the model's own forward passes, or frozen ones."""
-    if module.stage != "sft":
+def _check_deepspeed(strategy: DeepSpeedStrategy, module: StageModule) -> None:
+    """Refuses stages whose weights or gradients DeepSpeed would have to know of."""
+    if strategy.zero_stage_3:
+        if module.stage != "sft":
+            raise UserError(
+                f"--trainer.strategy=deepspeed_stage_3: only sft runs under it, as {module.stage} reads weights "
+                "outside of the model's own forward passes; use fsdp2 with --model.lora=null, or ddp with LoRA"
+            )
+        _check_cut_up("deepspeed_stage_3", module)
+    if module.stage == "ppo":
         raise UserError(
-            f"--trainer.strategy={name}: only sft runs under it, as {module.stage} reads weights outside of the "
-            "model's own forward passes; use --trainer.strategy=ddp, with LoRA where all weights do not fit"
+            "--trainer.strategy=deepspeed: PPO takes its own backward passes, which DeepSpeed does not see; use "
+            "--trainer.strategy=ddp"
         )
+
+
+def _check_cut_up(name: str, module: StageModule) -> None:
+    """Refuses to cut up frozen weights."""
     if module.lora is not None:
         raise UserError(
             f"--trainer.strategy={name}: is for training all weights; add --model.lora=null, or use "

@@ -46,7 +46,7 @@ def ranking_loss(rewards: Tensor, ranks: Tensor, prompt_index: Tensor, margin: T
     better = (prompt_index[:, None] == prompt_index[None, :]) & (ranks[:, None] < ranks[None, :])
     winner, loser = better.nonzero(as_tuple=True)
     margins = rewards[winner] - rewards[loser]
-    pairs_of_prompt = torch.bincount(prompt_index[winner], minlength=int(prompt_index.max()) + 1)
+    pairs_of_prompt = torch.bincount(prompt_index[winner], minlength=len(rewards))
     weights = 1 / pairs_of_prompt[prompt_index[winner]].to(margins)
     beyond = margins if margin is None else margins - (margin[winner] - margin[loser])
     return Ranking(

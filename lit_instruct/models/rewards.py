@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import groupby
 
 import torch
@@ -16,10 +16,13 @@ from lit_instruct.errors import UserError
 from lit_instruct.models.branch_attention import attention_mask, choose_attention
 from lit_instruct.models.branches import PackedRows, pack, packed_length
 from lit_instruct.models.micro_batches import MicroBatches, Row, Sharing
+from lit_instruct.models.sharding import inside, is_sharded, most_of_all
 
 FLOAT_TOLERANCE, HALF_TOLERANCE = 2e-3, 5e-2
 """How far, relative to their size, hidden states of shared and separate rows may be apart: float32 (TF32 included), and
 bfloat16 or quantised."""
+NOTHING: list[Row] = [[[0, 0]]]
+"""A row that a process runs where others have one more forward than it has, and whose reward nobody asks for."""
 
 
 class RewardForward:
@@ -43,16 +46,18 @@ class RewardForward:
     def split(self, batch: RankedBatch) -> list[RankedBatch]:
         """Returns the batch in groups of whole prompts whose activations fit into `max_tokens`.
 
-        The sum of the groups' losses is the batch's loss, and that of their gradients its gradient.
+        The sum of the groups' losses is the batch's loss, and that of their gradients its gradient. Under FSDP2, where
+        each group is one of all processes, those with fewer get empty ones.
         """
-        prompts = _prompts(batch)
-        return [_select(batch, group) for group in self.micro_batches.groups(prompts)]
+        groups = [_select(batch, group) for group in self.micro_batches.groups(_prompts(batch))]
+        most = most_of_all(self.network, len(groups))[0]
+        return groups + [RankedBatch(*(part[:0] for part in batch))] * (most - len(groups))
 
     def rewards(self, batch: RankedBatch) -> Tensor:
         """Returns the reward of every response: (N,) float32.
 
         Where gradients are wanted and the batch has more than `max_tokens`, each forward is computed again in the
-        backward pass.
+        backward pass. Under FSDP2 all processes run as many forwards, and in the same way.
         """
         rows = [row for sequences in _prompts(batch) for row in self.micro_batches.rows(sequences)]
         widths = [packed_length(row) for row in rows]
@@ -61,10 +66,11 @@ class RewardForward:
         for row in rows:
             starts.append(starts[-1] + len(row))
         again = torch.is_grad_enabled() and len(forwards) > 1 and self.micro_batches.tokens(widths) > self.max_tokens
+        most, again_somewhere = most_of_all(self.network, len(forwards), again)
         found, order = [], []
-        for forward in forwards:
-            packed = pack([rows[number] for number in forward]).to(batch.input_ids.device)
-            found.append(checkpoint(self._run, packed, use_reentrant=False) if again else self._run(packed))
+        for forward in [*forwards, *([[]] * (most - len(forwards)))]:
+            packed = pack([rows[number] for number in forward] or NOTHING).to(batch.input_ids.device)
+            found.append(self._run_again(packed) if again_somewhere else self._run(packed))
             order += [at for number in forward for at in range(starts[number], starts[number + 1])]
         return torch.cat(found)[torch.tensor(order, device=batch.input_ids.device).argsort()]
 
@@ -94,8 +100,19 @@ class RewardForward:
 
     def _run(self, packed: PackedRows) -> Tensor:
         """(N,) float32 rewards of the sequences of packed rows."""
-        hidden = self._last_hidden(packed)
-        return _classifier(self.network).score(hidden).squeeze(-1).float()
+        return inside(_classifier(self.network), partial(self._scores, packed))
+
+    def _run_again(self, packed: PackedRows) -> Tensor:
+        """The same, computed once more in the backward pass."""
+        if not is_sharded(self.network):
+            return checkpoint(self._run, packed, use_reentrant=False)
+        # FSDP2's hooks want the second forward and its backward pass to be one whole, which this kind makes of them;
+        # it takes part in a backward pass only for an input that does.
+        asks = torch.ones((), device=packed.input_ids.device, requires_grad=True)
+        return checkpoint(lambda _, packed: self._run(packed), asks, packed, use_reentrant=True)
+
+    def _scores(self, packed: PackedRows) -> Tensor:
+        return _classifier(self.network).score(self._last_hidden(packed)).squeeze(-1).float()
 
     def _last_hidden(self, packed: PackedRows) -> Tensor:
         """(N, H) final hidden state of each sequence's last token."""
@@ -124,14 +141,16 @@ class RewardForward:
         training = self.network.training
         self.network.eval()
         try:
-            apart = self._last_hidden(pack([[sequence] for sequence in sequences]).to(device)).float()
-            together = self._last_hidden(pack([sequences]).to(device)).float()
+            forms = [pack([[sequence] for sequence in sequences]), pack([sequences])]
+            model = _classifier(self.network)
+            apart, together = (inside(model, partial(self._last_hidden, form.to(device))).float() for form in forms)
+            tolerance = inside(model, self._tolerance)
         except Exception as error:  # whatever a model makes of a mask it does not know
             return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
         finally:
             self.network.train(training)
         difference = float((together - apart).norm() / apart.norm())
-        return None if difference <= self._tolerance() else f"its hidden states differ by {difference:.1%}"
+        return None if difference <= tolerance else f"its hidden states differ by {difference:.1%}"
 
     def _tolerance(self) -> float:
         model = _classifier(self.network)

@@ -10,15 +10,20 @@ import contextlib
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from functools import partial
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
-from lit_instruct.models.heads import ScoreHead, token_log_probs
+from lit_instruct.models.heads import ScoreHead, TokenLogProbs, token_log_probs
 from lit_instruct.models.lora import lora_layers, merged_weight
+from lit_instruct.models.sharding import inside, shard, shard_head
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
 
 RoleName = Literal["policy", "reference", "value", "reward"]
 log = logging.getLogger(__name__)
@@ -55,6 +60,12 @@ class Roles(nn.Module):
         self._set_trainable()
         self.eval()
 
+    def shard(self, mesh: DeviceMesh, compute: torch.dtype) -> None:
+        """Cuts up every network and head (`sharding.shard`); no role may be an adapter."""
+        for network in self.networks:
+            shard(network, mesh, compute)
+        shard_head(self.value_head, mesh)
+
     def parameters_of(self, role: Literal["policy", "value"]) -> list[nn.Parameter]:
         """Returns the trainable parameters of one role, heads included."""
         network, adapter = self.roles[role].network, self.roles[role].adapter
@@ -83,7 +94,7 @@ class Roles(nn.Module):
         decoder = self.activate(role)
         positions = position_ids(mask)
         if trunk is None or self.roles[role].network is not self.roles["policy"].network:
-            return _run(decoder, mask, positions, input_ids=input_ids)
+            return inside(self.language_model(role), partial(_run, decoder, mask, positions, input_ids=input_ids))
         with _only_layers(decoder, self.split):
             return _run(decoder, mask, positions, inputs_embeds=trunk)
 
@@ -127,12 +138,20 @@ class Roles(nn.Module):
         """
         predicting = hidden[:, -tokens.shape[1] - 1 : -1]
         # Selecting the real tokens first makes a contiguous matrix: a slice would be multiplied row by row.
-        chosen, entropy, _ = token_log_probs(
-            predicting[mask], self.output_weight(role), tokens[mask], temperature, describe=with_entropy
-        )
+        chosen, entropy, _ = self.token_log_probs(role, predicting[mask], tokens[mask], temperature, with_entropy)
         log_probs = torch.zeros(mask.shape, dtype=torch.float32, device=mask.device)
         entropies = torch.zeros_like(log_probs)
         return log_probs.masked_scatter(mask, chosen), entropies.masked_scatter(mask, entropy)
+
+    def token_log_probs(
+        self, role: RoleName, hidden: Tensor, tokens: Tensor, temperature: float = 1.0, describe: bool = False
+    ) -> TokenLogProbs:
+        """Returns `heads.token_log_probs` by a role's output embedding."""
+
+        def work() -> TokenLogProbs:
+            return token_log_probs(hidden, self.output_weight(role), tokens, temperature, describe)
+
+        return inside(self.language_model(role), work)
 
     def values(self, hidden: Tensor, mask: Tensor) -> Tensor:
         """Returns V of the state before each response token: (B, R) float32, masked positions 0.
@@ -156,7 +175,7 @@ class Roles(nn.Module):
         return self.reward_head(hidden[torch.arange(len(hidden)), last]).squeeze(-1)
 
     def output_weight(self, role: RoleName) -> Tensor:
-        """Returns the (V, H) weight of a role's output embedding."""
+        """Returns the (V, H) weight of a role's output embedding, which is whole inside the model's forward alone."""
         return self.language_model(role).get_output_embeddings().weight
 
     def language_model(self, role: RoleName) -> nn.Module:

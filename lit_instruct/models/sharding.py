@@ -1,35 +1,87 @@
-"""Weights in pieces over the processes, by FSDP2: cut up, and put together again for a file."""
+"""Weights in pieces over the processes, by FSDP2: cut up, run in step, and put together again for a file."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict, set_model_state_dict
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+
+from lit_instruct.models.heads import ScoreHead
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
 
+Result = TypeVar("Result")
 
-def shard(model: nn.Module, mesh: DeviceMesh, compute: torch.dtype) -> None:
+
+def shard(model: nn.Module, mesh: DeviceMesh, compute: torch.dtype | None) -> None:
     """Cuts up a transformers model in place: each process keeps a piece of every weight and gathers a layer at a time.
 
+    Every process must run it equally often, by its own `forward` or `inside` it.
+
     Args:
-        model: causal language model, in float32; every process must run it through its own `forward`.
+        model: causal language model or sequence classifier; `ScoreHead`s in it stay in float32.
         mesh: one-dimensional, over the processes.
-        compute: dtype in which layers are gathered and multiplied; gradients are summed in float32.
+        compute: dtype in which layers are gathered and multiplied, None for their own; gradients are summed in float32.
     """
     policy = MixedPrecisionPolicy(param_dtype=compute, reduce_dtype=torch.float32)
     for layer in getattr(model, model.base_model_prefix).layers:
         fully_shard(layer, mesh=mesh, mp_policy=policy)
-    fully_shard(model, mesh=mesh, mp_policy=policy)
+    for head in [module for module in model.modules() if isinstance(module, ScoreHead)]:
+        shard_head(head, mesh)
+    # Not kept whole after a forward: weights may be exchanged before the next one.
+    fully_shard(model, mesh=mesh, mp_policy=policy, reshard_after_forward=True)
+    own_forward = model.forward
+
+    def forward(*args: Any, work: Callable[[], Any] | None = None, **kwargs: Any) -> Any:
+        return own_forward(*args, **kwargs) if work is None else work()
+
+    model.forward = forward
+
+
+def shard_head(head: ScoreHead, mesh: DeviceMesh) -> None:
+    """Cuts up a head, which computes in float32 whatever its trunk does.
+
+    Args:
+        head: in float32.
+        mesh: one-dimensional, over the processes.
+    """
+    fully_shard(head, mesh=mesh, reshard_after_forward=True)
+
+
+def inside(model: nn.Module, work: Callable[[], Result]) -> Result:
+    """Runs work that reads the weights of a model's parts; FSDP2 holds those that are in no layer only in its forward.
+
+    Args:
+        model: a transformers model, cut up or not.
+        work: returns tensors; whatever has gradients in them belongs to this forward of the model.
+    """
+    return model(work=work) if isinstance(model, FSDPModule) else work()
 
 
 def is_sharded(model: nn.Module) -> bool:
     """Tells whether FSDP2 holds the weights in pieces: then every forward is one that all ranks take part in."""
     return any(isinstance(module, FSDPModule) for module in model.modules())
+
+
+def most_of_all(model: nn.Module, *counts: int) -> list[int]:
+    """Returns the largest of each count over the processes where a model is cut up, the counts themselves elsewhere.
+
+    All processes have to call it.
+
+    Args:
+        model: which is about to run.
+        counts: of this process, such as the forwards to come.
+    """
+    if not is_sharded(model):
+        return list(counts)
+    found = torch.tensor(counts, device=next(model.parameters()).device)
+    distributed.all_reduce(found, distributed.ReduceOp.MAX)
+    return found.tolist()
 
 
 def whole_weights(model: nn.Module) -> dict[str, Tensor] | None:

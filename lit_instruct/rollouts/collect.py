@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lit_instruct.batches import PromptBatch, Responses, Rollout
 from lit_instruct.models.roles import Roles
+from lit_instruct.models.sharding import most_of_all
 from lit_instruct.prompting import Prompter
 from lit_instruct.rollouts.generate import SamplingOptions, generate
 
@@ -64,10 +65,14 @@ class Collector:
         self.stop = sampling.stop_rule(prompter)
         self.further = list(further)
         self.merge = merge
+        self.on_all: Callable[[Callable[[], Tensor]], Tensor] = lambda work: work()
+        """Runs what may be refused before the processes need each other; theirs have to be refused with it."""
 
     @torch.no_grad()
     def sample(self, batch: PromptBatch, key: tuple[int, ...]) -> list[list[int]]:
         """Samples one response to each prompt from the policy.
+
+        Under FSDP2 a process with fewer decodings than others first decodes its shortest prompt once more for each.
 
         Args:
             batch: prompts.
@@ -80,7 +85,9 @@ class Collector:
         lengths = batch.prompt_mask.sum(dim=1)
         order = lengths.argsort(descending=True, stable=True)
         with self.roles.merged("policy", fold=self.merge) as model:
-            for rows in order.split(self.generation_batch):
+            own = order.split(self.generation_batch)
+            others = most_of_all(self.roles, len(own))[0] - len(own)
+            for rows in [order[-1:]] * others + [*own]:
                 width = int(lengths[rows].max())
                 keys = [(*key, number) for number in batch.row_number[rows].tolist()]
                 sampled: Responses = generate(
@@ -112,6 +119,8 @@ class Collector:
         """
         scorers = [self.scorer, *(reward.score for reward in self.further)]
         outside = [self._outside_scores(scorer, batch, responses) for scorer in scorers]
+        for _ in range(most_of_all(self.roles, len(parts))[0] - len(parts)):  # that other processes have
+            self._score_part(batch, responses, [0], outside)
         return [self._score_part(batch, responses, list(rows), outside) for rows in parts]
 
     def _outside_scores(
@@ -120,8 +129,8 @@ class Collector:
         if scorer is None:
             return None
         texts = [self.stop.text(ids) for ids in responses]
-        scores = scorer([row.prompt for row in batch.rows], texts)
-        return torch.tensor(scores, device=batch.prompt_ids.device)
+        prompts, device = [row.prompt for row in batch.rows], batch.prompt_ids.device
+        return self.on_all(lambda: torch.tensor(scorer(prompts, texts), device=device))
 
     @torch.no_grad()
     def _score_part(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 
 from lit_instruct.models.loading import DtypeName
@@ -10,8 +12,13 @@ from lit_instruct.prompting import prompt_text
 from lit_instruct.rollouts.collect import TextScorer
 from lit_instruct.rollouts.score import TextReward, label, load_labeler
 
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
 
-def model_scorer(model: str, dtype: DtypeName, quantize: Quantize, device: torch.device) -> TextScorer:
+
+def model_scorer(
+    model: str, dtype: DtypeName, quantize: Quantize, device: torch.device, mesh: DeviceMesh | None = None
+) -> TextScorer:
     """Returns a reward model with a tokenizer and base of its own as a scorer of texts.
 
     Args:
@@ -19,11 +26,15 @@ def model_scorer(model: str, dtype: DtypeName, quantize: Quantize, device: torch
         dtype: of its weights.
         quantize: of its base.
         device: where it runs.
+        mesh: processes that its weights are cut up over, and which then score in step; None keeps them whole.
 
     Raises:
         UserError: it cannot be opened.
     """
-    return TextReward.from_source(model, dtype, quantize, device).score
+    reward = TextReward.from_source(model, dtype, quantize, device)
+    if mesh is not None:
+        reward.shard(mesh)
+    return reward.score
 
 
 def function_scorer(function: str, finite: bool = True) -> TextScorer:

@@ -6,8 +6,10 @@ import importlib
 import math
 import sys
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import torch
+from peft import PeftModel
 from rich.progress import track
 from torch import nn
 
@@ -18,7 +20,11 @@ from lit_instruct.models.assemble import scoring_network
 from lit_instruct.models.loading import DtypeName, find_source, pick_dtype
 from lit_instruct.models.quantised import Quantize, quantisation
 from lit_instruct.models.roles import position_ids
+from lit_instruct.models.sharding import most_of_all, shard
 from lit_instruct.prompting import Prompt, Prompter
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
 
 Labeler = Callable[[list[tuple[str, str]]], list[float]]
 BATCH_TOKENS = 8192
@@ -72,6 +78,12 @@ class TextReward:
         network = network.to(device) if quantised is None else network  # which is there already
         return cls(network, prompter, (stage.reward_bias if stage else None) or 0.0)
 
+    def shard(self, mesh: DeviceMesh) -> None:
+        """Cuts the weights up over processes, which from now on have to score in step."""
+        if isinstance(self.network, PeftModel):  # whose own forward would go around FSDP2's hooks
+            self.network = self.network.get_base_model()
+        shard(self.network, mesh, None)
+
     def score(
         self,
         prompts: Sequence[Prompt],
@@ -103,6 +115,8 @@ class TextReward:
         rewards = [0.0] * len(sequences)
         device = next(self.network.parameters()).device
         batches = token_batches([len(sequence) for sequence in sequences], batch_tokens)
+        others = most_of_all(self.network, len(batches))[0] - len(batches)
+        batches = [[0]] * others + batches  # where other processes have more of them
         for batch in track(batches, description=progress, transient=True) if progress else batches:
             ids, mask = right_pad([sequences[i] for i in batch], self.prompter.pad_id)
             ids, mask = ids.to(device), mask.to(device)

@@ -8,10 +8,11 @@ from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, is_dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from torch import nn
+from lightning.pytorch.strategies import ModelParallelStrategy
+from torch import Tensor, nn
 
 from lit_instruct.errors import UserError
 from lit_instruct.handover import (
@@ -29,13 +30,16 @@ from lit_instruct.models.loading import DtypeName, Source, find_source, pick_dty
 from lit_instruct.models.lora import LoraOptions
 from lit_instruct.models.optimizers import OptimizerName, make_optimizer
 from lit_instruct.models.quantised import Quantisation, Quantize, quantisation
-from lit_instruct.models.sharding import is_sharded, load_whole_weights
+from lit_instruct.models.sharding import is_sharded, load_whole_weights, shard, whole_weights
 from lit_instruct.prompting import Prompter, Template
 from lit_instruct.stages.bits import check_bits
 from lit_instruct.stages.given import constructor_arguments, data_options, trainer_options
 from lit_instruct.stages.resumable import ResumableModule
 from lit_instruct.stages.resuming import options_of
 from lit_instruct.trl_bridge import activation_offloading
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
 
 
 @dataclass
@@ -107,6 +111,10 @@ class StageModule(ResumableModule):
     """The training ends after so many validations in a row in which the monitored metric did not improve."""
     offloading: AbstractContextManager[Any]
     """What forward passes of the training run in."""
+    network: nn.Module
+    """Of a stage with one network."""
+    whole_weights: dict[str, Tensor] | None = None
+    """Of a network that lies in pieces, once `gather_weights` has put them together."""
 
     def __init__(
         self,
@@ -163,6 +171,21 @@ class StageModule(ResumableModule):
         bits_of(self.source, self.quantize)
         return quantisation(self.quantize, self.trainer.strategy.root_device, "--model.quantize")
 
+    def configure_model(self) -> None:
+        """Cuts the weights up over the processes where the strategy is FSDP2."""
+        mesh = self.mesh()
+        if mesh is not None and not is_sharded(self):
+            self.shard_networks(mesh)
+
+    def mesh(self) -> DeviceMesh | None:
+        """Returns the processes that the weights are cut up over, None where the strategy is not FSDP2."""
+        strategy = self.trainer.strategy
+        return strategy.device_mesh["data_parallel"] if isinstance(strategy, ModelParallelStrategy) else None
+
+    def shard_networks(self, mesh: DeviceMesh) -> None:
+        """Cuts up every network of the stage."""
+        shard(self.network, mesh, self.frozen_dtype)
+
     def keep_less_memory(self, network: nn.Module) -> None:
         """Does to a network that is ready to be trained what `memory` asks for."""
         if self.memory.gradient_checkpointing:
@@ -188,15 +211,21 @@ class StageModule(ResumableModule):
 
     def load_trained_weights(self, path: str) -> dict[str, float]:
         """Takes the trained tensors of one of this run's checkpoints; returns the metrics of its moment."""
-        saved = torch.load(path, map_location=self.device, weights_only=True)
+        saved = self.load_from(path)
         if is_sharded(self):
             load_whole_weights(self, saved["state_dict"])
         else:
             self.load_state_dict(saved["state_dict"], strict=False)
         return saved["metrics"]
 
+    def load_from(self, path: str) -> dict[str, Any]:
+        """Returns one of this run's checkpoints, on the device unless that holds only a piece of it."""
+        in_pieces = is_sharded(self)
+        return torch.load(path, map_location="cpu" if in_pieces else self.device, mmap=in_pieces, weights_only=True)
+
     def gather_weights(self) -> None:
         """Puts weights that lie in pieces together for `hand_over`; every process has to call it."""
+        self.whole_weights = whole_weights(self.network)
 
     def cosine_schedule(self, parameters: list[nn.Parameter], options: OptimizerOptions) -> dict[str, Any]:
         """Returns the optimizer and its schedule as Lightning wants them."""

@@ -245,7 +245,7 @@ class PPOModule(PPOMeasures):
             "kl_coef": self.kl_coef,
             "first_kl_coef": self.options.kl_coef,
             "score_moments": [float(moment) for moment in self.score_moments],
-            "average": self.average.averages if self.average is not None else None,
+            "average": self.average.state() if self.average is not None else None,
             "diagnostics": self.diagnostics.state(),
         }
 
@@ -259,7 +259,7 @@ class PPOModule(PPOMeasures):
         if self.kl_control.target is not None and saved["first_kl_coef"] == self.options.kl_coef:
             self.kl_coef = saved["kl_coef"]
         self.score_moments = Moments(*torch.tensor(saved["score_moments"], dtype=torch.float64))
-        self.restored_average = saved["average"]
+        self._restore_average(saved["average"])
         self.diagnostics.load(saved["diagnostics"])
 
     def options_given(self) -> dict[str, Any]:
@@ -281,7 +281,7 @@ class PPOModule(PPOMeasures):
             if isinstance(network, PeftModel) and adapter is not None:
                 save_adapter(network, adapter, folder)
             else:
-                network.save_pretrained(str(folder))
+                network.save_pretrained(str(folder), state_dict=self.whole_weights)
 
     def revision(self) -> str | None:
         """Returns the hub commit of the base, where it has one."""
@@ -298,4 +298,4 @@ class PPOModule(PPOMeasures):
         if function is not None:
             return function_scorer(function, finite=False)
         assert model is not None
-        return model_scorer(model, self.dtype_name, self.quantize, self.trainer.strategy.root_device)
+        return model_scorer(model, self.dtype_name, self.quantize, self.trainer.strategy.root_device, self.mesh())

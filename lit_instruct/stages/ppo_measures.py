@@ -16,6 +16,7 @@ from lit_instruct.batches import PromptBatch, Rollout
 from lit_instruct.errors import UserError
 from lit_instruct.losses.policy import explained_variance
 from lit_instruct.models.average import WeightAverage
+from lit_instruct.models.sharding import whole_weights
 from lit_instruct.prompting import prompt_text
 from lit_instruct.rollouts.collect import Collector, TextScorer
 from lit_instruct.stages.ppo_diagnostics import Diagnostics
@@ -25,6 +26,8 @@ from lit_instruct.stages.ppo_options import RewardOptions
 from lit_instruct.stages.ppo_update import PPOUpdate
 
 if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
+
     from data_modules.prompts import PromptDataModule
 
 log = logging.getLogger(__name__)
@@ -61,13 +64,29 @@ class PPOMeasures(PPOUpdate):
         if self.restored_average is not None:
             self.average.load(self.restored_average)
 
+    def _restore_average(self, averages: list[Tensor] | None) -> None:
+        """Notes the average of a checkpoint, or takes it up where FSDP2 has read that after `on_fit_start`."""
+        self.restored_average = averages
+        if self.average is not None:
+            self.average = None
+            self._start_average()
+
     def load_trained_weights(self, path: str) -> dict[str, float]:
         """Takes trained tensors and average of one of this run's checkpoints; returns the metrics of its moment."""
         metrics = super().load_trained_weights(path)
         if self.average is not None:
-            saved = torch.load(path, map_location=self.device, weights_only=True)
-            self.average.load(saved["ppo"]["average"])
+            self.average.load(self.load_from(path)["ppo"]["average"])
         return metrics
+
+    def shard_networks(self, mesh: DeviceMesh) -> None:
+        """Cuts up the networks of all roles; what is refused on one process must not leave others waiting for it."""
+        self.roles.shard(mesh, self.frozen_dtype)
+        self.collector.on_all = self._on_all
+
+    def gather_weights(self) -> None:
+        """Puts weights that lie in pieces together for `hand_over`; every process has to call it."""
+        with self._averaged():
+            self.whole_weights = whole_weights(self.roles.roles["policy"].network)
 
     def _averaged(self) -> AbstractContextManager[None]:
         """A block in which the policy is its average, where one is kept."""

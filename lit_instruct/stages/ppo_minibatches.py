@@ -7,6 +7,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from lit_instruct.batches import Rollout
+
 Item = TypeVar("Item")
 
 
@@ -43,3 +45,30 @@ def regroup(items: list[Item], minibatches: list[list[list[int]]]) -> list[list[
     """Cuts a flat list, one item a micro-batch, back into minibatches."""
     remaining = iter(items)
     return [[next(remaining) for _ in minibatch] for minibatch in minibatches]
+
+
+def idle_part(device: torch.device) -> tuple[Rollout, tuple[Tensor, Tensor]]:
+    """Returns a micro-batch, with advantages and returns, of which no token counts.
+
+    A process runs it in step with others that have one more than itself.
+
+    Args:
+        device: of the networks.
+    """
+    ids = torch.zeros(1, 2, dtype=torch.long, device=device)
+    tokens, episode = torch.zeros(1, 1, device=device), torch.zeros(1, device=device)
+    rollout = Rollout(
+        input_ids=ids,
+        attention_mask=torch.ones_like(ids, dtype=torch.bool),
+        response_mask=tokens.bool(),
+        log_probs=tokens,
+        reference_log_probs=tokens,
+        values=tokens,
+        scores=episode,
+        raw_scores=episode,
+        reward_parts=tokens,
+        ended=episode.bool(),
+        entropy=episode,
+        trunk=None,
+    )
+    return rollout, (tokens, tokens)

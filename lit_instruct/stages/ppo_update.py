@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from lit_instruct.batches import PromptBatch, Rollout
 from lit_instruct.errors import UserError
@@ -17,11 +18,11 @@ from lit_instruct.losses.advantages import generalized_advantages, token_rewards
 from lit_instruct.losses.divergence import adapted_kl_coef, kl_estimate
 from lit_instruct.losses.masked import Moments, masked_moments, whiten
 from lit_instruct.losses.policy import clipped_policy_loss, clipped_value_loss
-from lit_instruct.models.heads import token_log_probs
 from lit_instruct.models.roles import Roles
+from lit_instruct.models.sharding import is_sharded, most_of_all
 from lit_instruct.rollouts.generate import SamplingOptions
 from lit_instruct.stages.base import StageModule
-from lit_instruct.stages.ppo_minibatches import cut_minibatches
+from lit_instruct.stages.ppo_minibatches import cut_minibatches, idle_part
 from lit_instruct.stages.ppo_non_finite import non_finite, save_episodes
 from lit_instruct.stages.ppo_options import (
     KLControlOptions,
@@ -136,8 +137,9 @@ class PPOUpdate(StageModule):
         local = torch.tensor(float(sum(int(rollout.response_mask.sum()) for rollout, _ in minibatch)))
         tokens = float(self._sum_over_processes(local))
         totals = torch.zeros(4)
+        others = most_of_all(self.roles, len(minibatch))[0] - len(minibatch)
         with self._no_sync():
-            for rollout, (advantages, returns) in minibatch:
+            for rollout, (advantages, returns) in minibatch + [idle_part(self.device)] * others:
                 totals[:3] += self._backward_part(rollout, advantages, returns, tokens)
             if self.pretraining.ptx_coef:
                 totals[3] = self._backward_pretraining()
@@ -161,7 +163,8 @@ class PPOUpdate(StageModule):
             error = (log_probs.detach() - rollout.log_probs).expm1().abs().max()
             self.first_ratio_error = max(self.first_ratio_error, float(error))
         policy_loss, clipped = clipped_policy_loss(log_probs, rollout.log_probs, advantages, mask, options.clip_range)
-        loss = (policy_loss - shaping.entropy_coef * entropy.sum()) / tokens
+        divisor = tokens / self._gradient_weight()
+        loss = (policy_loss - shaping.entropy_coef * entropy.sum()) / divisor
         if not roles.value_on_policy:
             loss.backward()
             loss = torch.zeros_like(loss)
@@ -170,7 +173,7 @@ class PPOUpdate(StageModule):
         value_loss = clipped_value_loss(
             roles.values(hidden, mask), rollout.values, returns, mask, options.value_clip_range
         )
-        (loss + shaping.value_coef * value_loss / tokens).backward()
+        (loss + shaping.value_coef * value_loss / divisor).backward()
         return torch.stack([policy_loss.detach(), value_loss.detach(), clipped.float()]).cpu() / tokens
 
     def _backward_pretraining(self) -> float:
@@ -185,14 +188,14 @@ class PPOUpdate(StageModule):
         mean_over = blocks[:, 1:].numel()
         blocks = blocks.tensor_split(world)[self.trainer.global_rank].to(self.device)
         total = 0.0
-        for part in blocks.split(self.options.micro_batch_size):
+        parts = [*blocks.split(self.options.micro_batch_size)]
+        others = most_of_all(self.roles, len(parts))[0] - len(parts)
+        for part in parts + [blocks[:0]] * others:
             with self.offloading:
                 hidden = self.roles.hidden("policy", part, torch.ones_like(part, dtype=torch.bool))
-            log_probs = token_log_probs(
-                hidden[:, :-1].flatten(0, 1), self.roles.output_weight("policy"), part[:, 1:].flatten()
-            ).log_probs
-            loss = -log_probs.sum() / mean_over
-            (options.ptx_coef * loss).backward()
+            found = self.roles.token_log_probs("policy", hidden[:, :-1].flatten(0, 1), part[:, 1:].flatten())
+            loss = -found.log_probs.sum() / mean_over
+            (options.ptx_coef * self._gradient_weight() * loss).backward()
             total += float(loss)
         return total
 
@@ -223,7 +226,7 @@ class PPOUpdate(StageModule):
         for role, group in zip(("policy", "value"), optimizer.param_groups, strict=True):
             self._reduce_gradients(group["params"])
             norm = torch.nn.utils.clip_grad_norm_(group["params"], self.optimizer_options.max_grad_norm)
-            norms[f"the gradient of the {role}"] = float(norm)
+            norms[f"the gradient of the {role}"] = float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
         wrong = non_finite(losses | norms)
         if wrong:
             self._skip_step(minibatch, wrong)
@@ -260,13 +263,17 @@ class PPOUpdate(StageModule):
 
     def _reduce_gradients(self, parameters: list[torch.nn.Parameter]) -> None:
         """Sums gradients over processes in one message; a process without rows in a minibatch adds zeros."""
-        if self.trainer.world_size == 1:
+        if self.trainer.world_size == 1 or is_sharded(self.roles):
             return
         gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
         flat = torch.cat([gradient.flatten() for gradient in gradients])
         flat = self.trainer.strategy.reduce(flat, reduce_op="sum")
         for parameter, piece in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
             parameter.grad = piece.view_as(parameter)
+
+    def _gradient_weight(self) -> int:
+        """What a loss is multiplied by for the sum of the gradients of all processes: FSDP2 averages them."""
+        return self.trainer.world_size if is_sharded(self.roles) else 1
 
     def _sum_over_processes(self, values: Tensor) -> Tensor:
         if self.trainer.world_size == 1:

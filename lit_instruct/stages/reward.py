@@ -127,7 +127,7 @@ class RewardModule(StageModule):
         for number, group in enumerate(groups, start=1):
             with self.offloading:
                 loss, ranking = ranking_of(self.trl, self.network, group, self.step_prompts[batch_idx])
-            # DDP averages over processes; the loss is divided by the prompts of all of them.
+            # DDP and FSDP2 average over processes; the loss is divided by the prompts of all of them.
             loss = loss * self.trainer.world_size
             total, correct, pairs = total + loss.detach(), correct + ranking.correct, pairs + ranking.pairs
             if number < len(groups):
@@ -221,7 +221,7 @@ class RewardModule(StageModule):
         if isinstance(self.network, PeftModel):
             save_adapter(self.network, "default", folder)
         else:
-            self.network.save_pretrained(str(folder))
+            self.network.save_pretrained(str(folder), state_dict=self.whole_weights)
 
     def record(self, metrics: dict[str, float]) -> Stage:
         """Returns what stage.json says, the bias included."""

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning.pytorch.strategies import ModelParallelStrategy
 from peft import PeftModel
 from torch import Tensor
 
@@ -17,7 +16,6 @@ from lit_instruct.models.assemble import policy_network
 from lit_instruct.models.loading import DtypeName
 from lit_instruct.models.lora import LoraOptions, save_adapter
 from lit_instruct.models.quantised import Quantize
-from lit_instruct.models.sharding import is_sharded, shard, whole_weights
 from lit_instruct.rollouts.generate import SamplingOptions
 from lit_instruct.rollouts.score import TextReward
 from lit_instruct.rollouts.text import TextGenerator
@@ -51,8 +49,6 @@ class SFTModule(StageModule):
     """
 
     trl: Prepared
-    whole_weights: dict[str, Tensor] | None = None
-    """Of a model that lies in pieces, once `gather_weights` has put them together."""
 
     def __init__(
         self,
@@ -75,11 +71,6 @@ class SFTModule(StageModule):
         self.selection_reward = selection_reward
         self.selection_sampling = selection_sampling
         self.selection_prompts = selection_prompts
-
-    def configure_model(self) -> None:
-        """Cuts the weights up over the processes where the strategy is FSDP2."""
-        if isinstance(self.trainer.strategy, ModelParallelStrategy) and not is_sharded(self.network):
-            shard(self.network, self.trainer.strategy.device_mesh["data_parallel"], self.frozen_dtype)
 
     @property
     def monitor(self) -> tuple[str, str]:
@@ -169,10 +160,6 @@ class SFTModule(StageModule):
             save_adapter(self.network, "default", folder)
         else:
             self.network.save_pretrained(str(folder), state_dict=self.whole_weights)
-
-    def gather_weights(self) -> None:
-        """Puts weights that lie in pieces together for `hand_over`; every process has to call it."""
-        self.whole_weights = whole_weights(self.network)
 
     def revision(self) -> str | None:
         """Returns the hub commit of the base, where it has one."""

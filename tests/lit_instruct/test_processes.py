@@ -56,12 +56,18 @@ def test_a_strategy_that_cannot_work(
     assert snapshot(tmp_path) == {}
 
 
-@pytest.mark.parametrize("module", [RewardModule(lora=None), PPOModule(lora=None)], ids=["rm", "ppo"])
-@pytest.mark.parametrize("strategy", [ModelParallelStrategy(2, 1), Zero(3)], ids=["fsdp2", "zero3"])
-def test_cut_up_weights_are_for_sft(module: Any, strategy: Any) -> None:
-    with pytest.raises(UserError, match="only sft runs under it"):
-        check_strategy(strategy, module)
-    check_strategy(strategy, SFTModule(lora=None))
+@pytest.mark.parametrize("module", [RewardModule, PPOModule], ids=["rm", "ppo"])
+def test_zero_3_is_for_sft(module: Any) -> None:
+    with pytest.raises(UserError, match="deepspeed_stage_3: only sft runs under it"):
+        check_strategy(Zero(3), module(lora=None))
+    check_strategy(Zero(3), SFTModule(lora=None))
+
+
+@pytest.mark.parametrize("module", [SFTModule, RewardModule, PPOModule], ids=["sft", "rm", "ppo"])
+def test_fsdp2_is_for_all_weights_of_every_stage(module: Any) -> None:
+    check_strategy(ModelParallelStrategy(2, 1), module(lora=None))
+    with pytest.raises(UserError, match="--trainer.strategy=fsdp2.*--model.lora=null"):
+        check_strategy(ModelParallelStrategy(2, 1), module(lora=LoraOptions()))
 
 
 def test_zero_2_is_for_sft_and_the_reward_model() -> None:

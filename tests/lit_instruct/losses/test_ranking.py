@@ -82,3 +82,13 @@ def test_extreme_margins_stay_finite() -> None:
     ranking.loss.backward()
     assert ranking.loss.item() == pytest.approx(2e4)
     assert rewards.grad is not None and rewards.grad.tolist() == [-1.0, 1.0]
+
+
+def test_no_prompts_at_all() -> None:
+    """What a process has that only keeps step with others: a loss of 0 that can be differentiated."""
+    rewards, none = torch.ones(2, requires_grad=True), torch.zeros(0, dtype=torch.long)
+    ranking = ranking_loss(rewards[none], none, none, torch.zeros(0))
+    assert (ranking.loss.item(), ranking.prompts.item(), ranking.pairs.item()) == (0, 0, 0)
+    (ranking.loss + ranking.centre).backward()
+    assert rewards.grad is not None
+    assert rewards.grad.tolist() == [0, 0]

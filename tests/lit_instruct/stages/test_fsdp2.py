@@ -1,0 +1,97 @@
+"""Two processes that hold all weights in pieces (FSDP2) train what one process trains, interrupted and resumed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from tests.lit_instruct.stages.helpers import FLOAT, SMALL, Files, column, fit
+from tests.lit_instruct.stages.test_two_nodes import TORCHRUN, interrupted, launch
+from tests.lit_instruct.stages.test_two_processes import MIX, assert_same
+
+pytestmark = pytest.mark.slow
+ALL_WEIGHTS = "--model.lora=null"
+
+
+def assert_both_train_the_same(
+    stage: str, folder: Path, files: Files, runs: dict[str, list[Any]], refused: list[Any] | None = None
+) -> str:
+    """Trains each run in one process here and in two outside, there interrupted and resumed, and compares.
+
+    Args:
+        stage: of all runs.
+        folder: for everything.
+        files: data.
+        runs: by a name, what the run is given beside the data.
+        refused: what a run is given that has to end on both processes; what they say is returned.
+    """
+    halved = [] if stage == "ppo" else ["--data.batch_size=2"]
+    how = [ALL_WEIGHTS, "--trainer.strategy=fsdp2", *TORCHRUN, "--trainer.enable_progress_bar=false", *halved]
+    jobs: list[list[str]] = []
+    for name, more in runs.items():
+        words = [stage, "fit", "--run", folder / name, *files.options(stage), *SMALL[stage], *FLOAT, *more, *how]
+        jobs += [[str(word) for word in [*words, last]] for last in (interrupted(2), "--ckpt_path=last")]
+    if refused is not None:
+        words = [stage, "fit", "--run", folder / "refused", *files.options(stage), *SMALL[stage], *FLOAT]
+        jobs.append([str(word) for word in [*words, *refused, *how]])
+    (folder / "jobs.json").write_text(json.dumps(jobs))
+    results, output = launch(folder)
+    codes = [[job["code"] for job in rank] for rank in results]
+    ended = [] if refused is None else [2]
+    assert codes == [[130, 0] * len(runs) + ended, [0, 0] * len(runs) + ended], output[-3000:]
+    for name, more in runs.items():
+        assert fit(stage, folder / f"{name}-alone", files, *more, lora=ALL_WEIGHTS) == 0
+        assert_same(folder / f"{name}-alone" / stage, folder / name / stage)
+    return "".join(rank[-1]["said"] for rank in results)
+
+
+def test_reward_model(tmp_path: Path, trained: Path, files: Files) -> None:
+    """The processes have different numbers of groups and of forwards; a prompt is computed again in the last."""
+    start = [f"--model.base={trained / 'sft'}", "--data.limit=11", f"--data.demonstrations_path={files.sft}"]
+    shared = [*start, "--model.shared_prompt=on"]
+    runs = {
+        "whole": [*start, "--trainer.gradient_clip_val=0.5", "--model.memory.gradient_checkpointing=true"],
+        "groups": [*shared, "--model.max_tokens=60"],
+        "again": [*shared, "--model.max_tokens=25"],
+    }
+    assert_both_train_the_same("rm", tmp_path, files, runs)
+
+
+def untied(tiny_model: Path, folder: Path) -> Path:
+    """A random model whose output embedding is not its input embedding."""
+    shutil.copytree(tiny_model, folder)
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        LlamaForCausalLM(LlamaConfig.from_pretrained(folder, tie_word_embeddings=False)).save_pretrained(folder)
+    return folder
+
+
+def test_ppo(tmp_path: Path, trained: Path, files: Files, tiny_model: Path) -> None:
+    """The processes have different numbers of decodings, of parts to score and of micro-batches, one of them none."""
+    uneven = ["--model.generation_batch_size=2", "--model.ppo.minibatches=4"]
+    uneven += [f"--model.sampling.stop_ids={list(range(3, 400, 4))}"]
+    start = [f"--model.base={trained / 'sft'}", f"--model.reward={trained / 'rm'}", *uneven]
+    rewards = "--model.reward_function=tests.lit_instruct.stages.rewards."
+    runs = {
+        "mix": [*start, *MIX, f"--data.pretraining_path={files.text}", "--model.memory.gradient_checkpointing=true"],
+        "average": [
+            *start,
+            "--model.value=policy_trunk",
+            "--model.ppo.inner_epochs=2",
+            "--model.optimizer.ema_decay=0.5",
+            "--model.selection.metric=val/reward",
+        ],
+        "untied": [f"--model.base={untied(tiny_model, tmp_path / 'base')}", f"{rewards}letters", *uneven],
+    }
+    refused = [start[0], f"{rewards}raises_for_the_ninth"]  # for one of the processes
+    said = assert_both_train_the_same("ppo", tmp_path, files, runs, refused)
+    assert "it raised ValueError: nine (row " in said
+    assert "another process stopped" in said
+    for name in runs:
+        assert set(column(tmp_path / name / "ppo/logs/metrics.csv", "ppo/first_ratio_error")) == {0.0}
