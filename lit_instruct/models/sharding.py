@@ -60,7 +60,8 @@ def inside(model: nn.Module, work: Callable[[], Result]) -> Result:
         model: a transformers model, cut up or not.
         work: returns tensors; whatever has gradients in them belongs to this forward of the model.
     """
-    return model(work=work) if isinstance(model, FSDPModule) else work()
+    cut_up = isinstance(model, FSDPModule)
+    return model(work=work) if cut_up else work()
 
 
 def is_sharded(model: nn.Module) -> bool:

@@ -84,7 +84,7 @@ def check_batch(minibatches: int, data: PromptDataModule) -> None:
         )
     if size % minibatches:
         raise UserError(
-            f"--data.batch_size={size}: it is no multiple of --model.ppo.minibatches={minibatches}, so that steps would "
+            f"--data.batch_size={size}: it is no multiple of --model.ppo.minibatches={minibatches}, so steps would "
             "weigh prompts differently; change one of them"
         )
     if prompts < size:
