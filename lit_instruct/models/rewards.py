@@ -67,8 +67,9 @@ class RewardForward:
             starts.append(starts[-1] + len(row))
         again = torch.is_grad_enabled() and len(forwards) > 1 and self.micro_batches.tokens(widths) > self.max_tokens
         most, again_somewhere = most_of_all(self.network, len(forwards), again)
+        idle: list[list[int]] = [[]] * (most - len(forwards))
         found, order = [], []
-        for forward in [*forwards, *([[]] * (most - len(forwards)))]:
+        for forward in forwards + idle:
             packed = pack([rows[number] for number in forward] or NOTHING).to(batch.input_ids.device)
             found.append(self._run_again(packed) if again_somewhere else self._run(packed))
             order += [at for number in forward for at in range(starts[number], starts[number + 1])]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -50,6 +51,7 @@ def shard_head(head: ScoreHead, mesh: DeviceMesh) -> None:
         head: in float32.
         mesh: one-dimensional, over the processes.
     """
+    warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view")  # which nothing here changes in place
     fully_shard(head, mesh=mesh, reshard_after_forward=True)
 
 

@@ -63,6 +63,14 @@ def test_reward_model(tmp_path: Path, trained: Path, files: Files) -> None:
     assert_both_train_the_same("rm", tmp_path, files, runs)
 
 
+UNEVEN = [
+    "--model.generation_batch_size=2",
+    "--model.ppo.minibatches=4",
+    f"--model.sampling.stop_ids={list(range(3, 400, 4))}",
+]
+"""The processes have different numbers of decodings, of parts to score and of micro-batches, one of them none."""
+
+
 def untied(tiny_model: Path, folder: Path) -> Path:
     """A random model whose output embedding is not its input embedding."""
     shutil.copytree(tiny_model, folder)
@@ -72,12 +80,8 @@ def untied(tiny_model: Path, folder: Path) -> Path:
     return folder
 
 
-def test_ppo(tmp_path: Path, trained: Path, files: Files, tiny_model: Path) -> None:
-    """The processes have different numbers of decodings, of parts to score and of micro-batches, one of them none."""
-    uneven = ["--model.generation_batch_size=2", "--model.ppo.minibatches=4"]
-    uneven += [f"--model.sampling.stop_ids={list(range(3, 400, 4))}"]
-    start = [f"--model.base={trained / 'sft'}", f"--model.reward={trained / 'rm'}", *uneven]
-    rewards = "--model.reward_function=tests.lit_instruct.stages.rewards."
+def test_ppo(tmp_path: Path, trained: Path, files: Files) -> None:
+    start = [f"--model.base={trained / 'sft'}", f"--model.reward={trained / 'rm'}", *UNEVEN]
     runs = {
         "mix": [*start, *MIX, f"--data.pretraining_path={files.text}", "--model.memory.gradient_checkpointing=true"],
         "average": [
@@ -87,11 +91,17 @@ def test_ppo(tmp_path: Path, trained: Path, files: Files, tiny_model: Path) -> N
             "--model.optimizer.ema_decay=0.5",
             "--model.selection.metric=val/reward",
         ],
-        "untied": [f"--model.base={untied(tiny_model, tmp_path / 'base')}", f"{rewards}letters", *uneven],
     }
-    refused = [start[0], f"{rewards}raises_for_the_ninth"]  # for one of the processes
+    assert_both_train_the_same("ppo", tmp_path, files, runs)
+    for name in runs:
+        assert set(column(tmp_path / name / "ppo/logs/metrics.csv", "ppo/first_ratio_error")) == {0.0}
+
+
+def test_ppo_with_a_reward_function(tmp_path: Path, trained: Path, files: Files, tiny_model: Path) -> None:
+    """One that breaks on one process ends both; the model's output embedding is not its input embedding."""
+    function = "--model.reward_function=tests.lit_instruct.stages.rewards."
+    runs = {"untied": [f"--model.base={untied(tiny_model, tmp_path / 'base')}", f"{function}letters", *UNEVEN]}
+    refused = [f"--model.base={trained / 'sft'}", f"{function}raises_for_the_ninth"]
     said = assert_both_train_the_same("ppo", tmp_path, files, runs, refused)
     assert "it raised ValueError: nine (row " in said
     assert "another process stopped" in said
-    for name in runs:
-        assert set(column(tmp_path / name / "ppo/logs/metrics.csv", "ppo/first_ratio_error")) == {0.0}
