@@ -182,9 +182,13 @@ class Ways:
         )
         prompts = [ids[mask].tolist() for ids, mask in zip(work.ids, work.mask, strict=True)]
         with self.roles.merged("policy") as model:
+            own = model.config._attn_implementation
+            model.set_attn_implementation("sdpa")  # continuous batching knows no other by name
             began = _now(work.ids)
             model.generate_batch(inputs=prompts, generation_config=options, progress_bar=False)
-            return _now(work.ids) - began
+            seconds = _now(work.ids) - began
+            model.set_attn_implementation(own)
+            return seconds
 
 
 def _now(tensor: Tensor) -> float:
