@@ -80,7 +80,7 @@ def _is_short(query: Tensor, key: Tensor, mask: Tensor | None) -> bool:
 def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
     """(B, heads, T, D), (B, key heads, T, D) twice -> (B, heads, T, D).
 
-    Keys are padded to whole vectors of the processor, which takes half the time off an odd width's softmax.
+    Keys are padded to whole vectors of the processor: the softmax is slow on what is left over.
     """
     rows, heads, width, _ = query.shape
     extra = -width % VECTOR

@@ -73,7 +73,7 @@ def savings(stage: StageName, options: Options, device: str) -> Iterator[list[Ch
         yield [{"model.memory.gradient_checkpointing": True}]
     yield from _smaller_passes(stage, options)
     trains_adapters = any(name.startswith("model.lora.") for name in options)
-    if stage == "ppo" and trains_adapters and options["model.quantize"] == "none" and _merges(options):
+    if stage == "ppo" and trains_adapters and options["model.quantize"] == "none" and options[MERGE]:
         yield [{MERGE: False}]
     if options["model.optimizer.name"] == "adamw" and not trains_adapters:
         yield [{"model.optimizer.name": "adamw_8bit"}]
@@ -128,10 +128,6 @@ def _pass_sizes(stage: StageName, options: Options) -> list[tuple[str, int]]:
     local = max(1, options["data.batch_size"] // processes_of(options))
     minibatch = -(-local // options["model.ppo.minibatches"])
     return [("model.ppo.micro_batch_size", minibatch), ("model.generation_batch_size", local)]
-
-
-def _merges(options: Options) -> bool:
-    return bool(options[MERGE])
 
 
 def _halves(size: int, least: int) -> list[int]:
