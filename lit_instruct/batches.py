@@ -58,9 +58,11 @@ class Rollout(NamedTuple):
     """Everything about a batch of sampled responses that the PPO update needs."""
 
     input_ids: Tensor
-    """(B, T) long, prompt padded on the left, response on the right."""
+    """(B, T) long, prompt and response, padded on the right."""
     attention_mask: Tensor
     """(B, T) bool, True on real tokens."""
+    prompt_length: Tensor
+    """(B,) long, tokens of each prompt: the column in which its response starts."""
     response_mask: Tensor
     """(B, R) bool, True on the response's real tokens, the EOS included."""
     log_probs: Tensor
@@ -83,9 +85,31 @@ class Rollout(NamedTuple):
     """(B, T, H) hidden states below the first adapted layer, shared by all roles; None without a trunk cache."""
 
     @property
+    def response_ids(self) -> Tensor:
+        """(B, R) long, the responses alone; whatever stands where they are masked."""
+        return columns_from(self.input_ids, self.prompt_length, self.response_mask.shape[1])
+
+    @property
     def response_length(self) -> Tensor:
         """(B,) long, tokens of each response, the EOS included."""
         return self.response_mask.sum(dim=1)
+
+
+def columns_from(values: Tensor, first: Tensor, count: int) -> Tensor:
+    """Returns neighbouring columns of each row, from the row's own first one on; beyond the last, the last again.
+
+    Args:
+        values: (B, T, ...).
+        first: (B,) long, in [0, T).
+        count: of columns.
+
+    Returns:
+        (B, count, ...), with gradient.
+    """
+    rows, width = values.shape[:2]
+    columns = (first[:, None] + torch.arange(count, device=first.device)).clamp(max=width - 1)
+    places = columns + width * torch.arange(rows, device=first.device)[:, None]
+    return values.flatten(0, 1).index_select(0, places.flatten()).view(rows, count, *values.shape[2:])
 
 
 def right_pad(sequences: list[list[int]], value: int) -> tuple[Tensor, Tensor]:

@@ -119,7 +119,7 @@ class RewardForward:
         """(N, H) final hidden state of each sequence's last token."""
         model = _classifier(self.network)
         decoder = getattr(model, model.base_model_prefix)
-        inputs = {"attention_mask": (packed.branch >= 0).long()}
+        inputs = {}  # what is padded on the right alone needs no mask
         if packed.branched:
             mask = attention_mask(packed, model.config._attn_implementation, model.dtype)
             inputs = {"attention_mask": mask, "position_ids": packed.position_ids}

@@ -92,11 +92,10 @@ class Roles(nn.Module):
             (B, T, H) after the final norm.
         """
         decoder = self.activate(role)
-        positions = position_ids(mask)
         if trunk is None or self.roles[role].network is not self.roles["policy"].network:
-            return inside(self.language_model(role), partial(_run, decoder, mask, positions, input_ids=input_ids))
+            return inside(self.language_model(role), partial(_run, decoder, mask, input_ids=input_ids))
         with _only_layers(decoder, self.split):
-            return _run(decoder, mask, positions, inputs_embeds=trunk)
+            return _run(decoder, mask, inputs_embeds=trunk)
 
     def hidden_with_trunk(self, role: RoleName, input_ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor | None]:
         """Returns a role's final hidden states, and the trunk's output that every other role can start from.
@@ -258,8 +257,11 @@ def position_ids(mask: Tensor) -> Tensor:
     return (mask.long().cumsum(dim=1) - 1).clamp(min=0)
 
 
-def _run(decoder: nn.Module, mask: Tensor, positions: Tensor, **inputs: Tensor) -> Tensor:
-    return decoder(attention_mask=mask.long(), position_ids=positions, use_cache=False, **inputs).last_hidden_state
+def _run(decoder: nn.Module, mask: Tensor, **inputs: Tensor) -> Tensor:
+    if not mask[:, 0].all():
+        inputs |= {"attention_mask": mask.long(), "position_ids": position_ids(mask)}
+    # What is padded on the right alone needs no mask: no real token looks that way, and attention is faster without.
+    return decoder(use_cache=False, **inputs).last_hidden_state
 
 
 @contextlib.contextmanager

@@ -17,12 +17,12 @@ SAMPLING_COPIES = 4
 """Copies of the float32 logits of a step that sampling makes, the sorted one of top-p included."""
 
 
-Attention = Literal["whole", "padded", "branches", "short"]
-"""Rows of one length, padded rows (whose keys and values are repeated for all heads), packed rows whose branches gather
-their queries and keys once more, or rows so short that a CPU keeps the weights of all pairs (`short_attention`)."""
+Attention = Literal["whole", "branches", "short"]
+"""Rows that attend without a mask, packed rows whose branches gather their queries and keys once more, or rows so short
+that a CPU keeps the weights of all pairs (`short_attention`)."""
 
 
-def layer_bytes(shape: ModelShape, compute: int, lora: LoraOptions | None, attends: Attention = "padded") -> int:
+def layer_bytes(shape: ModelShape, compute: int, lora: LoraOptions | None, attends: Attention = "whole") -> int:
     """Returns what one decoder layer keeps of one token for the backward pass.
 
     With hidden size H, heads' width A = heads x head size, feed-forward width F and c bytes a number: two norms keep
@@ -38,7 +38,7 @@ def layer_bytes(shape: ModelShape, compute: int, lora: LoraOptions | None, atten
         lora: adapter options; None trains all weights.
         attends: how rows attend.
     """
-    heads = shape.heads + (shape.kv_heads if attends in ("whole", "short") else shape.heads)
+    heads = shape.heads + (shape.heads if attends == "branches" else shape.kv_heads)
     attention = 2 * compute * heads * shape.head_dim * (2 if attends == "branches" else 1)
     kept = 2 * FLOAT * shape.hidden + 2 * compute * shape.hidden + attention + 4 * compute * shape.intermediate
     if lora is None:
@@ -70,7 +70,7 @@ def update_bytes(
     tokens: int,
     checkpointing: bool,
     offloading: bool,
-    attends: Attention = "padded",
+    attends: Attention = "whole",
 ) -> int:
     """Returns what a forward pass with gradients keeps at most.
 
@@ -95,7 +95,7 @@ def update_bytes(
 
 
 def attention_mask_bytes(rows: int, length: int, compute: int) -> int:
-    """Returns the mask of padded rows: B x T x T, as truth values and as what is added to the scores."""
+    """Returns the mask of packed or padded rows: B x T x T, as truth values and as what is added to the scores."""
     return rows * length * length * (1 + compute)
 
 

@@ -155,7 +155,9 @@ def _gradients(work: Work) -> int:
 def _update(work: Work) -> Parts:
     activations = update_bytes(
         work.model, work.compute, work.lora, work.tokens, work.checkpointing, work.offloading, work.attends
-    ) + attention_mask_bytes(work.rows, work.length, work.compute)
+    )
+    if work.stage == "sft" or work.attends == "branches":
+        activations += attention_mask_bytes(work.rows, work.length, work.compute)
     logits = head_bytes(work.model, work.compute, work.scored, work.device) if work.scored else 0
     passing = work.tokens * passing_bytes(work.model, work.compute)
     branches_in_bfloat16 = work.attends == "branches" and work.device == "cpu" and work.compute < TRAINED

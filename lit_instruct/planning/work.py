@@ -157,7 +157,7 @@ def _attends(stage: StageName, options: Options, short: bool) -> Attention:
         return "branches"
     if short:
         return "short"
-    return "whole" if stage == "sft" else "padded"
+    return "whole"
 
 
 def _rollouts(options: Options, processes: int, shared: bool) -> Rollouts:

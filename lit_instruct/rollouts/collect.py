@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from lit_instruct.batches import PromptBatch, Responses, Rollout
+from lit_instruct.batches import PromptBatch, Responses, Rollout, columns_from, right_pad
 from lit_instruct.models.roles import Roles
 from lit_instruct.models.sharding import most_of_all
 from lit_instruct.prompting import Prompter
@@ -137,20 +137,24 @@ class Collector:
         self, batch: PromptBatch, responses: list[list[int]], rows: list[int], outside: list[Tensor | None]
     ) -> Rollout:
         roles, temperature = self.roles, self.sampling.temperature
-        input_ids, mask, response_mask = self._join(batch, responses, rows)
-        tokens = input_ids[:, -response_mask.shape[1] :]
+        input_ids, mask, prompt_length, response_mask = self._join(batch, responses, rows)
+        tokens = columns_from(input_ids, prompt_length, response_mask.shape[1])
+
+        def around(hidden: Tensor) -> Tensor:
+            return columns_from(hidden, prompt_length - 1, response_mask.shape[1] + 1)
+
         hidden, trunk = roles.hidden_with_trunk("reference", input_ids, mask)
-        reference, _ = roles.response_log_probs("reference", hidden, tokens, response_mask, temperature)
-        hidden = roles.hidden("policy", input_ids, mask, trunk)
+        reference, _ = roles.response_log_probs("reference", around(hidden), tokens, response_mask, temperature)
+        hidden = around(roles.hidden("policy", input_ids, mask, trunk))
         log_probs, entropy = roles.response_log_probs(
             "policy", hidden, tokens, response_mask, temperature, with_entropy=True
         )
         if not roles.value_on_policy:
-            hidden = roles.hidden("value", input_ids, mask, trunk)
+            hidden = around(roles.hidden("value", input_ids, mask, trunk))
         values = roles.values(hidden, response_mask)
         rewards = [scores[rows] for scores in outside if scores is not None]
         if outside[0] is None:
-            hidden = roles.hidden("reward", input_ids, mask, trunk)
+            hidden = around(roles.hidden("reward", input_ids, mask, trunk))
             rewards.insert(0, roles.rewards(hidden, response_mask) + self.reward_bias)
         parts = torch.stack(rewards, dim=1)
         raw = parts @ parts.new_tensor([1.0, *(reward.weight for reward in self.further)])
@@ -158,21 +162,27 @@ class Collector:
         scores = raw - self.missing_eos_penalty * ~ended
         mean_entropy = entropy.sum(dim=1) / response_mask.sum(dim=1)
         return Rollout(
-            input_ids, mask, response_mask, log_probs, reference, values, scores, raw, parts, ended, mean_entropy, trunk
+            input_ids=input_ids,
+            attention_mask=mask,
+            prompt_length=prompt_length,
+            response_mask=response_mask,
+            log_probs=log_probs,
+            reference_log_probs=reference,
+            values=values,
+            scores=scores,
+            raw_scores=raw,
+            reward_parts=parts,
+            ended=ended,
+            entropy=mean_entropy,
+            trunk=trunk,
         )
 
-    def _join(self, batch: PromptBatch, responses: list[list[int]], rows: list[int]) -> tuple[Tensor, Tensor, Tensor]:
-        """Returns (b, T) ids, (b, T) mask and (b, R) response mask of some rows, as narrow as they allow."""
+    def _join(self, batch: PromptBatch, responses: list[list[int]], rows: list[int]) -> tuple[Tensor, ...]:
+        """Returns (b, T) ids and mask, (b,) prompt lengths and (b, R) response mask of rows, as narrow as can be."""
         device = batch.prompt_ids.device
-        width = int(batch.prompt_mask[rows].sum(dim=1).max())
-        prompt_ids, prompt_mask = batch.prompt_ids[rows, -width:], batch.prompt_mask[rows, -width:]
-        longest = max(len(responses[row]) for row in rows)
-        padded = [responses[row] + [self.prompter.pad_id] * (longest - len(responses[row])) for row in rows]
-        lengths = torch.tensor([len(responses[row]) for row in rows], device=device)
-        response_mask = torch.arange(longest, device=device) < lengths[:, None]
-        response_ids = torch.tensor(padded, device=device)
-        return (
-            torch.cat([prompt_ids, response_ids], dim=1),
-            torch.cat([prompt_mask, response_mask], dim=1),
-            response_mask,
-        )
+        prompts = [batch.prompt_ids[row][batch.prompt_mask[row]].tolist() for row in rows]
+        sequences = [prompt + responses[row] for prompt, row in zip(prompts, rows, strict=True)]
+        input_ids, mask = right_pad(sequences, self.prompter.pad_id)
+        prompt_length = torch.tensor([len(prompt) for prompt in prompts])
+        _, response_mask = right_pad([responses[row] for row in rows], self.prompter.pad_id)
+        return tuple(part.to(device) for part in (input_ids, mask, prompt_length, response_mask))

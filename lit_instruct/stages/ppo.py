@@ -199,10 +199,10 @@ class PPOModule(PPOMeasures):
     def training_step(self, batch: PromptBatch, batch_idx: int) -> None:
         """One iteration: roll out, score, turn scores into advantages, update."""
         began = time.monotonic()
-        minibatches = self._minibatches(batch)
-        parts = [part for minibatch in minibatches for part in minibatch]
         responses = self.collector.sample(batch, (self.seed, self.iterations_done))
         sampled = time.monotonic()
+        minibatches = self._minibatches(batch, responses)
+        parts = [part for minibatch in minibatches for part in minibatch]
         self.first_ratio_error, self.skipped_steps, self.saved_for_a_look = 0.0, 0, None
         rollouts = self._shape(self._score(batch, responses, parts))
         targets = self._targets(rollouts)

@@ -21,6 +21,7 @@ from lit_instruct.prompting import prompt_text
 from lit_instruct.rollouts.collect import Collector, TextScorer
 from lit_instruct.stages.ppo_diagnostics import Diagnostics
 from lit_instruct.stages.ppo_metrics import FIGURES, EpisodeMeans, episode_figures, figure_names
+from lit_instruct.stages.ppo_minibatches import sequence_lengths
 from lit_instruct.stages.ppo_non_finite import non_finite_rewards
 from lit_instruct.stages.ppo_options import RewardOptions
 from lit_instruct.stages.ppo_update import PPOUpdate
@@ -144,9 +145,7 @@ class PPOMeasures(PPOUpdate):
         """Samples and scores held-out prompts with random numbers that are the same at every validation."""
         with self._averaged():
             responses = self.collector.sample(batch, (self.seed, VALIDATION_KEY))
-            size = self.options.micro_batch_size
-            order = batch.prompt_mask.sum(dim=1).argsort(stable=True).tolist()
-            parts = [order[start : start + size] for start in range(0, len(order), size)]
+            parts = self._micro_batches([*range(len(responses))], sequence_lengths(batch, responses))
             rollouts = self._score(batch, responses, parts)
         prompts, texts = [row.prompt for row in batch.rows], [self.collector.stop.text(ids) for ids in responses]
         labels = self._on_all(partial(self.labeler, prompts, texts)) if self.labeler is not None else None

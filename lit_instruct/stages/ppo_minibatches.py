@@ -2,38 +2,53 @@
 
 from __future__ import annotations
 
+import math
 from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-from lit_instruct.batches import Rollout
+from lit_instruct.batches import PromptBatch, Rollout
+from lit_instruct.models.micro_batches import MicroBatches
 
 Item = TypeVar("Item")
+MARGIN = 1.25
+"""Of a micro-batch's tokens over those of average rows, so that rows of nearly one length stay together."""
 
 
-def cut_minibatches(
-    lengths: Tensor, count: int, micro_batch_size: int, key: int, first: int, total: int
-) -> list[list[list[int]]]:
-    """Returns this process's rows of each minibatch, cut into micro-batches of similar prompt length.
-
-    Which prompts form a minibatch follows from the global batch, so it is the same for any number of processes.
+def deal(total: int, count: int, key: int) -> list[list[int]]:
+    """Returns the rows of each minibatch, of the global batch: the same for any number of processes.
 
     Args:
-        lengths: (B,) prompt tokens of this process's rows.
-        count: minibatches.
-        micro_batch_size: rows in one forward and backward.
-        key: of the shuffle.
-        first: number of this process's first row in the global batch.
         total: rows of the global batch.
+        count: minibatches.
+        key: of the shuffle.
     """
     shuffled = torch.randperm(total, generator=torch.Generator().manual_seed(key % 2**63))
-    minibatches = []
-    for group in shuffled.tensor_split(count):
-        mine = group[(group >= first) & (group < first + len(lengths))] - first
-        mine = mine[lengths.cpu()[mine].argsort(stable=True)]
-        minibatches.append([part.tolist() for part in mine.split(micro_batch_size) if len(part)])
-    return minibatches
+    return [rows.tolist() for rows in shuffled.tensor_split(count)]
+
+
+def sequence_lengths(batch: PromptBatch, responses: list[list[int]]) -> list[int]:
+    """Returns the tokens of each prompt with its response."""
+    prompts = batch.prompt_mask.sum(dim=1).tolist()
+    return [prompt + len(response) for prompt, response in zip(prompts, responses, strict=True)]
+
+
+def micro_batches(rows: list[int], lengths: list[int], size: int, device: str) -> list[list[int]]:
+    """Cuts rows into forwards of similar length, each with about the tokens that `size` rows of average length have.
+
+    Args:
+        rows: numbers.
+        lengths: tokens of every row of this process, chosen or not.
+        size: micro_batch_size.
+        device: type of the device, which tells how much padding another forward must save.
+    """
+    if not rows:
+        return []
+    widths = [lengths[row] for row in rows]
+    most = min(math.ceil(MARGIN * size * sum(widths) / len(widths)), size * max(widths))
+    rules = MicroBatches("off", most, hidden_size=0, device=device)
+    return [[rows[number] for number in forward] for forward in rules.forwards(widths)]
 
 
 def minibatch_order(count: int, key: int) -> list[int]:
@@ -60,6 +75,7 @@ def idle_part(device: torch.device) -> tuple[Rollout, tuple[Tensor, Tensor]]:
     rollout = Rollout(
         input_ids=ids,
         attention_mask=torch.ones_like(ids, dtype=torch.bool),
+        prompt_length=torch.ones(1, dtype=torch.long, device=device),
         response_mask=tokens.bool(),
         log_probs=tokens,
         reference_log_probs=tokens,

@@ -72,14 +72,12 @@ def save_episodes(
 
 
 def _texts(rollout: Rollout, decode: Callable[[list[int]], str]) -> list[dict[str, str]]:
-    width = rollout.response_mask.shape[1]
-    prompts, real = rollout.input_ids[:, :-width], rollout.attention_mask[:, :-width]
-    responses = rollout.input_ids[:, -width:]
+    responses = rollout.response_ids
     return [
         {
-            "prompt": decode(prompts[row][real[row]].tolist()),
+            "prompt": decode(rollout.input_ids[row, :length].tolist()),
             "response": decode(responses[row][rollout.response_mask[row]].tolist()),
             "score": str(float(rollout.scores[row])),  # JSON has no NaN
         }
-        for row in range(len(responses))
+        for row, length in enumerate(rollout.prompt_length.tolist())
     ]

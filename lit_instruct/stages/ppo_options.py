@@ -23,7 +23,8 @@ class PPOOptions:
         gae_lambda: of advantage estimation.
         inner_epochs: passes over a batch of rollouts (C.4: 1).
         minibatches: optimizer steps in one pass.
-        micro_batch_size: sequences in one forward and backward.
+        micro_batch_size: sequences of average length in one forward and backward; of longer ones it takes fewer, of
+            shorter ones more.
         missing_eos_penalty: taken off the score of a response that the length limit cut.
     """
 

@@ -6,13 +6,13 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from lit_instruct.batches import PromptBatch, Rollout
+from lit_instruct.batches import PromptBatch, Rollout, columns_from
 from lit_instruct.errors import UserError
 from lit_instruct.losses.advantages import generalized_advantages, token_rewards
 from lit_instruct.losses.divergence import adapted_kl_coef, kl_estimate
@@ -22,7 +22,7 @@ from lit_instruct.models.roles import Roles
 from lit_instruct.models.sharding import is_sharded, most_of_all
 from lit_instruct.rollouts.generate import SamplingOptions
 from lit_instruct.stages.base import StageModule
-from lit_instruct.stages.ppo_minibatches import cut_minibatches, idle_part
+from lit_instruct.stages.ppo_minibatches import deal, idle_part, micro_batches, sequence_lengths
 from lit_instruct.stages.ppo_non_finite import non_finite, save_episodes
 from lit_instruct.stages.ppo_options import (
     KLControlOptions,
@@ -69,17 +69,18 @@ class PPOUpdate(StageModule):
     def _iteration_key(self) -> int:
         return self.seed * 1_000_003 + self.iterations_done
 
-    def _minibatches(self, batch: PromptBatch) -> list[list[list[int]]]:
+    def _minibatches(self, batch: PromptBatch, responses: list[list[int]]) -> list[list[list[int]]]:
         """Returns the local rows of each minibatch, cut into micro-batches."""
-        local = len(batch.rows)
-        return cut_minibatches(
-            batch.prompt_mask.sum(dim=1),
-            self.options.minibatches,
-            self.options.micro_batch_size,
-            self._iteration_key(),
-            self.trainer.global_rank * local,
-            local * self.trainer.world_size,
-        )
+        first, total = self.trainer.global_rank * len(responses), self.trainer.world_size * len(responses)
+        dealt = deal(total, self.options.minibatches, self._iteration_key())
+        lengths = sequence_lengths(batch, responses)
+        return [
+            self._micro_batches([row - first for row in rows if 0 <= row - first < len(responses)], lengths)
+            for rows in dealt
+        ]
+
+    def _micro_batches(self, rows: list[int], lengths: list[int]) -> list[list[int]]:
+        return micro_batches(rows, lengths, self.options.micro_batch_size, self.device.type)
 
     def _shape(self, rollouts: list[Rollout]) -> list[Rollout]:
         """Normalises, scales and clips the scores; what a missing EOS cost is taken off after that."""
@@ -153,11 +154,10 @@ class PPOUpdate(StageModule):
     def _backward_part(self, rollout: Rollout, advantages: Tensor, returns: Tensor, tokens: float) -> Tensor:
         """Adds a micro-batch's gradients: backward for one role before the next role's adapter becomes active."""
         roles, options, shaping = self.roles, self.options, self.shaping
-        mask, response = rollout.response_mask, rollout.input_ids[:, -rollout.response_mask.shape[1] :]
-        with self.offloading:
-            hidden = roles.hidden("policy", rollout.input_ids, rollout.attention_mask, rollout.trunk)
+        mask, temperature = rollout.response_mask, self.sampling.temperature
+        hidden = self._hidden("policy", rollout)
         log_probs, entropy = roles.response_log_probs(
-            "policy", hidden, response, mask, self.sampling.temperature, with_entropy=shaping.entropy_coef != 0
+            "policy", hidden, rollout.response_ids, mask, temperature, with_entropy=shaping.entropy_coef != 0
         )
         if self.steps_in_iteration == 0:
             error = (log_probs.detach() - rollout.log_probs).expm1().abs().max()
@@ -168,13 +168,18 @@ class PPOUpdate(StageModule):
         if not roles.value_on_policy:
             loss.backward()
             loss = torch.zeros_like(loss)
-            with self.offloading:
-                hidden = roles.hidden("value", rollout.input_ids, rollout.attention_mask, rollout.trunk)
+            hidden = self._hidden("value", rollout)
         value_loss = clipped_value_loss(
             roles.values(hidden, mask), rollout.values, returns, mask, options.value_clip_range
         )
         (loss + shaping.value_coef * value_loss / divisor).backward()
         return torch.stack([policy_loss.detach(), value_loss.detach(), clipped.float()]).cpu() / tokens
+
+    def _hidden(self, role: Literal["policy", "value"], rollout: Rollout) -> Tensor:
+        """Returns a role's states around the responses: (B, R + 1, H)."""
+        with self.offloading:
+            hidden = self.roles.hidden(role, rollout.input_ids, rollout.attention_mask, rollout.trunk)
+        return columns_from(hidden, rollout.prompt_length - 1, rollout.response_mask.shape[1] + 1)
 
     def _backward_pretraining(self) -> float:
         """Adds the gradients of gamma times the mean next-token loss on pretraining text; returns the loss."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from lit_instruct.batches import Rollout, left_pad, right_pad
+from lit_instruct.batches import Rollout, columns_from, left_pad, right_pad
 
 SEQUENCES = [[5, 6, 7], [8], [9, 9]]
 
@@ -31,3 +31,22 @@ def test_response_length_counts_real_tokens() -> None:
     mask = torch.tensor([[True, True], [True, False], [True, True]])
     fields = dict.fromkeys(Rollout._fields, torch.zeros(3)) | {"response_mask": mask}
     assert Rollout(**fields).response_length.tolist() == [2, 1, 2]
+
+
+def test_columns_from_each_rows_own_first_one() -> None:
+    values = torch.arange(8.0).view(2, 4).requires_grad_()
+    found = columns_from(values, torch.tensor([0, 2]), 3)
+    assert found.tolist() == [[0, 1, 2], [6, 7, 7]]  # beyond the last column, the last again
+    wide = torch.stack([values, -values], dim=2)
+    assert torch.equal(columns_from(wide, torch.tensor([0, 2]), 3), torch.stack([found, -found], dim=2))
+    found.sum().backward()
+    assert values.grad is not None
+    assert values.grad.tolist() == [[1, 1, 1, 0], [0, 0, 1, 2]]
+
+
+def test_response_ids_start_where_the_prompt_ends() -> None:
+    fields = dict.fromkeys(Rollout._fields, torch.zeros(2))
+    ids, _ = right_pad([[5, 6, 7], [8, 9]], 0)
+    mask = torch.tensor([[True, False], [True, False]])
+    parts = {"input_ids": ids, "prompt_length": torch.tensor([2, 1]), "response_mask": mask}
+    assert Rollout(**(fields | parts)).response_ids[mask].tolist() == [7, 9]

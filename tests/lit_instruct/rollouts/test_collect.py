@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from data_modules.rows import PromptRow
-from lit_instruct.batches import PromptBatch, Rollout, left_pad
+from lit_instruct.batches import PromptBatch, Rollout, columns_from, left_pad
 from lit_instruct.handover import prompter_of
 from lit_instruct.models.assemble import ppo_roles
 from lit_instruct.models.loading import find_source
@@ -128,7 +128,9 @@ def test_parts_do_not_change_the_figures(roles: Roles, prompter: Prompter) -> No
     for rows, rollout in zip(parts, rollouts, strict=True):
         width = rollout.response_mask.shape[1]
         assert width == max(len(_responses(prompter)[row]) for row in rows)  # as narrow as they allow
-        assert rollout.attention_mask[:, 0].any()
+        sequences = [len(prompter.prompt_ids(TEXTS[row]) + _responses(prompter)[row]) for row in rows]
+        assert rollout.input_ids.shape[1] == max(sequences)
+        assert rollout.attention_mask.sum(dim=1).tolist() == sequences
         for name in ("log_probs", "reference_log_probs", "values", "response_mask"):
             torch.testing.assert_close(getattr(rollout, name), getattr(whole, name)[rows, :width])
         torch.testing.assert_close(rollout.scores, whole.scores[rows])
@@ -142,17 +144,19 @@ def test_masked_positions_are_zero(roles: Roles, prompter: Prompter) -> None:
     for part in (rollout.log_probs, rollout.reference_log_probs, rollout.values):
         assert (part[~rollout.response_mask] == 0).all()
         assert (part[rollout.response_mask] != 0).all()
-    assert (rollout.input_ids[:, -5:][~rollout.response_mask] == prompter.pad_id).all()
-    assert torch.equal(rollout.attention_mask[:, -5:], rollout.response_mask)
+    responses = zip(rollout.response_ids, rollout.response_mask, strict=True)
+    assert [ids[real].tolist() for ids, real in responses] == _responses(prompter)
+    assert (rollout.input_ids[~rollout.attention_mask] == prompter.pad_id).all()
 
 
 def test_forwarding_a_part_again_gives_a_ratio_of_exactly_one(roles: Roles, prompter: Prompter) -> None:
     collector = _collector(roles, prompter)
     for rollout in _score(collector, [[2, 0], [3, 1]]):
         assert rollout.trunk is not None
-        tokens = rollout.input_ids[:, -rollout.response_mask.shape[1] :]
+        mask = rollout.response_mask
         hidden = roles.hidden("policy", rollout.input_ids, rollout.attention_mask, rollout.trunk)
-        again, _ = roles.response_log_probs("policy", hidden, tokens, rollout.response_mask, SAMPLING.temperature)
+        hidden = columns_from(hidden, rollout.prompt_length - 1, mask.shape[1] + 1)
+        again, _ = roles.response_log_probs("policy", hidden, rollout.response_ids, mask, SAMPLING.temperature)
         assert again.requires_grad
         assert torch.equal(again, rollout.log_probs)
 

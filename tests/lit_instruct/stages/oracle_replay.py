@@ -161,6 +161,11 @@ class Replay(PPOModule):
         advantages = whiten(advantages, mask, masked_moments(advantages, mask))
         return advantages * rollout.response_mask.sum() / mask.sum(), returns
 
+    def _micro_batches(self, rows: list[int], lengths: list[int]) -> list[list[int]]:
+        """Returns as many as TRL made."""
+        size = self.options.micro_batch_size
+        return [rows[first : first + size] for first in range(0, len(rows), size)]
+
     def _update(self, minibatch: Any) -> dict[str, float]:
         self.losses.append(super()._update(minibatch))
         return self.losses[-1]
@@ -191,11 +196,11 @@ class RecordedCollector(Collector):
         rollouts = super().score(batch, responses, parts)
         return [self._as_recorded(rollout, list(rows)) for rollout, rows in zip(rollouts, parts, strict=True)]
 
-    def _join(self, batch: PromptBatch, responses: list[list[int]], rows: list[int]) -> tuple[Tensor, Tensor, Tensor]:
-        input_ids, mask, response_mask = super()._join(batch, responses, rows)
+    def _join(self, batch: PromptBatch, responses: list[list[int]], rows: list[int]) -> tuple[Tensor, ...]:
+        *others, response_mask = super()._join(batch, responses, rows)
         if self.replay.state_after:
             response_mask = self.replay.recording.mask_and_state_after[rows, : response_mask.shape[1]]
-        return input_ids, mask, response_mask
+        return *others, response_mask
 
     def _as_recorded(self, rollout: Rollout, rows: list[int]) -> Rollout:
         recording, width = self.replay.recording, rollout.response_mask.shape[1]

@@ -153,9 +153,8 @@ def test_a_cut_response_pays_for_its_missing_end(
     module, rows = train(tmp_path, files, trained / "sft", {"ppo": objective, "sampling": sampling, "iterations": 3})
     ended, paid = [], []
     for rollout in rollouts:
-        response = rollout.input_ids[:, -rollout.response_mask.shape[1] :]
-        last = rollout.response_length - 1
-        ended += torch.isin(response.gather(1, last[:, None])[:, 0], torch.tensor(module.prompter.stop_ids)).tolist()
+        last = rollout.response_ids.gather(1, rollout.response_length[:, None] - 1)[:, 0]
+        ended += torch.isin(last, torch.tensor(module.prompter.stop_ids)).tolist()
         paid += (rollout.raw_scores - rollout.scores).tolist()
     assert True in ended
     assert False in ended

@@ -101,11 +101,12 @@ def test_padding_on_either_side(
     plain = train(lora)
     join = Collector._join
 
-    def wider(collector: Collector, *rows: Any) -> tuple[Tensor, Tensor, Tensor]:
-        input_ids, mask, response_mask = join(collector, *rows)
+    def wider(collector: Collector, *rows: Any) -> tuple[Tensor, ...]:
+        input_ids, mask, prompt_length, response_mask = join(collector, *rows)
         return (
             pad(input_ids, (left, right), value=collector.prompter.pad_id),
             pad(mask, (left, right)),
+            prompt_length + left,  # the column in which responses start
             pad(response_mask, (0, right)),
         )
 

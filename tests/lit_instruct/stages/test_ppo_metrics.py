@@ -14,6 +14,7 @@ def test_figures_of_episodes() -> None:
     rollout = Rollout(
         input_ids=nothing,
         attention_mask=nothing,
+        prompt_length=nothing,
         response_mask=torch.tensor([[True, True, False], [True, True, True]]),
         log_probs=torch.tensor([[-1.0, -2.0, 0.0], [-1.0, -1.0, -1.0]]),
         reference_log_probs=torch.tensor([[-1.5, -2.5, 0.0], [-1.0, 0.0, -1.0]]),

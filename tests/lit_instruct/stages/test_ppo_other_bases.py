@@ -84,11 +84,10 @@ def test_the_value_function_is_a_copy_of_a_larger_reward_model_and_learns(
     assert module.roles.value_head.weight.shape == (1, WIDTH)
     scorer = TextReward.from_source(str(reward_models[kind]), dtype="float32")
     first, before = rollouts[0]
-    width = first.input_ids.shape[1] - first.response_mask.shape[1]
-    for ids, mask, values, score in zip(
-        first.input_ids, first.attention_mask, first.values, first.raw_scores, strict=True
+    for ids, mask, width, values, score in zip(
+        first.input_ids, first.attention_mask, first.prompt_length, first.values, first.raw_scores, strict=True
     ):
-        prompt = ids[:width][mask[:width]].tolist()
+        prompt = ids[:width].tolist()
         assert float(values[0]) == pytest.approx(scorer.score_ids([prompt])[0], abs=1e-4)  # V of the prompt alone
         text = module.collector.stop.text(ids[width:][mask[width:]].tolist())
         assert float(score) == pytest.approx(scorer.score([_prompt(module, prompt)], [text])[0], abs=1e-4)
