@@ -149,6 +149,7 @@ def _batch(stage: StageName, options: Options, processes: int, device: str) -> t
     length = int(options["data.max_prompt_length"]) + int(options["model.sampling.max_new_tokens"])
     minibatch = -(-(size // processes or 1) // int(options["model.ppo.minibatches"]))
     rows = min(int(options["model.ppo.micro_batch_size"]), minibatch)
+    rows = max(1, min(rows, ENOUGH_TOKENS.get(device, rows * length) // length))
     return rows, length, rows * length, -(-minibatch // rows)
 
 

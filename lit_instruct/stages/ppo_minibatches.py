@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lit_instruct.batches import PromptBatch, Rollout
-from lit_instruct.models.micro_batches import MicroBatches
+from lit_instruct.models.micro_batches import ENOUGH_TOKENS, MicroBatches
 
 Item = TypeVar("Item")
 MARGIN = 1.25
@@ -47,6 +47,7 @@ def micro_batches(rows: list[int], lengths: list[int], size: int, device: str) -
         return []
     widths = [lengths[row] for row in rows]
     most = min(math.ceil(MARGIN * size * sum(widths) / len(widths)), size * max(widths))
+    most = min(most, ENOUGH_TOKENS.get(device, most))
     rules = MicroBatches("off", most, hidden_size=0, device=device)
     return [[rows[number] for number in forward] for forward in rules.forwards(widths)]
 

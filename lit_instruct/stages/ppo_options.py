@@ -24,7 +24,7 @@ class PPOOptions:
         inner_epochs: passes over a batch of rollouts (C.4: 1).
         minibatches: optimizer steps in one pass.
         micro_batch_size: sequences of average length in one forward and backward; of longer ones it takes fewer, of
-            shorter ones more.
+            shorter ones more, and a CPU never more than make it faster.
         missing_eos_penalty: taken off the score of a response that the length limit cut.
     """
 

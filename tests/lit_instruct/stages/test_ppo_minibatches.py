@@ -7,6 +7,7 @@ import math
 import torch
 
 from lit_instruct.batches import PromptBatch
+from lit_instruct.models.micro_batches import ENOUGH_TOKENS
 from lit_instruct.stages.ppo_minibatches import (
     MARGIN,
     deal,
@@ -47,6 +48,11 @@ def test_a_micro_batch_has_the_tokens_of_so_many_average_rows() -> None:
     assert [len(part) for part in parts] == [7, 1]
     most = math.ceil(MARGIN * 3 * sum(lengths) / 8)
     assert all(len(part) * max(lengths[row] for row in part) <= most for part in parts[:-1])
+
+
+def test_a_cpu_takes_no_more_tokens_than_make_it_faster() -> None:
+    assert [len(part) for part in micro_batches([*range(8)], [300] * 8, 8, "cuda")] == [8]
+    assert max(len(part) for part in micro_batches([*range(8)], [300] * 8, 8, "cpu")) == ENOUGH_TOKENS["cpu"] // 300
 
 
 def test_regroup_is_the_reverse_of_flattening() -> None:
