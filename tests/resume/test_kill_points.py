@@ -20,7 +20,7 @@ from tests.resume.helpers import FULL, Runs, checkpoint, differences, killed_at
 PLACES: list[tuple[str, Any, str, int, bool, int | None]] = [
     # what happens, where, name, call of this sitting, whether after it, iterations of the checkpoint that is left
     ("between inner epochs, before any checkpoint", PPOUpdate, "_update", 3, False, None),
-    ("while scoring", Collector, "_score_part", 6, False, 2),
+    ("while scoring", Collector, "_score_part", 8, False, 2),
     ("while a checkpoint is written", torch, "save", 1, False, 2),
     ("before it is renamed", os, "fsync", 1, True, 2),
     ("between inner epochs", PPOUpdate, "_update", 6, True, 3),
