@@ -36,7 +36,8 @@ RUNS = {"cpu": {"trl": (1, 1), "ours": (1, 3)}, "cuda": {"trl": (1, 3), "ours": 
 """Device -> side -> iterations before the clock, and timed ones."""
 SAME = (
     "the demo's first prompts, every response of full length (nothing stops it), temperature 1; LoRA r=16 on every "
-    "linear layer of the adapted layers; one AdamW step an inner epoch, over micro-batches of equal size; each run in "
+    "linear layer of the adapted layers; one AdamW step an inner epoch, over micro-batches of as many "
+    "sequences (ours: of about as many tokens); each run in "
     "a process of its own with iterations before the clock; precision is the faster of float32 and bfloat16 for each "
     "side, tried once each; memory is the peak of the whole process, of the GPU where one is used"
 )
