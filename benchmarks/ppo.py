@@ -36,10 +36,10 @@ RUNS = {"cpu": {"trl": (1, 1), "ours": (1, 3)}, "cuda": {"trl": (1, 3), "ours": 
 """Device -> side -> iterations before the clock, and timed ones."""
 SAME = (
     "the demo's first prompts, every response of full length (nothing stops it), temperature 1; LoRA r=16 on every "
-    "linear layer of the adapted layers; one AdamW step an inner epoch, over micro-batches of as many "
-    "sequences (ours: of about as many tokens); each run in "
-    "a process of its own with iterations before the clock; precision is the faster of float32 and bfloat16 for each "
-    "side, tried once each; memory is the peak of the whole process, of the GPU where one is used"
+    "linear layer of the adapted layers; one AdamW step an inner epoch, over micro-batches of as many sequences (ours: "
+    "of about as many tokens); each run in a process of its own with iterations before the clock; precision is the "
+    "faster of float32 and bfloat16 for each side, tried once each (in an earlier measurement where `seconds_in` is "
+    "empty); memory is the peak of the whole process, of the GPU where one is used"
 )
 WAYS = {
     "ours": "PPOModule in Lightning's Trainer with the loggers of `lit-instruct ppo fit`; SFT model and reward model "
@@ -75,14 +75,17 @@ def work_of(options: argparse.Namespace, prepared: Mapping[str, Any], workload: 
     }
 
 
-def in_best_precision(side: str, work: Work, run: Any) -> tuple[Work, dict[str, float]]:
+def in_best_precision(side: str, work: Work, run: Any, given: str | None = None) -> tuple[Work, dict[str, float]]:
     """Runs a side once in every precision; returns its work in the fastest, and the seconds of an iteration of all.
 
     Args:
         side: trl, or of OURS.
         work: of `work_of`.
         run: (side, work) -> result.
+        given: precision that an earlier measurement found the fastest; nothing is tried then.
     """
+    if given is not None:
+        return work | {"dtype": given}, {}
     tries = {dtype: run(side, work | {"dtype": dtype})["seconds"] for dtype in PRECISIONS}
     return work | {"dtype": min(tries, key=tries.__getitem__)}, {name: round(tries[name], 2) for name in tries}
 
@@ -146,7 +149,8 @@ def measure(options: argparse.Namespace, model: str, console: Console) -> dict[s
             works[name], tries[name] = {}, {}
             for side in options.sides:
                 work = work_of(options, prepared, workload, side)
-                works[name][side], tries[name][side] = in_best_precision(side, work | {"warmup": 0}, run)
+                untried = work | {"warmup": 0}
+                works[name][side], tries[name][side] = in_best_precision(side, untried, run, options.dtype)
                 works[name][side]["warmup"] = work["warmup"]
         runs = take_turns(works, 1 if options.quick else options.repetitions, run)
     return {name: compare(workload, tries[name], runs[name]) for name, workload in workloads.items()}
@@ -165,7 +169,7 @@ def measure_value_kinds(options: argparse.Namespace, console: Console) -> dict[s
     with _prepared(options.base, workloads) as prepared:
         for name, workload in workloads.items():
             for side in sides:
-                work = work_of(options, prepared, workload, side) | {"dtype": options.dtype}
+                work = work_of(options, prepared, workload, side) | {"dtype": options.dtype or "bf16"}
                 works[f"{name}, {side}"] = {kind: work | {"value": kind} for kind in VALUE_KINDS}
         runs = take_turns(works, 1 if options.quick else options.repetitions, lambda _, work: _run(console, "", work))
     return {case: {kind: _medians(results) for kind, results in kinds.items()} for case, kinds in runs.items()}
@@ -228,7 +232,11 @@ def main(words: list[str] | None = None) -> int:
     results: dict[str, Any] = {"same": SAME, "ways": WAYS, "device": options.device}
     if options.value_kinds:
         name = "ppo-value.json"
-        results |= {"base": options.base, "precision": options.dtype, "cases": measure_value_kinds(options, console)}
+        results |= {
+            "base": options.base,
+            "precision": options.dtype or "bf16",
+            "cases": measure_value_kinds(options, console),
+        }
         console.print(value_table(results["cases"]))
     else:
         name = "ppo.json" if options.device == "cpu" else "ppo-cuda.json"
@@ -253,7 +261,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--repetitions", type=int, default=3, help="runs of each side on each workload")
     parser.add_argument("--micro_batch_size", type=int, default=8, help="sequences of a forward, on both sides")
     parser.add_argument("--value-kinds", action="store_true", help="ours with each kind of value function, without TRL")
-    parser.add_argument("--dtype", choices=PRECISIONS, default="bf16", help="with --value-kinds: precision")
+    parser.add_argument(
+        "--dtype", choices=PRECISIONS, help="precision of all sides; without it each is tried (--value-kinds: bf16)"
+    )
     parser.add_argument("--quick", action="store_true", help="small workloads, once; no file unless --out names one")
     parser.add_argument("--out", help="file of the results; a bare name goes into benchmarks/results")
     for name in ("side", "work"):

@@ -109,6 +109,7 @@ def test_each_side_runs_in_its_faster_precision() -> None:
         "ours", {"a": 1}, lambda side, work: {"seconds": {"bf16": 3.0, "fp32": 2.0}[work["dtype"]]}
     )
     assert work == {"a": 1, "dtype": "fp32"} and tries == {"bf16": 3.0, "fp32": 2.0}
+    assert ppo.in_best_precision("ours", {"a": 1}, pytest.fail, "bf16") == ({"a": 1, "dtype": "bf16"}, {})
 
 
 def test_shape_and_weights_of_a_model(tiny_model: Path) -> None:
