@@ -1,0 +1,135 @@
+"""Two choices that are there for CPUs: how much is widened at one time, and what becomes of freed memory.
+
+`python -m benchmarks.cpu` writes benchmarks/results/cpu.json: milliseconds of token log-probabilities, forward and with
+backward, by `heads.CACHED_TOKENS`; and of the embedded base with LoRA on every layer, over rows of the lengths that PPO
+meets, with the memory of freed tensors kept (`host_memory`) and not, each in processes of its own that take turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from statistics import median
+from typing import Any
+
+import torch
+
+from benchmarks.environment import write_results
+from benchmarks.sides import run_side, take_turns
+from benchmarks.training import SEED, dtype
+from lit_instruct.host_memory import keep_freed_memory
+from lit_instruct.models import heads
+from lit_instruct.models.assemble import policy_network
+from lit_instruct.models.embedded import NAME
+from lit_instruct.models.loading import find_source
+from lit_instruct.models.lora import LoraOptions
+
+MODULE = "benchmarks.cpu"
+BLOCKS = (4, 16, 64, 128)
+TOKENS, HIDDEN, VOCABULARY = 512, 576, 49_152
+SHAPES = ((10, 57), (5, 165))
+"""Rows and their length: of responses of 24 and of 128 tokens to the demo's prompts."""
+SIDES = ("kept", "freed")
+
+
+def log_probs(repetitions: int) -> dict[int, dict[str, float]]:
+    """Returns milliseconds by CACHED_TOKENS; the sizes take turns.
+
+    Args:
+        repetitions: of which the median is taken.
+    """
+    torch.manual_seed(SEED)
+    hidden = torch.randn(TOKENS, HIDDEN, dtype=dtype()).requires_grad_()
+    weight, tokens = torch.randn(VOCABULARY, HIDDEN, dtype=dtype()) / 24, torch.randint(VOCABULARY, (TOKENS,))
+    seconds: dict[int, list[dict[str, float]]] = {size: [] for size in BLOCKS}
+    chosen = heads.CACHED_TOKENS
+    for _ in range(repetitions + 1):  # the first gets ready
+        for size in BLOCKS:
+            heads.CACHED_TOKENS = size
+            seconds[size].append(_timed(lambda: heads.token_log_probs(hidden, weight, tokens).log_probs))
+    heads.CACHED_TOKENS = chosen
+    return {size: _medians(runs[1:]) for size, runs in seconds.items()}
+
+
+def passes(side: str, repetitions: int) -> dict[str, Any]:
+    """Returns milliseconds of passes through the embedded base, and how many pages had to be had anew, by shape.
+
+    Args:
+        side: of SIDES.
+        repetitions: of which the median is taken.
+    """
+    if side == "kept":
+        assert keep_freed_memory(torch.device("cpu"))
+    network = policy_network(find_source(NAME), LoraOptions(), dtype())
+    decoder: Any = network.get_base_model().model
+
+    def run(ids: torch.Tensor) -> torch.Tensor:
+        with torch.autocast("cpu", dtype(), enabled=dtype() == torch.bfloat16):
+            hidden: torch.Tensor = decoder(input_ids=ids, use_cache=False).last_hidden_state
+        return hidden
+
+    found = {}
+    for rows, length in SHAPES:
+        ids = torch.randint(VOCABULARY, (rows, length), generator=torch.Generator().manual_seed(SEED))
+        _timed(partial(run, ids))
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        runs = [_timed(partial(run, ids)) for _ in range(repetitions)]
+        faults = (resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) // repetitions
+        found[f"{rows}x{length}"] = _medians(runs) | {"page_faults": faults}
+    return found
+
+
+def _timed(work: Callable[[], torch.Tensor]) -> dict[str, float]:
+    """Seconds of a forward pass, and of a second one with its backward pass."""
+    began = time.perf_counter()
+    with torch.no_grad():
+        work()
+    forward = time.perf_counter()
+    work().float().sum().backward()
+    return {"forward": forward - began, "both": time.perf_counter() - forward}
+
+
+def _medians(runs: list[dict[str, float]]) -> dict[str, float]:
+    return {name: round(1e3 * median(run[name] for run in runs), 1) for name in runs[0]}
+
+
+def freed_memory(repetitions: int, passes_of_each: int) -> dict[str, Any]:
+    """Returns shape -> side -> medians over processes, and what of the time is left where memory is kept."""
+    works = {"passes": {side: {"repetitions": passes_of_each} for side in SIDES}}
+    runs = take_turns(works, repetitions, lambda side, work: run_side(MODULE, side, work))["passes"]
+    found: dict[str, Any] = {}
+    for shape in (f"{rows}x{length}" for rows, length in SHAPES):
+        sides = {side: {n: median(run[shape][n] for run in runs[side]) for n in runs[side][0][shape]} for side in SIDES}
+        shares = {name: round(sides["kept"][name] / sides["freed"][name], 3) for name in ("forward", "both")}
+        found[shape] = {"milliseconds": sides, "kept / freed": shares}
+    return found
+
+
+def main() -> int:
+    """Measures and writes the JSON; as a side, prints what was found as JSON."""
+    parser = argparse.ArgumentParser(prog=f"python -m {MODULE}", description=__doc__)
+    parser.add_argument("--repetitions", type=int, default=3, help="processes of each side")
+    parser.add_argument("--passes", type=int, default=9, help="passes in each, and of the log-probabilities")
+    parser.add_argument("--out", default="cpu.json", help="file; a bare name goes into benchmarks/results")
+    for name in ("side", "work"):
+        parser.add_argument(f"--{name}", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.side is not None:
+        print(json.dumps(passes(options.side, **json.loads(options.work))))
+        return 0
+    found = {
+        "log_probs_ms_by_cached_tokens": log_probs(options.passes),
+        "freed_memory": freed_memory(options.repetitions, options.passes),
+    }
+    print(json.dumps(found, indent=1))
+    print(write_results(options.out, found))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
