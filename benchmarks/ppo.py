@@ -32,7 +32,7 @@ PRECISIONS = ("bf16", "fp32")
 RANDOM_MODELS = ("0.5B", "1.5B")
 VALUE_KINDS = ("reward_model", "policy_trunk")
 PARTS = ("rollout", "scoring", "update")
-RUNS = {"cpu": {"trl": (1, 1), "ours": (1, 3)}, "cuda": {"trl": (1, 3), "ours": (2, 5)}}
+RUNS = {"cpu": {"trl": (1, 1), "ours": (1, 2)}, "cuda": {"trl": (1, 3), "ours": (2, 5)}}
 """Device -> side -> iterations before the clock, and timed ones."""
 SAME = (
     "the demo's first prompts, every response of full length (nothing stops it), temperature 1; LoRA r=16 on every "
