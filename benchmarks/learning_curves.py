@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.environment import RESULTS, write_results
-from benchmarks.learning_curves_work import SIDES, WINDOW, Curve, Run, Settings, compared, curve_of
+from benchmarks.learning_curves_work import SIDES, WINDOW, Curve, Run, Settings, compared, curve_of, settings_of
 from benchmarks.sides import run_side
 
 MODULE = "benchmarks.learning_curves"
@@ -30,7 +30,7 @@ SAME = (
     "warmup, AdamW's betas, KL coefficient and estimator, clip ranges, penalty for a missing EOS, inner epochs, "
     "minibatches and with them optimizer steps; the value function starts from the reward model with a head of zeros; "
     "LoRA of one rank. Score: the labeler (tone by VADER) on the sampled responses of each iteration, judged by the "
-    "same code; KL: sum over a response of log-probability differences, nats. Curves are means of the last "
+    "same code; ours goes on for more iterations, into the time that the goals give; KL: sum over a response of log-probability differences, nats. Curves are means of the last "
     f"{WINDOW} iterations, bands the lowest and highest seed"
 )
 WAYS = {
@@ -54,12 +54,13 @@ def measure(options: argparse.Namespace, settings: Settings, console: Console) -
     for seed in options.seeds:
         for side in options.sides:
             path = Path(options.folder) / f"{side}-{seed}.json"
-            run = earlier(path, settings)
+            its_own = settings_of(side, settings)
+            run = earlier(path, its_own)
             if run is None:
-                console.print(f"{side}, seed {seed}: {settings.iterations} iterations")
-                work = {"side": side, "seed": seed, "run": options.run, "settings": asdict(settings)}
+                console.print(f"{side}, seed {seed}: {its_own.iterations} iterations")
+                work = {"side": side, "seed": seed, "run": options.run, "settings": asdict(its_own)}
                 run = run_side(MODULE, "train", work)
-                write_results(path, {"settings": asdict(settings), **run})
+                write_results(path, {"settings": asdict(its_own), **run})
             last = run["iterations"][-1]
             console.print(
                 f"{side}, seed {seed}: labeler {last['labeler']:+.2f}, KL {last['kl']:.1f}, {last['elapsed']:.0f} s"
@@ -86,6 +87,7 @@ def write_summary(options: argparse.Namespace, settings: Settings, runs: Sequenc
         "ways": {side: WAYS[side] for side in curves},
         "trl_side_versions": next((run["versions"] for run in of_side["trl"]), None),
         "settings": asdict(settings),
+        "iterations": {side: settings_of(side, settings).iterations for side in curves},
         "seeds": {side: [run["seed"] for run in of_side[side]] for side in curves},
         "seconds": {side: round(curve["elapsed"][-1], 1) for side, curve in curves.items()},
         "peak_memory_gb": {side: max(run["peak_memory_gb"] for run in of_side[side]) for side in curves},

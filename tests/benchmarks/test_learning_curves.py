@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 from benchmarks import learning_curves, learning_curves_sides
 from benchmarks.learning_curves_sides import cut_after, merge, prompt_ids
-from benchmarks.learning_curves_work import Run, Settings, compared, curve_of, reaches, run_of, smoothed
+from benchmarks.learning_curves_work import Run, Settings, compared, curve_of, reaches, run_of, settings_of, smoothed
 from benchmarks.ppo_sides import PROMPTS, write_adapter
 from data_modules.sampling import EpochBatchSampler
 from lit_instruct.handover import prompter_of
@@ -80,6 +80,11 @@ def test_a_run_with_the_same_settings_is_not_repeated(tmp_path: Path) -> None:
     path.write_text(json.dumps({"settings": asdict(Settings()), "seed": 0}))
     assert learning_curves.earlier(path, Settings()) == {"settings": asdict(Settings()), "seed": 0}
     assert learning_curves.earlier(path, replace(Settings(), iterations=5)) is None
+
+
+def test_ours_is_trained_for_as_long_as_the_goals_give() -> None:
+    assert settings_of("trl", Settings()) == Settings()
+    assert settings_of("ours", Settings()).iterations > Settings().iterations
 
 
 def test_summary_and_chart(tmp_path: Path) -> None:
