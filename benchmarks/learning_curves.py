@@ -30,8 +30,8 @@ SAME = (
     "warmup, AdamW's betas, KL coefficient and estimator, clip ranges, penalty for a missing EOS, inner epochs, "
     "minibatches and with them optimizer steps; the value function starts from the reward model with a head of zeros; "
     "LoRA of one rank. Score: the labeler (tone by VADER) on the sampled responses of each iteration, judged by the "
-    "same code; ours goes on for more iterations, into the time that the goals give; KL: sum over a response of log-probability differences, nats. Curves are means of the last "
-    f"{WINDOW} iterations, bands the lowest and highest seed"
+    "same code; KL: sum over a response of log-probability differences, nats. Ours goes on for more iterations, into "
+    f"the time that the goals give. Curves are means of the last {WINDOW} iterations, bands the lowest and highest seed"
 )
 WAYS = {
     "ours": "PPOModule with LoRA on all layers; the SFT model is an adapter; gradients clipped to norm 1",
