@@ -261,9 +261,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--repetitions", type=int, default=3, help="runs of each side on each workload")
     parser.add_argument("--micro_batch_size", type=int, default=8, help="sequences of a forward, on both sides")
     parser.add_argument("--value-kinds", action="store_true", help="ours with each kind of value function, without TRL")
-    parser.add_argument(
-        "--dtype", choices=PRECISIONS, help="precision of all sides; without it each is tried (--value-kinds: bf16)"
-    )
+    parser.add_argument("--dtype", choices=PRECISIONS, help="of all sides; else each is tried (--value-kinds: bf16)")
     parser.add_argument("--quick", action="store_true", help="small workloads, once; no file unless --out names one")
     parser.add_argument("--out", help="file of the results; a bare name goes into benchmarks/results")
     for name in ("side", "work"):

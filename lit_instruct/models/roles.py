@@ -258,9 +258,9 @@ def position_ids(mask: Tensor) -> Tensor:
 
 
 def _run(decoder: nn.Module, mask: Tensor, **inputs: Tensor) -> Tensor:
+    # What is padded on the right alone needs no mask: no real token looks that way, and attention is faster without.
     if not mask[:, 0].all():
         inputs |= {"attention_mask": mask.long(), "position_ids": position_ids(mask)}
-    # What is padded on the right alone needs no mask: no real token looks that way, and attention is faster without.
     return decoder(use_cache=False, **inputs).last_hidden_state
 
 
