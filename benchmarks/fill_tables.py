@@ -128,14 +128,23 @@ def _decode_goals(found: Mapping[str, Any]) -> Rows:
 
 
 def _ppo(found: Mapping[str, Any]) -> Rows:
-    head = ("model, workload", "side", "precision", "s/iteration", "rollout, scoring, update", "peak GB", "x TRL")
+    head = (
+        "model, workload",
+        "side",
+        "precision, micro-batch",
+        "s/iteration",
+        "rollout, scoring, update",
+        "peak GB",
+        "x TRL",
+    )
     rows: Rows = [(*head, "scoring, update of the matmul peak")]
     for where, case in _ppo_cases(found):
         for side, figures in case["sides"].items():
             compared, peak = case["compared"].get(side, {}), figures.get("of_peak")
             parts = ", ".join(f"{figures['parts'][part]:.1f}" for part in ("rollout", "scoring", "update"))
             shares = f"{peak['scoring']:.0%}, {peak['update']:.0%}" if peak else ""
-            cells = (figures["precision"], f"{figures['seconds']:.2f}", parts, figures["peak_gb"])
+            setting = f"{figures['precision']}, {figures['micro_batch_size']}"
+            cells = (setting, f"{figures['seconds']:.2f}", parts, figures["peak_gb"])
             rows.append((where, side, *cells, compared.get("ratio", ""), shares))
     return rows
 
