@@ -128,16 +128,8 @@ def _decode_goals(found: Mapping[str, Any]) -> Rows:
 
 
 def _ppo(found: Mapping[str, Any]) -> Rows:
-    head = (
-        "model, workload",
-        "side",
-        "precision, micro-batch",
-        "s/iteration",
-        "rollout, scoring, update",
-        "peak GB",
-        "x TRL",
-    )
-    rows: Rows = [(*head, "scoring, update of the matmul peak")]
+    head = ("model, workload", "side", "precision, micro-batch", "s/iteration", "rollout, scoring, update", "peak GB")
+    rows: Rows = [(*head, "x TRL", "scoring, update of the matmul peak")]
     for where, case in _ppo_cases(found):
         for side, figures in case["sides"].items():
             compared, peak = case["compared"].get(side, {}), figures.get("of_peak")

@@ -23,20 +23,12 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.environment import write_results
-from benchmarks.ppo_work import (
-    MICRO_BATCH_SIZES,
-    OURS,
-    PRECISIONS,
-    WORKLOADS,
-    Workload,
-    goals,
-    in_best_setting,
-    settings,
-)
+from benchmarks.ppo_work import MICRO_BATCH_SIZES, OURS, WORKLOADS, Workload, goals
 from benchmarks.sides import Result, Work, run_side, take_turns
 from lit_instruct.models.embedded import NAME
 
 MODULE = "benchmarks.ppo"
+PRECISIONS = ("bf16", "fp32")
 RANDOM_MODELS = ("0.5B", "1.5B")
 VALUE_KINDS = ("reward_model", "policy_trunk")
 PARTS = ("rollout", "scoring", "update")
@@ -44,11 +36,11 @@ RUNS = {"cpu": {"trl": (1, 1), "ours": (1, 2)}, "cuda": {"trl": (1, 3), "ours": 
 """Device -> side -> iterations before the clock, and timed ones."""
 SAME = (
     "the demo's first prompts, every response of full length (nothing stops it), temperature 1; LoRA r=16 on every "
-    "linear layer of the adapted layers; one AdamW step an inner epoch, over all episodes; each run in a process of its "
-    "own with iterations before the clock; each side in the precision and with the sequences of a micro-batch (ours: "
-    "with their tokens) that were fastest when each was tried once (`seconds_in`; bfloat16 was the faster precision of "
-    "all sides in an earlier measurement where float32 is missing there); memory is the peak of the whole process, of "
-    "the GPU where one is used"
+    "linear layer of the adapted layers; one AdamW step an inner epoch, over micro-batches of `micro_batch_size` "
+    "sequences (ours: of as many tokens as that many average ones have, but for the 1,024 that a CPU takes at most), "
+    "the size with which the side is fastest; each run in a process of its own with iterations before the clock; "
+    "precision is the faster of float32 and bfloat16 for each side, tried once each (in an earlier measurement where "
+    "`seconds_in` is empty); memory is the peak of the whole process, of the GPU where one is used"
 )
 WAYS = {
     "ours": "PPOModule in Lightning's Trainer with the loggers of `lit-instruct ppo fit`; SFT model and reward model "
@@ -62,7 +54,7 @@ WAYS = {
 
 
 def work_of(options: argparse.Namespace, prepared: Mapping[str, Any], workload: Workload, side: str) -> Work:
-    """Returns what a process of one side is asked for, but for its precision and micro-batches.
+    """Returns what a process of one side is asked for, but for its precision.
 
     Args:
         options: of the command line.
@@ -77,10 +69,26 @@ def work_of(options: argparse.Namespace, prepared: Mapping[str, Any], workload: 
         "workload": asdict(workload),
         "top_layers": prepared["top_layers"].get(side, 0),
         "value": "reward_model",
+        "micro_batch_size": min(options.micro_batch_size or MICRO_BATCH_SIZES[side], workload.episodes),
         "device": options.device,
         "warmup": 0 if options.quick else warmup,
         "iterations": 1 if options.quick else iterations,
     }
+
+
+def in_best_precision(side: str, work: Work, run: Any, given: str | None = None) -> tuple[Work, dict[str, float]]:
+    """Runs a side once in every precision; returns its work in the fastest, and the seconds of an iteration of all.
+
+    Args:
+        side: trl, or of OURS.
+        work: of `work_of`.
+        run: (side, work) -> result.
+        given: precision that an earlier measurement found the fastest; nothing is tried then.
+    """
+    if given is not None:
+        return work | {"dtype": given}, {}
+    tries = {dtype: run(side, work | {"dtype": dtype})["seconds"] for dtype in PRECISIONS}
+    return work | {"dtype": min(tries, key=tries.__getitem__)}, {name: round(tries[name], 2) for name in tries}
 
 
 def compare(
@@ -90,7 +98,7 @@ def compare(
 
     Args:
         workload: what was run.
-        tries: side -> precision and micro-batch -> seconds of an iteration.
+        tries: side -> precision -> seconds of an iteration.
         runs: side -> results.
     """
     sides = {side: _medians(results) for side, results in runs.items()}
@@ -142,9 +150,9 @@ def measure(options: argparse.Namespace, model: str, console: Console) -> dict[s
             works[name], tries[name] = {}, {}
             for side in options.sides:
                 work = work_of(options, prepared, workload, side)
-                choices = settings(side, workload, options.dtype, options.micro_batch_size)
-                found, tries[name][side] = in_best_setting(side, work | {"warmup": 0}, run, choices)
-                works[name][side] = found | {"warmup": work["warmup"]}
+                untried = work | {"warmup": 0}
+                works[name][side], tries[name][side] = in_best_precision(side, untried, run, options.dtype)
+                works[name][side]["warmup"] = work["warmup"]
         runs = take_turns(works, 1 if options.quick else options.repetitions, run)
     return {name: compare(workload, tries[name], runs[name]) for name, workload in workloads.items()}
 
@@ -162,9 +170,7 @@ def measure_value_kinds(options: argparse.Namespace, console: Console) -> dict[s
     with _prepared(options.base, workloads) as prepared:
         for name, workload in workloads.items():
             for side in sides:
-                micro_batch_size = min(options.micro_batch_size or MICRO_BATCH_SIZES[side][-1], workload.episodes)
-                work = work_of(options, prepared, workload, side)
-                work |= {"dtype": options.dtype or "bf16", "micro_batch_size": micro_batch_size}
+                work = work_of(options, prepared, workload, side) | {"dtype": options.dtype or "bf16"}
                 works[f"{name}, {side}"] = {kind: work | {"value": kind} for kind in VALUE_KINDS}
         runs = take_turns(works, 1 if options.quick else options.repetitions, lambda _, work: _run(console, "", work))
     return {case: {kind: _medians(results) for kind, results in kinds.items()} for case, kinds in runs.items()}
@@ -187,7 +193,8 @@ def table_of(model: str, found: Mapping[str, dict[str, Any]]) -> Table:
         for side, figures in case["sides"].items():
             compared, peak = case["compared"].get(side, {}), figures.get("of_peak", {})
             shares = f"{peak['scoring']:.0%}, {peak['update']:.0%}" if peak else ""
-            cells = (figures["precision"], str(figures["seconds"]), _parts(figures), str(figures["peak_gb"]))
+            setting = f"{figures['precision']}, {figures['micro_batch_size']}"
+            cells = (setting, str(figures["seconds"]), _parts(figures), str(figures["peak_gb"]))
             table.add_row(workload, side, *cells, str(compared.get("ratio", "")), shares)
     return table
 
@@ -254,11 +261,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--workloads", nargs="+", choices=tuple(WORKLOADS), default=tuple(WORKLOADS))
     parser.add_argument("--sides", nargs="+", choices=("trl", *OURS), default=("trl", *OURS))
     parser.add_argument("--repetitions", type=int, default=3, help="runs of each side on each workload")
-    parser.add_argument(
-        "--micro_batch_size", type=int, help="sequences of a forward, on all sides; else some are tried"
-    )
+    parser.add_argument("--micro_batch_size", type=int, help="sequences of a forward; else what each side is best with")
     parser.add_argument("--value-kinds", action="store_true", help="ours with each kind of value function, without TRL")
-    parser.add_argument("--dtype", choices=PRECISIONS, help="on all sides; else each is tried (--value-kinds: bf16)")
+    parser.add_argument("--dtype", choices=PRECISIONS, help="of all sides; else each is tried (--value-kinds: bf16)")
     parser.add_argument("--quick", action="store_true", help="small workloads, once; no file unless --out names one")
     parser.add_argument("--out", help="file of the results; a bare name goes into benchmarks/results")
     for name in ("side", "work"):
@@ -281,7 +286,7 @@ def _run(console: Console, side: str, work: Work) -> Result:
         found = run_side(MODULE, "ours", work)
     kind = "" if side else f", value {work['value']}"
     console.print(
-        f"{Workload(**work['workload']).name}: {work['side']} in {work['dtype']}, {work['micro_batch_size']}{kind}: "
+        f"{Workload(**work['workload']).name}: {work['side']} in {work['dtype']}{kind}: "
         f"{found['seconds']:.2f} s an iteration, {found['peak_memory_gb']:.2f} GB"
     )
     return found | {"dtype": work["dtype"], "micro_batch_size": work["micro_batch_size"]}

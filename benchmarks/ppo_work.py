@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from benchmarks.sides import Result, Work
-
 OURS = {"ours": 0, "ours_top_third": 3}
 """Our sides, and which part of the layers LoRA adapts: 0 is all of them, 3 the uppermost third."""
-PRECISIONS = ("bf16", "fp32")
-MICRO_BATCH_SIZES = {"trl": (8, 16), "ours": (8, 32), "ours_top_third": (8, 32)}
-"""Side -> sequences of a forward that are tried. TRL's at 32 is slower still and takes twice the memory of 8."""
-Setting = tuple[str, int]
-"""Precision and sequences of a forward."""
+MICRO_BATCH_SIZES = {"trl": 8, "ours": 32, "ours_top_third": 32}
+"""Side -> sequences of a forward: what it is fastest with. TRL's takes longer with 16 or 32, and twice the memory."""
 MEMORY_GOAL = 1 / 3
 """Most of TRL's peak memory that ours may take."""
 PEAK_GOALS = {"update": 0.5, "scoring": 0.7}
@@ -54,38 +48,6 @@ WORKLOADS = {
         Workload(32, 128, 1, {"ours": 3.5, "ours_top_third": 4.5}),
     )
 }
-
-
-def settings(side: str, workload: Workload, dtype: str | None, micro_batch_size: int | None) -> list[Setting]:
-    """Returns what a side is tried with.
-
-    Args:
-        side: trl, or of OURS.
-        workload: what is run.
-        dtype: the one precision, None for each.
-        micro_batch_size: the one size, None for those of the side.
-    """
-    sizes = MICRO_BATCH_SIZES[side] if micro_batch_size is None else (micro_batch_size,)
-    sizes = tuple(dict.fromkeys(min(size, workload.episodes) for size in sizes))
-    return [(precision, size) for precision in ((dtype,) if dtype else PRECISIONS) for size in sizes]
-
-
-def in_best_setting(
-    side: str, work: Work, run: Callable[[str, Work], Result], choices: Iterable[Setting]
-) -> tuple[Work, dict[str, float]]:
-    """Runs a side once in every setting; returns its work in the fastest, and the seconds of an iteration in all.
-
-    Args:
-        side: trl, or of OURS.
-        work: what a process is asked for, but for the setting.
-        run: (side, work) -> result.
-        choices: nothing is tried where there is only one.
-    """
-    works = {f"{dtype}, {size}": work | {"dtype": dtype, "micro_batch_size": size} for dtype, size in choices}
-    if len(works) == 1:
-        return next(iter(works.values())), {}
-    tries = {name: run(side, chosen)["seconds"] for name, chosen in works.items()}
-    return works[min(tries, key=tries.__getitem__)], {name: round(tries[name], 2) for name in tries}
 
 
 @dataclass(frozen=True)

@@ -10,17 +10,7 @@ import torch
 
 from benchmarks import ppo
 from benchmarks.ppo_sides import RANDOM_MODELS, layer_weights, matmul_peak, shape_of
-from benchmarks.ppo_work import (
-    WORKLOADS,
-    Operations,
-    Shape,
-    Workload,
-    goals,
-    in_best_setting,
-    operations,
-    settings,
-    shares_of_peak,
-)
+from benchmarks.ppo_work import WORKLOADS, Operations, Shape, Workload, goals, operations, shares_of_peak
 from lit_instruct.models.assemble import ppo_roles
 from lit_instruct.models.loading import find_source
 from lit_instruct.models.lora import LoraOptions
@@ -114,23 +104,12 @@ def test_medians_are_compared_with_trl() -> None:
     assert ppo.compare(work, tries, {"ours": runs["ours"]})["compared"] == {}
 
 
-def test_what_a_side_is_tried_with() -> None:
-    workload = WORKLOADS["32x24x2"]
-    assert settings("trl", workload, None, None) == [("bf16", 8), ("bf16", 16), ("fp32", 8), ("fp32", 16)]
-    assert settings("ours", workload, "bf16", None) == [("bf16", 8), ("bf16", 32)]
-    assert settings("ours", workload.smaller(), "bf16", None) == [("bf16", 8)]
-    assert settings("ours", workload, "fp32", 4) == [("fp32", 4)]
-
-
-def test_each_side_runs_in_its_fastest_setting() -> None:
-    seconds = {("bf16", 8): 3.0, ("bf16", 32): 1.0, ("fp32", 8): 2.0}
-    work, tries = in_best_setting(
-        "ours", {"a": 1}, lambda side, work: {"seconds": seconds[work["dtype"], work["micro_batch_size"]]}, seconds
+def test_each_side_runs_in_its_faster_precision() -> None:
+    work, tries = ppo.in_best_precision(
+        "ours", {"a": 1}, lambda side, work: {"seconds": {"bf16": 3.0, "fp32": 2.0}[work["dtype"]]}
     )
-    assert work == {"a": 1, "dtype": "bf16", "micro_batch_size": 32}
-    assert tries == {"bf16, 8": 3.0, "bf16, 32": 1.0, "fp32, 8": 2.0}
-    only = in_best_setting("ours", {"a": 1}, pytest.fail, [("bf16", 8)])
-    assert only == ({"a": 1, "dtype": "bf16", "micro_batch_size": 8}, {})
+    assert work == {"a": 1, "dtype": "fp32"} and tries == {"bf16": 3.0, "fp32": 2.0}
+    assert ppo.in_best_precision("ours", {"a": 1}, pytest.fail, "bf16") == ({"a": 1, "dtype": "bf16"}, {})
 
 
 def test_shape_and_weights_of_a_model(tiny_model: Path) -> None:
