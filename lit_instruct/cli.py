@@ -44,7 +44,7 @@ Options of a command: lit-instruct <command> --help; of a stage: lit-instruct <s
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs a command and returns its exit code: 0, 2 for a user's mistake, 130 after Ctrl-C.
+    """Runs a command and returns its exit code: 0, 2 for a user's mistake, 130 after Ctrl-C or SIGTERM.
 
     Args:
         arguments: the command line without the program's name; None takes the process's own.

@@ -20,8 +20,8 @@ def keep_freed_memory(device: torch.device) -> bool:
     """Lets the process keep the memory of freed tensors for the next ones, and tells whether it could.
 
     glibc returns free memory to the system as soon as there are a few large blocks of it, and the system hands it out
-    again a page at a time, zeroed. For the activations of a small model that takes long beside computing them:
-    `python -m benchmarks.cpu` measures it.
+    again a page at a time, zeroed. For the activations of a small model that takes a few hundredths of a pass, and more
+    where the machine is busy: `python -m benchmarks.cpu` measures it.
 
     Args:
         device: where the model computes; nothing changes but for a CPU.

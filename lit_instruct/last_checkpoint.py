@@ -24,16 +24,16 @@ SECONDS = 600.0
 
 
 class InterruptedRunError(Exception):
-    """Ctrl-C was pressed, the step was finished and a checkpoint saved."""
+    """Ctrl-C was pressed or SIGTERM came, the step was finished and a checkpoint saved."""
 
 
 class LastCheckpoint(Checkpoint):
     """Writes the state of the training, as of the end of a step with all that this step logged.
 
-    It is written after a validation, at the end of an epoch and of the training, every ten minutes, and on Ctrl-C,
-    which lets all processes finish their step first; a second one leaves at once. Where an iteration of PPO breaks off
-    with an exception before it changed a weight (a reward function fails, memory runs out), what the one before left is
-    written.
+    It is written after a validation, at the end of an epoch and of the training, every ten minutes, and on Ctrl-C or
+    SIGTERM, which let all processes finish their step first; a second Ctrl-C leaves at once. Where an iteration of PPO
+    breaks off with an exception before it changed a weight (a reward function fails, memory runs out), what the one
+    before left is written.
 
     The end of a training is validated even where the schedule does not say so. A longer training would not have done
     that, so what is then written is the state from before that validation.
@@ -71,6 +71,9 @@ class LastCheckpoint(Checkpoint):
         No callback hook comes that late, and `trainer.should_stop` would force a validation, so the loops' own
         `on_advance_end` is extended.
         """
+        # Lightning's own handler, set after `on_fit_start` and taken back by it, broadcasts from within the signal: a
+        # process that waits in another collective then waits for ever.
+        signal.signal(signal.SIGTERM, self._press)
         for callback, patience in self.patience.items():
             callback.patience = patience
         self.saved_at = time.monotonic()
@@ -152,12 +155,13 @@ class LastCheckpoint(Checkpoint):
         trainer.strategy.barrier("last checkpoint")
         self.state, self.trained, self.due, self.saved_at = None, False, False, time.monotonic()
 
-    def _press(self, *_: Any) -> None:
-        if self.pressed:
+    def _press(self, number: int, _: Any) -> None:
+        if self.pressed and number == signal.SIGINT:
             raise KeyboardInterrupt
+        if not self.pressed and rank_zero_only.rank == 0:
+            how = "press Ctrl-C again" if number == signal.SIGINT else "press Ctrl-C"
+            print(f"\nStopping after this step; {how} to stop at once.", flush=True)
         self.pressed = True
-        if rank_zero_only.rank == 0:
-            print("\nStopping after this step; press Ctrl-C again to stop at once.", flush=True)
 
 
 def _validates_only_as_it_ends(trainer: lightning.Trainer, fetcher: Any) -> bool:

@@ -63,7 +63,7 @@ def test_both_environments_are_named() -> None:
 
 def side(**more: Any) -> dict[str, Any]:
     parts = {"rollout": 1.0, "scoring": 2.0, "update": 3.0}
-    return {"precision": "bf16", "seconds": 6.0, "parts": parts, "peak_gb": 1.5, **more}
+    return {"precision": "bf16", "micro_batch_size": 8, "seconds": 6.0, "parts": parts, "peak_gb": 1.5, **more}
 
 
 RESULT_OF: dict[str, Any] = {
@@ -110,8 +110,8 @@ RESULT_OF: dict[str, Any] = {
 @pytest.mark.parametrize(
     ("name", "file", "row"),
     [
-        ("ppo", "ppo", "| m, 32x24x2 | ours | bf16 | 6.00 | 1.0, 2.0, 3.0 | 1.5 | 3.0 | 70%, 50% |"),
-        ("ppo", "ppo", "| m, 32x24x2 | trl | bf16 | 6.00 | 1.0, 2.0, 3.0 | 1.5 |  |  |"),
+        ("ppo", "ppo", "| m, 32x24x2 | ours | bf16, 8 | 6.00 | 1.0, 2.0, 3.0 | 1.5 | 3.0 | 70%, 50% |"),
+        ("ppo", "ppo", "| m, 32x24x2 | trl | bf16, 8 | 6.00 | 1.0, 2.0, 3.0 | 1.5 |  |  |"),
         ("ppo-goals", "ppo", "| m, 32x24x2 | ours | x TRL's episodes/s | 3.0 | >= 2.5 | yes |"),
         ("ppo-value", "ppo-value", "| 32x24x2, ours | policy_trunk | 6.00 | 1.0, 2.0, 3.0 | 1.5 |"),
         (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import signal
 import time
 from pathlib import Path
 
@@ -73,10 +74,14 @@ def test_two_processes(tmp_path: Path, runs: Runs, tokens_folder: Path) -> None:
     assert checkpoint(parts)["ppo"]["iterations_done"] == 1
 
     resume = on_two(runs, parts, "--ckpt_path=last")
+    ask = [*resume, *press, f"--trainer.callbacks.number={signal.SIGTERM.value}"]
+    assert wait(start(ask, parts / "log", tokens_folder, 2)) == [130, 0]
+    assert checkpoint(parts)["ppo"]["iterations_done"] == 2
+
     broken = {rewards.BREAKS: "1:1"}  # the second process's first reward
     assert wait(start(resume, parts / "log", tokens_folder, 2, **broken)) == [2, 2]
     assert "the labeler has gone home" in (parts / "log").read_text()
-    assert checkpoint(parts)["ppo"]["iterations_done"] == 1
+    assert checkpoint(parts)["ppo"]["iterations_done"] == 2
 
     sittings(resume, parts, tokens_folder, 2, 2, seed=2)
     assert differences(whole, parts) == []

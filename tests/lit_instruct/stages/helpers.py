@@ -188,19 +188,21 @@ class Watch(Callback):
 
 
 class PressCtrlC(Callback):
-    """Presses Ctrl-C while a training batch runs.
+    """Presses Ctrl-C while a training batch runs, or sends another signal.
 
     Args:
         during: batches begun before, over all epochs.
+        number: of the signal.
     """
 
-    def __init__(self, during: int) -> None:
+    def __init__(self, during: int, number: int = signal.SIGINT.value) -> None:
         self.left = during
+        self.number = number
 
     def on_train_batch_start(self, *_: Any) -> None:
         """Counts, and presses."""
         if self.left == 0:
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), self.number)
         self.left -= 1
 
 

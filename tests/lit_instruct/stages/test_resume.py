@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,8 @@ from tests.lit_instruct.stages.helpers import Files, KilledError, assert_equal, 
 PRESS = "--trainer.callbacks+=tests.lit_instruct.stages.helpers.PressCtrlC"
 
 
-def _press(during: int) -> list[str]:
-    return [PRESS, f"--trainer.callbacks.during={during}"]
+def _press(during: int, number: int = signal.SIGINT.value) -> list[str]:
+    return [PRESS, f"--trainer.callbacks.during={during}", f"--trainer.callbacks.number={number}"]
 
 
 def _flat(value: Any, name: str = "") -> dict[str, Any]:
@@ -71,10 +72,16 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
     assert_same_run(trained / stage, tmp_path / stage)
 
 
-def test_two_interruptions(tmp_path: Path, files: Files, tiny_model: Path, trained: Path) -> None:
+def test_two_interruptions(
+    tmp_path: Path, files: Files, tiny_model: Path, trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     start = _start("ppo", trained, tiny_model, files)
+    handler = signal.getsignal(signal.SIGTERM)
     assert fit("ppo", tmp_path, files, *start, *_press(0)) == 130
-    assert fit("ppo", tmp_path, files, *start, "--ckpt_path=last", *_press(1)) == 130
+    assert "press Ctrl-C again to stop at once" in capsys.readouterr().out
+    assert fit("ppo", tmp_path, files, *start, "--ckpt_path=last", *_press(1, signal.SIGTERM.value)) == 130
+    assert "press Ctrl-C to stop at once" in capsys.readouterr().out
+    assert signal.getsignal(signal.SIGTERM) == handler
     assert fit("ppo", tmp_path, files, *start, "--ckpt_path=last") == 0
     assert_same_run(trained / "ppo", tmp_path / "ppo")
 
