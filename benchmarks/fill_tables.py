@@ -214,6 +214,19 @@ def _scaling(found: Mapping[str, Any]) -> Rows:
     return rows
 
 
+def _plan(found: Mapping[str, Any]) -> Rows:
+    cases = found["cases"]
+    rows: Rows = [("case", "stage", *(f"{size}: planned, measured MB" for size in next(iter(cases.values()))["sft"]))]
+    for case, stages in cases.items():
+        for stage, sizes in stages.items():
+            cells = (
+                f"{at['planned'] / 1e6:.0f}, {at['measured'] / 1e6:.0f} ({at['planned / measured']:.2f})"
+                for at in sizes.values()
+            )
+            rows.append((case, stage, *cells))
+    return rows
+
+
 def _ppo_cases(found: Mapping[str, Any]) -> Iterable[tuple[str, Mapping[str, Any]]]:
     for model, cases in found["models"].items():
         for workload, case in cases.items():
@@ -240,6 +253,7 @@ TABLES: dict[str, tuple[str, Callable[[Mapping[str, Any]], Rows], str | None]] =
     "learning-curves-goals": ("learning-curves.json", _curve_goals, None),
     "ptx-sweep": ("ptx-sweep.json", _ptx, None),
     "scaling": ("scaling.json", _scaling, None),
+    "plan": ("plan.json", _plan, None),
 }
 """Name -> file of the results, what makes rows of it, and the part of the file that it is made from."""
 CHARTS = {

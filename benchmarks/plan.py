@@ -3,8 +3,9 @@
     python -m benchmarks.plan [--quick]
 
 Models with random weights of three sizes are trained for a few steps on rows of full length; what the process grows by
-is compared with the plan. Every stage is measured in a process of its own, after a small training that loads what any
-training loads. glibc is told to give large blocks back at once, so that its habit of keeping them is not measured.
+is compared with the plan. Each is measured in a process of its own, after a small training that loads what any training
+loads; after a large one, memory that its products needed would be there already. glibc is told to give large blocks
+back at once, so that its habit of keeping them is not measured.
 """
 
 from __future__ import annotations
@@ -108,24 +109,20 @@ def predicted(stage: str, size: tuple[int, int, int, int], more: list[str], fold
     return make_plan(stage, options, base_of(options), "cpu", None).memory.peak
 
 
-def compare(stage: str, sizes: list[str], more: list[str]) -> dict[str, dict[str, float]]:
-    """Measures and plans a stage with models of some sizes, in this process."""
-    found = {}
+def compare(stage: str, size: str, more: list[str]) -> dict[str, float]:
+    """Measures and plans a stage with a model of a size, in this process."""
     with tempfile.TemporaryDirectory() as scratch:
         measure(stage, WARM_UP, more, Path(scratch) / "warm")
-    for name in sizes:
-        with tempfile.TemporaryDirectory() as scratch:
-            grown = measure(stage, SIZES[name], more, Path(scratch))
-            planned = predicted(stage, SIZES[name], more, Path(scratch))
-        found[name] = {"measured": grown, "planned": planned, "planned / measured": round(planned / grown, 3)}
-    return found
+    with tempfile.TemporaryDirectory() as scratch:
+        grown = measure(stage, SIZES[size], more, Path(scratch))
+        planned = predicted(stage, SIZES[size], more, Path(scratch))
+    return {"measured": grown, "planned": planned, "planned / measured": round(planned / grown, 3)}
 
 
-def in_process(stage: str, sizes: list[str], more: list[str]) -> dict[str, dict[str, float]]:
+def in_process(stage: str, size: str, more: list[str]) -> dict[str, float]:
     """The same in a process of its own."""
-    work = json.dumps([stage, sizes, more])
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.plan", "--work", work],
+        [sys.executable, "-m", "benchmarks.plan", "--work", json.dumps([stage, size, more])],
         env=os.environ | MALLOC,
         capture_output=True,
         text=True,
@@ -133,7 +130,7 @@ def in_process(stage: str, sizes: list[str], more: list[str]) -> dict[str, dict[
     )
     if done.returncode:
         raise RuntimeError(f"{stage} failed:\n{done.stderr[-3000:]}")
-    found: dict[str, dict[str, float]] = json.loads(done.stdout.splitlines()[-1])
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return found
 
 
@@ -157,7 +154,10 @@ def main() -> int:
         return 0
     cases = {"float32": CASES["float32"]} if options.quick else CASES
     sizes = list(SIZES)[: 1 if options.quick else None]
-    results = {case: {stage: in_process(stage, sizes, more) for stage in STAGES} for case, more in cases.items()}
+    results = {
+        case: {stage: {size: in_process(stage, size, more) for size in sizes} for stage in STAGES}
+        for case, more in cases.items()
+    }
     print(json.dumps(results, indent=2))
     ratios = [
         size["planned / measured"] for case in results.values() for stage in case.values() for size in stage.values()

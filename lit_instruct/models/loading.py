@@ -21,7 +21,7 @@ from transformers import (
 from lit_instruct.errors import UserError
 from lit_instruct.models.embedded import resolve
 from lit_instruct.models.heads import ScoreHead
-from lit_instruct.models.quantised import Quantisation, keep_differentiable
+from lit_instruct.models.quantised import Quantisation, keep_differentiable, leave_file
 from lit_instruct.models.short_attention import choose_short_attention
 
 DtypeName = Literal["auto", "float32", "bfloat16"]
@@ -128,6 +128,8 @@ def load_causal_lm(source: Source, dtype: torch.dtype, quantised: Quantisation |
     except (OSError, ValueError) as error:
         raise _cannot_open(source.name, "language model", error) from error
     choose_short_attention(model)
+    if quantised is not None:
+        leave_file(model)
     keep_differentiable(model)
     model.pinned_revision = pinned(source.base).get("revision")
     return model.eval()
@@ -169,6 +171,8 @@ def load_sequence_classifier(
     model.score = ScoreHead.like(model.score, fresh=new_head).to(model.score.weight.device)
     model.config.pad_token_id = pad_id
     model.pinned_revision = pinned(source.base).get("revision")
+    if quantised is not None:
+        leave_file(model)
     keep_differentiable(model)
     return model.eval()
 

@@ -117,3 +117,17 @@ def keep_differentiable(network: nn.Module) -> None:
     for module in network.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
+
+
+def leave_file(network: nn.Module) -> None:
+    """Copies what is not quantised out of the file that it is mapped from, where that is a CPU's memory.
+
+    As long as one tensor lies in the mapped file, the pages of all 16- or 32-bit weights that were read stay beside the
+    quantised ones.
+
+    Args:
+        network: loaded in 8 or 4 bits.
+    """
+    for tensor in (*network.parameters(), *network.buffers()):
+        if tensor.device.type == "cpu" and type(tensor) in (nn.Parameter, torch.Tensor):  # bitsandbytes has its own
+            tensor.data = tensor.data.clone()

@@ -104,6 +104,7 @@ RESULT_OF: dict[str, Any] = {
         "curves": {"batch": [{"batch": 8, "episodes_per_second": 1.0, "tokens_per_second": 2.0, "peak_gb": 3.0}]}
     },
     "ppo-value": {"cases": {"32x24x2, ours": {"policy_trunk": side()}}},
+    "plan": {"cases": {"4bit": {"sft": {"7m": {"planned": 21e6, "measured": 20e6, "planned / measured": 1.05}}}}},
 }
 
 
@@ -122,6 +123,7 @@ RESULT_OF: dict[str, Any] = {
         ("learning-curves-goals", "learning-curves", "| ours | share of TRL's time | 0.2 | <= 0.333 | yes |"),
         ("ptx-sweep", "ptx-sweep", "| 0 | 3.500 | 2.0 |"),
         ("scaling", "scaling", "| batch | 8 | 1.0 | 2.0 | 3.0 |"),
+        ("plan", "plan", "| 4bit | sft | 21, 20 (1.05) |"),
     ],
 )
 def test_rows(tmp_path: Path, name: str, file: str, row: str) -> None:

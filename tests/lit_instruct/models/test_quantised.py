@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from lit_instruct.models.assemble import (
     scoring_network,
 )
 from lit_instruct.models.heads import ScoreHead
-from lit_instruct.models.loading import find_source
+from lit_instruct.models.loading import find_source, load_causal_lm, load_sequence_classifier
 from lit_instruct.models.lora import LoraOptions
 from lit_instruct.models.quantised import Quantisation, keep_differentiable, quantisation
 from lit_instruct.models.roles import Roles
@@ -40,6 +41,24 @@ def folders(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> tuple
     run = tmp_path_factory.mktemp("quantised")
     sft = sft_folder(run / "sft", tiny_model)
     return str(sft), str(reward_folder(run / "rm", sft))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_the_file_of_the_weights_is_left(tmp_path: Path, tiny_model: Path) -> None:
+    shutil.copytree(tiny_model, tmp_path / "model")
+    source = find_source(str(tmp_path / "model"))
+
+    def mapped(bits: Quantisation | None) -> bool:
+        models = [
+            load_causal_lm(source, torch.float32, bits),
+            load_sequence_classifier(source, torch.float32, 0, True, bits),
+        ]
+        found = str(tmp_path) in Path("/proc/self/maps").read_text()
+        assert all(bool(weight.isfinite().all()) for model in models for weight in model.parameters())
+        return found
+
+    assert not any(mapped(bits) for bits in BITS)
+    assert mapped(None)
 
 
 def _roles(folders: tuple[str, str], bits: Quantisation, dtype: torch.dtype = torch.float32, **lora: Any) -> Roles:
