@@ -38,7 +38,7 @@ WITHIN = 0.15
 MALLOC = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536", "MALLOC_ARENA_MAX": "1"}
 OPTIONS = {
     "sft": ["--data.batch_size=4"],
-    "rm": ["--data.batch_size=1", "--model.max_tokens=1024"],
+    "rm": ["--data.batch_size=2", "--model.max_tokens=1024"],
     "ppo": [
         "--data.batch_size=8",
         "--model.ppo.minibatches=2",

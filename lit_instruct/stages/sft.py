@@ -113,6 +113,8 @@ class SFTModule(StageModule):
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """Returns the mean loss over the trained tokens of the whole optimizer step."""
+        if batch_idx % self.trainer.accumulate_grad_batches == 0:
+            self.optimizers().zero_grad()  # Lightning keeps the last step's gradients beside the forward pass
         with self.offloading:
             loss = sft_loss(self.trl, self.network, batch, self.step_tokens[batch_idx])
         # DDP averages over processes and Lightning over micro-batches; the loss is divided by the whole step's tokens.
