@@ -17,7 +17,7 @@ from lit_instruct.models.activations import MemoryOptions
 from lit_instruct.models.lora import LoraOptions
 from lit_instruct.stages.base import PromptOptions
 from lit_instruct.stages.sft import SFTModule, tokens_per_step
-from lit_instruct.trl_bridge import SFTLossOptions
+from lit_instruct.trl_bridge import SFTLossOptions, sft_loss
 from tests.lit_instruct.stages.helpers import (
     Watch,
     assert_equal,
@@ -46,6 +46,20 @@ def train(
 @pytest.fixture
 def rows(tmp_path: Path) -> str:
     return str(write_rows(tmp_path / "rows.jsonl", demonstrations(12)))
+
+
+def test_old_gradients_do_not_lie_beside_a_forward_pass(
+    tmp_path: Path, tiny_model: Path, rows: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beside = []
+
+    def loss(trl: Any, network: torch.nn.Module, *more: Any) -> torch.Tensor:
+        beside.append(any(parameter.grad is not None for parameter in network.parameters()))
+        return sft_loss(trl, network, *more)
+
+    monkeypatch.setattr("lit_instruct.stages.sft.sft_loss", loss)
+    train(tmp_path, tiny_model, {"path": rows}, {}, max_steps=2, accumulate_grad_batches=2)
+    assert beside == [False, True, False]  # three batches, of which the second adds to the first
 
 
 @pytest.mark.parametrize(
