@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from lit_instruct.host_memory import KEPT_PRODUCTS
 from lit_instruct.models.lora import LoraOptions
 from lit_instruct.planning.activations import (
     attention_mask_bytes,
@@ -37,8 +38,10 @@ FRAGMENTED = {"cuda": 0.05, "cpu": 0.0}
 """Share that the allocator holds and cannot use."""
 COMPILED = 700_000
 """Bytes that oneDNN keeps of a product in bfloat16 on a CPU, measured; a step of decoding makes two of a new length."""
-MOST_COMPILED = 1024
-"""Of which it keeps so many."""
+COMPILED_IN_TRAINING = 300_000
+"""The same of a product of training, on average of large and small ones."""
+PRODUCTS = {"sft": 30, "rm": 75}
+"""Counted for rows of one length; reward batches have five widths of them, with prompts shared and without."""
 SCORED_TOKENS = 8192
 """Tokens that a reward model with a base of its own reads at one time (`rollouts.score.BATCH_TOKENS`)."""
 Parts = dict[str, int]
@@ -77,9 +80,15 @@ def memory_of(work: Work) -> Memory:
 
 def _with_reserve(work: Work, parts: Parts) -> Parts:
     reserve = CONTEXT[work.device] + int(FRAGMENTED[work.device] * sum(parts.values()))
-    if work.device == "cpu" and work.compute < TRAINED and work.rollouts is not None:
-        reserve += COMPILED * min(MOST_COMPILED, 2 * work.rollouts.new)
+    reserve += _compiled(work) if work.device == "cpu" and work.compute < TRAINED else 0
     return {part: parts.get(part, 0) for part in PARTS[:-1]} | {"reserve": reserve}
+
+
+def _compiled(work: Work) -> int:
+    """Bytes of the code that oneDNN makes for products in bfloat16."""
+    if work.rollouts is not None:
+        return COMPILED * min(KEPT_PRODUCTS, 2 * work.rollouts.new)
+    return COMPILED_IN_TRAINING * PRODUCTS[work.stage]
 
 
 def _held(work: Work) -> Parts:

@@ -16,7 +16,7 @@ from torch import nn
 from lit_instruct.batches import right_pad
 from lit_instruct.errors import UserError
 from lit_instruct.handover import bits_of, prompter_of, read_stage_of
-from lit_instruct.host_memory import keep_freed_memory
+from lit_instruct.host_memory import spare_host_memory
 from lit_instruct.models.assemble import scoring_network
 from lit_instruct.models.loading import DtypeName, find_source, pick_dtype
 from lit_instruct.models.quantised import Quantize, quantisation
@@ -71,7 +71,7 @@ class TextReward:
             UserError: it cannot be opened or has no trained scalar head.
         """
         device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        keep_freed_memory(device)
+        spare_host_memory(device)
         found = find_source(source)
         prompter = prompter_of(found)
         quantised = quantisation(bits_of(found, quantize), device)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lit_instruct.batches import left_pad, right_pad
 from lit_instruct.handover import bits_of, prompter_of
-from lit_instruct.host_memory import keep_freed_memory
+from lit_instruct.host_memory import spare_host_memory
 from lit_instruct.models.assemble import merged_language_model
 from lit_instruct.models.heads import token_log_probs
 from lit_instruct.models.loading import DtypeName, find_source, pick_dtype
@@ -66,7 +66,7 @@ class TextGenerator:
             UserError: it cannot be opened.
         """
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        keep_freed_memory(device)
+        spare_host_memory(device)
         found, kind = find_source(source), pick_dtype(dtype, device)
         quantised = quantisation(bits_of(found, quantize), device)
         if quantised is not None:

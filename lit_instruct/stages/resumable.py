@@ -8,7 +8,7 @@ from typing import Any
 import lightning
 
 from lit_instruct.errors import UserError
-from lit_instruct.host_memory import keep_freed_memory
+from lit_instruct.host_memory import spare_host_memory
 from lit_instruct.stages.resuming import check_options, configured_groups, honour_groups
 
 
@@ -37,7 +37,7 @@ class ResumableModule(lightning.LightningModule):
 
     def on_fit_start(self) -> None:
         """Starts the clock."""
-        keep_freed_memory(self.device)
+        spare_host_memory(self.device)
         self.started = time.monotonic()
         self.configured = configured_groups(self.trainer)
 

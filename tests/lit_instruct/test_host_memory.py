@@ -10,7 +10,7 @@ import sys
 import pytest
 import torch
 
-from lit_instruct.host_memory import OWN_SETTINGS, keep_freed_memory
+from lit_instruct.host_memory import KEPT_PRODUCTS, OWN_SETTINGS, PRODUCT_CACHES, keep_few_products, keep_freed_memory
 
 FAULTS = """
 import ctypes, resource, sys, torch
@@ -32,7 +32,46 @@ for _ in range(2):
     faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 print(faults)
 """
+GROWTH = """
+import sys, torch
+from lit_instruct.host_memory import keep_few_products
+if sys.argv[1] == "few":
+    keep_few_products(torch.device("cpu"))
+def resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * 4096
+weight = torch.randn(128, 64, dtype=torch.bfloat16)
+rows = torch.randn(1200, 64, dtype=torch.bfloat16)
+rows @ weight.T
+before = resident()
+for length in range(200, 1200):
+    rows[:length] @ weight.T
+print(resident() - before)
+"""
 CPU = torch.device("cpu")
+
+
+def growth(how: str) -> int:
+    """Bytes by which a process grows that computes a thousand products of different shapes."""
+    clean = {name: value for name, value in os.environ.items() if name not in PRODUCT_CACHES}
+    done = subprocess.run([sys.executable, "-c", GROWTH, how], capture_output=True, text=True, check=True, env=clean)
+    return int(done.stdout)
+
+
+@pytest.mark.skipif(not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="oneDNN without bfloat16")
+def test_few_compiled_products_are_kept() -> None:
+    assert growth("few") < growth("many") / 3
+
+
+def test_own_bounds_of_compiled_products_and_other_devices_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in PRODUCT_CACHES:
+        monkeypatch.delenv(name, raising=False)
+    keep_few_products(torch.device("cuda"))
+    assert not set(PRODUCT_CACHES) & set(os.environ)
+    monkeypatch.setenv(PRODUCT_CACHES[0], "7")
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    keep_few_products(CPU)
+    assert [os.environ[name] for name in PRODUCT_CACHES] == ["7", str(KEPT_PRODUCTS)]
 
 
 def faults(how: str) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from lit_instruct.errors import UserError
+from lit_instruct.host_memory import KEPT_PRODUCTS
 from lit_instruct.models.lora import LoraOptions
 from lit_instruct.planning.memory import CONTEXT, memory_of
 from lit_instruct.planning.weights import adapter_sizes, base_bytes
@@ -100,6 +101,20 @@ def test_the_peak_is_that_of_one_phase_and_has_a_reserve() -> None:
     assert memory.peak == max(totals.values()) == totals[memory.peak_phase]
     held = memory.allocated
     assert memory.peak - held == CONTEXT["cuda"] + int(0.05 * held)
+
+
+def test_compiled_products_are_counted_on_a_cpu_that_computes_in_bfloat16() -> None:
+    def reserve(stage: Any, dtype: str, **changes: Any) -> int:
+        options = OPTIONS[stage] | changes | {"model.dtype": dtype}
+        phases = memory_of(read_work(stage, options, "cpu", "smollm2-135m")).phases
+        (found,) = {parts["reserve"] for parts in phases.values()}
+        return found
+
+    assert [reserve(stage, "float32") for stage in ("sft", "rm", "ppo")] == [0, 0, 0]
+    assert reserve("sft", "bfloat16") == 30 * 300_000
+    assert reserve("rm", "bfloat16") == 75 * 300_000
+    assert reserve("ppo", "bfloat16", **{"model.sampling.max_new_tokens": 10}) == 20 * 700_000
+    assert reserve("ppo", "bfloat16") == KEPT_PRODUCTS * 700_000
 
 
 def test_less_memory_for_every_option_that_promises_it() -> None:
