@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lit_instruct.errors import UserError
-from lit_instruct.evaluation.figures import choose_samples, figures_of, samples_of
+from lit_instruct.evaluation.figures import choose_samples, figures_of, sameness, samples_of
 from lit_instruct.evaluation.options import EvalOptions
 from lit_instruct.evaluation.provenance import provenance
 from lit_instruct.evaluation.systems import Loaders, default_loaders, measure_systems
@@ -63,7 +63,7 @@ def evaluate(options: EvalOptions, loaders: Loaders | None = None) -> dict[str, 
     report["peak_memory_gb"] = {name: stage.peak_memory_gb for name, stage in stages.items()}
     report["peak_memory_gb"]["eval"] = peak_memory_gb()
     report |= _origin(options, stages) | provenance()
-    report |= {"warnings": warnings, "samples": choose_samples(samples)}
+    report |= {"warnings": [*warnings, *sameness(report["distinct_2"])], "samples": choose_samples(samples)}
     page = build_page(run, report)
     with replacing_files(run / "eval") as folder:
         write_text(folder / "samples.jsonl", "".join(json.dumps(s, ensure_ascii=False) + "\n" for s in samples))

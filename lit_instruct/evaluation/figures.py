@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from lit_instruct.prompting import Prompt
 
 SHOWN_SAMPLES = 9
+LEAST_VARIETY = 0.85
+"""Of SFT's distinct-2; the demo's runs have 0.9 and more where they answer the prompts, and 0.5 to 0.8 where one
+sentence answers nearly all of them."""
 
 
 def figures_of(options: EvalOptions, systems: list[System], cases: list[str]) -> dict[str, Any]:
@@ -47,6 +50,22 @@ def _distinct(systems: list[System], seed: int) -> dict[str, Any]:
     sft = distinct["sft"]["mean"]
     distinct["ppo_over_sft"] = distinct["ppo"]["mean"] / sft if sft else None
     return distinct
+
+
+def sameness(distinct: dict[str, Any]) -> list[str]:
+    """Returns a warning where PPO says much the same to different prompts, as a policy does that exploits its reward.
+
+    Args:
+        distinct: distinct-2 of sft and ppo, and their ratio (`ppo_over_sft`); None where SFT has no word pairs.
+    """
+    ratio = distinct["ppo_over_sft"]
+    if ratio is None or ratio >= LEAST_VARIETY:
+        return []
+    return [
+        f"ppo says much the same to different prompts: its distinct-2 is {100 * ratio:.0f} % of sft's. A higher score "
+        "may be a sentence that the reward model likes; look at the samples, raise --model.ppo.kl_coef, set "
+        "--model.kl_control.target or take fewer --model.iterations"
+    ]
 
 
 def _shape(interval: Interval) -> dict[str, float]:

@@ -146,6 +146,13 @@ def test_a_stage_newer_than_the_policy_is_pointed_out(run: Path) -> None:
     assert report["warnings"][0] in (run / "eval" / "report.html").read_text()
 
 
+def test_a_policy_of_little_variety_is_pointed_out(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lit_instruct.evaluation.figures.LEAST_VARIETY", 1.01)  # PPO's responses are as varied as SFT's
+    (warning,) = evaluate(options(run), fake_loaders([]))["warnings"]
+    assert "distinct-2 is 100 % of sft's" in warning
+    assert "much the same to different prompts" in (run / "eval" / "report.html").read_text()
+
+
 def short_labeler(pairs: list[tuple[str, str]]) -> list[float]:
     return [0.0]
 
