@@ -31,6 +31,8 @@ STAGES = ("sft", "rm", "ppo")
 SIZES = {"7m": (256, 704, 6, 4), "18m": (384, 1056, 8, 6), "30m": (512, 1408, 8, 8)}
 """name -> hidden size, intermediate size, layers, attention heads."""
 WARM_UP = (64, 128, 2, 4)
+WARM_UP_OPTIONS = ("--model.dtype=float32",)
+"""In bfloat16 it would fill the bounded store of compiled products, which the measured training then grows no more."""
 VOCABULARY = 8192
 LENGTH = 256
 WITHIN = 0.15
@@ -112,7 +114,7 @@ def predicted(stage: str, size: tuple[int, int, int, int], more: list[str], fold
 def compare(stage: str, size: str, more: list[str]) -> dict[str, float]:
     """Measures and plans a stage with a model of a size, in this process."""
     with tempfile.TemporaryDirectory() as scratch:
-        measure(stage, WARM_UP, more, Path(scratch) / "warm")
+        measure(stage, WARM_UP, [*more, *WARM_UP_OPTIONS], Path(scratch) / "warm")
     with tempfile.TemporaryDirectory() as scratch:
         grown = measure(stage, SIZES[size], more, Path(scratch))
         planned = predicted(stage, SIZES[size], more, Path(scratch))
