@@ -1,8 +1,9 @@
-"""Two choices that are there for CPUs: how much is widened at one time, and what becomes of freed memory.
+"""Choices that are there for CPUs: how much is widened at one time, and what is kept of memory that is not needed.
 
 `python -m benchmarks.cpu` writes benchmarks/results/cpu.json: milliseconds of token log-probabilities, forward and with
 backward, by `heads.CACHED_TOKENS`; and of the embedded base with LoRA on every layer, over rows of the lengths that PPO
-meets, with the memory of freed tensors kept (`host_memory`) and not, each in processes of its own that take turns.
+meets, with the memory of freed tensors kept (`host_memory`) and not; and of a thousand products in bfloat16, each of
+another shape, with few of them kept compiled and with many. Sides are in processes of their own that take turns.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ from typing import Any
 import torch
 
 from benchmarks.environment import write_results
-from benchmarks.sides import run_side, take_turns
+from benchmarks.sides import resident_bytes, run_side, take_turns
 from benchmarks.training import SEED, dtype
-from lit_instruct.host_memory import keep_freed_memory
+from lit_instruct.host_memory import keep_few_products, keep_freed_memory
 from lit_instruct.models import heads
 from lit_instruct.models.assemble import policy_network
 from lit_instruct.models.embedded import NAME
@@ -35,6 +36,8 @@ TOKENS, HIDDEN, VOCABULARY = 512, 576, 49_152
 SHAPES = ((10, 57), (5, 165))
 """Rows and their length: of responses of 24 and of 128 tokens to the demo's prompts."""
 SIDES = ("kept", "freed")
+COMPILED = ("few", "many")
+LENGTHS = range(64, 1064)
 
 
 def log_probs(repetitions: int) -> dict[int, dict[str, float]]:
@@ -84,6 +87,31 @@ def passes(side: str, repetitions: int) -> dict[str, Any]:
     return found
 
 
+def products(side: str) -> dict[str, float]:
+    """Returns what products of HIDDEN by HIDDEN with rows of all LENGTHS took: milliseconds, and megabytes since held.
+
+    Args:
+        side: of COMPILED; "many" is what the libraries do of their own accord.
+    """
+    if side == "few":
+        keep_few_products(torch.device("cpu"))
+    weight, rows = (torch.randn(size, HIDDEN, dtype=torch.bfloat16) for size in (HIDDEN, LENGTHS.stop))
+    _ = rows @ weight.T
+    before, began = resident_bytes(), time.perf_counter()
+    for length in LENGTHS:
+        _ = rows[:length] @ weight.T
+    once, grown = time.perf_counter(), resident_bytes() - before
+    for length in LENGTHS:
+        _ = rows[:length] @ weight.T
+    again = time.perf_counter() - once
+    share = 1e3 / len(LENGTHS)
+    return {
+        "first_ms": round(share * (once - began), 3),
+        "again_ms": round(share * again, 3),
+        "grown_mb": round(grown / 1e6, 1),
+    }
+
+
 def _timed(work: Callable[[], torch.Tensor]) -> dict[str, float]:
     """Seconds of a forward pass, and of a second one with its backward pass."""
     began = time.perf_counter()
@@ -110,6 +138,13 @@ def freed_memory(repetitions: int, passes_of_each: int) -> dict[str, Any]:
     return found
 
 
+def compiled_products(repetitions: int) -> dict[str, dict[str, float]]:
+    """Returns side -> medians over processes."""
+    works: dict[str, dict[str, Any]] = {"products": {side: {} for side in COMPILED}}
+    runs = take_turns(works, repetitions, lambda side, work: run_side(MODULE, side, work))["products"]
+    return {side: {name: median(run[name] for run in found) for name in found[0]} for side, found in runs.items()}
+
+
 def main() -> int:
     """Measures and writes the JSON; as a side, prints what was found as JSON."""
     parser = argparse.ArgumentParser(prog=f"python -m {MODULE}", description=__doc__)
@@ -120,11 +155,13 @@ def main() -> int:
         parser.add_argument(f"--{name}", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.side is not None:
-        print(json.dumps(passes(options.side, **json.loads(options.work))))
+        work = products if options.side in COMPILED else passes
+        print(json.dumps(work(options.side, **json.loads(options.work))))
         return 0
     found = {
         "log_probs_ms_by_cached_tokens": log_probs(options.passes),
         "freed_memory": freed_memory(options.repetitions, options.passes),
+        "compiled_products": compiled_products(options.repetitions),
     }
     print(json.dumps(found, indent=1))
     print(write_results(options.out, found))

@@ -34,9 +34,9 @@ def spare_host_memory(device: torch.device) -> None:
 def keep_few_products(device: torch.device) -> None:
     """Bounds what is kept of the code that oneDNN compiles for each shape of a product in bfloat16.
 
-    A product takes 0.6 MB, micro-batches of another length need some 30 anew, and compiling one takes less than a
-    millisecond: with the libraries' own bounds the code soon outgrows a small model's activations. Both read the
-    variables when they compute their first product; a user's own settings win.
+    A product takes more than half a megabyte, micro-batches of another length need some 30 anew, and compiling one
+    takes less than a millisecond (`python -m benchmarks.cpu`): with the libraries' own bounds the code soon outgrows a
+    small model's activations. Both read the variables when they compute their first product; a user's own settings win.
 
     Args:
         device: where the model computes; nothing changes but for a CPU.
@@ -50,8 +50,8 @@ def keep_freed_memory(device: torch.device) -> bool:
     """Lets the process keep the memory of freed tensors for the next ones, and tells whether it could.
 
     glibc returns free memory to the system as soon as there are a few large blocks of it, and the system hands it out
-    again a page at a time, zeroed. For the activations of a small model that takes a few hundredths of a pass, and more
-    where the machine is busy: `python -m benchmarks.cpu` measures it.
+    again a page at a time, zeroed. For the activations of a small model that takes up to a few hundredths of a pass
+    (`python -m benchmarks.cpu`).
 
     Args:
         device: where the model computes; nothing changes but for a CPU.

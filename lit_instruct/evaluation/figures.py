@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 SHOWN_SAMPLES = 9
 LEAST_VARIETY = 0.85
 """Of SFT's distinct-2; the demo's runs have 0.9 and more where they answer the prompts, and 0.5 to 0.8 where one
-sentence answers nearly all of them."""
+sentence answers most of them (recipes/README.md)."""
 
 
 def figures_of(options: EvalOptions, systems: list[System], cases: list[str]) -> dict[str, Any]:
@@ -63,8 +63,8 @@ def sameness(distinct: dict[str, Any]) -> list[str]:
         return []
     return [
         f"ppo says much the same to different prompts: its distinct-2 is {100 * ratio:.0f} % of sft's. A higher score "
-        "may be a sentence that the reward model likes; look at the samples, raise --model.ppo.kl_coef, set "
-        "--model.kl_control.target or take fewer --model.iterations"
+        "may be a sentence that the reward model likes; look at the samples, raise --model.ppo.kl_coef or "
+        "take fewer --model.iterations"
     ]
 
 

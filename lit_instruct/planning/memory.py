@@ -39,7 +39,8 @@ FRAGMENTED = {"cuda": 0.05, "cpu": 0.0}
 COMPILED = 700_000
 """Bytes that oneDNN keeps of a product in bfloat16 on a CPU, measured; a step of decoding makes two of a new length."""
 COMPILED_IN_TRAINING = 300_000
-"""The same of a product of training, on average of large and small ones."""
+"""The same of a product of training: fitted to what `python -m benchmarks.plan` measures, and less than one takes by
+itself, as not all of them are there when most memory is held."""
 PRODUCTS = {"sft": 30, "rm": 75}
 """Counted for rows of one length; reward batches have five widths of them, with prompts shared and without."""
 SCORED_TOKENS = 8192

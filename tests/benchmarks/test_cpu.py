@@ -14,7 +14,14 @@ from lit_instruct.models import heads
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch, tiny_model: Path) -> None:
     """Small sizes, and the tiny model in place of the embedded base."""
-    sizes: dict[str, Any] = {"TOKENS": 8, "HIDDEN": 4, "VOCABULARY": 16, "SHAPES": ((2, 5),), "NAME": str(tiny_model)}
+    sizes: dict[str, Any] = {
+        "TOKENS": 8,
+        "HIDDEN": 4,
+        "VOCABULARY": 16,
+        "SHAPES": ((2, 5),),
+        "LENGTHS": range(2, 4),
+        "NAME": str(tiny_model),
+    }
     for name, value in sizes.items():
         monkeypatch.setattr(cpu, name, value)
 
@@ -33,6 +40,11 @@ def test_passes_of_a_process() -> None:
     assert found.keys() == {"2x5"} and found["2x5"].keys() == {"forward", "both", "page_faults"}
 
 
+@pytest.mark.usefixtures("small")
+def test_products_of_a_process() -> None:
+    assert cpu.products("many").keys() == {"first_ms", "again_ms", "grown_mb"}
+
+
 def test_shares_are_of_medians(monkeypatch: pytest.MonkeyPatch) -> None:
     def side(_: str, name: str, work: dict[str, int]) -> dict[str, dict[str, float]]:
         assert work == {"repetitions": 3}
@@ -42,3 +54,9 @@ def test_shares_are_of_medians(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cpu, "run_side", side)
     found = cpu.freed_memory(2, 3)
     assert [case["kept / freed"] for case in found.values()] == [{"forward": 0.5, "both": 1.0}] * len(cpu.SHAPES)
+
+
+def test_products_are_medians_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
+    grown = {"few": [1.0, 9.0, 2.0], "many": [30.0, 10.0, 20.0]}
+    monkeypatch.setattr(cpu, "run_side", lambda _, side, work: {"grown_mb": grown[side].pop()})
+    assert cpu.compiled_products(3) == {"few": {"grown_mb": 2.0}, "many": {"grown_mb": 20.0}}
