@@ -116,9 +116,9 @@ gpu-check: $(STAMP) ## memory and speed of the gpu recipes with random weights, 
 	$(BIN)/python -m benchmarks.gpu_check $(BENCH_ARGS)
 
 plan: $(STAMP) ## memory, disk and time of each stage of RECIPE before it runs
-	@$(BIN)/lit-instruct plan --config recipes/$(RECIPE)/sft.yaml $(ARGS) || [ $$? -eq 1 ]
-	@$(BIN)/lit-instruct plan --config recipes/$(RECIPE)/rm.yaml $(ARGS) || [ $$? -eq 1 ]
-	@$(BIN)/lit-instruct plan --config recipes/$(RECIPE)/ppo.yaml $(ARGS) || [ $$? -eq 1 ]
+	@$(BIN)/lit-instruct plan --config recipes/$(RECIPE)/sft.yaml --run "runs/$(RUN)" $(ARGS) || [ $$? -eq 1 ]
+	@$(BIN)/lit-instruct plan --config recipes/$(RECIPE)/rm.yaml --run "runs/$(RUN)" $(ARGS) || [ $$? -eq 1 ]
+	@$(BIN)/lit-instruct plan --config recipes/$(RECIPE)/ppo.yaml --run "runs/$(RUN)" $(ARGS) || [ $$? -eq 1 ]
 
 clean: ## remove caches and build folders; runs, data and .venv stay
 	rm -rf build dist lit_instruct.egg-info .pytest_cache .ruff_cache .mypy_cache

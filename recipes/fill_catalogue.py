@@ -25,6 +25,8 @@ RECIPES = Path(__file__).parent
 STAGES = ("sft", "rm", "ppo")
 COLUMNS = ("recipe", "hardware", "base model", "data", "trained", "predicted, GiB", "measured, GiB", "time", "reached")
 NOT_MEASURED = "not measured yet"
+UNTRAINED = "runs/not-trained"
+"""A run that is not there: in one that is, reward model and PPO would be planned for the base of its SFT stage."""
 MARKS = re.compile(r"(<!-- catalogue -->)\n.*?\n(<!-- end catalogue -->)", re.DOTALL)
 OPENING = re.compile(r"^# Hardware: (.+)$", re.MULTILINE)
 
@@ -49,7 +51,7 @@ def all_plans() -> dict[str, dict[str, Plan]]:
 
 def plan_recipe(config: Path, *words: str) -> Plan:
     """Plans a stage of a recipe for the hardware that it names; one for a CPU in bfloat16, whatever this one can do."""
-    own = read_arguments(["--config", str(config), *words])
+    own = read_arguments(["--config", str(config), "--run", UNTRAINED, *words])
     if card_of(own) is not None:
         return plan_of(own)
     return plan_of(replace(own, words=[*own.words, "--model.dtype=bfloat16", "--trainer.accelerator=cpu"]))

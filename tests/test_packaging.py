@@ -194,6 +194,13 @@ def test_recipe_run_and_args_reach_every_stage_as_they_were_typed(checkout: Path
     assert printed[-len(expected) - 3 :] == [f"[{word}]" for word in [*expected, "--a=b c", '--d=e "f"', "--g=[1,2]"]]
 
 
+def test_a_plan_is_of_the_run_that_the_stages_would_write(checkout: Path) -> None:
+    lines = [
+        line for line in _make(checkout, "-n", "plan", "RUN=other").stdout.splitlines() if "lit-instruct plan" in line
+    ]
+    assert len(lines) == 3 and all('--run "runs/other"' in line for line in lines)
+
+
 def test_demo_runs_the_four_in_order_even_in_parallel(checkout: Path) -> None:
     _make(checkout, "setup")
     done = _make(checkout, "-n", "-j4", "demo", "ARGS=--x=1", "EVAL_ARGS=--y=2")
