@@ -22,8 +22,9 @@ def planned(*words: Any) -> Plan:
     return plan_of(read_arguments([str(word) for word in words]))
 
 
-def test_a_plan_that_fits(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("plan", "--config", DEMO / "ppo.yaml", "--gpu=8GB", "--tokens-per-second=1000") == 0
+def test_a_plan_that_fits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("--gpu=8GB", "--tokens-per-second=1000", "--run", tmp_path / "untrained")
+    assert run("plan", "--config", DEMO / "ppo.yaml", *words) == 0
     text = capsys.readouterr().out
     for words in ("ppo: smollm2-135m", "KV cache of the rollout", "update", "together", "It fits", "Disk:", "tokens/s"):
         assert words in text, words
