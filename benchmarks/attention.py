@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from benchmarks.environment import write_results
-from lit_instruct.models.short_attention import _attend
+from lit_instruct.fast.short_attention import _attend
 
 WIDTHS = (32, 64, 128, 256, 512)
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}

@@ -23,7 +23,7 @@ import torch
 from benchmarks.environment import write_results
 from benchmarks.sides import resident_bytes, run_side, take_turns
 from benchmarks.training import SEED, dtype
-from lit_instruct.host_memory import keep_few_products, keep_freed_memory
+from lit_instruct.fast.host_memory import keep_few_products, keep_freed_memory
 from lit_instruct.models import heads
 from lit_instruct.models.assemble import policy_network
 from lit_instruct.models.embedded import NAME

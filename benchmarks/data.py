@@ -74,10 +74,10 @@ def run_step(step: str, path: str, tokenizer: str) -> dict[str, Any]:
     from transformers import AutoTokenizer
 
     from data_modules import PromptDataModule
-    from data_modules.hygiene import HygieneOptions
-    from data_modules.prompt_facts import PromptFacts
+    from data_modules.hygiene.facts import PromptFacts
+    from data_modules.hygiene.steps import HygieneOptions
     from data_modules.rows import PromptRow, stream_rows
-    from data_modules.tokenised import ROWS_TOGETHER
+    from data_modules.tables.build import ROWS_TOGETHER
     from lit_instruct.prompting import Prompter
 
     torch.set_num_threads(1)

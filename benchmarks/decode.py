@@ -22,6 +22,7 @@ from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaLis
 
 from benchmarks.environment import write_results
 from lit_instruct.batches import left_pad
+from lit_instruct.fast.llama_decode import LlamaDecoding
 from lit_instruct.handover import prompter_of
 from lit_instruct.models.assemble import ppo_roles
 from lit_instruct.models.embedded import NAME
@@ -30,7 +31,6 @@ from lit_instruct.models.lora import LoraOptions
 from lit_instruct.models.roles import Roles
 from lit_instruct.rollouts.decode import ModelDecoding
 from lit_instruct.rollouts.generate import SamplingOptions, generate
-from lit_instruct.rollouts.llama_decode import LlamaDecoding
 from lit_instruct.rollouts.stopping import StopRule
 
 PROMPTS = Path(__file__).parents[1] / "recipes/demo/data/prompts_train.jsonl"

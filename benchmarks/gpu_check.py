@@ -30,7 +30,7 @@ from benchmarks.environment import write_results
 from benchmarks.gpu_paths import compare_paths
 from benchmarks.random_models import write_model, write_rows
 from lit_instruct.cli import main as command_line
-from lit_instruct.plan_command import plan_of, read_arguments
+from lit_instruct.commands.plan import plan_of, read_arguments
 from lit_instruct.planning.named import named_config
 from lit_instruct.planning.plan import Plan
 from lit_instruct.planning.rates import file_name

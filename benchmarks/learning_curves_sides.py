@@ -23,10 +23,10 @@ from lit_instruct.handover import prompter_of, read_stage_of
 from lit_instruct.models.assemble import merged_language_model, scoring_network
 from lit_instruct.models.loading import find_source
 from lit_instruct.models.lora import LoraOptions
+from lit_instruct.ppo.options import PPOOptimizerOptions, PPOOptions
 from lit_instruct.prompting import Prompter
 from lit_instruct.rollouts.generate import SamplingOptions
 from lit_instruct.stages.ppo import PPOModule
-from lit_instruct.stages.ppo_options import PPOOptimizerOptions, PPOOptions
 
 ADAPTED = {"ours": 1, "ours_top_third": 3}
 """Side -> which part of the layers, from the top, has LoRA: 1 is all of them, 3 a third."""

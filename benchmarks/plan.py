@@ -103,7 +103,7 @@ def measure(stage: str, size: tuple[int, int, int, int], more: list[str], folder
 
 def predicted(stage: str, size: tuple[int, int, int, int], more: list[str], folder: Path) -> int:
     """Returns the peak that the plan says, for the model that `measure` wrote."""
-    from lit_instruct.plan_command import stage_options
+    from lit_instruct.commands.plan import stage_options
     from lit_instruct.planning.options import base_of
     from lit_instruct.planning.plan import make_plan
 

@@ -29,11 +29,11 @@ from lit_instruct.models.embedded import NAME
 from lit_instruct.models.loading import find_source, load_tokenizer
 from lit_instruct.models.lora import LoraOptions, save_adapter
 from lit_instruct.models.roles import Roles
+from lit_instruct.ppo.options import PPOOptions
 from lit_instruct.prompting import Prompter
 from lit_instruct.rollouts.generate import SamplingOptions
 from lit_instruct.rollouts.stopping import StopRule
 from lit_instruct.stages.ppo import PPOModule
-from lit_instruct.stages.ppo_options import PPOOptions
 
 ROOT = Path(__file__).parents[1]
 PROMPTS = ROOT / "recipes" / "demo" / "data" / "prompts_train.jsonl"

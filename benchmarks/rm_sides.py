@@ -16,7 +16,7 @@ from trl import RewardConfig, RewardTrainer
 from benchmarks.rm_work import Case, Item, pairs_of
 from benchmarks.training import LORA, SEED, Memory, OurClock, TRLClock, dtype, fit_ours, trl_settings
 from data_modules.ranked_comparison import RankedComparisonDataModule
-from data_modules.tables import number_rows
+from data_modules.tables.arrow import number_rows
 from lit_instruct.handover import prompter_of
 from lit_instruct.models.assemble import reward_network
 from lit_instruct.models.loading import find_source

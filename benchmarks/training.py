@@ -14,9 +14,9 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from transformers import TrainerCallback
 
 from benchmarks.sides import peak_bytes, reset_peak, resident_bytes
-from lit_instruct.metrics_file import MetricsFile
 from lit_instruct.models.loading import pick_dtype
 from lit_instruct.models.lora import LoraOptions
+from lit_instruct.running.metrics_file import MetricsFile
 from lit_instruct.stages.base import OptimizerOptions
 
 LORA = LoraOptions()

@@ -12,15 +12,15 @@ from typing import Any, Generic, Literal, TypeVar
 
 from lightning.pytorch.utilities import rank_zero_info
 
-from data_modules.bad_rows import OnBadRow
 from data_modules.batch_loaders import BatchLoaders, check_option
-from data_modules.fingerprints import code_version, content_of
-from data_modules.prompt_facts import SplitFacts
+from data_modules.hygiene.facts import SplitFacts
+from data_modules.reading.bad_rows import OnBadRow
+from data_modules.reading.sources import parse_sources
 from data_modules.rows import Row, check_format
-from data_modules.sources import parse_sources
-from data_modules.tables import Item, LazyRows, open_table
-from data_modules.token_cache import build_once, find_or_build
-from data_modules.tokenised import TRAIN, VALIDATION, Facts, Reading, Report, Source, bad_rows_file, build_tables
+from data_modules.tables.arrow import Item, LazyRows, open_table
+from data_modules.tables.build import TRAIN, VALIDATION, Facts, Reading, Report, Source, bad_rows_file, build_tables
+from data_modules.tables.cache import build_once, find_or_build
+from data_modules.tables.fingerprints import code_version, content_of
 from lit_instruct.errors import UserError
 from lit_instruct.prompting import Prompter
 

@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from data_modules.bad_rows import BadRows, OnBadRow
-from data_modules.fingerprints import code_version, content_of
-from data_modules.sources import parse_sources
-from data_modules.texts import stream_documents
-from data_modules.token_cache import build_once, find_or_build
+from data_modules.reading.bad_rows import BadRows, OnBadRow
+from data_modules.reading.sources import parse_sources
+from data_modules.reading.texts import stream_documents
+from data_modules.tables.cache import build_once, find_or_build
+from data_modules.tables.fingerprints import code_version, content_of
 from lit_instruct.errors import DataError
 from lit_instruct.prompting import Prompter
 

@@ -8,13 +8,13 @@ import pyarrow.compute as pc
 import torch
 from lightning.pytorch.utilities import rank_zero_info
 
-from data_modules.bad_rows import OnBadRow
 from data_modules.base import OnLong, RowDataModule, check_option
-from data_modules.hygiene import HygieneOptions
+from data_modules.hygiene.facts import PromptFacts
+from data_modules.hygiene.steps import HygieneOptions
 from data_modules.pretraining import PretrainingText
-from data_modules.prompt_facts import PromptFacts
+from data_modules.reading.bad_rows import OnBadRow
 from data_modules.rows import PromptRow
-from data_modules.tables import Item, LazyRows
+from data_modules.tables.arrow import Item, LazyRows
 from lit_instruct.batches import PromptBatch, left_pad
 
 

@@ -11,8 +11,6 @@ from typing import Any, ClassVar, NamedTuple, Self, TypeVar, cast
 
 from lightning.pytorch.utilities import rank_zero_info
 
-from data_modules.bad_rows import BadRows, OnBadRow
-from data_modules.files import Found
 from data_modules.formats import (
     COMPARISON_LAYOUTS,
     DEMONSTRATION_LAYOUTS,
@@ -26,8 +24,10 @@ from data_modules.formats import (
 from data_modules.formats.layout import MAX_GROUP, MissingFieldError
 from data_modules.formats.messages import as_messages, check_text, kind
 from data_modules.formats.ranks import margin_of_each
-from data_modules.readers import read_source
-from data_modules.sources import mix, parse_sources
+from data_modules.reading.bad_rows import BadRows, OnBadRow
+from data_modules.reading.files import Found
+from data_modules.reading.readers import read_source
+from data_modules.reading.sources import mix, parse_sources
 from lit_instruct.errors import DataError, UserError
 from lit_instruct.prompting import Prompt
 
@@ -166,8 +166,8 @@ def stream_rows(
     """Reads and checks rows one at a time, in memory that does not grow with their number.
 
     Args:
-        path: a file, a folder of files or a hub id with its split (`data_modules.readers`), or several of them with
-            weights (`data_modules.sources`).
+        path: a file, a folder of files or a hub id with its split (`data_modules.reading.readers`), or several of
+            them with weights (`data_modules.reading.sources`).
         row_type: Demonstration, RankedComparison or PromptRow.
         layout: name of one of `row_type.layouts`; "auto" finds it by the first rows, for each source by itself.
         on_bad_row: "error" stops at a bad row, "skip" leaves it out and counts it. A file that is damaged as a

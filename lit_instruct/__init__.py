@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lit_instruct.scoring import score
+    from lit_instruct.commands.score import score
     from lit_instruct.stages.ppo import PPOModule
     from lit_instruct.stages.reward import RewardModule
     from lit_instruct.stages.sft import SFTModule
@@ -16,7 +16,7 @@ _WHERE = {
     "SFTModule": "lit_instruct.stages.sft",
     "RewardModule": "lit_instruct.stages.reward",
     "PPOModule": "lit_instruct.stages.ppo",
-    "score": "lit_instruct.scoring",
+    "score": "lit_instruct.commands.score",
 }
 
 

@@ -125,3 +125,8 @@ def left_pad(sequences: list[list[int]], value: int) -> tuple[Tensor, Tensor]:
     """Returns `sequences` as one (B, T) tensor padded on the left with `value`, and its mask (True is real)."""
     ids, mask = right_pad([sequence[::-1] for sequence in sequences], value)
     return ids.flip(1), mask.flip(1)
+
+
+def position_ids(mask: Tensor) -> Tensor:
+    """Returns each token's position among the real tokens of its row: (B, T) bool -> (B, T) long."""
+    return (mask.long().cumsum(dim=1) - 1).clamp(min=0)

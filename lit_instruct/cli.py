@@ -80,11 +80,11 @@ def _run(command: str, arguments: list[str]) -> int:
     if command == "export":
         arguments = _flags(arguments)
     if command == "plan":
-        from lit_instruct.plan_command import plan
+        from lit_instruct.commands.plan import plan
 
         return plan(arguments)
     if command in STAGES:
-        from lit_instruct.stage_cli import run_stage
+        from lit_instruct.running.stage_cli import run_stage
 
         return run_stage(command, arguments)
     from jsonargparse import auto_cli, set_parsing_settings
@@ -92,10 +92,10 @@ def _run(command: str, arguments: list[str]) -> int:
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
     module, options, function = {
         "eval": ("lit_instruct.evaluation.compare", "EvalOptions", "evaluate"),
-        "sample": ("lit_instruct.sample", "SampleOptions", "sample"),
-        "chat": ("lit_instruct.chat", "ChatOptions", "chat"),
+        "sample": ("lit_instruct.commands.sample", "SampleOptions", "sample"),
+        "chat": ("lit_instruct.commands.chat", "ChatOptions", "chat"),
         "export": ("lit_instruct.exporting.export", "ExportOptions", "export"),
-        "rm score": ("lit_instruct.scoring", "ScoreOptions", "score_file"),
+        "rm score": ("lit_instruct.commands.score", "ScoreOptions", "score_file"),
         "data inspect": ("lit_instruct.inspection.inspect", "InspectOptions", "inspect"),
     }[command]
     chosen = import_module(module)

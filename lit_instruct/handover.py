@@ -4,36 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import errno
 import json
 import logging
-import os
-import shutil
 import sys
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-
 from lit_instruct.errors import UserError
+from lit_instruct.files import STAGE_FILE
 from lit_instruct.models.loading import Source, find_source, load_tokenizer
 from lit_instruct.models.quantised import Quantize
 from lit_instruct.prompting import Prompter
 
 log = logging.getLogger(__name__)
-FILE = "stage.json"
-MODEL_FILES = {
-    "adapter_config.json",
-    "adapter_model.safetensors",
-    "config.json",
-    "generation_config.json",
-    "model.safetensors",
-    "model.safetensors.index.json",
-}
 PACKAGES = ("lit-instruct", "torch", "lightning", "trl", "transformers", "peft", "bitsandbytes", "datasets")
 
 
@@ -59,7 +45,7 @@ class Stage:
     reward_bias: float | None = None
     """Added to every score of a reward model."""
     data: dict[str, Any] | None = None
-    """How many rows there were, and how many were left out for which reason (`data_modules.tokenised.Report`)."""
+    """How many rows there were, and how many were left out for which reason (`data_modules.tables.build.Report`)."""
     options: dict[str, Any] | None = None
     """What `model`, `data` and `trainer` were given."""
     base_precision: str | None = None
@@ -74,7 +60,7 @@ def read_stage(folder: Path) -> Stage | None:
     Raises:
         UserError: the file is damaged.
     """
-    path = folder / FILE
+    path = folder / STAGE_FILE
     if not path.is_file():
         return None
     try:
@@ -170,37 +156,6 @@ def check_same_format(own: Prompter, parent: Stage | None, parent_folder: str, c
     )
 
 
-@contextlib.contextmanager
-def replacing_files(folder: Path) -> Iterator[Path]:
-    """Gives a scratch folder whose files replace those of `folder` when the block ends without an error.
-
-    Nothing of the earlier result is touched before everything new is on the disk.
-
-    Raises:
-        UserError: no space is left, or the folder cannot be written.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=".writing-", dir=folder))
-    except OSError as error:
-        raise cannot_write(folder, error) from error
-    written: set[str] = set()
-    try:
-        yield scratch
-        for path in sorted(scratch.iterdir(), key=lambda path: path.name == FILE):  # the record comes last
-            if path.is_dir():
-                shutil.rmtree(folder / path.name, ignore_errors=True)
-            os.replace(path, folder / path.name)
-            written.add(path.name)
-        if written & MODEL_FILES:
-            for stale in MODEL_FILES - written:  # an adapter where a whole model was, or the reverse
-                (folder / stale).unlink(missing_ok=True)
-    except (OSError, SafetensorError) as error:
-        raise cannot_write(folder, error) from error
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-
-
 def peak_memory_gb() -> float | None:
     """Returns the most memory that this process has held so far, in 10^9 bytes."""
     try:
@@ -217,7 +172,7 @@ def write_stage(folder: Path, stage: Stage) -> None:
         "versions": package_versions(PACKAGES),
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
-    (folder / FILE).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    (folder / STAGE_FILE).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 
 def package_versions(packages: Sequence[str]) -> dict[str, str]:
@@ -227,14 +182,3 @@ def package_versions(packages: Sequence[str]) -> dict[str, str]:
         with contextlib.suppress(PackageNotFoundError):
             found[package] = version(package)
     return found
-
-
-def cannot_write(folder: Path, error: Exception, option: str = "--run") -> UserError:
-    # safetensors reports errors of the disk as text
-    if getattr(error, "errno", None) == errno.ENOSPC or f"os error {errno.ENOSPC}" in str(error):
-        return UserError(
-            f"{folder}: no space left on the disk; free some and run again (earlier results are untouched)"
-        )
-    return UserError(
-        f"{folder}: cannot write here ({getattr(error, 'strerror', error)}); choose another folder with {option}"
-    )

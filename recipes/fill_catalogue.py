@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from lit_instruct.plan_command import card_of, plan_of, read_arguments
+from lit_instruct.commands.plan import card_of, plan_of, read_arguments
 from lit_instruct.planning.plan import Plan
 from lit_instruct.planning.rates import RESULTS, file_name, measured
 from lit_instruct.planning.table import GIB, gib

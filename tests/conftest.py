@@ -13,7 +13,7 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 import pytest
 import torch
 
-from data_modules import token_cache
+from data_modules.tables import cache as token_cache
 from tests.tiny import tiny_llama
 
 torch.set_num_threads(1)

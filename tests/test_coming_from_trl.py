@@ -14,8 +14,8 @@ import lightning
 import pytest
 
 from data_modules import PromptDataModule
+from lit_instruct.ppo.options import SelectionOptions
 from lit_instruct.stages.ppo import PPOModule
-from lit_instruct.stages.ppo_options import SelectionOptions
 from tests.lit_instruct.stages.oracle_replay import replay_of
 
 ROOT = Path(__file__).parents[1]

@@ -82,7 +82,7 @@ def _outside(module: str) -> set[str]:
 
 
 def test_data_modules_know_only_prompting_batches_errors_and_the_cache_folder() -> None:
-    allowed = ("data_modules", *(f"lit_instruct.{name}" for name in ("prompting", "batches", "errors", "cache")))
+    allowed = ("data_modules", *(f"lit_instruct.{name}" for name in ("prompting", "batches", "errors", "files")))
     wrong = {m: n for m in MODULES if _within(m, "data_modules") for n in _own(m) if not _within(n, *allowed)}
     assert not wrong
 

@@ -11,10 +11,10 @@ import pytest
 import yaml
 from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 
-from data_modules.readers import HUB_ID
+from data_modules.reading.readers import HUB_ID
 from data_modules.rows import Demonstration, PromptRow, RankedComparison, check_format
+from lit_instruct.commands.plan import stage_options
 from lit_instruct.evaluation.options import EvalOptions
-from lit_instruct.plan_command import stage_options
 
 ROOT = Path(__file__).parent.parent
 RECIPES = sorted(path.relative_to(ROOT) for path in ROOT.glob("recipes/*/*.yaml"))

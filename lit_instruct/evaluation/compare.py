@@ -46,7 +46,8 @@ def evaluate(options: EvalOptions, loaders: Loaders | None = None) -> dict[str, 
     from lit_instruct.evaluation.page import write_text
     from lit_instruct.evaluation.report import build_page
     from lit_instruct.evaluation.summary import print_summary
-    from lit_instruct.handover import peak_memory_gb, replacing_files
+    from lit_instruct.files import replacing_files
+    from lit_instruct.handover import peak_memory_gb
 
     started = time.monotonic()
     run = Path(options.run)

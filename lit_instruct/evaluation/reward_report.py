@@ -102,7 +102,7 @@ def write_report(
     Raises:
         UserError: they cannot be written.
     """
-    from lit_instruct.handover import replacing_files
+    from lit_instruct.files import replacing_files
 
     whole = origin | report | provenance()
     page = build_page(folder.parent.name, whole, rewards, lengths)

@@ -10,7 +10,7 @@ from typing import Any
 from huggingface_hub import ModelCardData
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from data_modules.sources import parse_sources
+from data_modules.reading.sources import parse_sources
 from lit_instruct.exporting.base_name import PublicBase, base_licence, data_licence, is_hub_id
 from lit_instruct.handover import Stage, read_stage
 from lit_instruct.prompting import Prompter

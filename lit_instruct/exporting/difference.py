@@ -10,8 +10,7 @@ import torch
 from peft import PeftModel
 from torch import Tensor, nn
 
-from lit_instruct.batches import right_pad
-from lit_instruct.models.roles import position_ids
+from lit_instruct.batches import position_ids, right_pad
 from lit_instruct.prompting import Prompter
 from lit_instruct.rollouts.text import TextGenerator
 

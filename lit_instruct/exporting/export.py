@@ -28,7 +28,8 @@ from lit_instruct.exporting.networks import DTYPES, merged_network, trained_netw
 from lit_instruct.exporting.options import ExportOptions
 from lit_instruct.exporting.prompts import exported_prompter, generation_config
 from lit_instruct.exporting.target import check_target, replacing_folder, write_record
-from lit_instruct.handover import FILE, Stage, prompter_of, read_stage
+from lit_instruct.files import STAGE_FILE
+from lit_instruct.handover import Stage, prompter_of, read_stage
 from lit_instruct.models.loading import Source, find_source
 from lit_instruct.prompting import Prompter
 
@@ -45,7 +46,9 @@ def export(options: ExportOptions) -> Path:
     folder, target = Path(options.run).expanduser(), Path(options.to).expanduser()
     stage = read_stage(folder)
     if stage is None:
-        raise UserError(f"--run={options.run}: no stage's folder (no {FILE} in it); give one such as runs/demo/ppo")
+        raise UserError(
+            f"--run={options.run}: no stage's folder (no {STAGE_FILE} in it); give one such as runs/demo/ppo"
+        )
     check_target(target, folder)
     source = find_source(str(folder))
     prompter = prompter_of(source)
@@ -69,7 +72,7 @@ def export(options: ExportOptions) -> Path:
             "trained_on": stage.base_precision,
             "remark": None if whole else base.remark,
         }
-        (scratch / FILE).write_text(json.dumps(asdict(public_stage(stage, base, exported)), indent=2) + "\n")
+        (scratch / STAGE_FILE).write_text(json.dumps(asdict(public_stage(stage, base, exported)), indent=2) + "\n")
         write_card(scratch, folder, target.name, stage, facts)
         write_record(scratch, record)
     _tell(target, record)

@@ -14,7 +14,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from lit_instruct.errors import UserError
-from lit_instruct.handover import cannot_write
+from lit_instruct.files import cannot_write
 
 RECORD = "export.json"
 """Says what an export is; its list of files tells a folder of ours from a foreign one."""

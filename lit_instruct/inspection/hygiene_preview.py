@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from data_modules.hygiene import HygieneOptions, is_few_shot
-from data_modules.personal_information import find_personal_information
-from data_modules.prompt_facts import PromptFacts, user_text, whole_text
+from data_modules.hygiene.facts import PromptFacts, user_text, whole_text
+from data_modules.hygiene.personal_information import find_personal_information
+from data_modules.hygiene.steps import HygieneOptions, is_few_shot
 from data_modules.rows import PromptRow
 from lit_instruct.prompting import Prompter, prompt_text
 

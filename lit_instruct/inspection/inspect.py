@@ -10,13 +10,14 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from data_modules.bad_rows import BadRows
 from data_modules.formats import TEXT_FORMAT
-from data_modules.readers import TEXT_SUFFIX, kind_of
+from data_modules.reading.bad_rows import BadRows
+from data_modules.reading.readers import TEXT_SUFFIX, kind_of
+from data_modules.reading.sources import parse_sources
 from data_modules.rows import PromptRow, Row, check_format, detect_layouts, stream_rows
-from data_modules.sources import parse_sources
 from lit_instruct.errors import DataError
-from lit_instruct.handover import cannot_write, prompter_of
+from lit_instruct.files import cannot_write
+from lit_instruct.handover import prompter_of
 from lit_instruct.inspection.examples import rendered
 from lit_instruct.inspection.hygiene_preview import HygienePreview
 from lit_instruct.inspection.kinds import KINDS, find_kind

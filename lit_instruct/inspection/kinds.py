@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from data_modules.formats import find
-from data_modules.readers import TEXT_SUFFIX, kind_of, read_source
+from data_modules.reading.readers import TEXT_SUFFIX, kind_of, read_source
+from data_modules.reading.sources import parse_sources
+from data_modules.reading.texts import PLAIN
 from data_modules.rows import SAMPLE, Demonstration, PromptRow, RankedComparison, Row
-from data_modules.sources import parse_sources
-from data_modules.texts import PLAIN
 from lit_instruct.errors import DataError
 
 KINDS: dict[str, type[Row]] = {

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from data_modules.bad_rows import OnBadRow
-from data_modules.hygiene import HygieneOptions
+from data_modules.hygiene.steps import HygieneOptions
+from data_modules.reading.bad_rows import OnBadRow
 from lit_instruct.errors import UserError
 
 Kind = Literal["auto", "demonstrations", "comparisons", "prompts", "pretraining"]

@@ -6,8 +6,8 @@ from collections import Counter
 from itertools import islice
 from typing import Any
 
-from data_modules.bad_rows import BadRows
-from data_modules.texts import stream_documents
+from data_modules.reading.bad_rows import BadRows
+from data_modules.reading.texts import stream_documents
 from lit_instruct.errors import DataError
 from lit_instruct.inspection.options import InspectOptions
 from lit_instruct.inspection.statistics import describe_lengths

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from data_modules.bad_rows import BadRows
+from data_modules.reading.bad_rows import BadRows
 from data_modules.rows import Demonstration, PromptRow, RankedComparison, Row
 from lit_instruct.errors import UserError
 from lit_instruct.prompting import Prompter

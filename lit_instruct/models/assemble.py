@@ -12,7 +12,7 @@ from peft import PeftConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from lit_instruct.models.fused_lora import fuse_adapters
+from lit_instruct.fast.fused_lora import fuse_adapters
 from lit_instruct.models.heads import ScoreHead
 from lit_instruct.models.loading import Source, load_causal_lm, load_sequence_classifier, load_tokenizer
 from lit_instruct.models.lora import LoraOptions, attach_adapter, load_adapter_weights, read_head

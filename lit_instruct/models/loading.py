@@ -19,10 +19,10 @@ from transformers import (
 )
 
 from lit_instruct.errors import UserError
+from lit_instruct.fast.short_attention import choose_short_attention
 from lit_instruct.models.embedded import resolve
 from lit_instruct.models.heads import ScoreHead
 from lit_instruct.models.quantised import Quantisation, keep_differentiable, leave_file
-from lit_instruct.models.short_attention import choose_short_attention
 
 DtypeName = Literal["auto", "float32", "bfloat16"]
 

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from lit_instruct.errors import UserError
-from lit_instruct.models.fused_lora import fuse_adapters
+from lit_instruct.fast.fused_lora import fuse_adapters
 from lit_instruct.models.quantised import check_dora
 
 HEAD_KEY = "base_model.model.score.weight"

@@ -13,9 +13,9 @@ from torch.utils.checkpoint import checkpoint
 
 from lit_instruct.batches import RankedBatch
 from lit_instruct.errors import UserError
-from lit_instruct.models.branch_attention import attention_mask, choose_attention
-from lit_instruct.models.branches import PackedRows, pack, packed_length
-from lit_instruct.models.micro_batches import MicroBatches, Row, Sharing
+from lit_instruct.fast.packing import MicroBatches, Row, Sharing
+from lit_instruct.fast.prefix_attention import attention_mask, choose_attention
+from lit_instruct.fast.shared_prefix import PackedRows, pack, packed_length
 from lit_instruct.models.sharding import inside, is_sharded, most_of_all
 
 FLOAT_TOLERANCE, HALF_TOLERANCE = 2e-3, 5e-2

@@ -18,6 +18,7 @@ from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
+from lit_instruct.batches import position_ids
 from lit_instruct.models.heads import ScoreHead, TokenLogProbs, token_log_probs
 from lit_instruct.models.lora import lora_layers, merged_weight
 from lit_instruct.models.sharding import inside, shard, shard_head
@@ -250,11 +251,6 @@ class Roles(nn.Module):
         for role in ("policy", "value"):
             for parameter in self.parameters_of(role):
                 parameter.requires_grad_(True)
-
-
-def position_ids(mask: Tensor) -> Tensor:
-    """Returns each token's position among the real tokens of its row: (B, T) bool -> (B, T) long."""
-    return (mask.long().cumsum(dim=1) - 1).clamp(min=0)
 
 
 def _run(decoder: nn.Module, mask: Tensor, **inputs: Tensor) -> Tensor:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
+from lit_instruct.fast.llama_decode import CACHE_TOKENS
 from lit_instruct.models.heads import CACHED_TOKENS, CHUNK_TOKENS
 from lit_instruct.models.lora import LoraOptions
 from lit_instruct.planning.shapes import ModelShape
-from lit_instruct.rollouts.llama_decode import CACHE_TOKENS
 
 FLOAT = 4
 """Bytes of a float32, in which norms, losses and logits are computed."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lit_instruct.host_memory import KEPT_PRODUCTS
+from lit_instruct.fast.host_memory import KEPT_PRODUCTS
 from lit_instruct.models.lora import LoraOptions
 from lit_instruct.planning.activations import (
     attention_mask_bytes,

@@ -10,12 +10,12 @@ from typing import Any, Literal
 import torch
 
 from lit_instruct.errors import UserError
+from lit_instruct.fast.packing import ENOUGH_TOKENS
+from lit_instruct.fast.short_attention import SHORT
 from lit_instruct.models.loading import pick_dtype
 from lit_instruct.models.lora import LoraOptions
-from lit_instruct.models.micro_batches import ENOUGH_TOKENS
 from lit_instruct.models.optimizers import OptimizerName
 from lit_instruct.models.quantised import Quantize
-from lit_instruct.models.short_attention import SHORT
 from lit_instruct.planning.activations import Attention
 from lit_instruct.planning.shapes import ModelShape, shape_of
 

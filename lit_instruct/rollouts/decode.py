@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-from lit_instruct.models.roles import position_ids
+from lit_instruct.batches import position_ids
+from lit_instruct.fast.llama_decode import LlamaDecoding
 from lit_instruct.models.sharding import is_sharded
-from lit_instruct.rollouts.llama_decode import LlamaDecoding
 
 log = logging.getLogger(__name__)
 

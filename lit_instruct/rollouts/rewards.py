@@ -9,8 +9,7 @@ import torch
 from lit_instruct.models.loading import DtypeName
 from lit_instruct.models.quantised import Quantize
 from lit_instruct.prompting import prompt_text
-from lit_instruct.rollouts.collect import TextScorer
-from lit_instruct.rollouts.score import TextReward, label, load_labeler
+from lit_instruct.rollouts.score import TextReward, TextScorer, label, load_labeler
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh

@@ -6,27 +6,28 @@ import importlib
 import math
 import sys
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from peft import PeftModel
 from rich.progress import track
 from torch import nn
 
-from lit_instruct.batches import right_pad
+from lit_instruct.batches import position_ids, right_pad
 from lit_instruct.errors import UserError
+from lit_instruct.fast.host_memory import spare_host_memory
 from lit_instruct.handover import bits_of, prompter_of, read_stage_of
-from lit_instruct.host_memory import spare_host_memory
 from lit_instruct.models.assemble import scoring_network
 from lit_instruct.models.loading import DtypeName, find_source, pick_dtype
 from lit_instruct.models.quantised import Quantize, quantisation
-from lit_instruct.models.roles import position_ids
 from lit_instruct.models.sharding import most_of_all, shard
 from lit_instruct.prompting import Prompt, Prompter
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
 
+TextScorer = Callable[[Sequence[Any], Sequence[str]], list[float]]
+"""(prompts, responses) -> scores, for rewards that come from outside the shared base."""
 Labeler = Callable[[list[tuple[str, str]]], list[float]]
 BATCH_TOKENS = 8192
 """Tokens that a reward model reads at one time unless told otherwise."""

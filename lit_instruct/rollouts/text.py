@@ -9,14 +9,13 @@ import torch
 from rich.progress import track
 from torch import Tensor
 
-from lit_instruct.batches import left_pad, right_pad
+from lit_instruct.batches import left_pad, position_ids, right_pad
+from lit_instruct.fast.host_memory import spare_host_memory
 from lit_instruct.handover import bits_of, prompter_of
-from lit_instruct.host_memory import spare_host_memory
 from lit_instruct.models.assemble import merged_language_model
 from lit_instruct.models.heads import token_log_probs
 from lit_instruct.models.loading import DtypeName, find_source, pick_dtype
 from lit_instruct.models.quantised import Quantize, quantisation
-from lit_instruct.models.roles import position_ids
 from lit_instruct.prompting import Prompt, Prompter
 from lit_instruct.rollouts.generate import SamplingOptions, generate
 

@@ -15,16 +15,8 @@ from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import Tensor, nn
 
 from lit_instruct.errors import UserError
-from lit_instruct.handover import (
-    Stage,
-    bits_of,
-    find_parent,
-    peak_memory_gb,
-    prompter_of,
-    read_stage_of,
-    replacing_files,
-    write_stage,
-)
+from lit_instruct.files import replacing_files
+from lit_instruct.handover import Stage, bits_of, find_parent, peak_memory_gb, prompter_of, read_stage_of, write_stage
 from lit_instruct.models.activations import MemoryOptions, checkpoint_layers
 from lit_instruct.models.loading import DtypeName, Source, find_source, pick_dtype
 from lit_instruct.models.lora import LoraOptions
@@ -35,7 +27,7 @@ from lit_instruct.prompting import Prompter, Template
 from lit_instruct.stages.bits import check_bits
 from lit_instruct.stages.given import constructor_arguments, data_options, trainer_options
 from lit_instruct.stages.resumable import ResumableModule
-from lit_instruct.stages.resuming import options_of
+from lit_instruct.stages.resume import options_of
 from lit_instruct.trl_bridge import activation_offloading
 
 if TYPE_CHECKING:

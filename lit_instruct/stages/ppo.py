@@ -23,15 +23,11 @@ from lit_instruct.models.loading import DtypeName, Source, find_source
 from lit_instruct.models.lora import LoraOptions, save_adapter
 from lit_instruct.models.optimizers import make_optimizer
 from lit_instruct.models.quantised import Quantize
-from lit_instruct.rollouts.collect import Collector, FurtherReward, TextScorer
-from lit_instruct.rollouts.generate import SamplingOptions
-from lit_instruct.rollouts.rewards import function_scorer, model_scorer
-from lit_instruct.stages.base import PromptOptions
-from lit_instruct.stages.ppo_checks import check_options
-from lit_instruct.stages.ppo_diagnostics import Diagnostics, uncalibrated
-from lit_instruct.stages.ppo_measures import PPOMeasures
-from lit_instruct.stages.ppo_minibatches import minibatch_order, regroup
-from lit_instruct.stages.ppo_options import (
+from lit_instruct.ppo.checks import check_options
+from lit_instruct.ppo.collect import Collector, FurtherReward
+from lit_instruct.ppo.diagnostics import Diagnostics, uncalibrated
+from lit_instruct.ppo.minibatches import minibatch_order, regroup
+from lit_instruct.ppo.options import (
     KLControlOptions,
     PPOOptimizerOptions,
     PPOOptions,
@@ -40,7 +36,12 @@ from lit_instruct.stages.ppo_options import (
     SelectionOptions,
     ShapingOptions,
 )
-from lit_instruct.stages.resuming import options_of
+from lit_instruct.ppo.validation import PPOMeasures
+from lit_instruct.rollouts.generate import SamplingOptions
+from lit_instruct.rollouts.rewards import function_scorer, model_scorer
+from lit_instruct.rollouts.score import TextScorer
+from lit_instruct.stages.base import PromptOptions
+from lit_instruct.stages.resume import options_of
 
 
 class PPOModule(PPOMeasures):

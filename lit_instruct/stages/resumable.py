@@ -8,8 +8,8 @@ from typing import Any
 import lightning
 
 from lit_instruct.errors import UserError
-from lit_instruct.host_memory import spare_host_memory
-from lit_instruct.stages.resuming import check_options, configured_groups, honour_groups
+from lit_instruct.fast.host_memory import spare_host_memory
+from lit_instruct.stages.resume import check_options, configured_groups, honour_groups
 
 
 class ResumableModule(lightning.LightningModule):

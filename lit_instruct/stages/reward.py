@@ -14,12 +14,12 @@ from torchmetrics.classification import BinaryCalibrationError
 
 from lit_instruct.batches import RankedBatch
 from lit_instruct.errors import UserError
+from lit_instruct.fast.packing import Sharing
 from lit_instruct.handover import Stage
 from lit_instruct.models.activations import MemoryOptions
 from lit_instruct.models.assemble import reward_network
 from lit_instruct.models.loading import DtypeName
 from lit_instruct.models.lora import LoraOptions, save_adapter
-from lit_instruct.models.micro_batches import Sharing
 from lit_instruct.models.quantised import Quantize
 from lit_instruct.models.rewards import RewardForward
 from lit_instruct.stages.base import OptimizerOptions, PromptOptions, StageModule

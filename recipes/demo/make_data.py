@@ -19,11 +19,11 @@ import random
 from pathlib import Path
 
 from data_modules.rows import PromptRow, read_rows
+from lit_instruct.commands.sample import ranks, write_jsonl
 from lit_instruct.evaluation.labelers import is_finished, repetition_penalty, tone
 from lit_instruct.models.loading import find_source, load_tokenizer
 from lit_instruct.prompting import Prompter, prompt_text
 from lit_instruct.rollouts.text import Response, TextGenerator
-from lit_instruct.sample import ranks, write_jsonl
 
 MODEL = "smollm2-135m-instruct"
 SYSTEM = "Answer in one short sentence."

@@ -15,9 +15,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from data_modules.bad_rows import BadRows
+from data_modules.reading.bad_rows import BadRows
+from data_modules.reading.texts import stream_documents
 from data_modules.rows import Demonstration, PromptRow, RankedComparison, Row, read_rows
-from data_modules.texts import stream_documents
 from lit_instruct.errors import DataError
 from tests.data_modules.layouts import CASES
 

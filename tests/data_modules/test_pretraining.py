@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from data_modules.pretraining import PretrainingText, shuffled
-from data_modules.texts import stream_documents
+from data_modules.reading.texts import stream_documents
 from lit_instruct.errors import DataError, UserError
 from lit_instruct.prompting import Prompter
 from tests.tiny import tiny_tokenizer
@@ -105,7 +105,7 @@ def test_plain_text_in_pieces_has_the_tokens_of_the_whole(tmp_path: Path, monkey
     path = tmp_path / "text.txt"
     path.write_text(content)
     for size in (1, 7, 64):
-        monkeypatch.setattr("data_modules.texts.PIECE", size)
+        monkeypatch.setattr("data_modules.reading.texts.PIECE", size)
         (document,) = map(list, stream_documents(path))
         assert "".join(document) == content
         assert [i for piece in document for i in ids_of(piece)] == ids_of(content)
@@ -114,8 +114,8 @@ def test_plain_text_in_pieces_has_the_tokens_of_the_whole(tmp_path: Path, monkey
 def test_a_word_without_end_is_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     path = tmp_path / "text.txt"
     path.write_text("x" * 100 + " y")
-    monkeypatch.setattr("data_modules.texts.PIECE", 8)
-    monkeypatch.setattr("data_modules.texts.LONGEST_WORD", 16)
+    monkeypatch.setattr("data_modules.reading.texts.PIECE", 8)
+    monkeypatch.setattr("data_modules.reading.texts.LONGEST_WORD", 16)
     (pieces,) = map(list, stream_documents(path))
     assert "".join(pieces) == "x" * 100 + " y" and max(map(len, pieces)) <= 24
 

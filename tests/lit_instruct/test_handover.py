@@ -13,6 +13,7 @@ import pytest
 from safetensors import SafetensorError
 
 from lit_instruct.errors import UserError
+from lit_instruct.files import replacing_files
 from lit_instruct.handover import (
     Stage,
     check_same_format,
@@ -20,7 +21,6 @@ from lit_instruct.handover import (
     prompter_of,
     read_stage,
     read_stage_of,
-    replacing_files,
     write_stage,
 )
 from lit_instruct.models.loading import Source, find_source

@@ -12,7 +12,7 @@ import torch
 import yaml
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from data_modules.readers import HUB_ID
+from data_modules.reading.readers import HUB_ID
 from lit_instruct.handover import read_stage
 from lit_instruct.models.loading import find_source
 from lit_instruct.planning.named import NAMED

@@ -81,8 +81,8 @@ def _run(words: list[str], log: Path, environment: dict[str, str]) -> None:
     file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(file, 1)
     os.dup2(file, 2)
-    from lit_instruct import last_checkpoint
     from lit_instruct.cli import main
+    from lit_instruct.running import last_checkpoint
 
     last_checkpoint.SECONDS = -1.0
     raise SystemExit(main(words))

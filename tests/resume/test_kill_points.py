@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 import torch
 
-from lit_instruct.callbacks import HandOver
 from lit_instruct.models.average import WeightAverage
-from lit_instruct.rollouts import collect
-from lit_instruct.rollouts.collect import Collector
+from lit_instruct.ppo import collect
+from lit_instruct.ppo.collect import Collector
+from lit_instruct.ppo.update import PPOUpdate
+from lit_instruct.running.callbacks import HandOver
 from lit_instruct.stages.ppo import PPOModule
-from lit_instruct.stages.ppo_update import PPOUpdate
 from tests.resume.helpers import FULL, Runs, checkpoint, differences, killed_at
 
 PLACES: list[tuple[str, Any, str, int, bool, int | None]] = [

@@ -13,8 +13,8 @@ from lightning.pytorch.callbacks import EarlyStopping
 from torch.optim.lr_scheduler import LambdaLR
 
 from lit_instruct.errors import UserError
-from lit_instruct.last_checkpoint import LastCheckpoint
-from lit_instruct.stages.resuming import BOUND, check_options, configured_groups, honour_groups
+from lit_instruct.running.last_checkpoint import LastCheckpoint
+from lit_instruct.stages.resume import BOUND, check_options, configured_groups, honour_groups
 from tests.lit_instruct.stages.helpers import column
 from tests.resume.helpers import Runs, checkpoint
 

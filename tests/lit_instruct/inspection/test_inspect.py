@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from data_modules.hygiene import HygieneOptions
+from data_modules.hygiene.steps import HygieneOptions
 from lit_instruct.cli import main
 from lit_instruct.errors import DataError, UserError
 from lit_instruct.inspection.inspect import inspect

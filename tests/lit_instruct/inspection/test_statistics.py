@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from data_modules.bad_rows import BadRows
+from data_modules.reading.bad_rows import BadRows
 from data_modules.rows import Demonstration, PromptRow, RankedComparison
 from lit_instruct.inspection.statistics import RowStatistics, describe_lengths, histogram, quantile
 from lit_instruct.prompting import Prompter

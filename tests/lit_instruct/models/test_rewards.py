@@ -29,8 +29,8 @@ from transformers import (
 
 from lit_instruct.batches import RankedBatch, right_pad
 from lit_instruct.errors import UserError
+from lit_instruct.fast import prefix_attention as branch_attention
 from lit_instruct.losses.ranking import ranking_loss
-from lit_instruct.models import branch_attention
 from lit_instruct.models.heads import ScoreHead
 from lit_instruct.models.quantised import keep_differentiable
 from lit_instruct.models.rewards import RewardForward

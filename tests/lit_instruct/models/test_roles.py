@@ -12,13 +12,13 @@ from peft import AutoPeftModelForCausalLM, PeftModel
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
-from lit_instruct.batches import left_pad, right_pad
+from lit_instruct.batches import left_pad, position_ids, right_pad
 from lit_instruct.errors import UserError
+from lit_instruct.fast.short_attention import choose_short_attention
 from lit_instruct.models.assemble import ppo_roles
 from lit_instruct.models.loading import find_source
 from lit_instruct.models.lora import LoraOptions, lora_layers, save_adapter
-from lit_instruct.models.roles import Roles, position_ids
-from lit_instruct.models.short_attention import choose_short_attention
+from lit_instruct.models.roles import Roles
 from lit_instruct.rollouts.score import TextReward
 from tests.lit_instruct.rollouts.stage_folders import SFT_LORA, reward_folder, sft_folder
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from lit_instruct.errors import UserError
-from lit_instruct.host_memory import KEPT_PRODUCTS
+from lit_instruct.fast.host_memory import KEPT_PRODUCTS
 from lit_instruct.models.lora import LoraOptions
 from lit_instruct.planning.memory import CONTEXT, memory_of
 from lit_instruct.planning.weights import adapter_sizes, base_bytes

@@ -11,10 +11,10 @@ from torch import nn
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
 from lit_instruct.batches import left_pad
+from lit_instruct.fast.llama_decode import LlamaDecoding
 from lit_instruct.rollouts import decode
 from lit_instruct.rollouts.decode import ModelDecoding, decoding, fits_llama_decoding
 from lit_instruct.rollouts.generate import SamplingOptions, generate
-from lit_instruct.rollouts.llama_decode import LlamaDecoding
 from lit_instruct.rollouts.stopping import StopRule
 
 SIZES = {

@@ -12,12 +12,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 
 from lit_instruct.batches import Responses, left_pad
 from lit_instruct.errors import UserError
+from lit_instruct.fast.llama_decode import LlamaDecoding
 from lit_instruct.models.embedded import NAME, resolve
 from lit_instruct.prompting import Prompter
 from lit_instruct.rollouts import decode
 from lit_instruct.rollouts.decode import ModelDecoding
 from lit_instruct.rollouts.generate import SamplingOptions, _closed_ranks, generate
-from lit_instruct.rollouts.llama_decode import LlamaDecoding
 from lit_instruct.rollouts.sampling import uniforms
 from lit_instruct.rollouts.stopping import StopRule
 from tests.lit_instruct.rollouts.chi_square import assert_frequencies

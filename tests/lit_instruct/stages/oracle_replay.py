@@ -23,10 +23,10 @@ from lit_instruct.batches import PromptBatch, Rollout
 from lit_instruct.losses.masked import masked_moments, whiten
 from lit_instruct.models.heads import ScoreHead
 from lit_instruct.models.roles import Role, Roles
-from lit_instruct.rollouts.collect import Collector
+from lit_instruct.ppo.collect import Collector
+from lit_instruct.ppo.options import PPOOptimizerOptions, PPOOptions, ShapingOptions
 from lit_instruct.rollouts.generate import SamplingOptions
 from lit_instruct.stages.ppo import PPOModule
-from lit_instruct.stages.ppo_options import PPOOptimizerOptions, PPOOptions, ShapingOptions
 from tests.lit_instruct.stages.helpers import plain_trainer
 
 RECORDINGS = Path(__file__).parents[2] / "oracle" / "recordings"

@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
-import lit_instruct.stages.ppo_update as ppo_update
+import lit_instruct.ppo.update as ppo_update
 from data_modules import PromptDataModule
 from lit_instruct.errors import UserError
 from lit_instruct.models.lora import LoraOptions

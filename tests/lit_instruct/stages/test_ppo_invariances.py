@@ -19,11 +19,11 @@ from torch.nn.functional import pad
 
 from data_modules import PromptDataModule
 from lit_instruct.models.lora import LoraOptions
-from lit_instruct.rollouts.collect import Collector
+from lit_instruct.ppo.collect import Collector
+from lit_instruct.ppo.options import PPOOptimizerOptions, PPOOptions
 from lit_instruct.rollouts.generate import SamplingOptions
 from lit_instruct.rollouts.text import Response, TextGenerator
 from lit_instruct.stages.ppo import PPOModule
-from lit_instruct.stages.ppo_options import PPOOptimizerOptions, PPOOptions
 from tests.lit_instruct.rollouts.stage_folders import reward_folder, sft_folder
 from tests.lit_instruct.stages.helpers import Files, assert_equal, plain_trainer, sentence, write_rows
 

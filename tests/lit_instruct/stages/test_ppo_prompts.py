@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from lit_instruct.batches import PromptBatch
+from lit_instruct.ppo.options import PPOOptions
 from lit_instruct.rollouts.generate import SamplingOptions
 from lit_instruct.stages.ppo import PPOModule
-from lit_instruct.stages.ppo_options import PPOOptions
 from tests.lit_instruct.stages.helpers import Files, write_rows
 from tests.lit_instruct.stages.test_ppo import FAST, train
 

@@ -12,9 +12,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from data_modules import PromptDataModule
 from lit_instruct.errors import UserError
+from lit_instruct.ppo.options import PPOOptions, SelectionOptions
 from lit_instruct.rollouts.generate import SamplingOptions
 from lit_instruct.stages.ppo import PPOModule
-from lit_instruct.stages.ppo_options import PPOOptions, SelectionOptions
 from tests.lit_instruct.stages.helpers import FLOAT, QUICK, SMALL, Files, column, fit, plain_trainer, run, weights
 from tests.lit_instruct.stages.test_ppo import LETTERS, train
 

@@ -14,9 +14,7 @@ from lit_instruct.batches import Rollout
 from lit_instruct.errors import UserError
 from lit_instruct.losses.advantages import generalized_advantages
 from lit_instruct.models.lora import LoraOptions
-from lit_instruct.rollouts.generate import SamplingOptions
-from lit_instruct.stages.ppo import PPOModule
-from lit_instruct.stages.ppo_options import (
+from lit_instruct.ppo.options import (
     KLControlOptions,
     PPOOptimizerOptions,
     PPOOptions,
@@ -24,6 +22,8 @@ from lit_instruct.stages.ppo_options import (
     RewardOptions,
     ShapingOptions,
 )
+from lit_instruct.rollouts.generate import SamplingOptions
+from lit_instruct.stages.ppo import PPOModule
 from tests.lit_instruct.stages.helpers import Files, plain_trainer
 from tests.lit_instruct.stages.test_ppo import FAST, LETTERS, OBJECTIVE, train
 
@@ -89,7 +89,7 @@ def test_rewards_of_tokens_are_whitened_without_moving_their_mean(
         seen.append((rewards, mask))
         return generalized_advantages(rewards, values, mask, *more)
 
-    monkeypatch.setattr("lit_instruct.stages.ppo_update.generalized_advantages", keep)
+    monkeypatch.setattr("lit_instruct.ppo.update.generalized_advantages", keep)
     train(tmp_path, files, tiny_model, {"shaping": ShapingOptions(whiten_rewards=whiten)})
     rewards = torch.cat([part[mask] for part, mask in seen])
     assert (abs(rewards.std().item() - 1) < 1e-3) == whiten

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from lit_instruct.rollouts.collect import Collector
+from lit_instruct.ppo.collect import Collector
 from tests.lit_instruct.stages.helpers import FLOAT, SMALL, Files, assert_equal, fit, rows_of, weights
 from tests.lit_instruct.stages.test_two_processes import assert_same
 

@@ -1,0 +1,1 @@
+"""Files, folders and hub datasets as raw records."""

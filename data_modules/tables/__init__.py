@@ -1,0 +1,1 @@
+"""Tokenised rows as memory-mapped tables in a cache."""

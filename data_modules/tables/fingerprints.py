@@ -1,0 +1,83 @@
+"""What tokenised data depends on, as a hash: the bytes of its sources, and the code that reads them."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import re
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from data_modules.reading.readers import HUB_ID, files_of, kind_of
+from data_modules.reading.sources import parse_sources
+from lit_instruct import prompting
+from lit_instruct.errors import DataError
+
+PACKAGES = ("tokenizers", "transformers")
+"""Another version of these may cut a text into other tokens."""
+COMMIT = re.compile("[0-9a-f]{40}")
+
+
+def content_of(path: str, plain_text: bool) -> list[Any] | None:
+    """What identifies the content of all sources of a path, wherever they lie.
+
+    Args:
+        path: as `data_modules.reading.sources` reads it.
+        plain_text: whether plain text files are rows.
+
+    Returns:
+        JSON-able, one entry for each source; None where a source's content cannot be known before it is read.
+
+    Raises:
+        DataError: a file cannot be read.
+    """
+    found: list[Any] = []
+    for source in parse_sources(path):
+        place = Path(source.path)
+        hub = None if place.exists() else HUB_ID.fullmatch(source.path)
+        if hub is not None:
+            revision = _hub_revision(hub["name"], hub["revision"])
+            if revision is None:
+                return None
+            found.append([source.path, revision, source.weight])
+        else:
+            files = files_of(place, plain_text) if place.is_dir() else [place]
+            found.append([[[kind_of(file), _digest(file)] for file in files], source.weight])
+    return found
+
+
+@cache
+def code_version() -> str:
+    """A hash of the code that turns files into token ids; data tokenised by another version is not used."""
+    digest = hashlib.sha256()
+    for file in [*sorted(Path(__file__).parents[1].rglob("*.py")), Path(prompting.__file__)]:
+        digest.update(file.read_bytes())
+    for package in PACKAGES:
+        digest.update(f"{package} {importlib.metadata.version(package)}".encode())
+    return digest.hexdigest()
+
+
+def _digest(file: Path) -> str:
+    try:
+        with file.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except FileNotFoundError:
+        raise DataError(
+            f"{file}: no such file; check the path, or give a hub id with its split, org/name:train"
+        ) from None
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read ({error.strerror}); check the path and its permissions") from None
+
+
+def _hub_revision(name: str, revision: str | None) -> str | None:
+    """The commit of a hub dataset; None where the hub does not answer: reading it will say why."""
+    if revision is not None and COMMIT.fullmatch(revision):
+        return revision
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+
+    try:
+        return HfApi().dataset_info(name, revision=revision, timeout=10).sha
+    except (HfHubHTTPError, OfflineModeIsEnabled, OSError, ValueError):
+        return None

@@ -1,0 +1,163 @@
+"""`lit-instruct plan`: what a stage will need, before anything is loaded."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import lightning
+from lightning.pytorch.cli import LightningArgumentParser
+
+from lit_instruct.errors import UserError
+from lit_instruct.planning.device import this_device
+from lit_instruct.planning.options import base_of, flat
+from lit_instruct.planning.plan import Plan, make_plan
+from lit_instruct.planning.rates import Rate, given_rate, measured_rate
+from lit_instruct.planning.table import as_json, as_text
+from lit_instruct.planning.work import StageName, check_gpu_size
+from lit_instruct.running.stage_cli import STAGES, StageCLI, mistake_behind
+
+CARD = re.compile(r"^# Hardware:.*GPUs? of (\d+) GB", re.MULTILINE)
+"""The line of a recipe that says on what it runs."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the command line asks for."""
+
+    stage: StageName
+    config: Path | None
+    gpu: str | None
+    json: bool
+    rows: int | None
+    tokens_per_second: float | None
+    words: list[str]
+    """Options of the stage."""
+
+
+class OptionsOnly(StageCLI):
+    """The parser of a stage, which stops once the options are read."""
+
+    stage = "sft"  # whichever: it names a folder that nothing is written to
+
+    def before_instantiate_classes(self) -> None:
+        """Keeps what the options say."""
+
+    def instantiate_classes(self) -> None:
+        """Builds nothing."""
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Runs nothing."""
+
+
+def plan(arguments: list[str]) -> int:
+    """Prints the plan of a stage and returns 0, or 1 where it does not fit.
+
+    Args:
+        arguments: of the command line, after the word plan.
+
+    Raises:
+        UserError: a mistake in them.
+    """
+    asked = read_arguments(arguments)
+    found = plan_of(asked)
+    print(json.dumps(as_json(found), indent=2) if asked.json else as_text(found))
+    return 0 if found.fits is not False else 1
+
+
+def read_arguments(arguments: list[str]) -> Asked:
+    """Returns what the command line asks for.
+
+    Args:
+        arguments: after the word plan.
+
+    Raises:
+        UserError: no recipe, or none of a known stage.
+    """
+    parser = argparse.ArgumentParser(
+        prog="lit-instruct plan",
+        description="Prints memory by part, disk and time of a stage before anything is loaded, and whether it fits.",
+        epilog="Further options are the stage's own: --model.quantize=4bit, --data.batch_size=4, --trainer.devices=2.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--config", type=Path, help="recipe of the stage, such as recipes/gpu-24gb/ppo.yaml")
+    parser.add_argument("--stage", choices=tuple(STAGES), help="of a recipe with another name than its stage's")
+    parser.add_argument("--gpu", help="memory of the card, such as 24GB; default: what the recipe is for, or is here")
+    parser.add_argument("--json", action="store_true", help="the plan as JSON")
+    parser.add_argument("--rows", type=int, help="rows of the training data, where they are no local file")
+    parser.add_argument("--tokens-per-second", "--tokens_per_second", type=float, help="of the training, for its time")
+    own, words = parser.parse_known_args(arguments)
+    stage = own.stage or (own.config.stem if own.config is not None else None)
+    if stage not in STAGES:
+        raise UserError("plan: of which stage? give --config=recipes/<name>/{sft,rm,ppo}.yaml, or --stage=ppo")
+    if own.config is not None and not own.config.is_file():
+        raise UserError(f"--config={own.config}: no such file; check the path")
+    return Asked(stage, own.config, own.gpu, own.json, own.rows, own.tokens_per_second, words)
+
+
+def plan_of(asked: Asked) -> Plan:
+    """Returns the plan that was asked for.
+
+    Raises:
+        UserError: an option or model is not known.
+    """
+    words = [*(["--config", str(asked.config)] if asked.config else []), *asked.words]
+    if not any(word.startswith("--data.path") for word in words) and asked.config is None:
+        words.append("--data.path=unknown")
+    options = stage_options(asked.stage, words)
+    base = base_of(options, asked.config.parent if asked.config is not None else None)
+    device, limit = this_device(options.get("trainer.accelerator"))
+    if (size := card_of(asked)) is not None:
+        device, limit = "cuda", size
+    return make_plan(asked.stage, options, base, device, limit, _rate(asked), asked.rows)
+
+
+def stage_options(stage: str, words: list[str]) -> dict[str, Any]:
+    """Returns what the parser of a stage makes of some words, by dotted name.
+
+    Args:
+        stage: sft, rm or ppo.
+        words: of its command line, after `fit`.
+
+    Raises:
+        UserError: a value that its option refuses.
+    """
+    try:
+        return flat(stage_parser(stage).parse_args(["fit", *words])["fit"])
+    except (ValueError, TypeError) as error:
+        raise mistake_behind(error) or error from error
+
+
+@cache
+def stage_parser(stage: str) -> LightningArgumentParser:
+    """Returns the parser of a stage; making one takes longer than parsing."""
+    module, data = STAGES[stage]
+    return OptionsOnly(
+        module,
+        data,
+        trainer_class=lightning.Trainer,
+        save_config_callback=None,
+        seed_everything_default=False,
+        parser_kwargs={"prog": "lit-instruct plan"},
+        auto_configure_optimizers=False,
+        args=["fit", "--data.path=unknown"],
+    ).parser
+
+
+def card_of(asked: Asked) -> float | None:
+    """Returns the memory of the card in bytes: as given, or as the recipe says; None where neither does."""
+    if asked.gpu is not None:
+        return check_gpu_size(asked.gpu)
+    found = CARD.search(asked.config.read_text(encoding="utf-8")) if asked.config is not None else None
+    return check_gpu_size(found[1]) if found is not None else None
+
+
+def _rate(asked: Asked) -> Rate | None:
+    if asked.tokens_per_second is not None:
+        return given_rate(asked.tokens_per_second)
+    return measured_rate(asked.config, asked.stage) if asked.config is not None else None

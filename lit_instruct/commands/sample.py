@@ -1,0 +1,123 @@
+"""`lit-instruct sample`: K labelled responses to each prompt, as ranked comparisons: one round of the paper's loop."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from data_modules.rows import PromptRow, read_rows
+from lit_instruct.errors import UserError
+from lit_instruct.files import cannot_write
+from lit_instruct.models.quantised import Quantize
+from lit_instruct.prompting import prompt_text
+from lit_instruct.rollouts.generate import SamplingOptions
+from lit_instruct.rollouts.score import label, load_labeler
+from lit_instruct.rollouts.text import TextGenerator
+
+
+@dataclass
+class SampleData:
+    """Which prompts.
+
+    Args:
+        path: file of prompts.
+        limit: use only the first so many.
+    """
+
+    path: str
+    limit: int | None = None
+
+
+@dataclass
+class SampleOptions:
+    """Samples K responses to each prompt and ranks them by a labeler.
+
+    Args:
+        run: model: a stage folder such as runs/demo/sft, a hub id or smollm2-135m-instruct.
+        data: the prompts.
+        out: file to write, .jsonl; rows {prompt, responses, ranks, scores}.
+        k: responses to each prompt, at least 2.
+        labeler: import path of a Python function list[(prompt, response)] -> list[float].
+        sampling: length and temperature.
+        batch_size: sequences decoded side by side.
+        seed: of the sampling.
+        quantize: bits of the model's base: none, 8bit or 4bit; null takes those that its stage trained on.
+    """
+
+    run: str
+    data: SampleData
+    out: str
+    k: int = 4
+    labeler: str = "lit_instruct.evaluation.labelers.tone"
+    sampling: SamplingOptions = field(default_factory=SamplingOptions)
+    batch_size: int = 64
+    seed: int = 0
+    quantize: Quantize | None = None
+
+    def __post_init__(self) -> None:
+        """Refuses a K that compares nothing."""
+        if self.k < 2:
+            raise UserError(f"--k={self.k}: a comparison needs at least 2 responses")
+
+
+def sample(options: SampleOptions) -> Path:
+    """Writes ranked comparisons and returns their file.
+
+    Raises:
+        UserError: prompts, model or labeler are wrong.
+    """
+    out = Path(options.out)
+    if not out.parent.is_dir():
+        raise UserError(f"--out={out}: no such folder; make it first")
+    labeler = load_labeler(options.labeler)
+    rows = read_rows(options.data.path, PromptRow)[: options.data.limit]
+    generator = TextGenerator.from_source(options.run, quantize=options.quantize)
+    responses = generator.respond(
+        [row.prompt for row in rows],
+        k=options.k,
+        max_new_tokens=options.sampling.max_new_tokens,
+        temperature=options.sampling.temperature,
+        top_p=options.sampling.top_p,
+        top_k=options.sampling.top_k,
+        stop_ids=options.sampling.stop_ids,
+        stop_strings=options.sampling.stop_strings,
+        seed=options.seed,
+        batch_size=options.batch_size,
+        progress="sampling",
+    )
+    texts = [[response.text for response in answers if response.text] for answers in responses]
+    pairs = [(prompt_text(row.prompt), text) for row, answers in zip(rows, texts, strict=True) for text in answers]
+    scores = iter(label(labeler, pairs, options.labeler))
+    ranked = []
+    for row, answers in zip(rows, texts, strict=True):
+        points = [round(next(scores), 4) for _ in answers]
+        if len(answers) >= 2:  # an empty response cannot be compared
+            ranked.append({"prompt": row.prompt, "responses": answers, "ranks": ranks(points), "scores": points})
+    write_jsonl(out, ranked)
+    left_out = len(rows) - len(ranked)
+    print(
+        f"{out}: {len(ranked)} prompts, K = {options.k}" + (f"; {left_out} without two responses" if left_out else "")
+    )
+    return out
+
+
+def ranks(scores: Sequence[float]) -> list[int]:
+    """Returns 1 for the highest score, equal ranks for equal scores: [0.5, 0.9, 0.5] -> [2, 1, 2]."""
+    order = sorted(set(scores), reverse=True)
+    return [order.index(score) + 1 for score in scores]
+
+
+def write_jsonl(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Writes rows as JSON lines; the file appears only when it is whole."""
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        scratch.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+        os.replace(scratch, path)
+    except OSError as error:
+        raise cannot_write(path, error, "--out") from error
+    finally:
+        scratch.unlink(missing_ok=True)

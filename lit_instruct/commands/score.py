@@ -1,0 +1,240 @@
+"""Rewards for others: `lit-instruct rm score` for a file of any length, `lit_instruct.score` in Python."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from data_modules.formats import COMPARISON_LAYOUTS, DEMONSTRATION_LAYOUTS, Layout, Record
+from data_modules.formats.messages import check_text, prompt_of, with_system
+from data_modules.reading.bad_rows import BadRows
+from data_modules.rows import Row, stream_rows
+from lit_instruct.commands.scored_file import ScoredFile, Scores
+from lit_instruct.errors import DataError, UserError
+from lit_instruct.handover import find_parent
+from lit_instruct.models.loading import DtypeName
+from lit_instruct.models.quantised import Quantize
+from lit_instruct.prompting import Prompt
+from lit_instruct.rollouts.score import BATCH_TOKENS, TextReward
+
+WINDOW = 64
+"""Rows that are read, sorted by length and scored together; the batches of a row depend on its window alone."""
+
+
+def _candidates(record: Record) -> list[Record]:
+    prompt = with_system(prompt_of(record["prompt"]), record.get("system"))
+    return [{"prompt": prompt, "responses": record["responses"]}]
+
+
+@dataclass
+class ScorableRow(Row):
+    """A prompt with one response, or with several, ranked or not."""
+
+    layouts = (
+        *COMPARISON_LAYOUTS,
+        Layout("candidates", ("prompt", "responses"), _candidates, takes=("system",)),
+        *DEMONSTRATION_LAYOUTS,
+    )
+    response: str | None = None
+    responses: list[str] | None = None
+    ranks: list[int] | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.responses is None:
+            check_text(self.response, 'field "response"')
+            return
+        if not isinstance(self.responses, list) or not self.responses:
+            raise DataError('field "responses" must be a list of at least one text; correct the row')
+        for number, response in enumerate(self.responses, start=1):
+            check_text(response, f'response {number} of field "responses"')
+
+    @property
+    def texts(self) -> list[str]:
+        """Its responses."""
+        return self.responses if self.responses is not None else [str(self.response)]
+
+    def record(self) -> dict[str, Any]:
+        """The row as JSON: prompt, response or responses, ranks where there are any, and its further fields."""
+        own = {"prompt": self.prompt, "response": self.response, "responses": self.responses, "ranks": self.ranks}
+        return {name: value for name, value in own.items() if value is not None} | self.extra
+
+
+@dataclass
+class ScoreData:
+    """Which rows.
+
+    Args:
+        path: file, folder or hub id of rows with a prompt and one response or several.
+        format: layout of the rows; auto finds it.
+        on_bad_row: stop at a bad row, or skip it and write it to <out>.bad.jsonl with the reason.
+        limit: use only the first so many.
+    """
+
+    path: str
+    format: str = "auto"
+    on_bad_row: Literal["error", "skip"] = "error"
+    limit: int | None = None
+
+    def rows(self, bad_rows: BadRows) -> Iterator[ScorableRow]:
+        """Streams the rows."""
+        found = stream_rows(self.path, ScorableRow, layout=self.format, on_bad_row=self.on_bad_row, bad_rows=bad_rows)
+        return islice(found, self.limit)
+
+
+@dataclass
+class ScoreOptions:
+    """Adds a reward model's scores to the rows of a file of any length; a run that was cut off is continued.
+
+    Args:
+        run: run folder such as runs/demo, its stage folder runs/demo/rm, or any sequence classifier with one output.
+        data: the rows.
+        out: file to write, .jsonl; each line is a row with the field `reward` (one response) or `rewards` (a list in
+            the order of its responses) after its own.
+        field: another name for that field.
+        batch_tokens: most tokens at one time.
+        dtype: of the weights; in bfloat16 a score depends a little on the rows it is batched with.
+        quantize: bits of the model's base: none, 8bit or 4bit; null takes those that its stage trained on.
+    """
+
+    run: str
+    data: ScoreData
+    out: str
+    field: str | None = None
+    batch_tokens: int = BATCH_TOKENS
+    dtype: DtypeName = "auto"
+    quantize: Quantize | None = None
+
+    def __post_init__(self) -> None:
+        """Refuses what cannot work."""
+        if self.batch_tokens < 1:
+            raise UserError(f"--batch_tokens={self.batch_tokens}: must be at least 1")
+        out, source = Path(self.out), Path(self.data.path)
+        if not out.parent.is_dir():
+            raise UserError(f"--out={self.out}: no such folder; make it first")
+        if source.exists() and (out.resolve() == source.resolve() or source.resolve() in out.resolve().parents):
+            raise UserError(f"--out={self.out}: it is among the rows to score (--data.path); name another file")
+
+
+def score(
+    run: str | Path,
+    prompts: Sequence[Prompt],
+    responses: Sequence[str],
+    batch_tokens: int = BATCH_TOKENS,
+    dtype: DtypeName = "auto",
+    quantize: Quantize | None = None,
+) -> list[float]:
+    """Returns the reward of each response, as PPO and `lit-instruct rm score` see it; higher is better.
+
+    It opens the model at every call; to score often, keep a `lit_instruct.rollouts.score.TextReward`.
+
+    Args:
+        run: run folder such as runs/demo, its stage folder runs/demo/rm, or any sequence classifier with one output.
+        prompts: B prompts, each a text or a list of messages.
+        responses: B texts.
+        batch_tokens: most tokens at one time.
+        dtype: of the weights; auto is bfloat16 where the device computes in it.
+        quantize: bits of the model's base; None takes those that its stage trained on.
+
+    Raises:
+        UserError: there is no such reward model.
+        ValueError: not as many responses as prompts.
+    """
+    model = TextReward.from_source(reward_source(str(run)), dtype, quantize)
+    return model.score(prompts, responses, batch_tokens)
+
+
+def score_file(options: ScoreOptions) -> Path:
+    """Writes the rows with their scores and returns the file.
+
+    All rows are checked before the model is opened.
+
+    Raises:
+        UserError: rows or model are wrong, or `out` holds something else than the beginning of this file.
+    """
+    out = Path(options.out)
+    with BadRows(out.with_name(f"{out.stem}.bad.jsonl")) as bad:
+        total = sum(bool(_line(row, options.field)) for row in options.data.rows(bad))
+    source = reward_source(options.run)
+    model = TextReward.from_source(source, options.dtype, options.quantize)
+    with ScoredFile(out, source) as file:
+        file.expect(total)
+        earlier = file.earlier_rows
+        try:
+            _fill(file, model, options, total)
+        except KeyboardInterrupt:
+            print(f"\nStopped; the same command continues {out}.", flush=True)
+            raise
+    print(f"{out}: {total} rows" + (f", {earlier} of them from an earlier run" if earlier else ""))
+    return out
+
+
+def reward_source(run: str) -> str:
+    """Returns the reward model's folder of a run folder, and any other name of a model as it is.
+
+    Raises:
+        UserError: the run has no reward model.
+    """
+    folder = Path(run)
+    is_model = any((folder / name).is_file() for name in ("adapter_config.json", "config.json"))
+    if is_model or not folder.is_dir():
+        return run
+    stage = folder if folder.name == "rm" else folder / "rm"
+    find_parent(str(stage), "rm", "rm score")
+    return str(stage)
+
+
+def _fill(file: ScoredFile, model: TextReward, options: ScoreOptions, total: int) -> None:
+    """Adds the rows that the file lacks; the last of those it has are scored again: is it the same model?"""
+    columns = (TextColumn("scoring"), BarColumn(), MofNCompleteColumn(), TextColumn("rows"), TimeRemainingColumn())
+    rows = options.data.rows(BadRows())
+    with Progress(*columns, transient=True) as progress:
+        task = progress.add_task("scoring", total=total)
+        while window := list(islice(rows, WINDOW)):
+            lines = [_line(row, options.field) for row in window]
+            earlier = [file.take(*line, row.where) for row, line in zip(window, lines, strict=True) if file.rows_follow]
+            if not file.rows_follow:
+                scores = _scores(model, window, options.batch_tokens)
+                file.check(earlier, scores)
+                file.write([(*line, score) for line, score in zip(lines, scores, strict=True)][len(earlier) :])
+            progress.advance(task, len(window))
+
+
+def _line(row: ScorableRow, field: str | None) -> tuple[dict[str, Any], str]:
+    """The row as JSON, and the name of the field that its score gets.
+
+    Raises:
+        UserError: the row has such a field already.
+    """
+    record = row.record()
+    name = field or ("reward" if row.responses is None else "rewards")
+    if name in record:
+        raise UserError(f"{row.where}: the row has a field {name!r} already; name another with --field")
+    return record, name
+
+
+def _scores(model: TextReward, window: Sequence[ScorableRow], batch_tokens: int) -> list[Scores]:
+    sequences = [_ids(model, row) for row in window]
+    flat = iter(model.score_ids([ids for candidates in sequences for ids in candidates], batch_tokens))
+    scores = [[round(next(flat), 6) for _ in candidates] for candidates in sequences]
+    return [found[0] if row.responses is None else found for row, found in zip(window, scores, strict=True)]
+
+
+def _ids(model: TextReward, row: ScorableRow) -> list[list[int]]:
+    """Token ids of each of the row's responses, after the prompt."""
+    try:
+        sequences = [model.ids(row.prompt, text) for text in row.texts]
+    except UserError as error:  # such as a chat template that refuses these messages
+        raise UserError(f"{row.where}: {error}") from error
+    longest = max(map(len, sequences))
+    if longest > model.max_length:
+        raise UserError(
+            f"{row.where}: prompt and response are {longest} tokens long, the model reads {model.max_length}; "
+            "shorten the row or leave it out"
+        )
+    return sequences

@@ -1,0 +1,1 @@
+"""Code that exists for speed alone; each part equals a slow twin."""

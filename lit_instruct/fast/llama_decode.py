@@ -1,0 +1,215 @@
+"""A decode step of our own for Llama-like models: one query a row, over a preallocated cache.
+
+What transformers' forward leaves on the table on a CPU: its attention, written for many queries, takes most of a step
+with one; the cache is copied at every token; a mask is built anew each time. Here a query meets the cache in two
+batched matrix products. Everything else is the model's own modules, so adapters and quantised weights work as they do
+elsewhere. Joining the matrices of query, key and value, or of gate and up, gained next to nothing: not worth a copy of
+the weights.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import DynamicCache
+
+from lit_instruct.batches import position_ids
+
+CACHE_TOKENS = 256
+"""Response tokens the cache has room for at first; it doubles when they are used up."""
+
+LIKE_LENGTH = 0.8
+"""Prompts are read together as long as the shortest has this share of the longest one's tokens ..."""
+PART_TOKENS = 256
+"""... and, whatever their lengths, while there are fewer tokens: small matrix products are slow ones."""
+
+
+class LlamaDecoding:
+    """Decoding over a preallocated cache, with one query to each row.
+
+    Args:
+        model: a causal language model that `decode.fits_llama_decoding` accepts.
+        new_tokens: most tokens that will be appended.
+    """
+
+    def __init__(self, model: nn.Module, new_tokens: int) -> None:
+        self.model = model
+        self.decoder: Any = getattr(model, model.base_model_prefix)
+        self.head: Any = model.get_output_embeddings()
+        self.new_tokens = new_tokens
+
+    def start(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Reads the prompts by the model's own forward, and takes its cache over.
+
+        Prompts of like length are read together, so that padding costs little, and a prompt that several rows share
+        is read once.
+        """
+        self.cache = self._empty_cache(mask)
+        self.positions = mask.sum(dim=1)  # of the next token
+        prompts, copy_of = torch.unique(torch.cat([mask.long(), ids], dim=1), dim=0, return_inverse=True)
+        distinct_mask, distinct_ids = prompts[:, : mask.shape[1]].bool(), prompts[:, mask.shape[1] :]
+        parts = _parts_of_like_length(distinct_mask.sum(dim=1))
+        hidden = torch.cat([self._read(part, distinct_ids, distinct_mask, copy_of) for part in parts])
+        place = torch.cat(parts).argsort()  # of each distinct prompt in `hidden`
+        return self.head(hidden[place[copy_of]])
+
+    def _empty_cache(self, mask: Tensor) -> _Cache:
+        attention, device = self.decoder.layers[0].self_attn, mask.device.type
+        dtype = self.head.weight.dtype if not torch.is_autocast_enabled(device) else torch.get_autocast_dtype(device)
+        heads = self.model.config.num_key_value_heads
+        return _Cache((len(self.decoder.layers), heads, attention.head_dim), mask, self.new_tokens, dtype)
+
+    def _read(self, part: Tensor, ids: Tensor, mask: Tensor, copy_of: Tensor) -> Tensor:
+        """Reads some of the distinct prompts into the rows that are copies of them; returns their last hidden states.
+
+        Args:
+            part: (b,) long, which.
+            ids: (D, P) long, the distinct prompts.
+            mask: (D, P) bool.
+            copy_of: (B,) long, the distinct prompt of each row.
+
+        Returns:
+            (b, H).
+        """
+        width = int(mask[part].sum(dim=1).max())
+        ids, mask = ids[part, -width:], mask[part, -width:]
+        filled, positions = DynamicCache(config=self.model.config), position_ids(mask)
+        output = self.decoder(
+            ids, attention_mask=mask.long(), position_ids=positions, past_key_values=filled, use_cache=True
+        )
+        rows, sources = (copy_of[:, None] == part).nonzero(as_tuple=True)
+        self.cache.fill(rows, filled, sources)
+        return output.last_hidden_state[:, -1]
+
+    def step(self, tokens: Tensor) -> Tensor:
+        """Appends a token to every row."""
+        self.cache.make_room()
+        hidden = self.decoder.embed_tokens(tokens)
+        cosines, sines = self.decoder.rotary_emb(hidden, self.positions[:, None])
+        for number, layer in enumerate(self.decoder.layers):
+            attended = self._attend(number, layer.self_attn, layer.input_layernorm(hidden), cosines, sines)
+            hidden = hidden + attended
+            hidden = hidden + layer.mlp(layer.post_attention_layernorm(hidden))
+        self.positions = self.positions + 1
+        self.cache.length += 1
+        return self.head(self.decoder.norm(hidden))
+
+    def keep(self, rows: Tensor) -> None:
+        """Goes on with some rows alone."""
+        self.positions = self.positions[rows]
+        self.cache.keep(rows)
+
+    def _attend(self, number: int, attention: Any, hidden: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
+        """One layer's attention of one query a row: (B, H) -> (B, H)."""
+        rows, size = len(hidden), attention.head_dim
+        query = attention.q_proj(hidden).view(rows, -1, size)
+        key = attention.k_proj(hidden).view(rows, -1, size)
+        value = attention.v_proj(hidden).view(rows, -1, size)
+        if hasattr(attention, "q_norm"):
+            query, key = attention.q_norm(query), attention.k_norm(key)
+        rotated = _rotate(torch.cat([query, key], dim=1), cosines, sines)  # both at once
+        query, key = rotated.split([query.shape[1], key.shape[1]], dim=1)
+        keys, values = self.cache.append(number, key, value)
+        query = query.reshape(len(keys), -1, size).to(keys.dtype)  # the heads that share a key lie side by side
+        scores = torch.baddbmm(self.cache.bias[..., : keys.shape[2]], query, keys, alpha=attention.scaling)
+        weights = scores.softmax(dim=-1, dtype=torch.float32).to(values.dtype)
+        return attention.o_proj(torch.bmm(weights, values).view(rows, -1))
+
+
+def _rotate(heads: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
+    """Rotary embedding of the halves of each head: (B, heads, D) and (B, 1, D) twice -> (B, heads, D)."""
+    first, second = heads.chunk(2, dim=-1)
+    return heads * cosines + torch.cat([-second, first], dim=-1) * sines
+
+
+def _parts_of_like_length(lengths: Tensor) -> list[Tensor]:
+    """Cuts rows, longest first, where going on would pad too much: (B,) long -> row numbers of each part."""
+    order = lengths.argsort(descending=True, stable=True)
+    parts: list[list[int]] = [[]]
+    widest = 0
+    for row, length in zip(order.tolist(), lengths[order].tolist(), strict=True):
+        if widest * len(parts[-1]) >= PART_TOKENS and length < LIKE_LENGTH * widest:
+            parts.append([])
+        widest = length if not parts[-1] else widest
+        parts[-1].append(row)
+    return [torch.tensor(part, device=lengths.device) for part in parts]
+
+
+class _Cache:
+    """Keys and values of all layers, in one piece each: columns are filled from the left, rows are the first B.
+
+    Args:
+        shape: layers, heads of keys and values, and size of each.
+        mask: (B, P) bool of the prompts.
+        new_tokens: most tokens that will follow.
+        dtype: in which attention is computed.
+    """
+
+    def __init__(self, shape: tuple[int, int, int], mask: Tensor, new_tokens: int, dtype: torch.dtype) -> None:
+        layers, heads, size = shape
+        self.rows, self.length = mask.shape
+        self.limit = self.length + new_tokens
+        room = min(self.limit, self.length + CACHE_TOKENS)
+        # Keys lie transposed: a slice of them is then multiplied as it lies, where the other layout would be copied.
+        self.keys = torch.zeros(layers, self.rows, heads, size, room, dtype=dtype, device=mask.device)
+        self.values = torch.zeros(layers, self.rows, heads, room, size, dtype=dtype, device=mask.device)
+        # Added to the scores: (B x heads, 1, P + R), as good as minus infinity on padding.
+        self.bias = torch.zeros(self.rows * heads, 1, self.limit, dtype=dtype, device=mask.device)
+        padding = ~mask.repeat_interleave(heads, dim=0)[:, None]
+        self.bias[..., : self.length].masked_fill_(padding, torch.finfo(dtype).min)
+
+    def fill(self, rows: Tensor, filled: DynamicCache, sources: Tensor) -> None:
+        """Takes over what transformers' cache holds after some of the prompts.
+
+        Args:
+            rows: (n,) long, rows to fill.
+            filled: cache of the prompts read, as narrow as the longest.
+            sources: (n,) long, which of these belongs into each row.
+        """
+        for number, layer in enumerate(filled.layers):
+            columns = slice(self.length - layer.keys.shape[2], self.length)
+            self.keys[number, rows, ..., columns] = layer.keys[sources].transpose(2, 3).to(self.keys.dtype)
+            self.values[number, rows, :, columns] = layer.values[sources].to(self.values.dtype)
+
+    def make_room(self) -> None:
+        """Makes sure that a column is free for the next token."""
+        room = self.keys.shape[-1]
+        if self.length < room:
+            return
+        more = min(self.limit, 2 * room) - room
+        layers, _, heads, size, _ = self.keys.shape
+        keys = self.keys.new_empty((layers, self.rows, heads, size, room + more))
+        values = self.values.new_empty((layers, self.rows, heads, room + more, size))
+        keys[..., :room] = self.keys[:, : self.rows]
+        values[:, :, :, :room] = self.values[:, : self.rows]
+        self.keys, self.values = keys, values
+
+    def append(self, number: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Writes a layer's next column and returns all of that layer's.
+
+        Args:
+            number: of the layer.
+            key: (B, heads, D).
+            value: (B, heads, D).
+
+        Returns:
+            (B x heads, D, T) keys and (B x heads, T, D) values.
+        """
+        keys, values = self.keys[number, : self.rows], self.values[number, : self.rows]
+        keys[..., self.length] = key
+        values[:, :, self.length] = value
+        used = self.length + 1
+        return keys.flatten(0, 1)[..., :used], values.flatten(0, 1)[:, :used]
+
+    def keep(self, rows: Tensor) -> None:
+        """Goes on with the given rows alone; those that stay where they are cost nothing."""
+        count, used, heads = len(rows), self.length, self.keys.shape[2]
+        places = torch.arange(count, device=rows.device)
+        moved = rows != places
+        sources, places = rows[moved], places[moved]
+        self.keys[:, places, ..., :used] = self.keys[:, sources, ..., :used]
+        self.values[:, places, :, :used] = self.values[:, sources, :, :used]
+        self.bias = self.bias.view(self.rows, heads, 1, -1)[rows].flatten(0, 1)
+        self.rows = count

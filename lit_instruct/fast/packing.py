@@ -1,0 +1,141 @@
+"""How the responses of a batch become forward and backward passes: rows, forwards of rows, groups of prompts.
+
+A *row* holds all responses to a prompt (`branches`) or one. A *forward* runs rows of similar width, padded to the
+widest. A *group* is the prompts whose activations exist at the same time: the loss is a sum over prompts, so that one
+backward pass after each group gives the gradient of the whole batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from lit_instruct.fast.prefix_attention import computed_pairs
+from lit_instruct.fast.shared_prefix import packed_length, shared_length
+
+Sharing = Literal["auto", "on", "off"]
+Row = list[list[int]]
+"""The token ids of the sequences that share a row."""
+START_COST = {"cpu": 32, "cuda": 1024}
+"""What starting a forward costs, in tokens: so much padding must one more of them save."""
+ENOUGH_TOKENS = {"cpu": 1024}
+"""Tokens by which a forward is as fast a token as any larger one, and smaller than most memories."""
+MOST_ROWS = 64
+"""Most rows of a forward."""
+
+
+@dataclass(frozen=True)
+class MicroBatches:
+    """The rules by which responses are put together.
+
+    Args:
+        sharing: whether the responses to a prompt share a row; "auto" asks `worth_sharing`.
+        max_tokens: most tokens, padding included, of a group; a prompt that has more by itself makes a group in which
+            each forward, of at most so many tokens, is computed once more in the backward pass.
+        hidden_size: of the model.
+        device: type of the device, which tells how large a forward has to be to be efficient.
+    """
+
+    sharing: Sharing
+    max_tokens: int
+    hidden_size: int
+    device: str
+
+    def rows(self, sequences: Row) -> list[Row]:
+        """Returns the rows of one prompt, in the order of its sequences."""
+        separate = [[sequence] for sequence in sequences]
+        if self.sharing == "off" or len(sequences) == 1:
+            return separate
+        shared = self._shared_rows(sequences)
+        if self.sharing == "auto" and not worth_sharing(shared, separate, self.hidden_size):
+            return separate
+        return shared
+
+    def forwards(self, widths: Sequence[int]) -> list[list[int]]:
+        """Returns the numbers of the rows that each forward runs: the cheapest cut of the rows, sorted by width.
+
+        The cost of a forward is its tokens, padding included, and that of starting it.
+
+        Args:
+            widths: tokens of each row.
+        """
+        order = sorted(range(len(widths)), key=widths.__getitem__)
+        start_cost = START_COST.get(self.device, START_COST["cuda"])
+        cheapest, cut = [0], [0]
+        for end, row in enumerate(order, start=1):
+            costs = {
+                begin: cheapest[begin] + tokens + start_cost
+                for begin in range(max(0, end - MOST_ROWS), end)
+                if (tokens := (end - begin) * widths[row]) <= self.max_tokens or begin == end - 1
+            }
+            best = min(costs, key=costs.__getitem__)
+            cheapest.append(costs[best])
+            cut.append(best)
+        found, end = [], len(order)
+        while end:
+            found.append(order[cut[end] : end])
+            end = cut[end]
+        return found[::-1]
+
+    def tokens(self, widths: Sequence[int]) -> int:
+        """Returns the tokens that the forwards of rows of these widths run, padding included."""
+        return sum(len(forward) * max(widths[row] for row in forward) for forward in self.forwards(widths))
+
+    def groups(self, prompts: Sequence[Row]) -> list[list[int]]:
+        """Returns the numbers of the prompts of each group; prompts of similar length come together.
+
+        Args:
+            prompts: the token ids of the sequences of each prompt.
+        """
+        widths = [[packed_length(row) for row in self.rows(sequences)] for sequences in prompts]
+        most = min(self.max_tokens, ENOUGH_TOKENS.get(self.device, self.max_tokens))
+        found: list[list[int]] = []
+        together: list[int] = []
+        for prompt in sorted(range(len(prompts)), key=lambda number: max(widths[number])):
+            if found and self.tokens(together + widths[prompt]) <= most:
+                found[-1].append(prompt)
+                together += widths[prompt]
+            else:
+                found.append([prompt])
+                together = list(widths[prompt])
+        return found
+
+    def without_sharing(self) -> MicroBatches:
+        """Returns the same rules for a model that cannot share."""
+        return replace(self, sharing="off")
+
+    def _shared_rows(self, sequences: Row) -> list[Row]:
+        """Rows of at most `max_tokens`, each with as many neighbouring sequences as fit."""
+        rows: list[Row] = []
+        for sequence in sequences:
+            if rows and packed_length([*rows[-1], sequence]) <= self.max_tokens:
+                rows[-1].append(sequence)
+            else:
+                rows.append([sequence])
+        return rows
+
+
+def worth_sharing(shared: Sequence[Row], separate: Sequence[Row], hidden_size: int) -> bool:
+    """Tells whether the shared rows of a prompt cost less than the separate ones.
+
+    cost = tokens + query-key pairs / hidden size, masked pairs included: a pair costs about 1 / (hidden size) of what
+    a token costs in the linear layers (0.8 and 1.4 of that on a CPU, less on a GPU).
+
+    Args:
+        shared: rows of several sequences.
+        separate: one sequence a row.
+        hidden_size: of the model.
+    """
+    return _cost(shared, hidden_size) < _cost(separate, hidden_size)
+
+
+def _cost(rows: Sequence[Row], hidden_size: int) -> float:
+    total = 0.0
+    for row in rows:
+        width = packed_length(row)
+        trunk = shared_length(row) if len(row) > 1 else width
+        longest = max(len(sequence) for sequence in row) - trunk
+        pairs = computed_pairs(1, width, trunk, len(row), longest) if len(row) > 1 else width**2
+        total += width + pairs / hidden_size
+    return total

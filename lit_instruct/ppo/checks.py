@@ -1,0 +1,186 @@
+"""What in the options of PPO contradicts each other, or its models or data: refused before any model loads."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lit_instruct.errors import UserError
+from lit_instruct.models.loading import Source, find_source, load_config, load_tokenizer
+from lit_instruct.models.lora import read_head
+from lit_instruct.ppo.options import SelectionOptions
+
+if TYPE_CHECKING:
+    from data_modules.prompts import PromptDataModule
+    from lit_instruct.stages.ppo import PPOModule
+
+
+def check_options(module: PPOModule, data: PromptDataModule, training: bool) -> None:
+    """Refuses options that contradict each other.
+
+    Args:
+        module: with its options, and no model yet.
+        data: its prompts.
+        training: whether to check what only a training needs.
+
+    Raises:
+        UserError: naming both sides of the contradiction.
+    """
+    for name in ("iterations", "generation_batch_size"):
+        if getattr(module, name) < 1:
+            raise UserError(f"--model.{name}={getattr(module, name)}: must be at least 1")
+    if training:
+        _check_training(module, data)
+    check_lengths(module.source, module.sampling.max_new_tokens, data)
+    module.sampling.stop_rule(module.prompter)
+    if module.reward_source is not None:
+        check_reward(module.reward_source, "--model.reward")
+    for further in module.further_rewards:
+        if further.model is not None:
+            check_reward(find_source(further.model), f"--model.further_rewards: {further.name!r}, model")
+
+
+def _check_training(module: PPOModule, data: PromptDataModule) -> None:
+    check_batch(module.options.minibatches, data)
+    if module.lora is not None and module._compiler_ctx is not None:
+        raise UserError(
+            "torch.compile: adapters (--model.lora) take turns on one base, which compiled code would not see; "
+            "give the Trainer the module itself, or train all weights with --model.lora=null"
+        )
+    names = ["main", *(reward.name for reward in module.further_rewards)]
+    if len(set(names)) < len(names):
+        raise UserError(f"--model.further_rewards: two rewards have one name ({', '.join(names)}); rename one")
+    target = module.kl_control.target
+    if target is not None and module.options.kl_coef == 0:
+        raise UserError(
+            f"--model.kl_control.target={target}: it multiplies --model.ppo.kl_coef, which is 0 and would stay 0; "
+            "start with a price above 0"
+        )
+    if module.pretraining.ptx_coef and data.pretraining is None:
+        raise UserError("--model.pretraining.ptx_coef: needs a text to mix in; give --data.pretraining_path")
+    if module.selection.metric is not None:
+        names = [*module._figure_names, *(["labeler"] if module.labeler is not None else [])]
+        check_selection(module.selection, names, data)
+
+
+def check_batch(minibatches: int, data: PromptDataModule) -> None:
+    """Refuses a batch that processes or minibatches cannot share evenly, or for which there are too few prompts.
+
+    Args:
+        minibatches: optimizer steps in an inner epoch.
+        data: its batch size, and its prompts after hygiene.
+
+    Raises:
+        UserError: it cannot be cut so.
+    """
+    size, prompts = data.batch_size, len(data.train_dataset)
+    if size % data.world_size:
+        raise UserError(
+            f"--data.batch_size={size}: it is no multiple of the {data.world_size} processes of --trainer.devices (and "
+            "--trainer.num_nodes); change one of them"
+        )
+    if minibatches > size:
+        raise UserError(
+            f"--model.ppo.minibatches={minibatches}: more than the {size} prompts of --data.batch_size; lower it"
+        )
+    if size % minibatches:
+        raise UserError(
+            f"--data.batch_size={size}: it is no multiple of --model.ppo.minibatches={minibatches}, so steps would "
+            "weigh prompts differently; change one of them"
+        )
+    if prompts < size:
+        raise UserError(
+            f"--data.batch_size={size}: {data.path} has only {prompts} prompts to train on, after --data.hygiene and "
+            "the limit of length; lower it, or add prompts"
+        )
+
+
+def check_selection(selection: SelectionOptions, figures: list[str], data: PromptDataModule) -> None:
+    """Refuses a metric that no validation will log.
+
+    Args:
+        selection: with a metric.
+        figures: names of what validation measures.
+        data: its validation prompts and their use cases.
+
+    Raises:
+        UserError: it will not be there.
+    """
+    option = f"--model.selection.metric={selection.metric}"
+    if not data.validation_rows:
+        raise UserError(f"{option}: there are no validation prompts; give --data.validation_path or a validation_share")
+    cases = sorted({row.use_case for row in data.validation_rows if row.use_case})
+    known = [f"val/{name}" for name in figures]
+    if selection.metric in known or selection.metric in [f"{name}/{case}" for name in known for case in cases]:
+        return
+    hint = "; it needs --model.labeler" if str(selection.metric).startswith("val/labeler") else ""
+    of_case = f", each also with /{' or /'.join(cases)}" if cases else ""
+    raise UserError(f"{option}: not measured{hint}; choose one of {', '.join(known)}{of_case}")
+
+
+def check_lengths(source: Source, max_new_tokens: int, data: PromptDataModule) -> None:
+    """Refuses responses and prompts that are longer together than what the model can read.
+
+    Args:
+        source: of the policy.
+        max_new_tokens: limit of a response.
+        data: the prompts.
+
+    Raises:
+        UserError: a response, or the longest prompt with one, is too long.
+    """
+    context = getattr(load_config(source).get_text_config(), "max_position_embeddings", None)
+    if context is None:
+        return
+    response, base = f"--model.sampling.max_new_tokens={max_new_tokens}", f"the {context} tokens that {source.name}"
+    if data.pretraining is not None and data.pretraining_block > context:
+        raise UserError(
+            f"--data.pretraining_block={data.pretraining_block}: more than {base} (--model.base) reads; lower it"
+        )
+    if max_new_tokens >= context:
+        raise UserError(f"{response}: it leaves no room for a prompt in {base} (--model.base) reads; lower it")
+    if data.max_prompt_length + max_new_tokens <= context:
+        return
+    longest = data.longest
+    if longest + max_new_tokens > context:
+        raise UserError(
+            f"--data.path: its longest prompt has {longest} tokens, which with {response} is more than {base} "
+            f"(--model.base) reads; give --data.max_prompt_length={context - max_new_tokens} with --data.on_long=drop, "
+            "or lower max_new_tokens"
+        )
+
+
+def check_reward(source: Source, option: str) -> None:
+    """Refuses a reward model whose head, outputs or vocabulary do not fit its base.
+
+    Args:
+        source: of the reward model.
+        option: that named it, for the message.
+
+    Raises:
+        UserError: it can score nothing.
+    """
+    option, config = f"{option}={source.name}", load_config(source)
+    text = config.get_text_config()
+    if source.adapter is not None:
+        width = read_head(source.adapter).shape[1]
+        if width != text.hidden_size:
+            raise UserError(
+                f"{option}: its head reads {width} numbers, but its base {source.base} gives {text.hidden_size}; it "
+                "was trained on another base: name that one in its adapter_config.json"
+            )
+    else:
+        kinds = config.architectures or []
+        if kinds and not any(kind.endswith("ForSequenceClassification") for kind in kinds):
+            raise UserError(
+                f"{option}: no trained reward head (`score`) in it, it is a {kinds[0]}; train one with "
+                "`lit-instruct rm fit`, or score with --model.reward_function"
+            )
+        if kinds and config.num_labels != 1:
+            raise UserError(f"{option}: a reward model gives one number, this one {config.num_labels}; give another")
+    tokens = len(load_tokenizer(source))
+    if tokens > text.vocab_size:
+        raise UserError(
+            f"{option}: its tokenizer has {tokens} tokens, but its base {source.base} knows only "
+            f"{text.vocab_size}; "
+            "give the tokenizer and the base that it was trained with"
+        )

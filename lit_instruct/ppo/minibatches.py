@@ -1,0 +1,91 @@
+"""Which episodes make up a minibatch and a micro-batch, in which order."""
+
+from __future__ import annotations
+
+import math
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from lit_instruct.batches import PromptBatch, Rollout
+from lit_instruct.fast.packing import ENOUGH_TOKENS, MicroBatches
+
+Item = TypeVar("Item")
+MARGIN = 1.25
+"""Of a micro-batch's tokens over those of average rows, so that rows of nearly one length stay together."""
+
+
+def deal(total: int, count: int, key: int) -> list[list[int]]:
+    """Returns the rows of each minibatch, of the global batch: the same for any number of processes.
+
+    Args:
+        total: rows of the global batch.
+        count: minibatches.
+        key: of the shuffle.
+    """
+    shuffled = torch.randperm(total, generator=torch.Generator().manual_seed(key % 2**63))
+    return [rows.tolist() for rows in shuffled.tensor_split(count)]
+
+
+def sequence_lengths(batch: PromptBatch, responses: list[list[int]]) -> list[int]:
+    """Returns the tokens of each prompt with its response."""
+    prompts = batch.prompt_mask.sum(dim=1).tolist()
+    return [prompt + len(response) for prompt, response in zip(prompts, responses, strict=True)]
+
+
+def micro_batches(rows: list[int], lengths: list[int], size: int, device: str) -> list[list[int]]:
+    """Cuts rows into forwards of similar length, each with about the tokens that `size` rows of average length have.
+
+    Args:
+        rows: numbers.
+        lengths: tokens of every row of this process, chosen or not.
+        size: micro_batch_size.
+        device: type of the device, which tells how much padding another forward must save.
+    """
+    if not rows:
+        return []
+    widths = [lengths[row] for row in rows]
+    most = min(math.ceil(MARGIN * size * sum(widths) / len(widths)), size * max(widths))
+    most = min(most, ENOUGH_TOKENS.get(device, most))
+    rules = MicroBatches("off", most, hidden_size=0, device=device)
+    return [[rows[number] for number in forward] for forward in rules.forwards(widths)]
+
+
+def minibatch_order(count: int, key: int) -> list[int]:
+    """Returns the order in which an inner epoch takes the minibatches."""
+    return torch.randperm(count, generator=torch.Generator().manual_seed(key % 2**63)).tolist()
+
+
+def regroup(items: list[Item], minibatches: list[list[list[int]]]) -> list[list[Item]]:
+    """Cuts a flat list, one item a micro-batch, back into minibatches."""
+    remaining = iter(items)
+    return [[next(remaining) for _ in minibatch] for minibatch in minibatches]
+
+
+def idle_part(device: torch.device) -> tuple[Rollout, tuple[Tensor, Tensor]]:
+    """Returns a micro-batch, with advantages and returns, of which no token counts.
+
+    A process runs it in step with others that have one more than itself.
+
+    Args:
+        device: of the networks.
+    """
+    ids = torch.zeros(1, 2, dtype=torch.long, device=device)
+    tokens, episode = torch.zeros(1, 1, device=device), torch.zeros(1, device=device)
+    rollout = Rollout(
+        input_ids=ids,
+        attention_mask=torch.ones_like(ids, dtype=torch.bool),
+        prompt_length=torch.ones(1, dtype=torch.long, device=device),
+        response_mask=tokens.bool(),
+        log_probs=tokens,
+        reference_log_probs=tokens,
+        values=tokens,
+        scores=episode,
+        raw_scores=episode,
+        reward_parts=tokens,
+        ended=episode.bool(),
+        entropy=episode,
+        trunk=None,
+    )
+    return rollout, (tokens, tokens)

@@ -1,0 +1,1 @@
+"""What makes a run a run: command line, callbacks, checkpoints, processes."""

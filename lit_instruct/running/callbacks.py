@@ -1,0 +1,269 @@
+"""What a run shows, how it stops and what it leaves, as Lightning callbacks."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import lightning
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.cli import SaveConfigCallback
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_info
+from tqdm import tqdm
+
+from lit_instruct.handover import read_stage
+from lit_instruct.running.metrics_file import MetricsFile
+from lit_instruct.stages.base import StageModule
+from lit_instruct.stages.ppo import PPOModule
+from lit_instruct.stages.reward import RewardModule
+
+SHOWN = {
+    "train/loss": "loss",
+    "val/loss": "val loss",
+    "val/pair_accuracy": "val accuracy",
+    "val/token_accuracy": "val accuracy",
+    "ppo/reward": "reward",
+    "ppo/kl": "KL",
+    "ppo/response_length": "length",
+    "ppo/tokens_per_second": "tokens/s",
+    "val/reward": "val reward",
+}
+
+
+class ProgressBar(TQDMProgressBar):
+    """Shows what a person wants to see: the loss; in PPO iteration, reward, KL, length, tokens/s and the time left."""
+
+    def get_metrics(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> dict[str, Any]:
+        """Picks and names the metrics beside the bar."""
+        metrics = trainer.callback_metrics
+        return {shown: f"{float(metrics[name]):.3g}" for name, shown in SHOWN.items() if name in metrics}
+
+    def on_train_epoch_start(self, trainer: lightning.Trainer, *_: Any) -> None:
+        """Lets the bar of PPO count iterations: its epochs are only passes over the prompts."""
+        module = trainer.lightning_module
+        if not isinstance(module, PPOModule):
+            super().on_train_epoch_start(trainer, *_)
+            return
+        self.train_progress_bar.reset(total=module.iterations)
+        self.train_progress_bar.initial = self.train_progress_bar.n = module.iterations_done
+        self.train_progress_bar.set_description("PPO")
+
+    def on_train_batch_end(
+        self, trainer: lightning.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Moves the bar."""
+        if not isinstance(pl_module, PPOModule):
+            super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+            return
+        self.train_progress_bar.n = pl_module.iterations_done
+        self.train_progress_bar.set_postfix(self.get_metrics(trainer, pl_module))
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Leaves the last figures standing."""
+        self.train_progress_bar.set_postfix(self.get_metrics(trainer, pl_module))
+
+    def init_validation_tqdm(self) -> tqdm:
+        """A bar that disappears when it is done."""
+        bar = super().init_validation_tqdm()
+        bar.leave = False
+        return bar
+
+
+class SaveConfig(SaveConfigCallback):
+    """Writes logs/config.yaml once the run has put the files of the one before aside."""
+
+    def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
+        """Waits: a run that is refused leaves no trace."""
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Writes it."""
+        super().setup(trainer, pl_module, "fit")
+
+
+class RunFiles(Callback):
+    """Keeps the log and checkpoint folders of a stage those of one run.
+
+    A new run puts the files of the one before into `previous/<n>/`; a resumed run continues them from its checkpoint.
+
+    Args:
+        folder: of the stage, such as runs/demo/ppo.
+        resuming: whether `--ckpt_path` was given.
+    """
+
+    def __init__(self, folder: Path, resuming: bool) -> None:
+        self.folder = folder
+        self.resuming = resuming
+        self.rows = 0
+        """Of metrics.csv when the checkpoint was written."""
+        self.trainer: lightning.Trainer | None = None
+        found = (path for name in ("logs", "checkpoints", "non_finite") for path in (folder / name).glob("**/*"))
+        self.earlier = [] if resuming else [path for path in found if path.is_file()]
+
+    def setup(self, trainer: lightning.Trainer, *_: Any, **__: Any) -> None:
+        """Keeps the trainer: Lightning does not hand it to `state_dict`."""
+        self.trainer = trainer
+
+    def state_dict(self) -> dict[str, int]:
+        """The rows of metrics.csv, with the one that Lightning logs after a validation saved a checkpoint."""
+        assert self.trainer is not None
+        files = self._metrics_files(self.trainer)
+        return {"rows": files[0].rows + self.trainer.validating if files else 0}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Takes up their number."""
+        self.rows = state_dict["rows"]
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Puts aside, or cuts; the data is known to be good by now."""
+        if not trainer.is_global_zero:
+            return
+        for file in self._metrics_files(trainer):
+            if self.resuming:
+                file.cut(self.rows)
+            else:
+                file.forget()
+        if self.earlier:
+            numbers = [int(path.name) for path in (self.folder / "previous").glob("*") if path.name.isdigit()]
+            aside = self.folder / "previous" / str(max(numbers, default=0) + 1)
+            for path in self.earlier:
+                target = aside / path.relative_to(self.folder)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.move(path, target)
+
+    def _metrics_files(self, trainer: lightning.Trainer) -> list[MetricsFile]:
+        return [found for found in trainer.loggers if isinstance(found, MetricsFile)] if trainer.is_global_zero else []
+
+
+class HandOver(Callback):
+    """Leaves the stage's result at the end of the training: the best model where a metric chooses, else the last.
+
+    Args:
+        folder: of the stage, such as runs/demo/sft.
+        best: knows the best checkpoint; None leaves the last model.
+    """
+
+    def __init__(self, folder: Path, best: ModelCheckpoint | None) -> None:
+        self.folder = folder
+        self.best = best
+        self.done = False
+
+    def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Sees to a training that was stopped between its end and this: Lightning calls no hook of its loop then."""
+
+        def run(original: Any = trainer.fit_loop.run) -> None:
+            original()
+            if not self.done:
+                rank_zero_info("--ckpt_path: this training was complete; only its result is written again")
+                self.on_train_end(trainer, pl_module)
+
+        trainer.fit_loop.run = run
+
+    def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Sets the reward model's bias and writes model and stage.json."""
+        assert isinstance(pl_module, StageModule)
+        self.done = True
+        metrics = pl_module.metrics_so_far()
+        if self.best is not None and self.best.best_model_path:
+            metrics |= pl_module.load_trained_weights(self.best.best_model_path)
+        if isinstance(pl_module, RewardModule):
+            pl_module.set_bias()
+        pl_module.gather_weights()
+        if trainer.is_global_zero:
+            pl_module.hand_over(self.folder, metrics)
+        trainer.strategy.barrier("hand over")
+        if trainer.is_global_zero:
+            print(
+                f"\n{pl_module.stage}: done in {pl_module.seconds:.0f} s, written to {self.folder}",
+                flush=True,
+            )
+
+
+class SampleTable(Callback):
+    """Writes the validation samples of PPO to logs/samples.jsonl and to TensorBoard.
+
+    Args:
+        folder: of the stage.
+        rows: samples of the table.
+    """
+
+    def __init__(self, folder: Path, rows: int = 8) -> None:
+        self.path = folder / "logs" / "samples.jsonl"
+        self.rows = rows
+        self.written = 0
+        """Lines of the file that are of this run."""
+
+    def state_dict(self) -> dict[str, int]:
+        """The lines written."""
+        return {"written": self.written}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Takes up their number."""
+        self.written = state_dict["written"]
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Drops the lines that came after the checkpoint."""
+        if not trainer.is_global_zero or not self.path.is_file():
+            return
+        with self.path.open(encoding="utf-8") as file:
+            lines = file.readlines()
+        if len(lines) > self.written:
+            scratch = self.path.with_suffix(".writing")
+            scratch.write_text("".join(lines[: self.written]), encoding="utf-8")
+            os.replace(scratch, self.path)
+
+    def on_validation_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Appends the table of this validation."""
+        if not isinstance(pl_module, PPOModule) or not trainer.is_global_zero or trainer.fast_dev_run:
+            return
+        shown = pl_module.samples[: self.rows]
+        iteration = pl_module.iterations_done
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a", encoding="utf-8") as file:
+            file.writelines(json.dumps({"iteration": iteration, **row}, ensure_ascii=False) + "\n" for row in shown)
+        self.written += len(shown)
+        lines = [shown[0].keys(), ["---"] * len(shown[0]), *(row.values() for row in shown)]
+        table = "\n".join(
+            "| " + " | ".join(" ".join(str(value).replace("|", "/").split()) for value in line) + " |" for line in lines
+        )
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                logger.experiment.add_text("samples", table, iteration)
+
+
+class RewardReport(Callback):
+    """Writes what `rm validate` measured as validation.json and validation.html, and prints it.
+
+    Args:
+        folder: of the stage, such as runs/demo/rm.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Gathers the figures on every process and writes them on one."""
+        assert isinstance(pl_module, RewardModule)
+        measured = pl_module.validation_rewards()
+        demonstrations = pl_module.demonstration_rewards()
+        if not trainer.is_global_zero:
+            return
+        from lit_instruct.evaluation.reward_report import Demonstrations, validation_report, write_report
+
+        stage = read_stage(self.folder)
+        bias = (stage.reward_bias if stage else None) or 0.0
+        data = trainer.datamodule
+        rows = [row for number, row in enumerate(data.validation_rows) if number in measured]
+        lengths = [[len(pl_module.prompter.response_ids(text)) for text in row.responses] for row in rows]
+        shown = None if demonstrations is None else Demonstrations(demonstrations.tolist(), bias)
+        origin = {
+            "base": pl_module.source_name,
+            "checkpoint": Path(str(trainer.ckpt_path)).name,
+            "data": data.validation_path or f"{data.validation_share:.0%} of {data.path}",
+            "loss": float(trainer.callback_metrics["val/loss"]),
+        }
+        report = validation_report(rows, list(measured.values()), lengths, shown)
+        write_report(self.folder, report, origin, [[r + bias for r in row] for row in measured.values()], lengths)

@@ -1,0 +1,193 @@
+"""`last.ckpt`: what a stopped run continues from, always the state between two steps."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from lightning.pytorch.callbacks import Checkpoint, EarlyStopping
+from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, ModelParallelStrategy, SingleDeviceStrategy
+from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+from lit_instruct.errors import UserError
+from lit_instruct.running.checkpoint_files import beside, put_in_place
+from lit_instruct.stages.base import StageModule
+
+SECONDS = 600.0
+"""Longest time of training that a killed run loses, one step more or less."""
+
+
+class InterruptedRunError(Exception):
+    """Ctrl-C was pressed or SIGTERM came, the step was finished and a checkpoint saved."""
+
+
+class LastCheckpoint(Checkpoint):
+    """Writes the state of the training, as of the end of a step with all that this step logged.
+
+    It is written after a validation, at the end of an epoch and of the training, every ten minutes, and on Ctrl-C or
+    SIGTERM, which let all processes finish their step first; a second Ctrl-C leaves at once. Where an iteration of PPO
+    breaks off with an exception before it changed a weight (a reward function fails, memory runs out), what the one
+    before left is written.
+
+    The end of a training is validated even where the schedule does not say so. A longer training would not have done
+    that, so what is then written is the state from before that validation.
+
+    Args:
+        path: of last.ckpt.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.pressed = False
+        self.earlier: Any = None
+        self.patience: dict[EarlyStopping, int] = {}
+        self.state: dict[str, Any] | None = None
+        """What the last whole step left, until it is on the disk."""
+        self.weights: list[int] = []
+        """How often each trained tensor had been changed by then."""
+        self.trained = False
+        """Whether there was a step since the last checkpoint: Lightning also ends one where it resumes after it."""
+        self.due = False
+        self.ended = False
+        self.saved_at = time.monotonic()
+
+    def setup(self, trainer: lightning.Trainer, *_: Any, **__: Any) -> None:
+        """Notes the options that Lightning takes from the checkpoint without a word."""
+        self.patience = {found: found.patience for found in trainer.callbacks if isinstance(found, EarlyStopping)}
+
+    def on_fit_start(self, *_: Any) -> None:
+        """Takes over the signal."""
+        self.earlier = signal.signal(signal.SIGINT, self._press)
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        """Looks after each step, once Lightning has logged it and validated where that was due.
+
+        No callback hook comes that late, and `trainer.should_stop` would force a validation, so the loops' own
+        `on_advance_end` is extended.
+        """
+        # Lightning's own handler, set after `on_fit_start` and taken back by it, broadcasts from within the signal: a
+        # process that waits in another collective then waits for ever.
+        signal.signal(signal.SIGTERM, self._press)
+        for callback, patience in self.patience.items():
+            callback.patience = patience
+        self.saved_at = time.monotonic()
+        fit_loop, epoch_loop = trainer.fit_loop, trainer.fit_loop.epoch_loop
+
+        def after_step(fetcher: Any, original: Any = epoch_loop.on_advance_end) -> None:
+            if _validates_only_as_it_ends(trainer, fetcher):
+                epoch_loop._batches_that_stepped += 1
+                self._take(trainer)
+                epoch_loop._batches_that_stepped -= 1
+                self.ended = True
+            original(fetcher)
+            if self.trained and not epoch_loop._should_accumulate() and not epoch_loop._num_ready_batches_reached():
+                if _keeps_states(trainer) and not self.ended:
+                    self._take(trainer)
+                self._write_if_due(trainer)
+
+        def after_epoch(original: Any = fit_loop.on_advance_end) -> None:
+            original()
+            if not self.trained:
+                return
+            self.due = True
+            if epoch_loop._num_ready_batches_reached() and not self.ended:  # else the step's own state is the one
+                self._take(trainer)
+            self._write_if_due(trainer)
+
+        epoch_loop.on_advance_end, fit_loop.on_advance_end = after_step, after_epoch
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        """Notes that there is something new."""
+        self.trained = True
+
+    def on_validation_end(self, trainer: lightning.Trainer, *_: Any) -> None:
+        """Notes that there is something worth keeping."""
+        self.due = self.due or not trainer.sanity_checking
+
+    def on_exception(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: Any) -> None:
+        """Writes what the last whole step left, if that is still what the weights are."""
+        if self.state is None or self.ended or not isinstance(exception, Exception):
+            return
+        if self.state["global_step"] != trainer.global_step or self.weights != _changes(pl_module):
+            return
+        with contextlib.suppress(OSError, UserError):  # the disk may be what failed
+            trainer.strategy.save_checkpoint(self.state, self.path)
+            rank_zero_info("The last whole step is saved; continue with --ckpt_path=last.")
+
+    def teardown(self, *_: Any, **__: Any) -> None:
+        """Gives the signal back."""
+        self.state = None
+        if self.earlier is not None:
+            signal.signal(signal.SIGINT, self.earlier)
+            self.earlier = None
+
+    def _take(self, trainer: lightning.Trainer) -> None:
+        """Notes the state, without a copy: it is what it is until the next optimizer step."""
+        self.state = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
+        self.weights = _changes(trainer.lightning_module)
+
+    def _write_if_due(self, trainer: lightning.Trainer) -> None:
+        any_process = trainer.strategy.reduce_boolean_decision
+        fault = getattr(trainer.lightning_module, "fault", None)
+        leaving = any_process(self.pressed or fault is not None, all=False)
+        if any_process(self.due or leaving or time.monotonic() - self.saved_at > SECONDS, all=False):
+            self._write(trainer)
+        if leaving:
+            raise fault or InterruptedRunError
+
+    def _write(self, trainer: lightning.Trainer) -> None:
+        if self.state is None:
+            self._take(trainer)
+        assert self.state is not None and isinstance(trainer.lightning_module, StageModule)
+        self.state["metrics"] = trainer.lightning_module.metrics_so_far()  # of a validation at the end, too
+        if _writes_folder(trainer):
+            trainer.strategy.save_checkpoint(self.state, beside(self.path))
+            if trainer.is_global_zero:
+                put_in_place(beside(self.path), self.path)
+        else:
+            trainer.strategy.save_checkpoint(self.state, self.path)
+        trainer.strategy.barrier("last checkpoint")
+        self.state, self.trained, self.due, self.saved_at = None, False, False, time.monotonic()
+
+    def _press(self, number: int, _: Any) -> None:
+        if self.pressed and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        if not self.pressed and rank_zero_only.rank == 0:
+            how = "press Ctrl-C again" if number == signal.SIGINT else "press Ctrl-C"
+            print(f"\nStopping after this step; {how} to stop at once.", flush=True)
+        self.pressed = True
+
+
+def _validates_only_as_it_ends(trainer: lightning.Trainer, fetcher: Any) -> bool:
+    """Whether a step is followed by a validation that a longer training would not have."""
+    if not trainer.should_stop or not trainer.fit_loop.epoch_loop._should_check_val_fx(fetcher):
+        return False
+    trainer.should_stop = False
+    scheduled = trainer.fit_loop.epoch_loop._should_check_val_fx(fetcher)
+    trainer.should_stop = True
+    return not scheduled
+
+
+def _keeps_states(trainer: lightning.Trainer) -> bool:
+    """Whether the state after every step is noted: where that copies no tensor, and steps are long, as PPO's are."""
+    copies = not isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy)
+    return not copies and not trainer.lightning_module.automatic_optimization
+
+
+def _writes_folder(trainer: lightning.Trainer) -> bool:
+    """Whether every process writes its shards into a folder."""
+    strategy = trainer.strategy
+    if isinstance(strategy, ModelParallelStrategy):
+        return strategy._save_distributed_checkpoint
+    return isinstance(strategy, DeepSpeedStrategy)
+
+
+def _changes(module: torch.nn.Module) -> list[int]:
+    """How often each trained tensor was changed in place."""
+    return [parameter._version for parameter in module.parameters() if parameter.requires_grad]

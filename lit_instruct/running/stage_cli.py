@@ -1,0 +1,255 @@
+"""One LightningCLI for each stage: `lit-instruct {sft,rm,ppo} {fit,validate,test}`."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import lightning
+import torch
+from lightning.fabric.plugins import CheckpointIO
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+from data_modules import PromptDataModule, PromptResponseDataModule, RankedComparisonDataModule
+from data_modules.sampling import ResumeInsideEpoch
+from lit_instruct.errors import UserError
+from lit_instruct.models.loading import pick_dtype
+from lit_instruct.planning.options import RUN, flat
+from lit_instruct.planning.work import StageName
+from lit_instruct.running.callbacks import (
+    HandOver,
+    ProgressBar,
+    RewardReport,
+    RunFiles,
+    SampleTable,
+    SaveConfig,
+)
+from lit_instruct.running.checkpoint_files import AtomicCheckpointIO, last_checkpoint
+from lit_instruct.running.last_checkpoint import InterruptedRunError, LastCheckpoint
+from lit_instruct.running.metrics_file import MetricsFile
+from lit_instruct.running.out_of_memory import check_memory, explain, is_out_of_memory
+from lit_instruct.running.processes import FSDP2, SameOnEveryRank, check_strategy, fsdp2, lost_process
+from lit_instruct.stages.ppo import PPOModule
+from lit_instruct.stages.reward import RewardModule
+from lit_instruct.stages.sft import SFTModule
+
+STAGES = {
+    "sft": (SFTModule, PromptResponseDataModule),
+    "rm": (RewardModule, RankedComparisonDataModule),
+    "ppo": (PPOModule, PromptDataModule),
+}
+
+
+FURTHER = {"rm": "further subcommand: score, the rewards of the rows of a file (lit-instruct rm score --help)"}
+"""What the parser of a stage does not know itself."""
+
+
+class StageCLI(LightningCLI):
+    """LightningCLI with a run folder, and what every run of a stage has."""
+
+    stage: StageName
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Adds --run, and one seed for everything."""
+        parser.add_argument(
+            "--run", default="runs/demo", help="folder of the run; the stage writes into a folder in it"
+        )
+        parser.add_argument(
+            "--check_memory", type=bool, default=True, help="refuse at start what the plan says will not fit"
+        )
+        for part in ("model", "data"):
+            parser.link_arguments("seed_everything", f"{part}.seed", compute_fn=int)
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """The three that a stage has; Lightning's `predict` is `lit-instruct sample`."""
+        skipped = {"model", "dataloaders", "datamodule", "train_dataloaders", "val_dataloaders"}
+        return dict.fromkeys(("fit", "validate", "test"), skipped)
+
+    @property
+    def folder(self) -> Path:
+        """The stage's folder."""
+        return Path(self._get(self.config, "run")) / self.stage
+
+    def before_instantiate_classes(self) -> None:
+        """Fills in the run folder."""
+        run = self._get(self.config, "run")
+        model = self._get(self.config, "model")
+        for name, value in list(model.items()):
+            if isinstance(value, str) and RUN in value:
+                model[name] = value.replace(RUN, run)
+        self._get(self.config, "trainer").default_root_dir = str(self.folder)
+        if self.subcommand == "fit" and self._get(self.config, "check_memory"):
+            check_memory(self.stage, self._options())
+
+    def instantiate_trainer(self, **kwargs: Any) -> lightning.Trainer:
+        """Adds the loggers and callbacks of a stage to those that the user configured."""
+        config = self._get(self.config_init, "trainer")
+        if self.subcommand != "fit" and config.logger in (None, True):
+            kwargs["logger"] = False  # validate and test print; the log belongs to the training
+        elif config.logger is not False:
+            given = config.logger if isinstance(config.logger, list) else [config.logger]
+            own = [MetricsFile(self.folder / "logs")]
+            own += [TensorBoardLogger(self.folder, name="logs", version="")] if config.logger in (None, True) else []
+            kwargs["logger"] = own + [logger for logger in given if logger not in (None, True)]
+        if self.stage == "ppo" and config.max_epochs is None and config.max_steps == -1:
+            kwargs["max_epochs"] = -1  # --model.iterations ends the training
+        if config.precision is None:
+            kwargs["precision"] = self._precision(config.accelerator)
+        config.plugins = self._plugins(config.plugins)
+        config.callbacks = [*(config.callbacks or []), *self._callbacks(bool(config.fast_dev_run))]
+        if config.strategy == FSDP2:
+            kwargs |= {"strategy": fsdp2(config.devices, config.num_nodes), "precision": "32-true"}  # it casts itself
+        try:
+            trainer = super().instantiate_trainer(**kwargs)
+        except (ImportError, ValueError, MisconfigurationException) as error:  # of a strategy, in most cases
+            raise UserError(f"--trainer: {str(error).strip().splitlines()[0]}") from error
+        check_strategy(trainer.strategy, self.model)
+        return trainer
+
+    def _plugins(self, given: Any) -> list[Any]:
+        """Adds how checkpoints are written, unless the user chose a way."""
+        plugins = given if isinstance(given, list) else [given] if given is not None else []
+        own = [] if any(isinstance(plugin, CheckpointIO) for plugin in plugins) else [AtomicCheckpointIO()]
+        return [*plugins, *own]
+
+    def _precision(self, accelerator: object) -> Literal["bf16-mixed", "32-true"]:
+        """Computes in the dtype of the frozen weights; trained weights are float32 either way."""
+        device = torch.device("cuda" if torch.cuda.is_available() and accelerator != "cpu" else "cpu")
+        return "bf16-mixed" if pick_dtype(self.model.dtype_name, device) == torch.bfloat16 else "32-true"
+
+    def _callbacks(self, fast_dev_run: bool) -> list[Callback]:
+        shows_bar = self._get(self.config_init, "trainer").enable_progress_bar is not False
+        callbacks: list[Callback] = [SameOnEveryRank(), *([ProgressBar()] if shows_bar else [])]
+        if fast_dev_run or self.subcommand != "fit":
+            reports = self.stage == "rm" and self.subcommand == "validate" and not fast_dev_run
+            return [*callbacks, RewardReport(self.folder)] if reports else callbacks
+        monitor, mode = self.model.monitor or (None, "min")
+        if self._get(self.config_init, "data").validation_path is None and self._no_split():
+            monitor = None
+        folder = self.folder / "checkpoints"
+        best, stopping = None, []
+        if monitor is not None:
+            best = ModelCheckpoint(folder, "best", monitor=monitor, mode=mode, enable_version_counter=False)
+            if self.model.patience is not None:
+                patience = self.model.patience
+                stopping = [EarlyStopping(monitor, 0.0, patience, True, mode, check_on_train_epoch_end=False)]
+        return [
+            *callbacks,
+            RunFiles(self.folder, self.checkpoint is not None),
+            ResumeInsideEpoch(),
+            SampleTable(self.folder),
+            *stopping,
+            *([best] if best is not None else []),
+            LastCheckpoint(folder / "last.ckpt"),
+            HandOver(self.folder, best),
+        ]
+
+    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
+        """Lets `validate` and `test` measure the stage's own result unless another checkpoint is named."""
+        kwargs = super()._prepare_subcommand_kwargs(subcommand)
+        kwargs["ckpt_path"] = self.checkpoint
+        if kwargs["ckpt_path"] is None and subcommand != "fit":
+            run = self.folder.parent
+            raise UserError(
+                f"{self.stage} {subcommand}: no checkpoint in {self.folder}; "
+                f"run `make {self.stage} RUN={run.name}` first"
+            )
+        return kwargs
+
+    @cached_property
+    def checkpoint(self) -> str | None:
+        """The checkpoint to open; None trains from the start, also where no `last` was written before a run stopped.
+
+        Raises:
+            UserError: the one that was named is not there.
+        """
+        given = self._get(self.config_init, "ckpt_path")
+        if given in ("hpc", "registry"):
+            return str(given)
+        names = {"last": ["last"], "best": ["best"], None: [] if self.subcommand == "fit" else ["best", "last"]}
+        if given in names:
+            places = [last_checkpoint(self.folder / "checkpoints" / f"{name}.ckpt") for name in names[given]]
+        else:
+            places = [last_checkpoint(Path(given))]
+        found = next((str(place) for place in places if place is not None), None)
+        if found is None and given == "last" and self.subcommand == "fit":
+            rank_zero_info(f"--ckpt_path=last: nothing was saved in {self.folder / 'checkpoints'}; starting anew")
+        elif found is None and given is not None and given != "last":
+            raise UserError(f"--ckpt_path={given}: no such checkpoint; give one of this stage, or last")
+        return found
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Runs it; out of memory ends with the plan and what to change, and the last checkpoint stays."""
+        try:
+            super()._run_subcommand(subcommand)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            last = last_checkpoint(self.folder / "checkpoints" / "last.ckpt")
+            table, told = explain(self.stage, self._options(), last)
+            print(f"\n{table}", flush=True)
+            raise told from error
+
+    def _options(self) -> dict[str, Any]:
+        return flat(self.config[self.subcommand])
+
+    def _no_split(self) -> bool:
+        return self.datamodule.validation_share == 0
+
+
+def run_stage(stage: str, arguments: list[str]) -> int:
+    """Runs a stage and returns its exit code.
+
+    Args:
+        stage: sft, rm or ppo.
+        arguments: what follows it on the command line.
+
+    Raises:
+        UserError: a mistake in options, data or models.
+    """
+    module, data = STAGES[stage]
+    cli = type("StageCLI", (StageCLI,), {"stage": stage})
+    try:
+        cli(
+            module,
+            data,
+            save_config_callback=SaveConfig,
+            save_config_kwargs={"overwrite": True},
+            trainer_class=lightning.Trainer,
+            trainer_defaults={
+                "use_distributed_sampler": False,
+                "log_every_n_steps": 1,
+                "num_sanity_val_steps": 0,
+                "enable_model_summary": False,
+            },
+            seed_everything_default=0,
+            parser_kwargs={"prog": f"lit-instruct {stage}", "epilog": FURTHER.get(stage)},
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+            args=arguments,
+        )
+    except InterruptedRunError:
+        if rank_zero_only.rank != 0:
+            return 0  # the first process would be killed with one that failed
+        print(f"Stopped. Continue with: lit-instruct {stage} {' '.join(arguments)} --ckpt_path=last", flush=True)
+        return 130
+    except (ValueError, TypeError) as error:
+        mistake = mistake_behind(error)  # jsonargparse wraps what an option's own check says
+        raise mistake or error from error
+    except RuntimeError as error:
+        raise lost_process(error) or error from error
+    return 0
+
+
+def mistake_behind(error: BaseException | None) -> UserError | None:
+    """Returns the user's mistake in a chain of exceptions, or None."""
+    while error is not None and not isinstance(error, UserError):
+        error = error.__cause__ or error.__context__
+    return error

@@ -1,0 +1,151 @@
+"""Talking to a model: pipe, terminal, comparison, and ways out."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lit_instruct.commands.chat import ChatOptions, chat, printable
+from lit_instruct.errors import UserError
+from lit_instruct.rollouts.text import Response, TextGenerator
+
+
+class Echo:
+    """Answers with what it was asked, and notes prompts and settings."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.prompts: list[Any] = []
+        self.settings: list[dict[str, Any]] = []
+
+    def respond(self, prompts: Sequence[Any], **settings: Any) -> list[list[Response]]:
+        self.prompts += prompts
+        self.settings.append(settings)
+        prompt = prompts[0] if isinstance(prompts[0], str) else prompts[0][-1]["content"]
+        if prompt == "interrupt":
+            raise KeyboardInterrupt
+        return [[Response([1], f"{self.name}:\n[bold]{prompt}", ended=prompt != "long")]]
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def opened() -> dict[str, Echo]:
+    return {}
+
+
+def talk(text: str, opened: dict[str, Echo], *, terminal: bool = False, **changes: Any) -> str:
+    def load(name: str) -> Any:
+        return opened.setdefault(name, Echo(name))
+
+    out = io.StringIO()
+    chat(
+        ChatOptions(run="ppo", **changes),
+        load=load,
+        stdin=(Terminal if terminal else io.StringIO)(text),
+        stdout=out,
+    )
+    return out.getvalue()
+
+
+def test_a_pipe_gives_one_line_an_input_line(opened: dict[str, Echo]) -> None:
+    assert talk("hello\n\nbye", opened) == "ppo: [bold]hello\n\nppo: [bold]bye\n"
+    assert opened["ppo"].prompts == ["hello", "bye"]
+    assert [settings["seed"] for settings in opened["ppo"].settings] == [0, 2]
+
+
+def test_a_pipe_compares_in_two_columns(opened: dict[str, Echo]) -> None:
+    assert talk("hello\n", opened, compare="sft") == "ppo: [bold]hello\tsft: [bold]hello\n"
+
+
+@pytest.mark.parametrize("last", ["/quit\nnever\n", ""])
+def test_leaving_a_pipe(opened: dict[str, Echo], last: str) -> None:
+    assert talk(f"hello\n{last}", opened) == "ppo: [bold]hello\n"
+
+
+def test_an_interrupt_leaves_cleanly(opened: dict[str, Echo]) -> None:
+    assert talk("hello\ninterrupt\nnever\n", opened) == "ppo: [bold]hello\n\n"
+
+
+def test_options_reach_the_model(opened: dict[str, Echo]) -> None:
+    talk("hello\n", opened, max_new_tokens=7, temperature=0.5, top_p=0.9, seed=3)
+    assert opened["ppo"].settings == [{"max_new_tokens": 7, "temperature": 0.5, "top_p": 0.9, "seed": 3}]
+
+
+def test_history_is_kept_as_messages(opened: dict[str, Echo]) -> None:
+    talk("one\ntwo\n", opened, history=True)
+    assert opened["ppo"].prompts[1] == [
+        {"role": "user", "content": "one"},
+        {"role": "assistant", "content": "ppo:\n[bold]one"},
+        {"role": "user", "content": "two"},
+    ]
+
+
+def type_lines(monkeypatch: pytest.MonkeyPatch, *lines: str | type[BaseException]) -> None:
+    typed = iter(lines)
+
+    def read(*_: Any) -> str:
+        line = next(typed, EOFError)
+        if isinstance(line, str):
+            return line
+        raise line
+
+    monkeypatch.setattr("builtins.input", read)
+
+
+@pytest.mark.parametrize("end", ["/quit", EOFError, KeyboardInterrupt])
+def test_a_terminal_shows_panels_and_leaves_cleanly(
+    monkeypatch: pytest.MonkeyPatch, opened: dict[str, Echo], end: str | type[BaseException]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    type_lines(monkeypatch, "hello", "  ", "long", end, "never")
+    shown = talk("", opened, terminal=True, compare="sft")
+    assert opened["ppo"].prompts == opened["sft"].prompts == ["hello", "long"]
+    assert shown.count("[bold]hello") == 2  # markup in an answer is text
+    assert any("ppo:" in line and "sft:" in line for line in shown.splitlines())  # side by side
+    assert shown.count("[cut off]") == 2
+
+
+def test_a_narrow_terminal_puts_answers_below_each_other(
+    monkeypatch: pytest.MonkeyPatch, opened: dict[str, Echo]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    type_lines(monkeypatch, "hello")
+    shown = talk("", opened, terminal=True, compare="sft")
+    assert not any("ppo:" in line and "sft:" in line for line in shown.splitlines())
+
+
+def test_new_forgets_the_conversation(monkeypatch: pytest.MonkeyPatch, opened: dict[str, Echo]) -> None:
+    type_lines(monkeypatch, "one", "/new", "two")
+    talk("", opened, terminal=True, history=True)
+    assert opened["ppo"].prompts[1] == [{"role": "user", "content": "two"}]
+
+
+def test_control_characters_do_not_reach_the_terminal() -> None:
+    assert printable("a\x1b[2Jb\r\x07c\n\td\x9b") == "a[2Jbc\n\td"
+
+
+@pytest.mark.parametrize("wrong", [{"max_new_tokens": 0}, {"temperature": 0.0}, {"top_p": 0.0}, {"top_p": 1.5}])
+def test_options_are_checked(wrong: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match=f"--{next(iter(wrong))}: "):
+        ChatOptions(**wrong)
+
+
+def test_a_missing_model_is_a_users_mistake(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such folder"):
+        chat(ChatOptions(run=os.fspath(tmp_path / "none")), stdin=io.StringIO("hello\n"), stdout=io.StringIO())
+
+
+def test_a_real_model_answers_a_pipe(tiny_model: Path) -> None:
+    out = io.StringIO()
+    options = ChatOptions(run=str(tiny_model), max_new_tokens=4)
+    chat(options, load=TextGenerator.from_source, stdin=io.StringIO("hello\nhello\n"), stdout=out)
+    assert out.getvalue().count("\n") == 2

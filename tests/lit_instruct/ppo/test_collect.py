@@ -1,0 +1,221 @@
+"""Rollouts: what is sampled and scored equals what plain models say, whatever the batches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from data_modules.rows import PromptRow
+from lit_instruct.batches import PromptBatch, Rollout, columns_from, left_pad
+from lit_instruct.handover import prompter_of
+from lit_instruct.models.assemble import ppo_roles
+from lit_instruct.models.loading import find_source
+from lit_instruct.models.lora import LoraOptions
+from lit_instruct.models.roles import Roles
+from lit_instruct.ppo.collect import Collector, FurtherReward
+from lit_instruct.prompting import Prompter
+from lit_instruct.rollouts.generate import SamplingOptions
+from lit_instruct.rollouts.score import TextReward, TextScorer
+from lit_instruct.rollouts.text import Response, TextGenerator
+from tests.lit_instruct.rollouts.stage_folders import REWARD_BIAS, reward_folder, sft_folder
+
+TEXTS = ["Hello", "What is the capital of France?", "Write a poem about the sea and the wind.", "Numbers"]
+SAMPLING = SamplingOptions(max_new_tokens=6)
+
+
+@pytest.fixture(scope="module")
+def stages(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> tuple[Path, Path]:
+    run = tmp_path_factory.mktemp("run")
+    sft = sft_folder(run / "sft", tiny_model)
+    return sft, reward_folder(run / "rm", sft)
+
+
+@pytest.fixture(scope="module")
+def roles(stages: tuple[Path, Path]) -> Roles:
+    """Roles whose policy has moved away from the reference."""
+    sft, reward = (find_source(str(folder)) for folder in stages)
+    roles = ppo_roles(sft, reward, LoraOptions(r=4, alpha=8.0, top_layers=2), torch.float32)
+    with torch.no_grad():
+        for parameter in roles.parameters_of("policy"):
+            parameter.mul_(1.2)
+    return roles
+
+
+@pytest.fixture(scope="module")
+def prompter(stages: tuple[Path, Path]) -> Prompter:
+    return prompter_of(find_source(str(stages[0])))
+
+
+def _batch(prompter: Prompter, rows: Sequence[int] = range(4)) -> PromptBatch:
+    ids, mask = left_pad([prompter.prompt_ids(TEXTS[row]) for row in rows], prompter.pad_id)
+    return PromptBatch(ids, mask, torch.tensor(list(rows)) + 10, [PromptRow(TEXTS[row]) for row in rows])
+
+
+def _collector(roles: Roles, prompter: Prompter, scorer: TextScorer | None = None, **options: Any) -> Collector:
+    settings = {"reward_bias": REWARD_BIAS, "missing_eos_penalty": 1.0, "generation_batch": 32} | options
+    return Collector(roles, prompter, SAMPLING, scorer, **settings)
+
+
+def _responses(prompter: Prompter) -> list[list[int]]:
+    """Two that end and two that were cut."""
+    return [[30, 31, prompter.eos_id], [32], [33, 34, 35, 36, 37], [prompter.eos_id]]
+
+
+def test_samples_depend_on_prompt_and_key_alone(roles: Roles, prompter: Prompter) -> None:
+    together = _collector(roles, prompter).sample(_batch(prompter), (0, 3))
+    assert _collector(roles, prompter, generation_batch=1).sample(_batch(prompter), (0, 3)) == together
+    halves = [_collector(roles, prompter).sample(_batch(prompter, rows), (0, 3)) for rows in ([2, 0], [3, 1])]
+    assert [halves[0][1], halves[1][1], halves[0][0], halves[1][0]] == together
+    assert _collector(roles, prompter).sample(_batch(prompter), (0, 4)) != together
+    assert all(1 <= len(ids) <= 6 for ids in together)
+    assert _collector(roles, prompter, merge=False).sample(_batch(prompter), (0, 3)) == together
+
+
+def test_samples_come_from_the_policy(roles: Roles, prompter: Prompter) -> None:
+    collector = _collector(roles, prompter)
+    collector.sampling = SamplingOptions(max_new_tokens=4, temperature=1e-4)
+    sampled = collector.sample(_batch(prompter), (0, 0))
+    for text, ids in zip(TEXTS, sampled, strict=True):
+        sequence = prompter.prompt_ids(text)
+        for token in ids:
+            input_ids = torch.tensor([sequence])
+            with torch.no_grad():
+                hidden = roles.hidden("policy", input_ids, torch.ones_like(input_ids, dtype=torch.bool))
+            assert int((hidden[0, -1] @ roles.output_weight("policy").T).argmax()) == token
+            sequence = [*sequence, token]
+
+
+def _score(collector: Collector, parts: list[list[int]]) -> list[Rollout]:
+    return collector.score(_batch(collector.prompter), _responses(collector.prompter), parts)
+
+
+def test_scores_are_those_of_the_reward_model_as_text(
+    stages: tuple[Path, Path], roles: Roles, prompter: Prompter
+) -> None:
+    collector, responses = _collector(roles, prompter), _responses(prompter)
+    [rollout] = _score(collector, [[0, 1, 2, 3]])
+    network = TextReward.from_source(str(stages[1]), dtype="float32").network
+    for row, text in enumerate(TEXTS):
+        ids = torch.tensor([prompter.prompt_ids(text) + responses[row]])
+        with torch.no_grad():
+            expected = network(input_ids=ids).logits.item() + REWARD_BIAS
+        assert rollout.raw_scores[row].item() == pytest.approx(expected, abs=1e-5)
+    assert (rollout.raw_scores - rollout.scores).tolist() == pytest.approx([0.0, 1.0, 1.0, 0.0])
+    assert rollout.ended.tolist() == [True, False, False, True]
+    assert torch.equal(rollout.reward_parts, rollout.raw_scores[:, None])
+
+
+def test_log_probs_are_those_of_the_text_generator(stages: tuple[Path, Path], roles: Roles, prompter: Prompter) -> None:
+    [rollout] = _score(_collector(roles, prompter), [[0, 1, 2, 3]])
+    answers = [Response(ids, "", False) for ids in _responses(prompter)]
+    reference = TextGenerator.from_source(str(stages[0]), dtype="float32").log_probs(TEXTS, answers)
+    assert rollout.reference_log_probs.sum(dim=1).tolist() == pytest.approx(reference, abs=1e-4)
+    with roles.merged("policy") as model:
+        policy = TextGenerator(model, prompter).log_probs(TEXTS, answers)
+    assert rollout.log_probs.sum(dim=1).tolist() == pytest.approx(policy, abs=1e-4)
+    assert policy != pytest.approx(reference, abs=1e-3)
+
+
+def test_parts_do_not_change_the_figures(roles: Roles, prompter: Prompter) -> None:
+    collector = _collector(roles, prompter)
+    [whole] = _score(collector, [[0, 1, 2, 3]])
+    parts = [[2, 0], [3], [1]]
+    rollouts = _score(collector, parts)
+    for rows, rollout in zip(parts, rollouts, strict=True):
+        width = rollout.response_mask.shape[1]
+        assert width == max(len(_responses(prompter)[row]) for row in rows)  # as narrow as they allow
+        sequences = [len(prompter.prompt_ids(TEXTS[row]) + _responses(prompter)[row]) for row in rows]
+        assert rollout.input_ids.shape[1] == max(sequences)
+        assert rollout.attention_mask.sum(dim=1).tolist() == sequences
+        for name in ("log_probs", "reference_log_probs", "values", "response_mask"):
+            torch.testing.assert_close(getattr(rollout, name), getattr(whole, name)[rows, :width])
+        torch.testing.assert_close(rollout.scores, whole.scores[rows])
+        torch.testing.assert_close(rollout.entropy, whole.entropy[rows])
+        assert rollout.ended.tolist() == whole.ended[rows].tolist()
+
+
+def test_masked_positions_are_zero(roles: Roles, prompter: Prompter) -> None:
+    [rollout] = _score(_collector(roles, prompter), [[0, 1, 2, 3]])
+    assert rollout.response_length.tolist() == [3, 1, 5, 1]
+    for part in (rollout.log_probs, rollout.reference_log_probs, rollout.values):
+        assert (part[~rollout.response_mask] == 0).all()
+        assert (part[rollout.response_mask] != 0).all()
+    responses = zip(rollout.response_ids, rollout.response_mask, strict=True)
+    assert [ids[real].tolist() for ids, real in responses] == _responses(prompter)
+    assert (rollout.input_ids[~rollout.attention_mask] == prompter.pad_id).all()
+
+
+def test_forwarding_a_part_again_gives_a_ratio_of_exactly_one(roles: Roles, prompter: Prompter) -> None:
+    collector = _collector(roles, prompter)
+    for rollout in _score(collector, [[2, 0], [3, 1]]):
+        assert rollout.trunk is not None
+        mask = rollout.response_mask
+        hidden = roles.hidden("policy", rollout.input_ids, rollout.attention_mask, rollout.trunk)
+        hidden = columns_from(hidden, rollout.prompt_length - 1, mask.shape[1] + 1)
+        again, _ = roles.response_log_probs("policy", hidden, rollout.response_ids, mask, SAMPLING.temperature)
+        assert again.requires_grad
+        assert torch.equal(again, rollout.log_probs)
+
+
+def test_log_probs_are_of_the_distribution_sampled_from(roles: Roles, prompter: Prompter) -> None:
+    collector = _collector(roles, prompter)
+    [plain] = _score(collector, [[0, 1, 2, 3]])
+    collector.sampling = SamplingOptions(temperature=0.5)
+    [sharp] = _score(collector, [[0, 1, 2, 3]])
+    assert not torch.allclose(plain.log_probs, sharp.log_probs)
+    assert not torch.allclose(plain.reference_log_probs, sharp.reference_log_probs)
+    torch.testing.assert_close(plain.values, sharp.values)
+
+
+def test_reward_from_text(roles: Roles, prompter: Prompter) -> None:
+    asked: list[tuple[list[Any], list[str]]] = []
+
+    def scorer(prompts: Sequence[Any], responses: Sequence[str]) -> list[float]:
+        asked.append((list(prompts), list(responses)))
+        return [0.5, 1.5, 2.5, 3.5]
+
+    rollouts = _score(_collector(roles, prompter, scorer, missing_eos_penalty=2.0), [[3, 1], [0, 2]])
+    assert asked == [(TEXTS, [prompter.decode(ids) for ids in _responses(prompter)])]  # once, all rows together
+    assert [rollout.raw_scores.tolist() for rollout in rollouts] == [[3.5, 1.5], [0.5, 2.5]]  # no bias
+    assert [rollout.scores.tolist() for rollout in rollouts] == [[3.5, -0.5], [0.5, 0.5]]
+
+
+def test_a_response_that_ends_by_a_stop_string_has_ended(roles: Roles, prompter: Prompter) -> None:
+    """No penalty for a missing end, and rewards read the text up to the string."""
+    asked: list[list[str]] = []
+
+    def scorer(prompts: Sequence[Any], responses: Sequence[str]) -> list[float]:
+        asked.append(list(responses))
+        return [0.0] * len(responses)
+
+    responses = [list(ids) for ids in _responses(prompter)]
+    responses[1] = list(prompter.tokenizer("a poem about the sea", add_special_tokens=False)["input_ids"])
+    collector = Collector(
+        roles,
+        prompter,
+        SamplingOptions(stop_strings=["the sea"]),
+        scorer,
+        0.0,
+        missing_eos_penalty=2.0,
+        generation_batch=8,
+    )
+    [rollout] = collector.score(_batch(prompter), responses, [[0, 1, 2, 3]])
+    assert rollout.ended.tolist() == [True, True, False, True]
+    assert rollout.scores.tolist() == [0.0, 0.0, -2.0, 0.0]
+    assert asked[0][1] == "a poem about"
+
+
+def test_further_rewards_are_added_by_their_weights(roles: Roles, prompter: Prompter) -> None:
+    def constant(*values: float) -> TextScorer:
+        return lambda prompts, responses: list(values)
+
+    further = [FurtherReward("first", 2.0, constant(1, 2, 3, 4)), FurtherReward("second", -1.0, constant(5, 6, 7, 8))]
+    [alone] = _score(_collector(roles, prompter), [[3, 1, 0, 2]])
+    [rollout] = _score(_collector(roles, prompter, further=further), [[3, 1, 0, 2]])
+    assert rollout.reward_parts[:, 1:].tolist() == [[4.0, 8.0], [2.0, 6.0], [1.0, 5.0], [3.0, 7.0]]
+    torch.testing.assert_close(rollout.reward_parts[:, 0], alone.raw_scores)
+    torch.testing.assert_close(rollout.raw_scores - alone.raw_scores, torch.tensor([0.0, -2.0, -3.0, -1.0]))

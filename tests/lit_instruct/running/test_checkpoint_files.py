@@ -1,0 +1,81 @@
+"""A checkpoint file is there whole, or it is the one before."""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from lit_instruct.errors import UserError
+from lit_instruct.running.checkpoint_files import AtomicCheckpointIO, beside, last_checkpoint, put_in_place
+
+
+@pytest.fixture
+def small_files() -> Iterator[None]:
+    """Lets no file grow beyond 100 kB, as a disk that fills up."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_disk_that_fills_up_leaves_the_file_before(tmp_path: Path, small_files: None) -> None:
+    path = tmp_path / "checkpoints/last.ckpt"
+    AtomicCheckpointIO().save_checkpoint({"step": 1, "weights": torch.zeros(3)}, path)
+    with pytest.raises(OSError, match="too large"):
+        AtomicCheckpointIO().save_checkpoint({"step": 2, "weights": torch.zeros(1_000_000)}, path)
+    assert AtomicCheckpointIO().load_checkpoint(path)["step"] == 1
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("kept", [0, 100, -1])
+def test_a_file_cut_off_elsewhere_is_refused_in_words(tmp_path: Path, kept: int) -> None:
+    path = tmp_path / "copied.ckpt"
+    AtomicCheckpointIO().save_checkpoint({"weights": torch.zeros(1000)}, path)
+    path.write_bytes(path.read_bytes()[:kept])
+    with pytest.raises(UserError, match=r"copied.ckpt is damaged or no checkpoint"):
+        AtomicCheckpointIO().load_checkpoint(path)
+
+
+def test_a_file_that_holds_code_is_refused(tmp_path: Path) -> None:
+    torch.save({"weights": Path("a class")}, tmp_path / "odd.ckpt")
+    with pytest.raises(UserError, match=r"odd.ckpt is damaged or no checkpoint"):
+        AtomicCheckpointIO().load_checkpoint(tmp_path / "odd.ckpt")
+
+
+def test_a_folder_of_shards_takes_the_place_of_the_one_before(tmp_path: Path) -> None:
+    path = tmp_path / "last.ckpt"
+    for step in ("1", "2"):
+        beside(path).mkdir()
+        (beside(path) / "shard").write_text(step)
+        put_in_place(beside(path), path)
+        assert (path / "shard").read_text() == step
+    assert list(tmp_path.iterdir()) == [path]
+    assert last_checkpoint(path) == path
+
+
+def test_a_process_killed_between_two_renames_leaves_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "last.ckpt"
+    path.mkdir()
+    (path / "shard").write_text("1")
+    beside(path).mkdir()
+    done: list[Path] = []
+
+    def rename(source: Path, target: Path) -> None:
+        if done:
+            raise KeyboardInterrupt
+        done.append(source.rename(target))
+
+    monkeypatch.setattr("os.replace", rename)
+    with pytest.raises(KeyboardInterrupt):
+        put_in_place(beside(path), path)
+    monkeypatch.undo()
+    found = last_checkpoint(path)
+    assert found is not None and (found / "shard").read_text() == "1"
+    put_in_place(beside(path), path)
+    assert last_checkpoint(path) == path
