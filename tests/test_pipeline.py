@@ -11,8 +11,8 @@ import torch
 from peft import AutoPeftModelForCausalLM, PeftModel
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
-from lit_instruct.rollouts.score import TextReward
 from lit_instruct.rollouts.text import TextGenerator
+from lit_instruct.rollouts.text_reward import TextReward
 from tests.lit_instruct.stages.helpers import Files, fit, weights
 
 STAGES = ("sft", "rm", "ppo")

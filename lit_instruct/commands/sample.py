@@ -15,7 +15,7 @@ from lit_instruct.files import cannot_write
 from lit_instruct.models.quantised import Quantize
 from lit_instruct.prompting import prompt_text
 from lit_instruct.rollouts.generate import SamplingOptions
-from lit_instruct.rollouts.score import label, load_labeler
+from lit_instruct.rollouts.reward_functions import label, load_labeler
 from lit_instruct.rollouts.text import TextGenerator
 
 

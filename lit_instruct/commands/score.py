@@ -20,7 +20,7 @@ from lit_instruct.handover import find_parent
 from lit_instruct.models.loading import DtypeName
 from lit_instruct.models.quantised import Quantize
 from lit_instruct.prompting import Prompt
-from lit_instruct.rollouts.score import BATCH_TOKENS, TextReward
+from lit_instruct.rollouts.text_reward import BATCH_TOKENS, TextReward
 
 WINDOW = 64
 """Rows that are read, sorted by length and scored together; the batches of a row depend on its window alone."""
@@ -131,7 +131,7 @@ def score(
 ) -> list[float]:
     """Returns the reward of each response, as PPO and `lit-instruct rm score` see it; higher is better.
 
-    It opens the model at every call; to score often, keep a `lit_instruct.rollouts.score.TextReward`.
+    It opens the model at every call; to score often, keep a `lit_instruct.rollouts.text_reward.TextReward`.
 
     Args:
         run: run folder such as runs/demo, its stage folder runs/demo/rm, or any sequence classifier with one output.

@@ -16,8 +16,8 @@ from lit_instruct.evaluation.options import EvalOptions
 
 if TYPE_CHECKING:
     from lit_instruct.prompting import Prompt, Prompter
-    from lit_instruct.rollouts.score import TextReward
     from lit_instruct.rollouts.text import Response, TextGenerator
+    from lit_instruct.rollouts.text_reward import TextReward
 
 Labeler = Callable[[list[tuple[str, str]]], list[float]]
 
@@ -60,8 +60,8 @@ def default_loaders(options: EvalOptions) -> Loaders:
     """Opens the stage folders of a run."""
     from lit_instruct.handover import prompter_of
     from lit_instruct.models.loading import find_source
-    from lit_instruct.rollouts.score import TextReward
     from lit_instruct.rollouts.text import TextGenerator
+    from lit_instruct.rollouts.text_reward import TextReward
 
     def open_generator(source: str, prompter: Prompter | None = None) -> TextGenerator:
         return TextGenerator.from_source(source, prompter=prompter, quantize=options.quantize)
@@ -72,7 +72,7 @@ def default_loaders(options: EvalOptions) -> Loaders:
 
 def measure_systems(options: EvalOptions, base: str, prompts: list[Prompt], loaders: Loaders) -> list[System]:
     """Samples and scores with one model in memory at a time: base, PPO, SFT, reward model."""
-    from lit_instruct.rollouts.score import load_labeler
+    from lit_instruct.rollouts.reward_functions import load_labeler
 
     run, n = Path(options.run), options.best_of
     labelers = {path: load_labeler(path) for path in (options.labeler, options.second_labeler)}
@@ -142,7 +142,7 @@ def _labels(
     labelers: dict[str, Labeler], options: EvalOptions, prompts: list[Prompt], answers: list[Response]
 ) -> tuple[list[float], list[float]]:
     from lit_instruct.prompting import prompt_text
-    from lit_instruct.rollouts.score import label
+    from lit_instruct.rollouts.reward_functions import label
 
     pairs = [(prompt_text(prompt), answer.text) for prompt, answer in zip(prompts, answers, strict=True)]
     first, second = options.labeler, options.second_labeler

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
 
 Result = TypeVar("Result")
+Item = TypeVar("Item")
 
 
 def shard(model: nn.Module, mesh: DeviceMesh, compute: torch.dtype | None) -> None:
@@ -85,6 +86,20 @@ def most_of_all(model: nn.Module, *counts: int) -> list[int]:
     found = torch.tensor(counts, device=next(model.parameters()).device)
     distributed.all_reduce(found, distributed.ReduceOp.MAX)
     return found.tolist()
+
+
+def in_step(items: Sequence[Item], idle: Item, model: nn.Module) -> list[Item]:
+    """Returns work for a model, preceded by idle work so that every process has as much of it as the busiest one.
+
+    Under FSDP2 every forward is a collective: all ranks take part. Idle work comes first, so that a result written for
+    it is overwritten, and `[-len(items):]` are the results of the items. All processes have to call this function.
+
+    Args:
+        items: of this process.
+        idle: an item whose result does not count.
+        model: which will run them; nothing is added unless it is sharded.
+    """
+    return [idle] * (most_of_all(model, len(items))[0] - len(items)) + list(items)
 
 
 def whole_weights(model: nn.Module) -> dict[str, Tensor] | None:

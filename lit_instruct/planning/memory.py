@@ -44,7 +44,7 @@ itself, as not all of them are there when most memory is held."""
 PRODUCTS = {"sft": 30, "rm": 75}
 """Counted for rows of one length; reward batches have five widths of them, with prompts shared and without."""
 SCORED_TOKENS = 8192
-"""Tokens that a reward model with a base of its own reads at one time (`rollouts.score.BATCH_TOKENS`)."""
+"""Tokens that a reward model with a base of its own reads at one time (`rollouts.text_reward.BATCH_TOKENS`)."""
 Parts = dict[str, int]
 
 

@@ -13,7 +13,7 @@ from lit_instruct.models.roles import Roles
 from lit_instruct.models.sharding import most_of_all
 from lit_instruct.prompting import Prompter
 from lit_instruct.rollouts.generate import SamplingOptions, generate
-from lit_instruct.rollouts.score import TextScorer
+from lit_instruct.rollouts.reward_functions import TextScorer
 
 
 class FurtherReward(NamedTuple):

@@ -25,7 +25,7 @@ from lit_instruct.ppo.non_finite import non_finite_rewards
 from lit_instruct.ppo.options import RewardOptions
 from lit_instruct.ppo.update import PPOUpdate
 from lit_instruct.prompting import prompt_text
-from lit_instruct.rollouts.score import TextScorer
+from lit_instruct.rollouts.reward_functions import TextScorer
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh

@@ -38,8 +38,8 @@ from lit_instruct.ppo.options import (
 )
 from lit_instruct.ppo.validation import PPOMeasures
 from lit_instruct.rollouts.generate import SamplingOptions
-from lit_instruct.rollouts.rewards import function_scorer, model_scorer
-from lit_instruct.rollouts.score import TextScorer
+from lit_instruct.rollouts.reward_functions import TextScorer, function_scorer
+from lit_instruct.rollouts.text_reward import model_scorer
 from lit_instruct.stages.base import PromptOptions
 from lit_instruct.stages.resume import options_of
 

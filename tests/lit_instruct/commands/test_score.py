@@ -19,7 +19,7 @@ from lit_instruct.commands import score as scoring
 from lit_instruct.commands import scored_file
 from lit_instruct.commands.score import ScoreData, ScoreOptions, reward_source, score_file
 from lit_instruct.errors import UserError
-from lit_instruct.rollouts.score import TextReward
+from lit_instruct.rollouts.text_reward import TextReward
 from tests.lit_instruct.rollouts.stage_folders import reward_folder, sft_folder
 from tests.lit_instruct.stages.helpers import comparisons, demonstrations, run, write_rows
 
@@ -309,7 +309,7 @@ def test_a_full_disk_is_one_sentence(demo: Path, tmp_path: Path, monkeypatch: py
 def test_score_is_imported_on_demand_and_never_the_module() -> None:
     code = (
         "import sys, lit_instruct; assert 'torch' not in sys.modules;"
-        "import lit_instruct.rollouts.score, lit_instruct.commands.score; print(callable(lit_instruct.score))"
+        "import lit_instruct.rollouts.text_reward, lit_instruct.commands.score; print(callable(lit_instruct.score))"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "True"
 

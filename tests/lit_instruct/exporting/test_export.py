@@ -21,7 +21,7 @@ from lit_instruct.exporting.export import export
 from lit_instruct.exporting.options import ExportOptions
 from lit_instruct.handover import prompter_of
 from lit_instruct.models.loading import find_source
-from lit_instruct.rollouts.score import TextReward
+from lit_instruct.rollouts.text_reward import TextReward
 from tests.lit_instruct.stages.helpers import Files, fit, run, snapshot
 
 PROMPT, RESPONSE = "the cat sings", "good good rain"

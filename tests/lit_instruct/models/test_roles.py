@@ -19,7 +19,7 @@ from lit_instruct.models.assemble import ppo_roles
 from lit_instruct.models.loading import find_source
 from lit_instruct.models.lora import LoraOptions, lora_layers, save_adapter
 from lit_instruct.models.roles import Roles
-from lit_instruct.rollouts.score import TextReward
+from lit_instruct.rollouts.text_reward import TextReward
 from tests.lit_instruct.rollouts.stage_folders import SFT_LORA, reward_folder, sft_folder
 
 PROMPTS = [[5, 6, 7, 8, 9], [10, 11], [12, 13, 14]]

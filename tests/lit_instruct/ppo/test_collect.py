@@ -19,8 +19,9 @@ from lit_instruct.models.roles import Roles
 from lit_instruct.ppo.collect import Collector, FurtherReward
 from lit_instruct.prompting import Prompter
 from lit_instruct.rollouts.generate import SamplingOptions
-from lit_instruct.rollouts.score import TextReward, TextScorer
+from lit_instruct.rollouts.reward_functions import TextScorer
 from lit_instruct.rollouts.text import Response, TextGenerator
+from lit_instruct.rollouts.text_reward import TextReward
 from tests.lit_instruct.rollouts.stage_folders import REWARD_BIAS, reward_folder, sft_folder
 
 TEXTS = ["Hello", "What is the capital of France?", "Write a poem about the sea and the wind.", "Numbers"]

@@ -14,7 +14,7 @@ from lit_instruct.handover import prompter_of
 from lit_instruct.models.loading import find_source
 from lit_instruct.models.lora import LoraOptions
 from lit_instruct.ppo.options import PPOOptions
-from lit_instruct.rollouts.score import TextReward
+from lit_instruct.rollouts.text_reward import TextReward
 from lit_instruct.stages.ppo import PPOModule
 from tests.lit_instruct.rollouts.stage_folders import reward_folder, sft_folder
 from tests.lit_instruct.stages.helpers import Files

@@ -13,8 +13,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from lit_instruct.rollouts.score import TextReward
 from lit_instruct.rollouts.text import TextGenerator
+from lit_instruct.rollouts.text_reward import TextReward
 from tests.lit_instruct.stages.helpers import (
     WORDS,
     Files,

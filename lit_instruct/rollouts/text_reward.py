@@ -1,12 +1,10 @@
-"""Rewards from text: a reward model with a tokenizer and base of its own, or any Python function."""
+"""Rewards from a reward model that reads text, with a tokenizer and base of its own."""
 
 from __future__ import annotations
 
-import importlib
-import math
 import sys
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from peft import PeftModel
@@ -14,21 +12,18 @@ from rich.progress import track
 from torch import nn
 
 from lit_instruct.batches import position_ids, right_pad
-from lit_instruct.errors import UserError
 from lit_instruct.fast.host_memory import spare_host_memory
 from lit_instruct.handover import bits_of, prompter_of, read_stage_of
 from lit_instruct.models.assemble import scoring_network
 from lit_instruct.models.loading import DtypeName, find_source, pick_dtype
 from lit_instruct.models.quantised import Quantize, quantisation
-from lit_instruct.models.sharding import most_of_all, shard
+from lit_instruct.models.sharding import in_step, shard
 from lit_instruct.prompting import Prompt, Prompter
+from lit_instruct.rollouts.reward_functions import TextScorer
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
 
-TextScorer = Callable[[Sequence[Any], Sequence[str]], list[float]]
-"""(prompts, responses) -> scores, for rewards that come from outside the shared base."""
-Labeler = Callable[[list[tuple[str, str]]], list[float]]
 BATCH_TOKENS = 8192
 """Tokens that a reward model reads at one time unless told otherwise."""
 
@@ -117,9 +112,7 @@ class TextReward:
         """Returns the reward of each sequence of `ids`."""
         rewards = [0.0] * len(sequences)
         device = next(self.network.parameters()).device
-        batches = token_batches([len(sequence) for sequence in sequences], batch_tokens)
-        others = most_of_all(self.network, len(batches))[0] - len(batches)
-        batches = [[0]] * others + batches  # where other processes have more of them
+        batches = in_step(token_batches([len(sequence) for sequence in sequences], batch_tokens), [0], self.network)
         for batch in track(batches, description=progress, transient=True) if progress else batches:
             ids, mask = right_pad([sequences[i] for i in batch], self.prompter.pad_id)
             ids, mask = ids.to(device), mask.to(device)
@@ -129,6 +122,27 @@ class TextReward:
             for row, score in zip(batch, scores.float().tolist(), strict=True):
                 rewards[row] = score + self.bias
         return rewards
+
+
+def model_scorer(
+    model: str, dtype: DtypeName, quantize: Quantize, device: torch.device, mesh: DeviceMesh | None = None
+) -> TextScorer:
+    """Returns a reward model with a tokenizer and base of its own as a scorer of texts.
+
+    Args:
+        model: stage folder, Hugging Face folder or hub id of a sequence classifier with one output.
+        dtype: of its weights.
+        quantize: of its base.
+        device: where it runs.
+        mesh: processes that its weights are sharded over, and which then score in step; None keeps them whole.
+
+    Raises:
+        UserError: it cannot be opened.
+    """
+    reward = TextReward.from_source(model, dtype, quantize, device)
+    if mesh is not None:
+        reward.shard(mesh)
+    return reward.score
 
 
 def token_batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
@@ -149,62 +163,3 @@ def token_batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
         else:
             batches.append([i])
     return batches
-
-
-def load_labeler(import_path: str) -> Labeler:
-    """Returns the Python function that an import path names.
-
-    Args:
-        import_path: such as `lit_instruct.evaluation.labelers.tone`; it takes a list of (prompt, response) and
-            returns as many numbers, higher is better.
-
-    Raises:
-        UserError: there is no such function.
-    """
-    module_name, _, name = import_path.rpartition(".")
-    try:
-        labeler = getattr(importlib.import_module(module_name), name)
-    except Exception as error:  # whatever the user's module does when it is imported
-        raise UserError(
-            f"labeler {import_path}: cannot import it ({error}); give package.module.function on PYTHONPATH"
-        ) from error
-    if not callable(labeler):
-        raise UserError(f"labeler {import_path}: it is not callable; give list[(prompt, response)] -> list[float]")
-    return labeler
-
-
-def label(labeler: Labeler, pairs: list[tuple[str, str]], name: str = "labeler", finite: bool = True) -> list[float]:
-    """Returns a labeler's scores, checked: as many as pairs, each a number.
-
-    Args:
-        labeler: the function.
-        pairs: prompts and responses.
-        name: of the function, for the message.
-        finite: whether each number must be finite.
-
-    Raises:
-        UserError: it raised an exception or returned something else; the message names the row.
-    """
-    try:
-        scores = [float(score) for score in labeler(pairs)]
-    except Exception as error:
-        where = _row_that_breaks(labeler, pairs)
-        raise UserError(f"{name}: it raised {type(error).__name__}: {error}{where}; mend the function") from error
-    if len(scores) != len(pairs):
-        raise UserError(f"{name}: it returned {len(scores)} scores for {len(pairs)} pairs; return one for each")
-    for row, score in enumerate(scores):
-        if finite and not math.isfinite(score):
-            raise UserError(
-                f"{name}: it returned {score} for row {row} ({pairs[row][1][:60]!r}); return finite numbers"
-            )
-    return scores
-
-
-def _row_that_breaks(labeler: Labeler, pairs: list[tuple[str, str]]) -> str:
-    """Says which row alone makes a function raise an exception; "" where only several together do."""
-    for row, (prompt, response) in enumerate(pairs):
-        try:
-            [float(score) for score in labeler([(prompt, response)])]
-        except Exception:
-            return f" (row {row}: prompt {prompt[:60]!r}, response {response[:60]!r})"
-    return ""
