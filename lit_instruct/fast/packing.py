@@ -1,7 +1,7 @@
 """How the responses of a batch become forward and backward passes: rows, forwards of rows, groups of prompts.
 
-A *row* holds all responses to a prompt (`branches`) or one. A *forward* runs rows of similar width, padded to the
-widest. A *group* is the prompts whose activations exist at the same time: the loss is a sum over prompts, so that one
+A *row* holds all responses to a prompt (`shared_prefix`) or one. A *forward* runs rows of similar width, padded to the
+widest. A *group* is the prompts whose activations exist at the same time: the loss is a sum over prompts, so one
 backward pass after each group gives the gradient of the whole batch.
 """
 
@@ -12,29 +12,29 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from lit_instruct.fast.prefix_attention import computed_pairs
-from lit_instruct.fast.shared_prefix import packed_length, shared_length
+from lit_instruct.fast.shared_prefix import packed_length, prefix_length
 
 Sharing = Literal["auto", "on", "off"]
 Row = list[list[int]]
 """The token ids of the sequences that share a row."""
 START_COST = {"cpu": 32, "cuda": 1024}
-"""What starting a forward costs, in tokens: so much padding must one more of them save."""
+"""Fixed cost of a forward, in tokens: another forward must save at least this much padding."""
 ENOUGH_TOKENS = {"cpu": 1024}
-"""Tokens by which a forward is as fast a token as any larger one, and smaller than most memories."""
+"""Tokens from which a larger forward is no faster per token."""
 MOST_ROWS = 64
 """Most rows of a forward."""
 
 
 @dataclass(frozen=True)
-class MicroBatches:
-    """The rules by which responses are put together.
+class Packing:
+    """How responses are packed into rows, forwards and groups.
 
     Args:
         sharing: whether the responses to a prompt share a row; "auto" asks `worth_sharing`.
-        max_tokens: most tokens, padding included, of a group; a prompt that has more by itself makes a group in which
-            each forward, of at most so many tokens, is computed once more in the backward pass.
+        max_tokens: most tokens of a group, padding included; a prompt with more is a group of its own, whose forwards
+            of at most this many tokens are recomputed in the backward pass.
         hidden_size: of the model.
-        device: type of the device, which tells how large a forward has to be to be efficient.
+        device: type of the device; it decides how large an efficient forward is.
     """
 
     sharing: Sharing
@@ -53,9 +53,9 @@ class MicroBatches:
         return shared
 
     def forwards(self, widths: Sequence[int]) -> list[list[int]]:
-        """Returns the numbers of the rows that each forward runs: the cheapest cut of the rows, sorted by width.
+        """Returns the row numbers of each forward: the cheapest partition of the rows sorted by width.
 
-        The cost of a forward is its tokens, padding included, and that of starting it.
+        A forward costs its tokens, padding included, plus `START_COST`.
 
         Args:
             widths: tokens of each row.
@@ -79,11 +79,11 @@ class MicroBatches:
         return found[::-1]
 
     def tokens(self, widths: Sequence[int]) -> int:
-        """Returns the tokens that the forwards of rows of these widths run, padding included."""
+        """Returns the total tokens of the forwards over rows of these widths, padding included."""
         return sum(len(forward) * max(widths[row] for row in forward) for forward in self.forwards(widths))
 
     def groups(self, prompts: Sequence[Row]) -> list[list[int]]:
-        """Returns the numbers of the prompts of each group; prompts of similar length come together.
+        """Returns the prompt numbers of each group; prompts of similar length are grouped.
 
         Args:
             prompts: the token ids of the sequences of each prompt.
@@ -101,12 +101,12 @@ class MicroBatches:
                 together = list(widths[prompt])
         return found
 
-    def without_sharing(self) -> MicroBatches:
-        """Returns the same rules for a model that cannot share."""
+    def without_sharing(self) -> Packing:
+        """Returns the same packing without shared rows, for a model that does not support them."""
         return replace(self, sharing="off")
 
     def _shared_rows(self, sequences: Row) -> list[Row]:
-        """Rows of at most `max_tokens`, each with as many neighbouring sequences as fit."""
+        """Returns rows of at most `max_tokens`, each with as many neighbouring sequences as fit."""
         rows: list[Row] = []
         for sequence in sequences:
             if rows and packed_length([*rows[-1], sequence]) <= self.max_tokens:
@@ -120,7 +120,7 @@ def worth_sharing(shared: Sequence[Row], separate: Sequence[Row], hidden_size: i
     """Tells whether the shared rows of a prompt cost less than the separate ones.
 
     cost = tokens + query-key pairs / hidden size, masked pairs included: a pair costs about 1 / (hidden size) of what
-    a token costs in the linear layers (0.8 and 1.4 of that on a CPU, less on a GPU).
+    a token costs in the linear layers (0.8 and 1.4 times that on CPUs, less on a GPU).
 
     Args:
         shared: rows of several sequences.
@@ -134,8 +134,8 @@ def _cost(rows: Sequence[Row], hidden_size: int) -> float:
     total = 0.0
     for row in rows:
         width = packed_length(row)
-        trunk = shared_length(row) if len(row) > 1 else width
-        longest = max(len(sequence) for sequence in row) - trunk
-        pairs = computed_pairs(1, width, trunk, len(row), longest) if len(row) > 1 else width**2
+        prefix = prefix_length(row) if len(row) > 1 else width
+        longest = max(len(sequence) for sequence in row) - prefix
+        pairs = computed_pairs(1, width, prefix, len(row), longest) if len(row) > 1 else width**2
         total += width + pairs / hidden_size
     return total

@@ -1,8 +1,8 @@
-"""Attention over rows with branches: which of transformers' implementations, and one of our own for CPUs.
+"""Attention over rows that share a prefix: the choice among transformers' implementations, and our own for CPUs.
 
-On a CPU a dense mask costs the full T x T pairs of a packed row, of which most are masked: at K = 9 that is as much
-time as all linear layers together. The implementation here attends twice instead: the trunks to themselves, and all
-branches, gathered into one batch, to their trunk and themselves.
+On a CPU a dense mask costs the full T x T pairs of a packed row, most of them masked: at K = 9 that takes as long as
+all linear layers together. The implementation here attends twice instead: each prefix to itself, and all suffixes,
+gathered into one batch, to their prefix and themselves.
 """
 
 from __future__ import annotations
@@ -15,57 +15,57 @@ from torch.nn.functional import pad, scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.masking_utils import sdpa_mask
 
-from lit_instruct.fast.shared_prefix import TRUNK, PackedRows, block_mask, dense_mask
+from lit_instruct.fast.shared_prefix import PREFIX, PackedRows, block_mask, dense_mask
 from lit_instruct.fast.short_attention import NAME as SHORT_ATTENTION
 from lit_instruct.fast.short_attention import short_attention
 
-NAME = "lit_instruct_branches"
+NAME = "lit_instruct_prefix"
 """The implementation's name in transformers' registry."""
 GATHER_FACTOR, GATHER_PAIRS = 1.5, 20_000
-"""Attending twice costs so many times as much a pair of tokens, and as much as so many pairs beside (measured)."""
+"""Attending twice costs this factor per pair of tokens, plus as much as this many pairs (measured)."""
 FLEX_WIDTH = 1024
-"""Tokens of a row from which flex_attention's skipping of 128 x 128 blocks has something to skip."""
+"""Row length in tokens from which flex_attention has 128 x 128 blocks to skip."""
 
 
-class BranchLayout(NamedTuple):
-    """Where the branches of packed rows are."""
+class SuffixLayout(NamedTuple):
+    """Where the suffixes of packed rows are."""
 
-    trunk: int
-    """Columns of the longest trunk."""
+    prefix: int
+    """Columns of the longest prefix."""
     row: Tensor
-    """(N,) long, the row of each branch."""
+    """(N,) long, the row of each suffix."""
     place: Tensor
-    """(N, R) long, the branch's tokens in the flattened rows; padded with its last one."""
+    """(N, R) long, indices of the suffix's tokens in the flattened rows; padded with the last one."""
     real: Tensor
     """(N, R) bool, True on real tokens."""
     mask: Tensor
-    """(N, 1, R, trunk + R) bool, which tokens of its trunk and of itself each token of a branch sees."""
+    """(N, 1, R, prefix + R) bool, which tokens of its prefix and of itself each token of a suffix sees."""
 
 
-def computed_pairs(rows: int, width: int, trunk: int, branches: int, longest: int) -> float:
+def computed_pairs(rows: int, width: int, prefix: int, suffixes: int, longest: int) -> float:
     """Returns the pairs of tokens that attention over packed rows computes, masked ones included.
 
     Args:
         rows: number of rows.
         width: tokens of the widest.
-        trunk: tokens of the longest trunk.
-        branches: number of branches in all rows together.
-        longest: tokens of the longest branch.
+        prefix: tokens of the longest prefix.
+        suffixes: number of suffixes in all rows together.
+        longest: tokens of the longest suffix.
     """
-    return min(rows * width**2, _gathered_pairs(rows, trunk, branches, longest))
+    return min(rows * width**2, _gathered_pairs(rows, prefix, suffixes, longest))
 
 
-def _gathered_pairs(rows: int, trunk: int, branches: int, longest: int) -> float:
-    return GATHER_FACTOR * (rows * trunk**2 + branches * longest * (trunk + longest)) + GATHER_PAIRS
+def _gathered_pairs(rows: int, prefix: int, suffixes: int, longest: int) -> float:
+    return GATHER_FACTOR * (rows * prefix**2 + suffixes * longest * (prefix + longest)) + GATHER_PAIRS
 
 
 def choose_attention(network: PreTrainedModel, device: torch.device, width: int) -> None:
     """Gives a model the fastest attention for packed rows that it supports.
 
     Args:
-        network: that attends by sdpa, or as `short_attention` chooses; any other is left as it is.
+        network: one that uses sdpa or `short_attention`; any other is left unchanged.
         device: where it runs.
-        width: tokens of the widest row to be expected.
+        width: tokens of the widest row to expect.
     """
     config = network.config
     if config._attn_implementation not in ("sdpa", SHORT_ATTENTION):
@@ -90,39 +90,39 @@ def attention_mask(packed: PackedRows, implementation: str, dtype: torch.dtype) 
         dtype: of the model's activations.
     """
     if implementation == "flex_attention":
-        return block_mask(packed.branch)
-    seen = dense_mask(packed.branch)
-    if implementation == "eager":  # adds the mask to the scores, whatever its type
+        return block_mask(packed.segment)
+    seen = dense_mask(packed.segment)
+    if implementation == "eager":  # adds the mask to the scores, whatever its dtype
         return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill_(~seen, torch.finfo(dtype).min)
     if implementation == NAME:
-        # Models hand the mask on to every layer as it is; one that makes another of it gets the dense attention.
-        seen.branches = _layout(packed.branch)  # type: ignore[attr-defined]
+        # Models pass the mask unchanged to every layer; one that replaces it gets dense attention.
+        seen.suffixes = _layout(packed.segment)  # type: ignore[attr-defined]
     return seen
 
 
-def _layout(branch: Tensor) -> BranchLayout | None:
-    """Where the branches are, or None where the dense mask is cheaper."""
-    width = branch.shape[1]
+def _layout(segment: Tensor) -> SuffixLayout | None:
+    """Returns where the suffixes are, or None where the dense mask is cheaper."""
+    width = segment.shape[1]
     owner = [
-        (row, number) for row, last in enumerate(branch.amax(dim=1).tolist()) for number in range(1, int(last) + 1)
+        (row, number) for row, last in enumerate(segment.amax(dim=1).tolist()) for number in range(1, int(last) + 1)
     ]
-    trunks = (branch == TRUNK).sum(dim=1)
-    row = torch.tensor([row for row, _ in owner], device=branch.device)
-    number = torch.tensor([number for _, number in owner], device=branch.device)
-    member = branch[row] == number[:, None]
+    prefixes = (segment == PREFIX).sum(dim=1)
+    row = torch.tensor([row for row, _ in owner], device=segment.device)
+    number = torch.tensor([number for _, number in owner], device=segment.device)
+    member = segment[row] == number[:, None]
     length, first = member.sum(dim=1), member.int().argmax(dim=1)
-    trunk, longest = int(trunks.max()), int(length.max())
-    if len(branch) * width**2 <= _gathered_pairs(len(branch), trunk, len(owner), longest):
+    prefix, longest = int(prefixes.max()), int(length.max())
+    if len(segment) * width**2 <= _gathered_pairs(len(segment), prefix, len(owner), longest):
         return None
-    step = torch.arange(longest, device=branch.device)
+    step = torch.arange(longest, device=segment.device)
     place = (row * width + first)[:, None] + torch.minimum(step, length[:, None] - 1)
-    to_trunk = (torch.arange(trunk, device=branch.device) < trunks[row, None])[:, None].expand(-1, longest, -1)
+    to_prefix = (torch.arange(prefix, device=segment.device) < prefixes[row, None])[:, None].expand(-1, longest, -1)
     to_self = (step[:, None] >= step)[None].expand(len(owner), -1, -1)
-    mask = torch.cat([to_trunk, to_self], dim=2)[:, None]
-    return BranchLayout(trunk, row, place, step < length[:, None], mask)
+    mask = torch.cat([to_prefix, to_self], dim=2)[:, None]
+    return SuffixLayout(prefix, row, place, step < length[:, None], mask)
 
 
-def branch_attention(
+def prefix_attention(
     module: torch.nn.Module,
     query: Tensor,
     key: Tensor,
@@ -132,28 +132,28 @@ def branch_attention(
     scaling: float | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """Attends as `short_attention` does, and over branches by gathering them.
+    """Attends as `short_attention` does, and over suffixes by gathering them.
 
     Args:
         module: the attention layer.
         query: (B, heads, T, D).
         key: (B, key heads, T, D).
         value: the same.
-        attention_mask: of `attention_mask`, or any other.
+        attention_mask: from `attention_mask`, or any other.
         dropout: on the attention weights.
         scaling: of the scores; None is 1 / sqrt(D).
-        kwargs: whatever else transformers hands on.
+        kwargs: anything else that transformers passes.
     """
-    layout: BranchLayout | None = getattr(attention_mask, "branches", None)
+    layout: SuffixLayout | None = getattr(attention_mask, "suffixes", None)
     if layout is None or kwargs.get("position_bias") is not None:
         return short_attention(module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs)
     options: dict[str, Any] = {"dropout_p": dropout, "scale": scaling, "enable_gqa": query.shape[1] != key.shape[1]}
-    trunk = slice(layout.trunk)
+    prefix = slice(layout.prefix)
     above = scaled_dot_product_attention(
-        query[:, :, trunk], key[:, :, trunk], value[:, :, trunk], is_causal=True, **options
+        query[:, :, prefix], key[:, :, prefix], value[:, :, prefix], is_causal=True, **options
     )
     keys, values = (
-        torch.cat([part[:, :, trunk].index_select(0, layout.row), _gather(part, layout.place)], dim=2)
+        torch.cat([part[:, :, prefix].index_select(0, layout.row), _gather(part, layout.place)], dim=2)
         for part in (key, value)
     )
     own = scaled_dot_product_attention(_gather(query, layout.place), keys, values, attn_mask=layout.mask, **options)
@@ -166,12 +166,12 @@ def _gather(part: Tensor, place: Tensor) -> Tensor:
     return flat.index_select(0, place.flatten()).unflatten(0, place.shape).transpose(1, 2)
 
 
-def _put_back(trunks: Tensor, branches: Tensor, layout: BranchLayout, width: int) -> Tensor:
-    """(B, heads, trunk, D) and (N, heads, R, D) -> (B, T, heads, D); what padding computed is left out."""
-    rows = pad(trunks.transpose(1, 2), (0, 0, 0, 0, 0, width - trunks.shape[2]))
-    flat = rows.flatten(0, 1).index_copy(0, layout.place[layout.real], branches.transpose(1, 2)[layout.real])
+def _put_back(prefixes: Tensor, suffixes: Tensor, layout: SuffixLayout, width: int) -> Tensor:
+    """(B, heads, prefix, D) and (N, heads, R, D) -> (B, T, heads, D); results on padding are dropped."""
+    rows = pad(prefixes.transpose(1, 2), (0, 0, 0, 0, 0, width - prefixes.shape[2]))
+    flat = rows.flatten(0, 1).index_copy(0, layout.place[layout.real], suffixes.transpose(1, 2)[layout.real])
     return flat.unflatten(0, rows.shape[:2])
 
 
-AttentionInterface.register(NAME, branch_attention)
+AttentionInterface.register(NAME, prefix_attention)
 AttentionMaskInterface.register(NAME, sdpa_mask)

@@ -1,4 +1,4 @@
-"""Sequences that begin alike as one row: the beginning once, the rest of each as a branch of it."""
+"""Sequences with a common prefix packed into one row: the prefix once, then the suffix of each sequence."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from torch import Tensor
 
 from lit_instruct.batches import right_pad
 
-TRUNK, PADDING = 0, -1
-"""Values of `PackedRows.branch` beside the branches' own numbers, which start at 1."""
+PREFIX, PADDING = 0, -1
+"""Values of `PackedRows.segment`; the suffixes are numbered from 1."""
 MaskRule = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
-"""(row, head, query, key) -> whether the query token sees the key token, as flex_attention asks it."""
+"""(row, head, query, key) -> whether the query token sees the key token: a mask_mod of flex_attention."""
 
 
 class PackedRows(NamedTuple):
@@ -23,15 +23,15 @@ class PackedRows(NamedTuple):
     """(B, T) long, padded on the right."""
     position_ids: Tensor
     """(B, T) long, the position that a token has in its own sequence."""
-    branch: Tensor
-    """(B, T) long, 0 on a row's trunk (the tokens its sequences begin with), 1, 2, ... on its branches, -1 on padding;
-    a row of one sequence is trunk alone."""
+    segment: Tensor
+    """(B, T) long, 0 on a row's prefix (the tokens that all its sequences begin with), 1, 2, ... on its suffixes, -1 on
+    padding; a row of one sequence is all prefix."""
     last: Tensor
-    """(N,) long, where the last token of each sequence is in the flattened rows, in the order the sequences came in."""
+    """(N,) long, index of each sequence's last token in the flattened rows, in the order of the sequences."""
 
     @property
-    def branched(self) -> bool:
-        """Whether any row has branches."""
+    def shares_prefix(self) -> bool:
+        """Whether any row has suffixes."""
         return len(self.last) > len(self.input_ids)
 
     def to(self, device: torch.device) -> PackedRows:
@@ -39,18 +39,18 @@ class PackedRows(NamedTuple):
         return PackedRows(*(part.to(device) for part in self))
 
 
-def shared_length(sequences: Sequence[list[int]]) -> int:
-    """Returns how many tokens all sequences begin with, so counted that each has at least one token of its own."""
-    # Whatever all of them share, the first and the last in lexical order share, and these two share nothing more.
+def prefix_length(sequences: Sequence[list[int]]) -> int:
+    """Returns the length of the common prefix, shortened where needed so that each suffix has at least one token."""
+    # The common prefix of all is that of the lexicographically first and last.
     first, last = min(sequences), max(sequences)
     limit = min(len(sequence) for sequence in sequences) - 1
     return next((at for at in range(limit) if first[at] != last[at]), limit)
 
 
 def packed_length(sequences: Sequence[list[int]]) -> int:
-    """Returns the tokens of a row that packs these sequences."""
-    shared = shared_length(sequences) if len(sequences) > 1 else 0
-    return shared + sum(len(sequence) - shared for sequence in sequences)
+    """Returns the number of tokens of a row that packs these sequences."""
+    prefix = prefix_length(sequences) if len(sequences) > 1 else 0
+    return prefix + sum(len(sequence) - prefix for sequence in sequences)
 
 
 def pack(rows: Sequence[Sequence[list[int]]]) -> PackedRows:
@@ -62,50 +62,50 @@ def pack(rows: Sequence[Sequence[list[int]]]) -> PackedRows:
     packed = [_pack_row(sequences) for sequences in rows]
     input_ids, _ = right_pad([ids for ids, _, _, _ in packed], 0)
     position_ids, _ = right_pad([positions for _, positions, _, _ in packed], 0)
-    branch, _ = right_pad([branch for _, _, branch, _ in packed], PADDING)
+    segment, _ = right_pad([segment for _, _, segment, _ in packed], PADDING)
     width = input_ids.shape[1]
     last = [row * width + end for row, (_, _, _, ends) in enumerate(packed) for end in ends]
-    return PackedRows(input_ids, position_ids, branch, torch.tensor(last))
+    return PackedRows(input_ids, position_ids, segment, torch.tensor(last))
 
 
 def _pack_row(sequences: Sequence[list[int]]) -> tuple[list[int], list[int], list[int], list[int]]:
-    """ids, positions and branch numbers of one row, and the column of each sequence's last token."""
-    shared = shared_length(sequences) if len(sequences) > 1 else len(sequences[0])
-    ids, positions, branch, ends = sequences[0][:shared], list(range(shared)), [TRUNK] * shared, []
+    """Returns ids, positions and segments of one row, and the column of each sequence's last token."""
+    prefix = prefix_length(sequences) if len(sequences) > 1 else len(sequences[0])
+    ids, positions, segment, ends = sequences[0][:prefix], list(range(prefix)), [PREFIX] * prefix, []
     for number, sequence in enumerate(sequences, start=1):
-        ids = ids + sequence[shared:]
-        positions.extend(range(shared, len(sequence)))
-        branch.extend([number] * (len(sequence) - shared))
+        ids = ids + sequence[prefix:]
+        positions.extend(range(prefix, len(sequence)))
+        segment.extend([number] * (len(sequence) - prefix))
         ends.append(len(ids) - 1)
-    return ids, positions, branch, ends
+    return ids, positions, segment, ends
 
 
-def mask_rule(branch: Tensor) -> MaskRule:
-    """Returns the rule by which a token sees, of what stands before it in the row, the trunk and its own branch.
+def mask_rule(segment: Tensor) -> MaskRule:
+    """Returns the rule that a token sees the tokens before it in the row that are in the prefix or in its own suffix.
 
     Args:
-        branch: (B, T) of `PackedRows`.
+        segment: (B, T) of `PackedRows`.
     """
 
     def sees(row: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        of_key = branch[row, key]
-        return (query >= key) & ((of_key == TRUNK) | (of_key == branch[row, query]))
+        of_key = segment[row, key]
+        return (query >= key) & ((of_key == PREFIX) | (of_key == segment[row, query]))
 
     return sees
 
 
-def dense_mask(branch: Tensor) -> Tensor:
+def dense_mask(segment: Tensor) -> Tensor:
     """Returns `mask_rule` for all pairs of tokens: (B, T) -> (B, 1, T, T) bool, True where the query sees the key."""
-    rows, width = branch.shape
-    row = torch.arange(rows, device=branch.device)[:, None, None]
-    column = torch.arange(width, device=branch.device)
-    return mask_rule(branch)(row, row, column[:, None], column[None, :])[:, None]
+    rows, width = segment.shape
+    row = torch.arange(rows, device=segment.device)[:, None, None]
+    column = torch.arange(width, device=segment.device)
+    return mask_rule(segment)(row, row, column[:, None], column[None, :])[:, None]
 
 
-def block_mask(branch: Tensor) -> Any:
-    """Returns `mask_rule` as flex_attention's BlockMask, which skips the blocks in which nothing is seen."""
+def block_mask(segment: Tensor) -> Any:
+    """Returns `mask_rule` as flex_attention's BlockMask, which skips fully masked blocks."""
     from torch.nn.attention.flex_attention import create_block_mask
 
-    rows, width = branch.shape
-    compiled = branch.device.type == "cuda"  # without it, a dense mask is made on the way
-    return create_block_mask(mask_rule(branch), rows, None, width, width, branch.device, _compile=compiled)
+    rows, width = segment.shape
+    compiled = segment.device.type == "cuda"  # uncompiled, it builds the dense mask first
+    return create_block_mask(mask_rule(segment), rows, None, width, width, segment.device, _compile=compiled)

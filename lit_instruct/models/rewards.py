@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from lit_instruct.batches import RankedBatch
 from lit_instruct.errors import UserError
-from lit_instruct.fast.packing import MicroBatches, Row, Sharing
+from lit_instruct.fast.packing import Packing, Row, Sharing
 from lit_instruct.fast.prefix_attention import attention_mask, choose_attention
 from lit_instruct.fast.shared_prefix import PackedRows, pack, packed_length
 from lit_instruct.models.sharding import inside, is_sharded, most_of_all
@@ -30,7 +30,7 @@ class RewardForward:
 
     Args:
         network: the model, PEFT's wrapper and all.
-        sharing: whether the responses to a prompt are branches of one row: "auto" where that is cheaper
+        sharing: whether the responses to a prompt share one row and its prefix: "auto" where that is cheaper
             (`micro_batches.worth_sharing`) and the model can do it, "on" wherever a prompt has two responses, "off"
             never.
         max_tokens: most tokens, padding included, whose activations exist at one time.
@@ -76,7 +76,7 @@ class RewardForward:
         return torch.cat(found)[torch.tensor(order, device=batch.input_ids.device).argsort()]
 
     @cached_property
-    def micro_batches(self) -> MicroBatches:
+    def micro_batches(self) -> Packing:
         """The rules by which batches are cut, once the model has been tried out where it will run.
 
         Raises:
@@ -85,7 +85,7 @@ class RewardForward:
         model = _classifier(self.network)
         device = next(self.network.parameters()).device
         hidden_size = model.config.get_text_config().hidden_size
-        rules = MicroBatches(self.sharing, self.max_tokens, hidden_size, device.type)
+        rules = Packing(self.sharing, self.max_tokens, hidden_size, device.type)
         if self.sharing == "off":
             return rules
         before = model.config._attn_implementation
@@ -120,7 +120,7 @@ class RewardForward:
         model = _classifier(self.network)
         decoder = getattr(model, model.base_model_prefix)
         inputs = {}  # what is padded on the right alone needs no mask
-        if packed.branched:
+        if packed.shares_prefix:
             mask = attention_mask(packed, model.config._attn_implementation, model.dtype)
             inputs = {"attention_mask": mask, "position_ids": packed.position_ids}
         hidden = decoder(input_ids=packed.input_ids, use_cache=False, **inputs).last_hidden_state
@@ -137,7 +137,7 @@ class RewardForward:
         long = max(self.longest // 2, 2)
         shared = max(self.longest - long, 2)
         ids = torch.randint(1, config.vocab_size, (shared + long + 4,), generator=draw).tolist()
-        # The short ones stand far from the trunk in the row, but close to it in their own sequence.
+        # The short ones stand far from the prefix in the row, but close to it in their own sequence.
         sequences = [ids[:shared] + ids[start:end] for start, end in ((shared, -4), (-4, -2), (-2, len(ids)))]
         training = self.network.training
         self.network.eval()

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lit_instruct.batches import PromptBatch, Rollout
-from lit_instruct.fast.packing import ENOUGH_TOKENS, MicroBatches
+from lit_instruct.fast.packing import ENOUGH_TOKENS, Packing
 
 Item = TypeVar("Item")
 MARGIN = 1.25
@@ -48,7 +48,7 @@ def micro_batches(rows: list[int], lengths: list[int], size: int, device: str) -
     widths = [lengths[row] for row in rows]
     most = min(math.ceil(MARGIN * size * sum(widths) / len(widths)), size * max(widths))
     most = min(most, ENOUGH_TOKENS.get(device, most))
-    rules = MicroBatches("off", most, hidden_size=0, device=device)
+    rules = Packing("off", most, hidden_size=0, device=device)
     return [[rows[number] for number in forward] for forward in rules.forwards(widths)]
 
 

@@ -29,7 +29,7 @@ from transformers import (
 
 from lit_instruct.batches import RankedBatch, right_pad
 from lit_instruct.errors import UserError
-from lit_instruct.fast import prefix_attention as branch_attention
+from lit_instruct.fast import prefix_attention
 from lit_instruct.losses.ranking import ranking_loss
 from lit_instruct.models.heads import ScoreHead
 from lit_instruct.models.quantised import keep_differentiable
@@ -150,9 +150,9 @@ def assert_same(network: nn.Module, forward: RewardForward, batch: RankedBatch, 
 
 @pytest.fixture(params=["dense", "gathered"])
 def attention(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Both ways of attending over branches on a CPU; sizes choose between them otherwise."""
-    monkeypatch.setattr(branch_attention, "GATHER_FACTOR", 1e9 if request.param == "dense" else 0)
-    monkeypatch.setattr(branch_attention, "GATHER_PAIRS", 0)
+    """Both ways of attending over suffixes on a CPU; sizes choose between them otherwise."""
+    monkeypatch.setattr(prefix_attention, "GATHER_FACTOR", 1e9 if request.param == "dense" else 0)
+    monkeypatch.setattr(prefix_attention, "GATHER_PAIRS", 0)
     return request.param
 
 
@@ -193,10 +193,10 @@ def test_a_window_longer_than_all_sequences_does_no_harm() -> None:
 
 def test_a_wrong_mask_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     network = classifier(SHARING["llama"])
-    monkeypatch.setattr(branch_attention, "GATHER_FACTOR", 1e9)
+    monkeypatch.setattr(prefix_attention, "GATHER_FACTOR", 1e9)
     causal = torch.ones(1, 1, 99, 99, dtype=torch.bool).tril()
     monkeypatch.setattr(
-        branch_attention, "dense_mask", lambda branch: causal[..., : branch.shape[1], : branch.shape[1]]
+        prefix_attention, "dense_mask", lambda segment: causal[..., : segment.shape[1], : segment.shape[1]]
     )
     with pytest.raises(UserError, match="hidden states differ"):
         RewardForward(network, "on", longest=24).rewards(ranked_batch())
