@@ -16,8 +16,8 @@ from benchmarks.learning_curves_work import Run, Settings, run_of
 from benchmarks.ppo_sides import PROMPTS, PhaseClock, now, run_trl
 from benchmarks.sides import peak_bytes
 from benchmarks.training import dtype, fit_ours
+from data_modules.batching.sampling import EpochBatchSampler
 from data_modules.prompts import PromptDataModule
-from data_modules.sampling import EpochBatchSampler
 from lit_instruct.evaluation.labelers import tone
 from lit_instruct.handover import prompter_of, read_stage_of
 from lit_instruct.models.assemble import merged_language_model, scoring_network

@@ -11,7 +11,7 @@ import torch
 from jsonargparse import ArgumentParser
 
 from benchmarks.training import dtype, trainer_of
-from data_modules.pretraining import PretrainingText
+from data_modules.batching.pretraining import PretrainingText
 from data_modules.prompts import PromptDataModule
 from lit_instruct.models.heads import token_log_probs
 from lit_instruct.stages.ppo import PPOModule

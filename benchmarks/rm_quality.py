@@ -17,8 +17,8 @@ from transformers import TrainerCallback
 from benchmarks.rm_sides import new_network, train_pairs
 from benchmarks.rm_work import pairs_of, steps_of
 from benchmarks.training import LORA, SEED, dtype, fit_ours
+from data_modules.batching.sampling import EpochBatchSampler
 from data_modules.ranked_comparison import RankedComparisonDataModule
-from data_modules.sampling import EpochBatchSampler
 from lit_instruct.handover import prompter_of
 from lit_instruct.losses.ranking import ranking_loss
 from lit_instruct.models.loading import find_source

@@ -12,8 +12,8 @@ from trl import SFTConfig, SFTTrainer
 
 from benchmarks.sft_work import Variant
 from benchmarks.training import LORA, SEED, Memory, OurClock, TRLClock, dtype, fit_ours, trl_settings
+from data_modules.batching.sampling import EpochBatchSampler
 from data_modules.prompt_response import PromptResponseDataModule
-from data_modules.sampling import EpochBatchSampler
 from lit_instruct.handover import prompter_of
 from lit_instruct.models.assemble import policy_network
 from lit_instruct.models.loading import find_source

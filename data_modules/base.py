@@ -1,4 +1,4 @@
-"""What the three DataModules share: options, and rows that are read, split and tokenised into the cache."""
+"""Base of the three DataModules: checks options, and reads, splits and tokenises rows into the cache."""
 
 from __future__ import annotations
 
@@ -12,13 +12,22 @@ from typing import Any, Generic, Literal, TypeVar
 
 from lightning.pytorch.utilities import rank_zero_info
 
-from data_modules.batch_loaders import BatchLoaders, check_option
+from data_modules.batching.loaders import BatchLoaders, check_option
 from data_modules.hygiene.facts import SplitFacts
 from data_modules.reading.bad_rows import OnBadRow
 from data_modules.reading.sources import parse_sources
 from data_modules.rows import Row, check_format
 from data_modules.tables.arrow import Item, LazyRows, open_table
-from data_modules.tables.build import TRAIN, VALIDATION, Facts, Reading, Report, Source, bad_rows_file, build_tables
+from data_modules.tables.build import (
+    TRAIN,
+    VALIDATION,
+    Reading,
+    Report,
+    RowFacts,
+    TableInput,
+    bad_rows_file,
+    build_tables,
+)
 from data_modules.tables.cache import build_once, find_or_build
 from data_modules.tables.fingerprints import code_version, content_of
 from lit_instruct.errors import UserError
@@ -31,21 +40,21 @@ RowT = TypeVar("RowT", bound=Row)
 class RowDataModule(BatchLoaders, Generic[RowT]):
     """Reads rows, splits them, tokenises them and serves them in batches.
 
-    A subclass says what a row is (`row_type`), how rows become items (`encode`) and how those become a batch
-    (`collate`). Rows and items lie in files of the cache, which the next start finds again unless the content of a
-    file, the tokenizer, an option or this code changed; memory holds some bytes a row.
+    A subclass defines the row type (`row_type`), how rows become items (`encode_batch`) and how items become a batch
+    (`collate`). Rows and items are kept in cache files, which later runs reuse unless a file's content, the tokenizer,
+    an option or this code has changed. Memory holds only a few bytes per row.
     """
 
     row_type: type[RowT]
     limit_option: str
-    """Name of the option that bounds an item's tokens, for error messages."""
+    """Name of the option that limits the tokens of an item, for error messages."""
     refused_because = "of no use"
-    """What is said of rows that `refuse` leaves out."""
+    """How messages describe the rows that `refuse` leaves out."""
     not_in_items = frozenset({"path", "validation_path", "batch_size", "seed"})
-    """Constructor arguments on which no item depends (the content of paths is looked at); any other one makes new
-    tables when it changes."""
+    """Constructor arguments that no item depends on (paths count by their content). Changing any other argument makes
+    new tables."""
     validation_limit: int | None = None
-    """Only the first so many validation rows."""
+    """Use only this many validation rows, from the start; None uses all."""
 
     def __init__(
         self,
@@ -76,52 +85,48 @@ class RowDataModule(BatchLoaders, Generic[RowT]):
         self.format = format
         self.on_bad_row = on_bad_row
         self.prompter: Prompter | None = None
-        """Set by hand, or else taken from the LightningModule in `setup`."""
+        """If None, `setup` takes it from the LightningModule."""
         self.train_rows: Sequence[RowT] = []
         self.validation_rows: Sequence[RowT] = []
         self.report = Report()
-        """What became of the rows; filled in by `setup`."""
+        """What happened to the rows; filled in by `setup`."""
         self._tables: tuple[Path, Any] | None = None
-
-    def encode(self, row: RowT) -> Item:
-        """Turns one row into the token ids of a dataset item."""
-        raise NotImplementedError
 
     def encode_batch(self, rows: list[RowT]) -> list[Item]:
         """Turns rows into items; tokenizers are faster on many texts than on one at a time."""
-        return [self.encode(row) for row in rows]
+        raise NotImplementedError
 
     def item_length(self, item: Item) -> int:
-        """Tokens of an item that `token_limit` bounds."""
+        """Number of tokens of an item that count against `token_limit`."""
         raise NotImplementedError
 
     def refuse(self, row: RowT) -> bool:
-        """Whether a row is of no use and left out."""
+        """Whether a row is useless for training and left out."""
         return False
 
-    def facts(self) -> Facts:
-        """What chooses among the rows: here the split, by prompt."""
+    def facts(self) -> RowFacts:
+        """Chooses among the rows; here it only splits them, by prompt."""
         return SplitFacts()
 
-    def other_sources(self) -> list[Source]:
-        """Sources beside training and validation rows, made by `source`; `open_other` opens them after `setup`."""
+    def other_inputs(self) -> list[TableInput]:
+        """Tables besides the training and validation rows, made by `table_input`; `open_other` opens them."""
         return []
 
     def as_dataset(self, items: Any, rows: LazyRows[RowT]) -> Any:
-        """Makes a dataset of items and rows.
+        """Makes a dataset from items and rows.
 
         Args:
-            items: `datasets.Dataset` with what `encode` gave.
+            items: `datasets.Dataset` of what `encode_batch` returned.
             rows: the rows, in the same order.
         """
         return items
 
     def prepare_data(self) -> None:
-        """Reads and tokenises on the first process of a machine, unless the cache has it; the others wait."""
+        """Reads and tokenises the rows on the first process of each machine, unless they are cached."""
         self._find_tables()
 
     def setup(self, stage: str | None = None) -> None:
-        """Opens the tokenised rows, once; makes them where `prepare_data` was not called.
+        """Opens the tokenised rows once; makes them if `prepare_data` was not called.
 
         Raises:
             UserError: a file, a row or its length is wrong.
@@ -137,27 +142,27 @@ class RowDataModule(BatchLoaders, Generic[RowT]):
         self.tell()
 
     def open_other(self, option: str) -> Any:
-        """`datasets.Dataset` with the items of one of `other_sources`."""
+        """Returns a `datasets.Dataset` with the items of one of `other_inputs`."""
         return open_table(self._find_tables() / f"{option}.arrow", Row)[0]
 
-    def source(
+    def table_input(
         self, option: str, row_type: type[Any], encode: Callable[[list[Any]], list[Item]], limit: int | None = None
-    ) -> Source:
-        """Rows of the file that an option names, under the same limit of length as the training rows.
+    ) -> TableInput:
+        """Describes the table of the file that an option names, with the length limit of the training rows.
 
         Args:
-            option: such as path.
-            row_type: what its rows are.
+            option: such as "path".
+            row_type: of its rows.
             encode: rows -> items.
-            limit: only the first so many rows.
+            limit: use only this many rows, from the start.
         """
         refuse = self.refuse if row_type is self.row_type else _never
         path = getattr(self, option)
         with_place = partial(_with_place, encode)
-        return Source(option, path, row_type, limit, refuse, with_place, self._is_too_long, self.refused_because)
+        return TableInput(option, path, row_type, limit, refuse, with_place, self._is_too_long, self.refused_because)
 
     def get_prompter(self) -> Prompter:
-        """The prompter set by hand, or else the LightningModule's."""
+        """The prompter that was set, or else the LightningModule's."""
         if self.prompter is None:
             if self.trainer is None:
                 raise RuntimeError("set `prompter` on the DataModule, or attach it to a Trainer")
@@ -166,12 +171,12 @@ class RowDataModule(BatchLoaders, Generic[RowT]):
         return self.prompter
 
     def _find_tables(self) -> Path:
-        """The folder of the tokenised rows: from the cache, or made now."""
+        """Returns the folder of the tokenised rows, which are built unless cached."""
         if self._tables is None:
-            key = self._key()
+            key = self.cache_key()
             if key is None:
                 scratch, record = build_once(self._build)
-                self._tables = Path(scratch.name), scratch  # which goes when this object goes
+                self._tables = Path(scratch.name), scratch  # deleted with this object
             else:
                 folder, record = find_or_build(key, self._build)
                 self._tables = folder, None
@@ -181,12 +186,12 @@ class RowDataModule(BatchLoaders, Generic[RowT]):
     def _build(self, folder: Path) -> dict[str, Any]:
         validation = None
         if self.validation_path is not None:
-            validation = self.source("validation_path", self.row_type, self.encode_batch, self.validation_limit)
+            validation = self.table_input("validation_path", self.row_type, self.encode_batch, self.validation_limit)
         report = build_tables(
             folder,
-            self.source("path", self.row_type, self.encode_batch, self.limit),
+            self.table_input("path", self.row_type, self.encode_batch, self.limit),
             validation,
-            self.other_sources(),
+            self.other_inputs(),
             Reading(self.format, self.on_bad_row, self.seed),
             self.facts(),
             self.validation_share,
@@ -194,11 +199,11 @@ class RowDataModule(BatchLoaders, Generic[RowT]):
         )
         return {"report": asdict(report)}
 
-    def _key(self) -> dict[str, Any] | None:
-        """All that the tables depend on; None where the content of a source cannot be known before it is read."""
+    def cache_key(self) -> dict[str, Any] | None:
+        """All that the tables depend on; None if the content of a source is not known before it is read."""
         plain_text = self.row_type.text_field is not None
         paths = {"path": self.path, "validation_path": self.validation_path}
-        paths |= {source.option: source.path for source in self.other_sources()}
+        paths |= {table.option: table.path for table in self.other_inputs()}
         content = {option: content_of(path, plain_text) for option, path in paths.items() if path is not None}
         if None in content.values():
             return None
@@ -214,7 +219,7 @@ class RowDataModule(BatchLoaders, Generic[RowT]):
         }
 
     def draws(self) -> bool:
-        """Whether the seed decides which rows there are."""
+        """Whether the seed affects which rows are used."""
         paths = [path for path in (self.path, self.validation_path) if path is not None]
         return any(source.weight is not None for path in paths for source in parse_sources(path))
 
@@ -229,7 +234,7 @@ class RowDataModule(BatchLoaders, Generic[RowT]):
         return length > self.token_limit
 
     def tell(self) -> None:
-        """Logs what was left out, and puts bad rows into the run's folder."""
+        """Logs what was left out, and copies the bad rows into the run's folder."""
         for option, counts in self.report.sources.items():
             path = getattr(self, option)
             if counts["refused"]:
@@ -264,7 +269,7 @@ def _plain(value: Any) -> Any:
 
 
 def _with_place(encode: Callable[[list[Any]], list[Item]], rows: list[Any]) -> list[Item]:
-    """Encodes rows together; where one of them cannot be, its place is named."""
+    """Encodes rows together; an error names the place of the row that caused it."""
     try:
         return encode(rows)
     except UserError:  # such as a chat template that refuses these messages

@@ -9,9 +9,9 @@ import torch
 from lightning.pytorch.utilities import rank_zero_info
 
 from data_modules.base import OnLong, RowDataModule, check_option
+from data_modules.batching.pretraining import PretrainingText
 from data_modules.hygiene.facts import PromptFacts
 from data_modules.hygiene.steps import HygieneOptions
-from data_modules.pretraining import PretrainingText
 from data_modules.reading.bad_rows import OnBadRow
 from data_modules.rows import PromptRow
 from data_modules.tables.arrow import Item, LazyRows

@@ -12,7 +12,7 @@ from data_modules.base import OnLong, RowDataModule
 from data_modules.reading.bad_rows import OnBadRow
 from data_modules.rows import Demonstration, RankedComparison
 from data_modules.tables.arrow import Item, LazyRows, number_rows
-from data_modules.tables.build import Source
+from data_modules.tables.build import TableInput
 from lit_instruct.batches import RankedBatch, right_pad
 
 SEQUENCES_PER_PROMPT = 8
@@ -79,11 +79,11 @@ class RankedComparisonDataModule(RowDataModule[RankedComparison]):
         self.max_length = max_length
         self.demonstrations_path = demonstrations_path
 
-    def other_sources(self) -> list[Source]:
+    def other_inputs(self) -> list[TableInput]:
         """The demonstrations."""
         if self.demonstrations_path is None:
             return []
-        return [self.source("demonstrations_path", Demonstration, self._encode_demonstrations)]
+        return [self.table_input("demonstrations_path", Demonstration, self._encode_demonstrations)]
 
     def refuse(self, row: RankedComparison) -> bool:
         """Whether all responses are tied."""

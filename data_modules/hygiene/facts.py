@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from data_modules.hygiene.personal_information import KINDS, find_personal_information
-from data_modules.hygiene.steps import NO_USER, Cleaned, Facts, HygieneOptions, clean, is_few_shot, split_off
+from data_modules.hygiene.steps import NO_USER, Cleaned, FactArrays, HygieneOptions, clean, is_few_shot, split_off
 from data_modules.rows import PromptRow, Row
 from lit_instruct.prompting import Prompt, Prompter
 
@@ -75,7 +75,7 @@ class PromptFacts:
 
     def choose(self, validation_rows: int | None, share: float, seed: int) -> Cleaned:
         """`clean` of the prompts; the same arguments."""
-        facts = Facts(
+        facts = FactArrays(
             np.frombuffer(self.split, np.float64),
             np.frombuffer(self.prefix, np.uint64),
             np.frombuffer(self.user, np.uint64),

@@ -71,7 +71,7 @@ class HygieneOptions:
             parse_mix(self.use_case_mix)
 
 
-class Facts(NamedTuple):
+class FactArrays(NamedTuple):
     """What the steps know of each row: one number, in the order of the rows; empty where no step asks for it."""
 
     split: NDArray[np.float64]
@@ -101,7 +101,7 @@ class Cleaned:
 
 
 def clean(
-    facts: Facts,
+    facts: FactArrays,
     options: HygieneOptions,
     use_cases: Sequence[str],
     validation_rows: int | None,
@@ -197,7 +197,7 @@ def has_kind(personal: NDArray[np.uint8], kind: str) -> Mask:
     """Marks the rows in which a kind of personal information was found.
 
     Args:
-        personal: (rows,) as in Facts.
+        personal: (rows,) as in FactArrays.
         kind: one of KINDS.
     """
     return (personal >> KINDS.index(kind) & 1).astype(bool)

@@ -15,7 +15,7 @@ T = TypeVar("T")
 WEIGHT = re.compile(r"(?P<path>.+)@(?P<weight>[^@:]*)", re.DOTALL)
 
 
-class Source(NamedTuple):
+class WeightedPath(NamedTuple):
     """Where rows come from."""
 
     path: str
@@ -23,7 +23,7 @@ class Source(NamedTuple):
     """Its share relative to the other sources; None takes all its rows."""
 
 
-def parse_sources(path: str | Path) -> list[Source]:
+def parse_sources(path: str | Path) -> list[WeightedPath]:
     """Splits what stands in --data.path.
 
     Args:
@@ -35,7 +35,7 @@ def parse_sources(path: str | Path) -> list[Source]:
     """
     text = str(path)
     if Path(text).exists():
-        return [Source(text, None)]
+        return [WeightedPath(text, None)]
     sources = [_parse(part.strip(), text) for part in text.split(",")]
     weighted = [source.weight is not None for source in sources]
     if any(weighted) and not all(weighted):
@@ -70,16 +70,16 @@ def mix(streams: Sequence[Iterator[T]], weights: Sequence[float | None], seed: i
         yield row  # type: ignore[misc]
 
 
-def _parse(part: str, whole: str) -> Source:
+def _parse(part: str, whole: str) -> WeightedPath:
     if not part:
         raise UserError(f"--data.path={whole!s}: a path between the commas is empty; take the comma out")
     found = None if Path(part).exists() else WEIGHT.fullmatch(part)
     if found is None:
-        return Source(part, None)
+        return WeightedPath(part, None)
     try:
         weight = float(found["weight"])
     except ValueError:
         weight = math.nan
     if not 0 < weight < math.inf:
         raise UserError(f"--data.path={whole}: {found['weight']!r} is no weight; write a number above 0 after the @")
-    return Source(found["path"], weight)
+    return WeightedPath(found["path"], weight)

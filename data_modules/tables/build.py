@@ -1,4 +1,4 @@
-"""Sources -> tables of tokenised rows, a batch of rows in memory at a time."""
+"""Files of rows -> tables of tokenised rows, one batch of rows in memory at a time."""
 
 from __future__ import annotations
 
@@ -16,51 +16,54 @@ from lit_instruct.errors import DataError
 
 ROWS_TOGETHER = 1000
 CHARACTERS_TOGETHER = 4_000_000
-"""A batch of rows ends at whichever comes first."""
+"""A batch of rows ends at whichever limit comes first."""
 TRAIN, VALIDATION = "train.arrow", "validation.arrow"
 
 
-class Facts(Protocol):
-    """Decides which rows train and which validate; `data_modules.hygiene.facts` has those there are."""
+class RowFacts(Protocol):
+    """Collects facts about rows and decides by them which rows train and which validate.
+
+    Implemented by `SplitFacts` and `PromptFacts` in `data_modules.hygiene.facts`.
+    """
 
     def add(self, rows: Sequence[Any]) -> None:
-        """Takes note of further rows."""
+        """Records the facts of more rows."""
 
     def choose(self, validation_rows: int | None, share: float, seed: int) -> Cleaned:
-        """Says what becomes of all rows so far."""
+        """Decides for all rows added so far."""
 
 
 @dataclass(frozen=True)
 class Reading:
-    """How the rows of every source are read."""
+    """How rows are read, the same for every table."""
 
     format: str
     on_bad_row: OnBadRow
     seed: int
 
 
-class Source(NamedTuple):
-    """Rows that become a table."""
+class TableInput(NamedTuple):
+    """Where the rows of one table come from, and how they become its items."""
 
     option: str
-    """The option of --data that names the path."""
+    """The option of --data that holds the path, such as path or validation_path."""
     path: str
     row_type: type[Row]
     limit: int | None
-    """Only the first so many rows."""
+    """Use only this many rows from the start; None uses all."""
     refuse: Callable[[Any], bool]
-    """Whether a row is of no use and left out."""
+    """Whether a row is useless for training and left out."""
     encode: Callable[[list[Any]], list[Item]]
     """Rows -> items, in order."""
     too_long: Callable[[Any, Item], bool]
-    """Whether an item is left out for its length; raises where that is an error."""
+    """Whether an item is too long and left out; raises if that is an error."""
     refused_because: str
-    """What is said of rows that `refuse` leaves out."""
+    """How messages describe the rows that `refuse` leaves out."""
 
 
 @dataclass
 class Counts:
-    """What became of a source's rows before hygiene."""
+    """What happened to the rows of one table before hygiene."""
 
     read: int = 0
     bad: int = 0
@@ -72,66 +75,61 @@ class Counts:
 
 @dataclass
 class Report:
-    """What became of all rows."""
+    """What happened to all rows."""
 
     sources: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """Option -> Counts."""
+    """Counts of each table, by its option."""
     train: int = 0
     validation: int = 0
     removed: dict[str, int] = field(default_factory=dict)
-    """Reason -> rows, of the steps of hygiene."""
+    """Rows removed by each hygiene step, by reason."""
     use_cases: dict[str, float] = field(default_factory=dict)
-    """Share of each use case of the training rows."""
+    """Share of each use case among the training rows."""
 
 
 def build_tables(
     folder: Path,
-    train: Source,
-    validation: Source | None,
-    others: Sequence[Source],
+    train: TableInput,
+    validation: TableInput | None,
+    others: Sequence[TableInput],
     reading: Reading,
-    facts: Facts,
+    facts: RowFacts,
     share: float,
     validation_limit: int | None,
 ) -> Report:
-    """Writes train.arrow, validation.arrow (neither where it has no rows) and <option>.arrow for each other source.
+    """Writes train.arrow and validation.arrow (each only if it has rows), and <option>.arrow for each other table.
 
     Args:
         folder: empty.
         train: the training rows.
-        validation: rows of a file of their own; None splits off some of the training rows.
-        others: further sources, which are not split.
-        reading: how to read them.
+        validation: rows of a validation file; None splits off a share of the training rows.
+        others: further tables, which are not split.
+        reading: how to read the rows.
         facts: chooses among the rows.
-        share: of the training rows that validate, where there is no file of them.
-        validation_limit: keep only the first so many validation rows.
+        share: of the training rows to split off, if there is no validation file.
+        validation_limit: keep only this many validation rows, from the start.
 
     Raises:
         UserError: a file, a row or its length is wrong, or no row is left to train on.
     """
-    sources = [train] if validation is None else [validation, train]
-    counts = [_write(folder, source, reading, facts) for source in sources]
+    tables = [train] if validation is None else [validation, train]
+    counts = [_write(folder, table, reading, facts) for table in tables]
     chosen = facts.choose(None if validation is None else counts[0].kept, share, reading.seed)
     if validation_limit is not None:
         chosen.validation &= chosen.validation.cumsum() <= validation_limit
     if not chosen.train.any():
-        what = _what_became(train, counts[-1], chosen.removed)
-        blamed = [
-            f"--data.hygiene.{OPTION_OF[why]}" for why, rows in chosen.removed.items() if rows and why in OPTION_OF
-        ]
-        advice = f"; loosen {' or '.join(blamed)}" if blamed else ""
-        raise DataError(f"{train.path}: no row is left to train on ({what}){advice}")
+        raise _nothing_left(train, counts[-1], chosen.removed)
     start = 0
-    for source, count in zip(sources, counts, strict=True):
+    for table, count in zip(tables, counts, strict=True):
         rows = slice(start, start + count.kept)
         split_table(
-            folder / f"{source.option}.arrow",
+            folder / f"{table.option}.arrow",
             {folder / TRAIN: chosen.train[rows], folder / VALIDATION: chosen.validation[rows]},
         )
         start += count.kept
-    counts += [_write(folder, source, reading, None) for source in others]
+    counts += [_write(folder, table, reading, None) for table in others]
     return Report(
-        {source.option: asdict(count) for source, count in zip([*sources, *others], counts, strict=True)},
+        {table.option: asdict(count) for table, count in zip([*tables, *others], counts, strict=True)},
         int(chosen.train.sum()),
         int(chosen.validation.sum()),
         chosen.removed,
@@ -140,37 +138,30 @@ def build_tables(
 
 
 def bad_rows_file(folder: Path, option: str) -> Path:
-    """Where the bad rows of a source lie; there is no file where it has none."""
+    """The file with the bad rows of a table; it exists only if there are any."""
     return folder / f"{option}.bad.jsonl"
 
 
-class _BadRows(BadRows):
-    """Bad rows whose file is in the cache, which is no place to send anybody to."""
-
-    def describe(self) -> str:
-        return f"{self.count} bad rows skipped"
-
-
-def _write(folder: Path, source: Source, reading: Reading, facts: Facts | None) -> Counts:
-    """Writes <option>.arrow with all rows that are of use and short enough."""
+def _write(folder: Path, table: TableInput, reading: Reading, facts: RowFacts | None) -> Counts:
+    """Writes <option>.arrow with all rows that are useful and short enough."""
     counts = Counts()
-    with _BadRows(bad_rows_file(folder, source.option)) as bad:
+    with BadRows(bad_rows_file(folder, table.option)) as bad:
         rows = stream_rows(
-            source.path,
-            source.row_type,
+            table.path,
+            table.row_type,
             layout=reading.format,
             on_bad_row=reading.on_bad_row,
             bad_rows=bad,
             seed=reading.seed,
         )
-        batches = _encoded(_batches(islice(rows, source.limit)), source, counts, facts)
-        counts.kept = write_table(folder / f"{source.option}.arrow", batches)
+        batches = _encoded(_batches(islice(rows, table.limit)), table, counts, facts)
+        counts.kept = write_table(folder / f"{table.option}.arrow", batches)
     counts.bad, counts.first_bad = bad.count, str(bad.first) if bad.first is not None else None
     return counts
 
 
 def _batches(rows: Iterable[Row]) -> Iterator[list[tuple[Row, str]]]:
-    """Rows with their JSON, so many at a time as fit into memory whatever their length."""
+    """Groups rows, each with its JSON, into batches that fit into memory whatever their length."""
     batch: list[tuple[Row, str]] = []
     characters = 0
     for row in rows:
@@ -184,15 +175,15 @@ def _batches(rows: Iterable[Row]) -> Iterator[list[tuple[Row, str]]]:
 
 
 def _encoded(
-    batches: Iterable[list[tuple[Row, str]]], source: Source, counts: Counts, facts: Facts | None
+    batches: Iterable[list[tuple[Row, str]]], table: TableInput, counts: Counts, facts: RowFacts | None
 ) -> Iterator[tuple[list[str], list[Item]]]:
-    """Tokenises batches, and counts the rows that are left out."""
+    """Tokenises batches and counts the rows that are left out."""
     for batch in batches:
         counts.read += len(batch)
-        useful = [(row, text) for row, text in batch if not source.refuse(row)]
+        useful = [(row, text) for row, text in batch if not table.refuse(row)]
         counts.refused += len(batch) - len(useful)
-        items = source.encode([row for row, _ in useful])
-        kept = [(*pair, item) for pair, item in zip(useful, items, strict=True) if not source.too_long(pair[0], item)]
+        items = table.encode([row for row, _ in useful])
+        kept = [(*pair, item) for pair, item in zip(useful, items, strict=True) if not table.too_long(pair[0], item)]
         counts.too_long += len(useful) - len(kept)
         if kept:
             if facts is not None:
@@ -200,6 +191,9 @@ def _encoded(
             yield [text for _, text, _ in kept], [item for _, _, item in kept]
 
 
-def _what_became(source: Source, counts: Counts, removed: dict[str, int]) -> str:
-    found = {"read": counts.read, source.refused_because: counts.refused, "too long": counts.too_long} | removed
-    return ", ".join(f"{count} {what}" for what, count in found.items() if count)
+def _nothing_left(train: TableInput, counts: Counts, removed: dict[str, int]) -> DataError:
+    found = {"read": counts.read, train.refused_because: counts.refused, "too long": counts.too_long} | removed
+    what = ", ".join(f"{count} {reason}" for reason, count in found.items() if count)
+    to_loosen = [f"--data.hygiene.{OPTION_OF[why]}" for why, rows in removed.items() if rows and why in OPTION_OF]
+    advice = f"; loosen {' or '.join(to_loosen)}" if to_loosen else ""
+    return DataError(f"{train.path}: no row is left to train on ({what}){advice}")

@@ -17,7 +17,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from data_modules import PromptDataModule, PromptResponseDataModule, RankedComparisonDataModule
-from data_modules.sampling import ResumeInsideEpoch
+from data_modules.batching.sampling import ResumeInsideEpoch
 from lit_instruct.errors import UserError
 from lit_instruct.models.loading import pick_dtype
 from lit_instruct.planning.options import RUN, flat

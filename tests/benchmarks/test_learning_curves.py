@@ -15,7 +15,7 @@ from benchmarks import learning_curves, learning_curves_sides
 from benchmarks.learning_curves_sides import cut_after, merge, prompt_ids
 from benchmarks.learning_curves_work import Run, Settings, compared, curve_of, reaches, run_of, settings_of, smoothed
 from benchmarks.ppo_sides import PROMPTS, write_adapter
-from data_modules.sampling import EpochBatchSampler
+from data_modules.batching.sampling import EpochBatchSampler
 from lit_instruct.handover import prompter_of
 from lit_instruct.models.assemble import policy_network, reward_network, scoring_network
 from lit_instruct.models.loading import find_source

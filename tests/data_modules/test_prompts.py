@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from data_modules import PromptDataModule
+from data_modules.batching.sampling import EpochBatchSampler
 from data_modules.hygiene.steps import HygieneOptions
-from data_modules.sampling import EpochBatchSampler
 from lit_instruct.batches import PromptBatch
 from lit_instruct.errors import UserError
 from lit_instruct.prompting import Prompter

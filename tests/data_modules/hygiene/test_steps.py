@@ -9,7 +9,7 @@ import pytest
 from jsonargparse import ArgumentParser
 
 from data_modules.hygiene.steps import (
-    Facts,
+    FactArrays,
     HygieneOptions,
     beyond,
     clean,
@@ -30,9 +30,11 @@ def numbers(*values: int) -> np.ndarray:
     return np.array(values, dtype=np.uint64)
 
 
-def facts(split: list[float], **given: list[int]) -> Facts:
+def facts(split: list[float], **given: list[int]) -> FactArrays:
     kinds = {"prefix": np.uint64, "user": np.uint64, "personal": np.uint8, "use_case": np.uint16}
-    return Facts(np.array(split), *(np.array(given.get(name, [0] * len(split)), kind) for name, kind in kinds.items()))
+    return FactArrays(
+        np.array(split), *(np.array(given.get(name, [0] * len(split)), kind) for name, kind in kinds.items())
+    )
 
 
 def test_repeated():

@@ -8,29 +8,35 @@ from pathlib import Path
 
 import pytest
 
-from data_modules.reading.sources import Source, mix, parse_sources
+from data_modules.reading.sources import WeightedPath, mix, parse_sources
 from data_modules.rows import PromptRow, stream_rows
 from lit_instruct.errors import UserError
 
 
 def test_paths_and_weights():
-    assert parse_sources("a.jsonl") == [Source("a.jsonl", None)]
-    assert parse_sources(Path("a/b.jsonl")) == [Source("a/b.jsonl", None)]
-    assert parse_sources("a.jsonl, org/name:train") == [Source("a.jsonl", None), Source("org/name:train", None)]
-    assert parse_sources("a.jsonl@3,org/name:train@0.5") == [Source("a.jsonl", 3.0), Source("org/name:train", 0.5)]
+    assert parse_sources("a.jsonl") == [WeightedPath("a.jsonl", None)]
+    assert parse_sources(Path("a/b.jsonl")) == [WeightedPath("a/b.jsonl", None)]
+    assert parse_sources("a.jsonl, org/name:train") == [
+        WeightedPath("a.jsonl", None),
+        WeightedPath("org/name:train", None),
+    ]
+    assert parse_sources("a.jsonl@3,org/name:train@0.5") == [
+        WeightedPath("a.jsonl", 3.0),
+        WeightedPath("org/name:train", 0.5),
+    ]
 
 
 def test_the_revision_of_a_hub_id_is_no_weight():
     pinned = "org/name@8049631c:train"
-    assert parse_sources(f"{pinned},{pinned}") == [Source(pinned, None)] * 2
-    assert parse_sources(f"{pinned}@2") == [Source(pinned, 2.0)]
+    assert parse_sources(f"{pinned},{pinned}") == [WeightedPath(pinned, None)] * 2
+    assert parse_sources(f"{pinned}@2") == [WeightedPath(pinned, 2.0)]
 
 
 def test_a_name_that_exists_is_one_path(tmp_path: Path):
     odd = tmp_path / "a,b@2.jsonl"
     odd.write_text('{"prompt": "a"}')
-    assert parse_sources(odd) == [Source(str(odd), None)]
-    assert parse_sources(f"{tmp_path}/c@d.jsonl@2")[0] == Source(f"{tmp_path}/c@d.jsonl", 2.0)
+    assert parse_sources(odd) == [WeightedPath(str(odd), None)]
+    assert parse_sources(f"{tmp_path}/c@d.jsonl@2")[0] == WeightedPath(f"{tmp_path}/c@d.jsonl", 2.0)
 
 
 @pytest.mark.parametrize(

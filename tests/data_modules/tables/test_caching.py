@@ -11,6 +11,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from huggingface_hub import HfApi
+from huggingface_hub.errors import OfflineModeIsEnabled
 
 from data_modules import (
     PromptDataModule,
@@ -21,7 +23,6 @@ from data_modules import (
 from data_modules.base import RowDataModule
 from data_modules.hygiene.steps import HygieneOptions
 from data_modules.tables import cache as token_cache
-from data_modules.tables import fingerprints
 from data_modules.tables.fingerprints import code_version, content_of
 from lit_instruct.errors import UserError
 from lit_instruct.prompting import Prompter
@@ -128,7 +129,7 @@ def test_every_option_of_the_items_makes_new_tables(write: Any, prompter: Prompt
     def key(**options: Any) -> Any:
         data = module(path, **options)
         data.prompter = prompter
-        return data._key()
+        return data.cache_key()
 
     names = set(inspect.signature(module.__init__).parameters) - {"self"} - OWN_TEST
     for name in names & CHANGES.keys() - {"format"}:
@@ -147,7 +148,7 @@ def test_the_seed_counts_where_it_draws(write: Any, prompter: Prompter):
     def key(where: str, **options: Any) -> Any:
         data = PromptDataModule(where, **options)
         data.prompter = prompter
-        return data._key()
+        return data.cache_key()
 
     assert key(path, seed=1) == key(path, seed=2)
     mixed, resampled = f"{path}@1,{other}@2", HygieneOptions(use_case_mix="chat=1")
@@ -218,11 +219,19 @@ def test_content_of_folders_and_kinds(tmp_path: Path):
 
 
 def test_a_hub_dataset_is_known_by_its_commit(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(fingerprints, "_hub_revision", lambda name, revision: f"{name} at {revision}")
+    def info(api: HfApi, name: str, revision: str | None, **_: Any) -> SimpleNamespace:
+        return SimpleNamespace(sha=f"{name} at {revision}")
+
+    def offline(*_: Any, **__: Any) -> None:
+        raise OfflineModeIsEnabled("offline")
+
+    monkeypatch.setattr(HfApi, "dataset_info", info)
     assert content_of("org/name:train", True) == [["org/name:train", "org/name at None", None]]
     assert content_of("org/name@abc:train", True) == [["org/name@abc:train", "org/name at abc", None]]
-    monkeypatch.setattr(fingerprints, "_hub_revision", lambda name, revision: None)
+    monkeypatch.setattr(HfApi, "dataset_info", offline)
     assert content_of("org/name:train", True) is None
+    commit = "0123456789abcdef" * 2 + "01234567"
+    assert content_of(f"org/name@{commit}:train", True) == [[f"org/name@{commit}:train", commit, None]]
 
 
 def test_content_that_cannot_be_known_is_not_cached(

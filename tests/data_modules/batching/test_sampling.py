@@ -10,7 +10,7 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 
-from data_modules.sampling import EpochBatchSampler, ResumeInsideEpoch, StatefulLoader
+from data_modules.batching.sampling import EpochBatchSampler, ResumeInsideEpoch, StatefulLoader
 from lit_instruct.errors import UserError
 
 

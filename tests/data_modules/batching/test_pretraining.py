@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from data_modules.pretraining import PretrainingText, shuffled
+from data_modules.batching.pretraining import PretrainingText, shuffled
 from data_modules.reading.texts import stream_documents
 from lit_instruct.errors import DataError, UserError
 from lit_instruct.prompting import Prompter
@@ -127,7 +127,7 @@ def test_a_second_start_reads_no_text_and_a_changed_text_is_read_again(
     path.write_text("the sea and the wind")
     first = PretrainingText(path, prompter, block=2).blocks
     with monkeypatch.context() as patched:
-        patched.setattr("data_modules.pretraining.stream_documents", None)
+        patched.setattr("data_modules.batching.pretraining.stream_documents", None)
         assert torch.equal(PretrainingText(path, prompter, block=2).blocks, first)
         with pytest.raises(TypeError):
             PretrainingText(path, Prompter(tiny_tokenizer(chat=False)), block=2)

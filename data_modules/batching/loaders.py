@@ -8,7 +8,7 @@ from typing import Any
 import lightning
 from torch.utils.data import DataLoader
 
-from data_modules.sampling import EpochBatchSampler, StatefulLoader
+from data_modules.batching.sampling import EpochBatchSampler, StatefulLoader
 from lit_instruct.errors import UserError
 
 

@@ -1,0 +1,1 @@
+"""How rows and blocks of text become batches: order, loaders, the pretraining mix."""
