@@ -212,7 +212,7 @@ def shape_of(roles: Roles) -> Shape:
     weights = layer_weights(roles)
     layers = len(_decoder(roles).layers)
     count = sum(weight.numel() for weight in weights) // layers
-    return Shape(layers, layers - roles.split, count, roles.output_weight("policy").numel())
+    return Shape(layers, layers - roles.trunk_layers, count, roles.output_weight("policy").numel())
 
 
 def layer_weights(roles: Roles) -> list[Tensor]:

@@ -20,7 +20,8 @@ from lit_instruct.models.quantised import Quantisation, check_dora
 from lit_instruct.models.roles import Role, RoleName, Roles
 
 ValueKind = Literal["reward_model", "zero_head", "policy_trunk"]
-"""What the value function starts from; the first two give it weights of its own, the last only a head."""
+"""What the value function starts from: weights of its own from the reward model, with the reward head or a head of zeros,
+or only a head of zeros on the policy's decoder."""
 
 
 def policy_network(
@@ -51,14 +52,14 @@ def policy_network(
 def reward_network(
     source: Source, lora: LoraOptions | None, dtype: torch.dtype, pad_id: int, quantised: Quantisation | None = None
 ) -> nn.Module:
-    """Returns a trainable scalar model on the trunk of `source` with a fresh head.
+    """Returns a trainable scalar model on the decoder of `source` with a fresh head.
 
     Args:
         source: usually the SFT stage ("the SFT model with the final unembedding layer removed", section 3.5).
         lora: adapter options; None trains every weight, in float32.
         dtype: of frozen weights.
         pad_id: id of padding.
-        quantised: how the trunk is; None quantises nothing, and with `lora` None nothing can be.
+        quantised: how the decoder is; None quantises nothing, and with `lora` None nothing can be.
     """
     if lora is None:
         model = load_sequence_classifier(_base_only(source), torch.float32, pad_id, new_head=True)
@@ -133,7 +134,7 @@ def ppo_roles(
         reward_bias: what is added to the reward head's output; a value function that starts from the reward model
             starts with it too, or its first values would all be off by as much.
         value: "reward_model" starts the value function as a copy of the reward model, "zero_head" as a copy with a head
-            of zeros (all values are 0 at first), "policy_trunk" as such a head on the policy's own trunk.
+            of zeros (all values are 0 at first), "policy_trunk" as a head of zeros on the policy's own decoder.
         quantised: how the base is; None quantises nothing, and with `lora` None nothing can be.
 
     Raises:
@@ -208,8 +209,8 @@ def _separate_roles(policy: Source, reward: Source | None, dtype: torch.dtype, b
     if value == "policy_trunk":
         return Roles({**roles, "value": roles["policy"]}, _zero_head(trained.config.hidden_size), None)
     if reward is None:
-        trunk = merged_language_model(policy, torch.float32)
-        return Roles({**roles, "value": Role(trunk, None)}, _zero_head(trunk.config.hidden_size), None)
+        own = merged_language_model(policy, torch.float32)
+        return Roles({**roles, "value": Role(own, None)}, _zero_head(own.config.hidden_size), None)
     classifier = _merged_classifier(reward)
     head = _value_head(classifier.score.weight.data, bias, value)
     classifier.score = nn.Identity()

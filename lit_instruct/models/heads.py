@@ -1,4 +1,4 @@
-"""What sits on top of the trunk: the scalar head of reward and value, and token log-probabilities."""
+"""What sits on top of the decoder: the scalar head of reward and value, and token log-probabilities."""
 
 from __future__ import annotations
 

@@ -142,11 +142,11 @@ def load_sequence_classifier(
 
     Args:
         source: a sequence-classification model, or (with `new_head`) any language model.
-        dtype: of the trunk.
+        dtype: of the decoder.
         pad_id: id of padding, by which the model finds the last real token.
         new_head: starts with a fresh head (weights N(0, 1/(H+1)), as in Stiennon et al. 2020) instead of
             requiring a trained one.
-        quantised: how the trunk's linear layers are; None quantises nothing.
+        quantised: how the decoder's linear layers are quantised; None quantises nothing.
 
     Raises:
         UserError: it does not exist, or has no trained scalar head and `new_head` is False.
@@ -165,7 +165,7 @@ def load_sequence_classifier(
         raise _cannot_open(source.name, "sequence-classification model", error) from error
     choose_short_attention(model)
     if not isinstance(getattr(model, "score", None), torch.nn.Linear):
-        raise UserError(f"{source.name}: a reward model needs a scalar `score` head on a causal trunk; give another")
+        raise UserError(f"{source.name}: a reward model needs a scalar `score` head on a causal decoder; give another")
     if not new_head and any(key.startswith("score") for key in report["missing_keys"]):
         raise UserError(f"{source.name}: no trained reward head (`score`) in it; train one with `lit-instruct rm fit`")
     model.score = ScoreHead.like(model.score, fresh=new_head).to(model.score.weight.device)

@@ -1,7 +1,8 @@
 """Policy, reference, value and reward as roles on as few copies of the weights as possible.
 
-With LoRA one frozen base carries a named adapter for each role, and the layers below the first adapted one (the
-trunk) are a single function that all roles share. With full fine-tuning every role has a network of its own.
+With LoRA one frozen base carries a named adapter for each role. The layers below the first adapted one (the trunk) then
+compute the same for every role, so their output is computed once and cached. With full fine-tuning every role has a
+network of its own.
 """
 
 from __future__ import annotations
@@ -41,12 +42,16 @@ class Role:
 
 
 class Roles(nn.Module):
-    """The networks of PPO and which of them, under which adapter, plays which role.
+    """The networks of PPO, and which network and adapter plays each role.
+
+    Shapes below: B responses in a micro-batch, T tokens of prompt and response, R of the response alone. Hidden states
+    of shape (B, R + 1, H) start at the last prompt token, which predicts the first response token; earlier columns may
+    precede them and are ignored.
 
     Args:
-        roles: policy, reference and value; reward only where it lives on the same base.
+        roles: policy, reference and value; reward only if it shares their base.
         value_head: H -> 1.
-        reward_head: H -> 1, or None where the reward comes from elsewhere.
+        reward_head: H -> 1, or None if the reward does not come from a role.
     """
 
     def __init__(self, roles: dict[RoleName, Role], value_head: ScoreHead, reward_head: ScoreHead | None) -> None:
@@ -56,19 +61,20 @@ class Roles(nn.Module):
         self.value_head = value_head
         self.reward_head = reward_head
         self.value_on_policy = roles["value"] == roles["policy"]
-        """Whether the value function is only a head on the policy's trunk."""
-        self.split = self._first_adapted_layer()
+        """Whether the value function is only a head on the policy's decoder (`--model.value.start=policy_trunk`)."""
+        self.trunk_layers = self._frozen_layers()
+        """Number of lower layers in the trunk; 0 turns the trunk cache off."""
         self._set_trainable()
         self.eval()
 
     def shard(self, mesh: DeviceMesh, compute: torch.dtype) -> None:
-        """Cuts up every network and head (`sharding.shard`); no role may be an adapter."""
+        """Shards every network and head (`sharding.shard`); no role may be an adapter."""
         for network in self.networks:
             shard(network, mesh, compute)
         shard_head(self.value_head, mesh)
 
     def parameters_of(self, role: Literal["policy", "value"]) -> list[nn.Parameter]:
-        """Returns the trainable parameters of one role, heads included."""
+        """Returns the trainable parameters of a role, its head included."""
         network, adapter = self.roles[role].network, self.roles[role].adapter
         if role == "value" and self.value_on_policy:
             return list(self.value_head.parameters())
@@ -84,10 +90,10 @@ class Roles(nn.Module):
         """Returns a role's final hidden states.
 
         Args:
-            role: whose.
+            role: which one.
             input_ids: (B, T) long.
             mask: (B, T) bool, True is real; padding may lie on either side.
-            trunk: (B, T, H) of `hidden_with_trunk`, to start above the frozen layers.
+            trunk: (B, T, H) from `hidden_with_trunk`, to start above the trunk.
 
         Returns:
             (B, T, H) after the final norm.
@@ -95,18 +101,25 @@ class Roles(nn.Module):
         decoder = self.activate(role)
         if trunk is None or self.roles[role].network is not self.roles["policy"].network:
             return inside(self.language_model(role), partial(_run, decoder, mask, input_ids=input_ids))
-        with _only_layers(decoder, self.split):
+        with _only_layers(decoder, self.trunk_layers):
             return _run(decoder, mask, inputs_embeds=trunk)
 
     def hidden_with_trunk(self, role: RoleName, input_ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor | None]:
         """Returns a role's final hidden states, and the trunk's output that every other role can start from.
 
-        The second is None where the roles share no frozen layers.
+        Args:
+            role: which one.
+            input_ids: (B, T) long.
+            mask: (B, T) bool, True is real.
+
+        Returns:
+            (B, T, H) after the final norm, and (B, T, H) below the first adapted layer; the latter is None without a
+            trunk.
         """
-        if self.split == 0:
+        if self.trunk_layers == 0:
             return self.hidden(role, input_ids, mask), None
         caught: list[Tensor] = []
-        layer = _decoder(self.roles[role].network).layers[self.split]
+        layer = _decoder(self.roles[role].network).layers[self.trunk_layers]
         hook = layer.register_forward_pre_hook(lambda _, args: caught.append(args[0]))
         try:
             final = self.hidden(role, input_ids, mask)
@@ -126,10 +139,10 @@ class Roles(nn.Module):
         """Returns log-probability and entropy of each response token; masked positions are 0.
 
         Args:
-            role: whose output embedding.
-            hidden: (B, T, H) final hidden states over prompt and response.
-            tokens: (B, R) the response.
-            mask: (B, R) bool, True is real.
+            role: whose output embedding is used.
+            hidden: (B, R + 1, H) the role's final hidden states.
+            tokens: (B, R) long, the response.
+            mask: (B, R) bool of the response, True is real.
             temperature: of the policy's distribution.
             with_entropy: computes entropies too; they are 0 otherwise.
 
@@ -137,7 +150,7 @@ class Roles(nn.Module):
             (B, R) float32 log-probabilities and (B, R) float32 entropies, in nats, both with gradient.
         """
         predicting = hidden[:, -tokens.shape[1] - 1 : -1]
-        # Selecting the real tokens first makes a contiguous matrix: a slice would be multiplied row by row.
+        # Selecting the real tokens first gives a contiguous matrix; a slice would be multiplied row by row.
         chosen, entropy, _ = self.token_log_probs(role, predicting[mask], tokens[mask], temperature, with_entropy)
         log_probs = torch.zeros(mask.shape, dtype=torch.float32, device=mask.device)
         entropies = torch.zeros_like(log_probs)
@@ -146,7 +159,7 @@ class Roles(nn.Module):
     def token_log_probs(
         self, role: RoleName, hidden: Tensor, tokens: Tensor, temperature: float = 1.0, describe: bool = False
     ) -> TokenLogProbs:
-        """Returns `heads.token_log_probs` by a role's output embedding."""
+        """Returns `heads.token_log_probs` under a role's output embedding: (n, H) hidden states, (n,) tokens."""
 
         def work() -> TokenLogProbs:
             return token_log_probs(hidden, self.output_weight(role), tokens, temperature, describe)
@@ -157,8 +170,8 @@ class Roles(nn.Module):
         """Returns V of the state before each response token: (B, R) float32, masked positions 0.
 
         Args:
-            hidden: (B, T, H) the value role's final hidden states.
-            mask: (B, R) bool of the response.
+            hidden: (B, R + 1, H) the value role's final hidden states.
+            mask: (B, R) bool of the response, True is real.
         """
         before = hidden[:, -mask.shape[1] - 1 : -1]
         return self.value_head(before).squeeze(-1) * mask
@@ -167,15 +180,15 @@ class Roles(nn.Module):
         """Returns the reward head's score at the last real token of each response: (B,) float32.
 
         Args:
-            hidden: (B, T, H) the reward role's final hidden states.
-            response_mask: (B, R) bool.
+            hidden: (B, R + 1, H) the reward role's final hidden states.
+            response_mask: (B, R) bool, True is real.
         """
         assert self.reward_head is not None
         last = hidden.shape[1] - response_mask.shape[1] + response_mask.sum(dim=1) - 1
         return self.reward_head(hidden[torch.arange(len(hidden)), last]).squeeze(-1)
 
     def output_weight(self, role: RoleName) -> Tensor:
-        """Returns the (V, H) weight of a role's output embedding, which is whole inside the model's forward alone."""
+        """Returns the (V, H) weight of a role's output embedding; under FSDP2 it is whole only `inside` the model."""
         return self.language_model(role).get_output_embeddings().weight
 
     def language_model(self, role: RoleName) -> nn.Module:
@@ -196,14 +209,13 @@ class Roles(nn.Module):
 
     @contextlib.contextmanager
     def merged(self, role: RoleName, fold: bool = True) -> Iterator[nn.Module]:
-        """Gives the language model of a role with its adapter folded into the weights, for fast decoding.
+        """Yields the language model of a role with its adapter merged into the weights, for fast decoding.
 
-        The base weights themselves are put aside and come back untouched to the bit. Bases whose weights are
-        not plain matrices (8- and 4-bit) stay unmerged.
+        On exit the original base weights are restored bit for bit. Quantised bases (8- and 4-bit) are not merged.
 
         Args:
-            role: whose.
-            fold: False leaves the adapter beside the weights: slower, without the memory of another copy of them.
+            role: which one.
+            fold: False leaves the adapter unmerged: slower, but without a second copy of the weights in memory.
         """
         network, adapter = self.roles[role].network, self.roles[role].adapter
         self.activate(role)
@@ -222,8 +234,8 @@ class Roles(nn.Module):
                 layer._disable_adapters = False
 
     def check_trunk(self, device: torch.device) -> None:
-        """Gives up the trunk cache where starting above the trunk does not reproduce the model's own forward."""
-        if self.split == 0:
+        """Turns the trunk cache off if starting above the trunk does not reproduce the model's own forward."""
+        if self.trunk_layers == 0:
             return
         input_ids = torch.arange(1, 25, device=device).view(2, 12)
         mask = torch.ones_like(input_ids, dtype=torch.bool)
@@ -232,16 +244,16 @@ class Roles(nn.Module):
             whole, trunk = self.hidden_with_trunk("policy", input_ids, mask)
             upper = self.hidden("policy", input_ids, mask, trunk)
         if not torch.equal(whole[mask], upper[mask]):
-            log.warning("trunk cache off: this model's upper layers cannot be run by themselves")
-            self.split = 0
+            log.warning("trunk cache off: this model's upper layers cannot run on their own")
+            self.trunk_layers = 0
 
-    def _first_adapted_layer(self) -> int:
+    def _frozen_layers(self) -> int:
         shared = self.roles["reference"].network is self.roles["policy"].network
         layers = getattr(_decoder(self.roles["policy"].network), "layers", None)
         if not shared or layers is None:
             return 0
         kinds = set(getattr(_unwrap(self.roles["policy"].network).config, "layer_types", None) or ["same"])
-        if len(kinds) > 1:  # layers with masks of their own are told apart by their number
+        if len(kinds) > 1:  # the model picks each layer's mask by its index, which slicing would shift
             return 0
         adapted = [i for i, layer in enumerate(layers) if any(isinstance(m, LoraLayer) for m in layer.modules())]
         return min(adapted, default=0)
@@ -254,7 +266,7 @@ class Roles(nn.Module):
 
 
 def _run(decoder: nn.Module, mask: Tensor, **inputs: Tensor) -> Tensor:
-    # What is padded on the right alone needs no mask: no real token looks that way, and attention is faster without.
+    # Right padding needs no mask: causal attention never looks at it, and runs faster without one.
     if not mask[:, 0].all():
         inputs |= {"attention_mask": mask.long(), "position_ids": position_ids(mask)}
     return decoder(use_cache=False, **inputs).last_hidden_state

@@ -46,7 +46,7 @@ def shard(model: nn.Module, mesh: DeviceMesh, compute: torch.dtype | None) -> No
 
 
 def shard_head(head: ScoreHead, mesh: DeviceMesh) -> None:
-    """Cuts up a head, which computes in float32 whatever its trunk does.
+    """Shards a head, which computes in float32 whatever the dtype of its decoder.
 
     Args:
         head: in float32.

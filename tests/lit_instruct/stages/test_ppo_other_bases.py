@@ -92,7 +92,7 @@ def test_the_value_function_is_a_copy_of_a_larger_reward_model_and_learns(
         text = module.collector.stop.text(ids[width:][mask[width:]].tolist())
         assert float(score) == pytest.approx(scorer.score([_prompt(module, prompt)], [text])[0], abs=1e-4)
     assert all(row["ppo/first_ratio_error"] == 0.0 for row in rows)
-    assert (module.roles.split > 0) is (lora is not None)  # policy and reference still share their lower layers
+    assert (module.roles.trunk_layers > 0) is (lora is not None)  # policy and reference still share their lower layers
     assert (first.trunk is not None) is (lora is not None)
     moved = [p for name, p in module.roles.named_parameters() if not torch.equal(p, before[name])]
     assert all(parameter.requires_grad for parameter in moved)
