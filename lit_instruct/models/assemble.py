@@ -20,8 +20,8 @@ from lit_instruct.models.quantised import Quantisation, check_dora
 from lit_instruct.models.roles import Role, RoleName, Roles
 
 ValueKind = Literal["reward_model", "zero_head", "policy_trunk"]
-"""What the value function starts from: weights of its own from the reward model, with the reward head or a head of zeros,
-or only a head of zeros on the policy's decoder."""
+"""What the value function starts from: a copy of the reward model, with its head or a head of zeros, or only a head of
+zeros on the policy's decoder."""
 
 
 def policy_network(
