@@ -107,21 +107,26 @@ def _run(command: str, arguments: list[str]) -> int:
 def _flags(arguments: list[str]) -> list[str]:
     """Lets --merge and --push-to-hub stand without a value: jsonargparse wants one, and underscores in names."""
     given = [re.sub(r"^--[a-z-]+", lambda name: f"--{name[0][2:].replace('-', '_')}", word) for word in arguments]
-    following = [*given[1:], "--"]
+    return _with_values(given, {"--merge": "true", "--push_to_hub": "true"})
+
+
+def _with_values(arguments: list[str], values: dict[str, str]) -> list[str]:
+    """Adds to each option that is given without a value the one that it stands for."""
+    following = [*arguments[1:], "--"]
     return [
-        f"{word}=true" if word in ("--merge", "--push_to_hub") and after.startswith("--") else word
-        for word, after in zip(given, following, strict=True)
+        f"{word}={values[word]}" if word in values and after.startswith("--") else word
+        for word, after in zip(arguments, following, strict=True)
     ]
 
 
 def _inspect_arguments(arguments: list[str]) -> list[str]:
-    """Takes off the word inspect, and lets the path stand without its option."""
+    """Removes the word inspect, and lets the path stand without its option and --json without a file."""
     if arguments[:1] in (["-h"], ["--help"]):
         return arguments
     if arguments[:1] != ["inspect"]:
         raise UserError("data: only `lit-instruct data inspect PATH` is known; write that")
-    path, rest = arguments[1:2], arguments[2:]
-    return [f"--path={path[0]}", *rest] if path and not path[0].startswith("-") else [*path, *rest]
+    words = _with_values(arguments[1:], {"--json": "-"})
+    return [f"--path={words[0]}", *words[1:]] if words and not words[0].startswith("-") else words
 
 
 def _fail(message: str) -> int:

@@ -29,10 +29,14 @@ from lit_instruct.models.loading import find_source
 from lit_instruct.prompting import Prompter
 
 ROWS_TOGETHER = 256
+STDOUT = "-"
+"""File that stands for standard output."""
 
 
 def inspect(options: InspectOptions) -> dict[str, Any]:
-    """Prints what is in a dataset, and returns it as written to `options.json`.
+    """Prints what is in a dataset and returns the same figures, JSON-able.
+
+    With `options.json` the figures are also written to that file; with "-" only their JSON is printed.
 
     Raises:
         DataError: a file is damaged, a row is wrong (with on_bad_row=error), or no row is left.
@@ -46,6 +50,9 @@ def inspect(options: InspectOptions) -> dict[str, Any]:
         else:
             report = inspect_rows(options, KINDS[kind], prompter, bad)
         report = {"path": options.path, "kind": kind, **report, "bad_rows": _bad(bad)}
+    if options.json == STDOUT:
+        print(as_json(report))
+        return report
     if options.json is not None:
         write_json(Path(options.json), report)
     show(report)
@@ -129,6 +136,11 @@ def _bad(bad: BadRows) -> dict[str, Any]:
     }
 
 
+def as_json(report: dict[str, Any]) -> str:
+    """The report as JSON text."""
+    return json.dumps(report, indent=2, ensure_ascii=False)
+
+
 def write_json(path: Path, report: dict[str, Any]) -> None:
     """Writes the report; the file appears only when it is whole.
 
@@ -137,7 +149,7 @@ def write_json(path: Path, report: dict[str, Any]) -> None:
     """
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        scratch.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        scratch.write_text(as_json(report) + "\n", encoding="utf-8")
         os.replace(scratch, path)
     except OSError as error:
         raise cannot_write(path, error, "--json") from error

@@ -29,7 +29,7 @@ class InspectOptions:
         bad_rows: file, .jsonl, to which bad rows are written with the reason.
         limit: look at the first so many rows only.
         examples: rows to show as the model sees them.
-        json: file to which all figures are written.
+        json: file to write all figures to; --json without a file prints them to standard output instead of the tables.
         seed: of the mix of sources with weights, and of resampled use cases.
     """
 

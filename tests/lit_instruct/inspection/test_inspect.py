@@ -175,6 +175,18 @@ def test_rows_of_no_known_layout(tmp_path: Path):
         InspectOptions(path, limit=0)
 
 
+def test_json_alone_prints_json_and_nothing_else(tmp_path: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]):
+    path = write(tmp_path, {"prompt": "é", "response": "b"}, "{")
+    base = f"--base={tiny_model}"
+    out = tmp_path / "out.json"
+    assert main(["data", "inspect", path, base, f"--json={out}"]) == 0
+    assert "Tokens of the prompt" in capsys.readouterr().out
+    for words in ([path, base, "--json"], [path, "--json", base], ["--json", f"--path={path}", base]):
+        assert main(["data", "inspect", *words]) == 0
+        assert capsys.readouterr().out == out.read_text(encoding="utf-8")
+    assert [file.name for file in sorted(tmp_path.iterdir())] == ["out.json", "rows.jsonl"]
+
+
 def test_command_line(tmp_path: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]):
     path = write(tmp_path, {"prompt": "[bold]a[/bold]", "response": "b"})
     out = tmp_path / "out.json"
