@@ -8,6 +8,7 @@ Masks are boolean and have one polarity everywhere: True is a real token (the EO
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -125,6 +126,30 @@ def left_pad(sequences: list[list[int]], value: int) -> tuple[Tensor, Tensor]:
     """Returns `sequences` as one (B, T) tensor padded on the left with `value`, and its mask (True is real)."""
     ids, mask = right_pad([sequence[::-1] for sequence in sequences], value)
     return ids.flip(1), mask.flip(1)
+
+
+def length_batches(lengths: Sequence[int], rows: int | None = None, tokens: int | None = None) -> list[list[int]]:
+    """Splits sequences into batches of similar length, to keep padding short.
+
+    The longest sequences come first, so that running out of memory shows early.
+
+    Args:
+        lengths: tokens of each sequence.
+        rows: most sequences of a batch.
+        tokens: most tokens of a batch, padding included; a longer sequence is a batch of its own.
+
+    Returns:
+        Indices of the sequences of each batch.
+    """
+    batches: list[list[int]] = []
+    for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        count = len(batches[-1]) if batches else 0
+        fits = batches and count != rows and (tokens is None or (count + 1) * lengths[batches[-1][0]] <= tokens)
+        if fits:
+            batches[-1].append(i)
+        else:
+            batches.append([i])
+    return batches
 
 
 def position_ids(mask: Tensor) -> Tensor:

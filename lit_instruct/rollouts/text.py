@@ -1,15 +1,15 @@
-"""A stage's model as text in, text out: for sampling data, evaluation, chat and trying things in Python."""
+"""A stage's language model as text in, text out: for sampling data, evaluation, chat and use from Python."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple, TypeVar
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from rich.progress import track
 from torch import Tensor
 
-from lit_instruct.batches import left_pad, position_ids, right_pad
+from lit_instruct.batches import left_pad, length_batches, position_ids, right_pad
 from lit_instruct.fast.host_memory import spare_host_memory
 from lit_instruct.handover import bits_of, prompter_of
 from lit_instruct.models.assemble import merged_language_model
@@ -19,18 +19,16 @@ from lit_instruct.models.quantised import Quantize, quantisation
 from lit_instruct.prompting import Prompt, Prompter
 from lit_instruct.rollouts.generate import SamplingOptions, generate
 
-Job = TypeVar("Job")
-
 
 class Response(NamedTuple):
     """One sampled response."""
 
     ids: list[int]
-    """Token ids, the EOS included where it came."""
+    """Token ids, the EOS included if there is one."""
     text: str
-    """The same for people, without special tokens."""
+    """Its text, without special tokens."""
     ended: bool
-    """True where the model ended it, False where the length limit cut it."""
+    """True if the model ended it, False if the length limit cut it."""
 
 
 class TextGenerator:
@@ -56,10 +54,10 @@ class TextGenerator:
         """Opens a model by embedded name, hub id, Hugging Face folder or stage folder.
 
         Args:
-            source: which.
+            source: the model.
             dtype: of its weights.
             prompter: a prompt format other than the model's own.
-            quantize: of its base; None takes what its stage trained on.
+            quantize: quantisation of its base; None takes that of its training stage.
 
         Raises:
             UserError: it cannot be opened.
@@ -70,7 +68,7 @@ class TextGenerator:
         quantised = quantisation(bits_of(found, quantize), device)
         if quantised is not None:
             model = merged_language_model(found, kind, quantised)
-        else:  # adapters are added in float32
+        else:  # adapters are merged in float32
             model = merged_language_model(found, torch.float32 if found.adapter else kind).to(device, kind)
         return cls(model, prompter or prompter_of(found))
 
@@ -89,27 +87,29 @@ class TextGenerator:
         batch_size: int = 64,
         progress: str | None = None,
     ) -> list[list[Response]]:
-        """Samples k responses to each prompt; in float32 the result depends on the seed, not on the batch size.
+        """Samples k responses per prompt; in float32 the result depends on the seed, not on the batch size.
 
         Args:
             prompts: B prompts.
-            k: responses to each.
+            k: responses per prompt.
             max_new_tokens: length limit.
-            temperature: of the distribution.
-            top_p: nucleus.
-            top_k: most probable tokens kept; 0 keeps all.
-            stop_ids: ids that end a response, beside the prompt format's own.
-            stop_strings: texts that end a response; `Response.text` goes up to there.
+            temperature: divides the logits.
+            top_p: nucleus probability; 1 keeps all tokens.
+            top_k: number of most probable tokens kept; 0 keeps all.
+            stop_ids: ids that end a response, in addition to the prompt format's own.
+            stop_strings: texts that end a response; `Response.text` stops before them.
             seed: of the random numbers.
-            batch_size: sequences at one time.
-            progress: text beside a progress bar; None shows none.
+            batch_size: sequences per batch.
+            progress: description of a progress bar; None shows no bar.
         """
         options = SamplingOptions(max_new_tokens, temperature, top_p, top_k, list(stop_ids), list(stop_strings))
         stop = options.stop_rule(self.prompter)
         ids = [self.prompter.prompt_ids(prompt) for prompt in prompts]
         jobs = [(row, sample) for row in range(len(ids)) for sample in range(k)]
         found: dict[tuple[int, int], Response] = {}
-        for batch in length_batches(jobs, [len(ids[row]) for row, _ in jobs], batch_size, progress):
+        batches = length_batches([len(ids[row]) for row, _ in jobs], rows=batch_size)
+        for numbers in track(batches, description=progress, transient=True) if progress else batches:
+            batch = [jobs[i] for i in numbers]
             padded, mask = self._to_device(*left_pad([ids[row] for row, _ in batch], self.prompter.pad_id))
             keys = [(seed, row, sample) for row, sample in batch]
             sampled = generate(self.model, padded, mask, options, stop, keys, self.prompter.pad_id)
@@ -130,16 +130,17 @@ class TextGenerator:
 
         Args:
             prompts: B prompts.
-            responses: B responses, whoever sampled them.
-            batch_size: sequences at one time.
-            progress: text beside a progress bar; None shows none.
+            responses: B responses, sampled from any model.
+            batch_size: sequences per batch.
+            progress: description of a progress bar; None shows no bar.
         """
         prompt_ids = [self.prompter.prompt_ids(prompt) for prompt in prompts]
         sequences = [ids + response.ids for ids, response in zip(prompt_ids, responses, strict=True)]
         totals = [0.0] * len(sequences)
         decoder = getattr(self.model, self.model.base_model_prefix)
         weight = self.model.get_output_embeddings().weight
-        for batch in length_batches(list(range(len(sequences))), [len(s) for s in sequences], batch_size, progress):
+        batches = length_batches([len(ids) for ids in sequences], rows=batch_size)
+        for batch in track(batches, description=progress, transient=True) if progress else batches:
             ids, mask = self._to_device(*right_pad([sequences[i] for i in batch], self.prompter.pad_id))
             starts = torch.tensor([len(prompt_ids[i]) for i in batch], device=ids.device)
             hidden = decoder(
@@ -155,10 +156,3 @@ class TextGenerator:
     def _to_device(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         device = next(self.model.parameters()).device
         return ids.to(device), mask.to(device)
-
-
-def length_batches(jobs: list[Job], lengths: list[int], size: int, progress: str | None) -> Iterator[list[Job]]:
-    """Cuts jobs into batches of similar length, longest first, so that padding is short and memory shows early."""
-    order = sorted(range(len(jobs)), key=lambda i: -lengths[i])
-    batches = [[jobs[i] for i in order[start : start + size]] for start in range(0, len(order), size)]
-    return iter(track(batches, description=progress, transient=True)) if progress else iter(batches)

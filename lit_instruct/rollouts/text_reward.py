@@ -11,7 +11,7 @@ from peft import PeftModel
 from rich.progress import track
 from torch import nn
 
-from lit_instruct.batches import position_ids, right_pad
+from lit_instruct.batches import length_batches, position_ids, right_pad
 from lit_instruct.fast.host_memory import spare_host_memory
 from lit_instruct.handover import bits_of, prompter_of, read_stage_of
 from lit_instruct.models.assemble import scoring_network
@@ -112,7 +112,7 @@ class TextReward:
         """Returns the reward of each sequence of `ids`."""
         rewards = [0.0] * len(sequences)
         device = next(self.network.parameters()).device
-        batches = in_step(token_batches([len(sequence) for sequence in sequences], batch_tokens), [0], self.network)
+        batches = in_step(length_batches([len(ids) for ids in sequences], tokens=batch_tokens), [0], self.network)
         for batch in track(batches, description=progress, transient=True) if progress else batches:
             ids, mask = right_pad([sequences[i] for i in batch], self.prompter.pad_id)
             ids, mask = ids.to(device), mask.to(device)
@@ -143,23 +143,3 @@ def model_scorer(
     if mesh is not None:
         reward.shard(mesh)
     return reward.score
-
-
-def token_batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
-    """Cuts sequences into batches of similar length, longest first, so that padding is short and memory shows early.
-
-    Args:
-        lengths: tokens of each sequence.
-        budget: most tokens of a batch, number x longest; a sequence over it is a batch of its own.
-
-    Returns:
-        Their numbers, batch by batch.
-    """
-    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
-    batches: list[list[int]] = []
-    for i in order:
-        if batches and (len(batches[-1]) + 1) * lengths[batches[-1][0]] <= budget:
-            batches[-1].append(i)
-        else:
-            batches.append([i])
-    return batches

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import random
+
 import torch
 
-from lit_instruct.batches import Rollout, columns_from, left_pad, right_pad
+from lit_instruct.batches import Rollout, columns_from, left_pad, length_batches, right_pad
 
 SEQUENCES = [[5, 6, 7], [8], [9, 9]]
 
@@ -50,3 +52,21 @@ def test_response_ids_start_where_the_prompt_ends() -> None:
     mask = torch.tensor([[True, False], [True, False]])
     parts = {"input_ids": ids, "prompt_length": torch.tensor([2, 1]), "response_mask": mask}
     assert Rollout(**(fields | parts)).response_ids[mask].tolist() == [7, 9]
+
+
+def test_length_batches_by_hand() -> None:
+    # Longest first; 2 x 5 fits into 10, a third would make 15; 12 is over the budget and is a batch of its own.
+    assert length_batches([3, 5, 12, 5, 2, 3], tokens=10) == [[2], [1, 3], [0, 5, 4]]
+    assert length_batches([3, 3], tokens=1) == [[0], [1]]
+    assert length_batches([], tokens=10) == []
+    assert length_batches([1, 5, 3, 5, 2], rows=2) == [[1, 3], [2, 4], [0]]
+    assert length_batches([1, 5, 3, 5, 2], rows=2, tokens=5) == [[1], [3], [2], [4, 0]]
+
+
+def test_length_batches_keep_the_budget_and_every_sequence() -> None:
+    draw = random.Random(0)
+    lengths = [draw.randint(1, 300) for _ in range(200)]
+    batches = length_batches(lengths, tokens=1024)
+    assert sorted(i for batch in batches for i in batch) == list(range(200))
+    assert all(len(batch) * max(lengths[i] for i in batch) <= 1024 for batch in batches)
+    assert len(batches) < 1.3 * sum(lengths) / 1024

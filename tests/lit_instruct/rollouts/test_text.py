@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 
 from lit_instruct.errors import UserError
 from lit_instruct.prompting import Prompt
-from lit_instruct.rollouts.text import Response, TextGenerator, length_batches
+from lit_instruct.rollouts.text import Response, TextGenerator
 from tests.lit_instruct.rollouts.stage_folders import sft_folder
 
 PROMPTS: list[Prompt] = [
@@ -107,9 +107,3 @@ def test_from_source_keeps_the_recorded_format(generator: TextGenerator, sft: Pa
 def test_missing_model_is_one_sentence() -> None:
     with pytest.raises(UserError, match="runs/none/sft: no such folder"):
         TextGenerator.from_source("runs/none/sft")
-
-
-def test_length_batches() -> None:
-    jobs = ["a", "b", "c", "d", "e"]
-    assert list(length_batches(jobs, [1, 5, 3, 5, 2], 2, None)) == [["b", "d"], ["c", "e"], ["a"]]
-    assert list(length_batches([], [], 2, None)) == []

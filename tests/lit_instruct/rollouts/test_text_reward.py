@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,7 @@ from peft import PeftModel
 from transformers import AutoModelForSequenceClassification
 
 from lit_instruct.errors import UserError
-from lit_instruct.rollouts.text_reward import TextReward, token_batches
+from lit_instruct.rollouts.text_reward import TextReward
 from tests.lit_instruct.rollouts.stage_folders import REWARD_BIAS, reward_folder, sft_folder
 
 PROMPTS = ["Hello", "What is the capital of France?", "Write a poem about the sea."]
@@ -58,19 +57,3 @@ def test_models_without_a_head_are_refused(folders: tuple[Path, Path], tiny_mode
     for folder in (folders[0], tiny_model):
         with pytest.raises(UserError, match=f"{folder}: .*no .*reward head|{folder}: no trained reward head"):
             TextReward.from_source(str(folder))
-
-
-def test_token_batches_by_hand() -> None:
-    # Longest first; 2 x 5 fits into 10, a third would make 15; 12 is over the budget and goes alone.
-    assert token_batches([3, 5, 12, 5, 2, 3], 10) == [[2], [1, 3], [0, 5, 4]]
-    assert token_batches([3, 3], 1) == [[0], [1]]
-    assert token_batches([], 10) == []
-
-
-def test_token_batches_keep_the_budget_and_every_sequence() -> None:
-    draw = random.Random(0)
-    lengths = [draw.randint(1, 300) for _ in range(200)]
-    batches = token_batches(lengths, 1024)
-    assert sorted(i for batch in batches for i in batch) == list(range(200))
-    assert all(len(batch) * max(lengths[i] for i in batch) <= 1024 for batch in batches)
-    assert len(batches) < 1.3 * sum(lengths) / 1024
