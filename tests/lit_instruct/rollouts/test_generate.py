@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from lit_instruct.models.embedded import NAME, resolve
 from lit_instruct.prompting import Prompter
 from lit_instruct.rollouts import decode
 from lit_instruct.rollouts.decode import ModelDecoding
-from lit_instruct.rollouts.generate import SamplingOptions, _closed_ranks, generate
+from lit_instruct.rollouts.generate import SamplingOptions, compacted_rows, generate
 from lit_instruct.rollouts.sampling import uniforms
 from lit_instruct.rollouts.stopping import StopRule
 from tests.lit_instruct.rollouts.chi_square import assert_frequencies
@@ -29,7 +30,7 @@ PAD = 0
 
 @pytest.fixture(scope="module")
 def model(tiny_model: Path) -> nn.Module:
-    """The tiny model with larger weights: as it is, every token is about as probable as the next, wherever it is."""
+    """The tiny model with larger weights: its own give every token about the same probability everywhere."""
     model = AutoModelForCausalLM.from_pretrained(str(tiny_model)).eval()
     with torch.no_grad():
         for name, weight in model.named_parameters():
@@ -92,7 +93,7 @@ def test_neighbours_order_and_padding_do_not_matter(model: nn.Module, way: str) 
 
 
 @pytest.mark.parametrize("greedy", [{"temperature": 1e-5}, {"top_k": 1}])
-def test_greedy_is_what_generate_says(model: nn.Module, way: str, greedy: dict[str, Any]) -> None:
+def test_greedy_equals_transformers_generate(model: nn.Module, way: str, greedy: dict[str, Any]) -> None:
     ids, mask = left_pad(PROMPTS, PAD)
     expected = model.generate(
         ids, attention_mask=mask.long(), do_sample=False, max_new_tokens=40, pad_token_id=PAD, eos_token_id=2
@@ -103,7 +104,7 @@ def test_greedy_is_what_generate_says(model: nn.Module, way: str, greedy: dict[s
 
 
 @pytest.mark.slow
-def test_greedy_on_the_embedded_model_is_what_generate_says() -> None:
+def test_greedy_on_the_embedded_model_equals_transformers_generate() -> None:
     folder = resolve(NAME)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     prompter = Prompter(AutoTokenizer.from_pretrained(folder))
@@ -126,7 +127,7 @@ def test_greedy_on_the_embedded_model_is_what_generate_says() -> None:
 
 
 def test_first_and_second_tokens_are_drawn_in_the_right_proportion(model: nn.Module, way: str) -> None:
-    """Of 4,000 samples of one prompt; whoever draws in other proportions is found out."""
+    """4,000 samples of one prompt; the test also shows that it notices wrong proportions."""
     ids, mask = left_pad([PROMPTS[0]] * 4000, PAD)
     sampling = SamplingOptions(max_new_tokens=2, temperature=1.2)
     keys = [(9, row) for row in range(4000)]
@@ -169,7 +170,7 @@ def test_limit_is_kept(model: nn.Module) -> None:
 
 
 def test_finished_rows_are_dropped(model: nn.Module, monkeypatch: pytest.MonkeyPatch, way: str) -> None:
-    """Of four rows one ends at the second token, one at the fourth, one at the sixth: the batch shrinks with them."""
+    """Of four rows one ends at the second token, one at the fourth, one at the sixth; the batch shrinks each time."""
     free = _rows(_generate(model, [0, 1, 2, 3], stop=()))
     stops = (free[0][1], free[1][3], free[2][5])
     cut = [next((i + 1 for i, token in enumerate(row) if token in stops), 8) for row in free]
@@ -187,10 +188,10 @@ def test_finished_rows_are_dropped(model: nn.Module, monkeypatch: pytest.MonkeyP
     assert widths == [sum(length > step for length in cut) for step in range(1, max(cut))]
 
 
-def test_what_is_left_over_when_rows_are_dropped_stays_in_place() -> None:
-    assert _closed_ranks(torch.tensor([True, False, True, True])).tolist() == [0, 3, 2]
-    assert _closed_ranks(torch.tensor([False, False, True, True, False, True])).tolist() == [3, 5, 2]
-    assert _closed_ranks(torch.tensor([True, True, False])).tolist() == [0, 1]
+def test_most_remaining_rows_keep_their_place() -> None:
+    assert compacted_rows(torch.tensor([True, False, True, True])).tolist() == [0, 3, 2]
+    assert compacted_rows(torch.tensor([False, False, True, True, False, True])).tolist() == [3, 5, 2]
+    assert compacted_rows(torch.tensor([True, True, False])).tolist() == [0, 1]
 
 
 def _text_of(tokenizer: PreTrainedTokenizerFast, ids: list[int]) -> str:
@@ -223,12 +224,12 @@ def test_stop_strings_end_a_row(model: nn.Module, tiny_model: Path, way: str) ->
 
 
 def test_every_rank_of_fsdp_takes_the_same_steps(model: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A forward is one of all ranks there, so none may stop early or go on in another way than the others."""
+    """Every forward is a collective there, so no rank may stop early or take another decode loop than the others."""
     free = _rows(_generate(model, [0, 1, 2, 3], stop=()))
     expected = _generate(model, [0, 1, 2, 3], stop=tuple(row[0] for row in free))
     monkeypatch.setattr(decode, "is_sharded", lambda model: True)
     monkeypatch.setattr("lit_instruct.rollouts.generate.is_sharded", lambda model: True)
-    monkeypatch.setattr(decode, "_known", {})
+    model = copy.deepcopy(model)  # for which no decode loop was chosen yet
     forwards: list[int] = []
     handle = model.register_forward_hook(lambda *_: forwards.append(1))
     try:
