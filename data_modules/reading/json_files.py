@@ -1,4 +1,10 @@
-"""JSON lines and JSON lists -> records, in bounded memory."""
+"""JSON lines and JSON lists -> records, in bounded memory.
+
+The standard library decodes; what is ours is the window that moves over a JSON list. A streaming parser would replace
+it, but ijson 3.6 gives neither the line of an item nor that of an error, stops at NaN, infinity and integers over 64
+bits, turns a lone surrogate into "?", and on deep nesting takes memory that grows with the square of the depth.
+tests/data_modules/reading/test_json_files.py has a test for each.
+"""
 
 from __future__ import annotations
 
@@ -18,17 +24,17 @@ SPACE = re.compile(r"[ \t\r\n]*")
 
 
 def read_json_lines(path: Path) -> Iterator[Found]:
-    """One record a line; empty lines are skipped."""
+    """Yields one record per line; empty lines are skipped."""
     for number, line in read_lines(path):
         if line is None or line.strip():
             yield Found(f"{path}:{number}", partial(_decode_line, line), line)
 
 
 def read_json_list(path: Path) -> Iterator[Found]:
-    """The items of the one list in the file, decoded one by one; each is at the line it begins on.
+    """Yields the items of the one list in the file, decoded one by one, each with the line on which it begins.
 
     Raises:
-        DataError: there is no list, or it is broken; what comes after the break cannot be read.
+        DataError: there is no list, or it is broken; nothing after the break can be read.
     """
     with open_bytes(path) as stream:
         text = _Window(path, stream)
@@ -72,7 +78,7 @@ def _decode_line(line: bytes | None) -> Any:
 
 
 class _Window:
-    """The part of a JSON text that is being decoded; it moves over the file and knows its line."""
+    """The part of a JSON text that is being decoded; it moves over the file and keeps track of the line."""
 
     def __init__(self, path: Path, stream: BinaryIO) -> None:
         self.path, self.stream = path, stream
@@ -83,7 +89,7 @@ class _Window:
         self._decoder = json.JSONDecoder()
 
     def next_character(self) -> str:
-        """Moves to the next character that is no white space and returns it ("" at the end)."""
+        """Moves to the next character that is not white space and returns it ("" at the end)."""
         while True:
             self._move_to(SPACE.match(self._text, self._place).end())  # type: ignore[union-attr]
             if self._place < len(self._text) or self._at_end:
@@ -95,7 +101,7 @@ class _Window:
         self._place += 1
 
     def take_item(self) -> tuple[Any, str]:
-        """Decodes the item that comes next, and moves past it; also returns its text.
+        """Decodes the next item and moves past it; returns the item and its text.
 
         Raises:
             DataError: it is broken or too long.
@@ -112,7 +118,7 @@ class _Window:
             except ValueError:  # Python limits the digits of a number
                 raise self._broken("a number with thousands of digits)") from None
             else:
-                if end < len(self._text) or self._at_end:  # a number may go on in the next piece
+                if end < len(self._text) or self._at_end:  # a number may continue in the next chunk
                     if end - self._place > MAX_LINE:
                         raise DataError(f"{self.path}:{self.line}: an item {TOO_LONG}")
                     raw = self._text[self._place : end]
@@ -125,7 +131,7 @@ class _Window:
         self._place = place
 
     def _read(self) -> None:
-        """Forgets what is done and doubles what is not, so that an item is looked at only a few times."""
+        """Drops the decoded text and doubles the rest, so that a long item is decoded only a few times."""
         self._text, self._place = self._text[self._place :], 0
         piece = read_piece(self.path, self.stream, self.line, max(CHUNK, len(self._text)), to_line_end=False)
         self._at_end = not piece

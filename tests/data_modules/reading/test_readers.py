@@ -16,70 +16,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from data_modules.reading.bad_rows import BadRows
 from data_modules.reading.files import MAX_LINE
 from data_modules.reading.readers import read_source
 from data_modules.rows import PromptRow, RankedComparison, read_rows, stream_rows
 from lit_instruct.errors import DataError
-
-LONG = "x" * (10 * 2**20)
-
-
-def prompts(path: Path | str, **options: Any) -> list[Any]:
-    return [row.prompt for row in read_rows(path, PromptRow, **options)]
-
-
-def reason(path: Path | str, **options: Any) -> str:
-    with pytest.raises(DataError) as error:
-        read_rows(path, PromptRow, **options)
-    return str(error.value).removeprefix(str(path))
-
-
-def skipped(path: Path, row_type: Any = PromptRow) -> tuple[list[Any], list[tuple[str, str]]]:
-    """The prompts that are left, and (place in the file, reason) of the rows written aside."""
-    aside = path.parent / "aside" / "bad.jsonl"
-    with BadRows(aside) as bad:
-        rows = list(stream_rows(path, row_type, on_bad_row="skip", bad_rows=bad))
-        assert not aside.exists()  # it appears when it is whole
-    written = [json.loads(line) for line in aside.read_text().splitlines()] if bad.count else []
-    assert len(written) == bad.count
-    return [row.prompt for row in rows], [(one["where"].removeprefix(str(path)), one["reason"]) for one in written]
-
-
-def file(folder: Path, content: str | bytes, name: str = "rows.jsonl") -> Path:
-    path = folder / name
-    path.write_bytes(content.encode() if isinstance(content, str) else content)
-    return path
-
-
-def parquet(folder: Path, records: list[dict[str, Any]]) -> Path:
-    pq.write_table(pa.Table.from_pylist(records), folder / "rows.parquet", row_group_size=2)
-    return folder / "rows.parquet"
-
-
-def test_bad_lines_of_json_lines(tmp_path: Path):
-    lines = [
-        '{"prompt": "a"}',
-        '{"prompt": "b"',
-        '{"prompt": ""}',
-        '{"prompt": "c", "number": ' + "1" * 5000 + "}",
-        "[" * 100_000,
-        '{"text": "d"}',
-        '{"prompt": "e"}',
-    ]
-    path = file(tmp_path, "\n".join(lines).encode() + b'\n{"prompt": "\xe9"}\n')
-    assert reason(path) == ":2: broken JSON (Expecting ',' delimiter, column 15); correct the line"
-    left, bad = skipped(path)
-    assert left == ["a", "e"]
-    assert [place for place, _ in bad] == [":2", ":3", ":4", ":5", ":6", ":8"]
-    assert [text.split("; ")[0] for _, text in bad] == [
-        "broken JSON (Expecting ',' delimiter, column 15)",
-        'field "prompt" is empty',
-        "a number with thousands of digits",
-        "JSON that is nested too deeply",
-        'field "prompt" is missing',
-        "not UTF-8 text",
-    ]
+from tests.data_modules.reading.files import LONG, file, parquet, prompts, reason, skipped
 
 
 @pytest.mark.parametrize(
@@ -101,76 +42,6 @@ def test_a_line_of_10_mb_is_refused_in_little_memory(tmp_path: Path, name: str, 
     tracemalloc.stop()
     assert left == ["a", "b"] and [one for one, _ in bad] == [place]
     assert peak < 6 * MAX_LINE
-
-
-def test_an_item_of_10_mb_in_a_json_list(tmp_path: Path):
-    path = file(tmp_path, '[{"prompt": "a"},\n{"prompt": "' + LONG + '"}]', "rows.json")
-    assert reason(path).startswith(":2: ") and "an item longer than 8 MiB" in reason(path)
-    path = file(tmp_path, '[{"prompt": "a"},\n{"prompt": "' + "x" * 2**20 + '"}, {"prompt": "b"}]', "rows.json")
-    assert [len(prompt) for prompt in prompts(path)] == [1, 2**20, 1]
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ('[{"prompt": "a"}, ]', ":1: broken JSON ("),
-        ('[{"prompt": "a"}\n{"prompt": "b"}]', ":2: broken JSON (Expecting ',' or ']')"),
-        ('[{"prompt": "a"}\n', ":2: broken JSON (Expecting ',' or ']')"),
-        ('[{"prompt": "a"},\n{"prompt": "b]', ":2: broken JSON (Unterminated string"),
-        ('[{"prompt": "a"}]\n[]', ":2: broken JSON (text after the list's end)"),
-        ('[{"prompt": "a"},\n 12]', ":2: expected a JSON object, found a number"),
-        ("[]", ":1: the file is empty; it needs at least one row"),
-        ("[" * 100_000, ":1: broken JSON (nested too deeply)"),
-        ("[" + "1" * 5000 + "]", ":1: broken JSON (a number with thousands of digits)"),
-        ('"prompt"', ":1: a .json file must hold a list of rows"),
-        (b'[{"prompt": "a"},\n\n{"prompt": "\xe9"}]', ":3: not UTF-8 text"),
-    ],
-)
-def test_broken_json_lists(tmp_path: Path, content: str | bytes, message: str):
-    assert reason(file(tmp_path, content, "rows.json")).startswith(message)
-
-
-def test_a_json_list_is_read_in_small_pieces_as_in_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    records = [{"prompt": f"é{number}\n", "n": [number, 1.5, None, {"a": "]}"}]} for number in range(50)]
-    path = file(tmp_path, "\ufeff " + json.dumps(records, indent=1, ensure_ascii=False), "rows.json")
-    whole = read_rows(path, PromptRow)
-    monkeypatch.setattr("data_modules.reading.json_files.CHUNK", 3)
-    pieces = read_rows(path, PromptRow)
-    assert pieces == whole and [row.extra["n"][0] for row in whole] == list(range(50))
-    assert [row.where for row in pieces] == [row.where for row in whole]
-
-
-def test_csv(tmp_path: Path):
-    path = file(tmp_path, '\ufeffprompt,user\r\n"a ""b"",\r\nc",u1\r\n\r\n"[1, 2]",\r\n', "rows.csv")
-    rows = read_rows(path, PromptRow)
-    assert rows == [PromptRow('a "b",\nc', "u1"), PromptRow("[1, 2]")]
-    assert [row.where for row in rows] == [f"{path}:2", f"{path}:5"]
-
-
-@pytest.mark.parametrize(
-    ("row", "message"),
-    [
-        ("a,u1,x", "3 cells for the 2 columns of the header; correct the row"),
-        ('"a"x,u1', "broken CSV (',' expected after '\"'); correct the row"),
-        (b"\xe9,u1", "not UTF-8 text; convert the file to UTF-8"),
-        (",u1", 'field "prompt" is missing'),
-    ],
-)
-def test_bad_rows_of_csv(tmp_path: Path, row: str | bytes, message: str):
-    content = b"prompt,user\nb,u0\n" + (row.encode() if isinstance(row, str) else row) + b"\nc,u2\n"
-    path = file(tmp_path, content, "rows.csv")
-    assert reason(path).startswith(f":3: {message}")
-    left, bad = skipped(path)
-    assert left == ["b", "c"] and len(bad) == 1 and bad[0][1].startswith(message)
-
-
-def test_broken_csv_files(tmp_path: Path):
-    assert reason(file(tmp_path, "prompt,prompt\na,b\n", "rows.csv")).startswith(':1: the header names column "prompt"')
-    assert reason(file(tmp_path, 'prompt\na\n"b\nc\n', "rows.csv")).startswith(":3: broken CSV (unexpected end of data")
-    assert reason(file(tmp_path, "", "rows.csv")).startswith(":1: the file is empty")
-    path = file(tmp_path, "prompt,responses,ranks\nb,\"['c', 'd']\",\"[1, 2]\"\n", "rows.csv")
-    with pytest.raises(DataError, match='rows.csv:2: column "responses" must be a list or an object, written as JSON'):
-        read_rows(path, RankedComparison)
 
 
 def test_parquet(tmp_path: Path):
