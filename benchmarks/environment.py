@@ -7,9 +7,10 @@ import datetime
 import json
 import os
 import platform
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from lit_instruct.files import replacing_file
 
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = (
@@ -62,7 +63,8 @@ def write_results(path: str | Path, results: dict[str, Any]) -> Path:
     """
     content = json.dumps({"environment": environment(), **results}, indent=2) + "\n"
     target = results_file(path)
-    with replaced(target) as scratch:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with replacing_file(target) as scratch:
         scratch.write_text(content, encoding="utf-8")
     return target
 
@@ -71,18 +73,6 @@ def results_file(path: str | Path) -> Path:
     """Returns where a file of results lies: a bare name is in benchmarks/results."""
     path = Path(path)
     return RESULTS / path if path.parent == Path() else path
-
-
-@contextlib.contextmanager
-def replaced(target: Path) -> Iterator[Path]:
-    """Gives a file to write beside `target`, which takes its place when it is complete."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    scratch = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        yield scratch
-        os.replace(scratch, target)
-    finally:
-        scratch.unlink(missing_ok=True)
 
 
 def _processor() -> str | None:

@@ -10,7 +10,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from benchmarks.environment import replaced, results_file
+from benchmarks.environment import results_file
+from lit_instruct.files import replacing_file
 
 COLORS = ("#1f6fb4", "#2a9d5c", "#c2571a", "#7a4fa3")
 STYLE: dict[Any, Any] = {
@@ -45,6 +46,7 @@ def save(figure: Figure, path: str | Path) -> Path:
         The file.
     """
     target = results_file(path)
-    with replaced(target) as scratch, matplotlib.rc_context(STYLE):
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with replacing_file(target) as scratch, matplotlib.rc_context(STYLE):
         figure.savefig(scratch, format="png", dpi=130, metadata={"Software": None})
     return target

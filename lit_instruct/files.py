@@ -1,36 +1,34 @@
-"""Files that are written whole or not at all, and the folder for files that can be made again."""
+"""Atomic writes (a file, or a folder's files together) and the cache folder."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
 
 from lit_instruct.errors import UserError
 
-STAGE_FILE = "stage.json"
-MODEL_FILES = {
-    "adapter_config.json",
-    "adapter_model.safetensors",
-    "config.json",
-    "generation_config.json",
-    "model.safetensors",
-    "model.safetensors.index.json",
-}
-
 
 @contextlib.contextmanager
-def replacing_files(folder: Path) -> Iterator[Path]:
+def replacing_files(folder: Path, last: str | None = None, exclusive: Collection[str] = ()) -> Iterator[Path]:
     """Gives a scratch folder whose files replace those of `folder` when the block ends without an error.
 
-    Nothing of the earlier result is touched before everything new is on the disk.
+    The earlier result stays untouched until everything new is on the disk.
+
+    Args:
+        folder: made where it is missing; files of other names stay.
+        last: the file that is moved last, because the others are only valid with it.
+        exclusive: names that belong together: once one of them is written, the others are removed unless they were
+            written too.
 
     Raises:
         UserError: no space is left, or the folder cannot be written.
@@ -43,13 +41,13 @@ def replacing_files(folder: Path) -> Iterator[Path]:
     written: set[str] = set()
     try:
         yield scratch
-        for path in sorted(scratch.iterdir(), key=lambda path: path.name == STAGE_FILE):  # the record comes last
+        for path in sorted(scratch.iterdir(), key=lambda path: path.name == last):
             if path.is_dir():
                 shutil.rmtree(folder / path.name, ignore_errors=True)
             os.replace(path, folder / path.name)
             written.add(path.name)
-        if written & MODEL_FILES:
-            for stale in MODEL_FILES - written:  # an adapter where a whole model was, or the reverse
+        if not written.isdisjoint(exclusive):
+            for stale in set(exclusive) - written:
                 (folder / stale).unlink(missing_ok=True)
     except (OSError, SafetensorError) as error:
         raise cannot_write(folder, error) from error
@@ -57,19 +55,63 @@ def replacing_files(folder: Path) -> Iterator[Path]:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def cannot_write(folder: Path, error: Exception, option: str = "--run") -> UserError:
+@contextlib.contextmanager
+def replacing_file(path: Path) -> Iterator[Path]:
+    """Gives a scratch file that replaces `path` when the block ends without an error.
+
+    Raises:
+        OSError: it cannot be written; the earlier file is untouched and nothing is left of the new one.
+    """
+    scratch = beside(path)
+    try:
+        yield scratch
+        with scratch.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(scratch, path)
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+def beside(path: Path) -> Path:
+    """Returns where a file is written before it is renamed; the next run overwrites what a killed one left there."""
+    return path.with_name(f"{path.name}.writing")
+
+
+def write_text(path: Path, text: str, option: str) -> None:
+    """Writes a file in UTF-8, atomically; half of a surrogate pair becomes "?".
+
+    Args:
+        path: in a folder that exists.
+        text: the content.
+        option: that names the file, for the message.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    try:
+        with replacing_file(path) as scratch:
+            scratch.write_text(text, encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise cannot_write(path, error, option) from error
+
+
+def as_json(value: Any) -> str:
+    """Returns a value as indented JSON with a newline at its end."""
+    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+
+
+def cannot_write(place: Path, error: Exception, option: str = "--run") -> UserError:
+    """Returns what to tell the user where the disk refuses a file or folder that `option` names."""
     # safetensors reports errors of the disk as text
     if getattr(error, "errno", None) == errno.ENOSPC or f"os error {errno.ENOSPC}" in str(error):
-        return UserError(
-            f"{folder}: no space left on the disk; free some and run again (earlier results are untouched)"
-        )
+        return UserError(f"{place}: no space left on the disk; free some and run again (earlier results are untouched)")
     return UserError(
-        f"{folder}: cannot write here ({getattr(error, 'strerror', error)}); choose another folder with {option}"
+        f"{place}: cannot write here ({getattr(error, 'strerror', error)}); choose another place with {option}"
     )
 
 
 def cache_folder() -> Path:
-    """Return `$LIT_INSTRUCT_CACHE`, or `lit-instruct` in the user's cache."""
+    """Returns `$LIT_INSTRUCT_CACHE`, or `lit-instruct` in the user's cache."""
     if chosen := os.environ.get("LIT_INSTRUCT_CACHE"):
         return Path(chosen).expanduser().absolute()
     if sys.platform == "darwin":

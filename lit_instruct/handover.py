@@ -7,19 +7,29 @@ import datetime
 import json
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from lit_instruct.errors import UserError
-from lit_instruct.files import STAGE_FILE
+from lit_instruct.files import replacing_files
 from lit_instruct.models.loading import Source, find_source, load_tokenizer
 from lit_instruct.models.quantised import Quantize
 from lit_instruct.prompting import Prompter
 
 log = logging.getLogger(__name__)
+STAGE_FILE = "stage.json"
+MODEL_FILES = (
+    "adapter_config.json",
+    "adapter_model.safetensors",
+    "config.json",
+    "generation_config.json",
+    "model.safetensors",
+    "model.safetensors.index.json",
+)
+"""An adapter or whole weights; a new model leaves none of the other kind's files behind."""
 PACKAGES = ("lit-instruct", "torch", "lightning", "trl", "transformers", "peft", "bitsandbytes", "datasets")
 
 
@@ -166,8 +176,19 @@ def peak_memory_gb() -> float | None:
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9, 2)
 
 
+@contextlib.contextmanager
+def replacing_stage(folder: Path) -> Iterator[Path]:
+    """Gives a scratch folder for a stage's model, tokenizer and stage.json, as `replacing_files` does.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    with replacing_files(folder, last=STAGE_FILE, exclusive=MODEL_FILES) as scratch:
+        yield scratch
+
+
 def write_stage(folder: Path, stage: Stage) -> None:
-    """Writes stage.json into a folder (usually the scratch folder of `replacing_files`)."""
+    """Writes stage.json into a folder, usually the scratch folder of `replacing_stage`."""
     record = asdict(stage) | {
         "versions": package_versions(PACKAGES),
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 
 from data_modules.rows import PromptRow, read_rows
 from lit_instruct.errors import UserError
-from lit_instruct.files import cannot_write
+from lit_instruct.files import write_text
 from lit_instruct.models.quantised import Quantize
 from lit_instruct.prompting import prompt_text
 from lit_instruct.rollouts.generate import SamplingOptions
@@ -112,12 +111,9 @@ def ranks(scores: Sequence[float]) -> list[int]:
 
 
 def write_jsonl(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Writes rows as JSON lines; the file appears only when it is whole."""
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        scratch.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-        os.replace(scratch, path)
-    except OSError as error:
-        raise cannot_write(path, error, "--out") from error
-    finally:
-        scratch.unlink(missing_ok=True)
+    """Writes rows as JSON lines, atomically.
+
+    Raises:
+        UserError: they cannot be written.
+    """
+    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "--out")

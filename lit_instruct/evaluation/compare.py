@@ -43,10 +43,9 @@ def evaluate(options: EvalOptions, loaders: Loaders | None = None) -> dict[str, 
         UserError: a stage is missing or does not fit the others, the prompts cannot be read, a labeler
             misbehaves, the report cannot be written.
     """
-    from lit_instruct.evaluation.page import write_text
     from lit_instruct.evaluation.report import build_page
     from lit_instruct.evaluation.summary import print_summary
-    from lit_instruct.files import replacing_files
+    from lit_instruct.files import as_json, replacing_files
     from lit_instruct.handover import peak_memory_gb
 
     started = time.monotonic()
@@ -67,9 +66,9 @@ def evaluate(options: EvalOptions, loaders: Loaders | None = None) -> dict[str, 
     report |= {"warnings": [*warnings, *sameness(report["distinct_2"])], "samples": choose_samples(samples)}
     page = build_page(run, report)
     with replacing_files(run / "eval") as folder:
-        write_text(folder / "samples.jsonl", "".join(json.dumps(s, ensure_ascii=False) + "\n" for s in samples))
-        write_text(folder / "report.html", page)
-        write_text(folder / "report.json", json.dumps(report, indent=2, ensure_ascii=False) + "\n")
+        lines = "".join(json.dumps(sample, ensure_ascii=False) + "\n" for sample in samples)
+        for name, text in (("samples.jsonl", lines), ("report.html", page), ("report.json", as_json(report))):
+            (folder / name).write_text(text, encoding="utf-8", errors="replace")  # half a surrogate pair
     print_summary(report, run / "eval")
     return report
 

@@ -56,8 +56,3 @@ def turns(prompt: Any) -> list[tuple[str, str]]:
     if isinstance(prompt, str):
         return [("user", prompt)]
     return [(str(message.get("role", "")), str(message.get("content", ""))) for message in prompt]
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes a file of a report in UTF-8; half of a character in a response becomes "?" instead of ending it all."""
-    path.write_bytes(text.encode("utf-8", errors="replace"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +13,7 @@ from rich.text import Text
 
 from data_modules.rows import RankedComparison
 from lit_instruct.evaluation import reward_charts as charts
-from lit_instruct.evaluation.page import number, percent, render, signed, write_text
+from lit_instruct.evaluation.page import number, percent, render, signed
 from lit_instruct.evaluation.provenance import provenance
 from lit_instruct.evaluation.reward_measures import (
     Accuracy,
@@ -25,6 +24,7 @@ from lit_instruct.evaluation.reward_measures import (
     ranked_pairs,
     reliability,
 )
+from lit_instruct.files import as_json, replacing_files
 
 TEMPLATE = "validation.html.jinja"
 GROUPS = {
@@ -102,13 +102,11 @@ def write_report(
     Raises:
         UserError: they cannot be written.
     """
-    from lit_instruct.files import replacing_files
-
     whole = origin | report | provenance()
     page = build_page(folder.parent.name, whole, rewards, lengths)
     with replacing_files(folder) as scratch:
-        write_text(scratch / "validation.html", page)
-        write_text(scratch / "validation.json", json.dumps(whole, indent=2, ensure_ascii=False) + "\n")
+        (scratch / "validation.html").write_text(page, encoding="utf-8", errors="replace")
+        (scratch / "validation.json").write_text(as_json(whole), encoding="utf-8", errors="replace")
     _print_table(whole, folder)
 
 

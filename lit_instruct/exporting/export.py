@@ -28,8 +28,7 @@ from lit_instruct.exporting.networks import DTYPES, merged_network, trained_netw
 from lit_instruct.exporting.options import ExportOptions
 from lit_instruct.exporting.prompts import exported_prompter, generation_config
 from lit_instruct.exporting.target import check_target, replacing_folder, write_record
-from lit_instruct.files import STAGE_FILE
-from lit_instruct.handover import Stage, prompter_of, read_stage
+from lit_instruct.handover import STAGE_FILE, Stage, prompter_of, read_stage
 from lit_instruct.models.loading import Source, find_source
 from lit_instruct.prompting import Prompter
 

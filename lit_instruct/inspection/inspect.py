@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Iterator
 from dataclasses import asdict
 from itertools import islice
@@ -16,7 +14,7 @@ from data_modules.reading.readers import TEXT_SUFFIX, kind_of
 from data_modules.reading.sources import parse_sources
 from data_modules.rows import PromptRow, Row, check_format, detect_layouts, stream_rows
 from lit_instruct.errors import DataError
-from lit_instruct.files import cannot_write
+from lit_instruct.files import as_json, write_text
 from lit_instruct.handover import prompter_of
 from lit_instruct.inspection.examples import rendered
 from lit_instruct.inspection.hygiene_preview import HygienePreview
@@ -51,10 +49,10 @@ def inspect(options: InspectOptions) -> dict[str, Any]:
             report = inspect_rows(options, KINDS[kind], prompter, bad)
         report = {"path": options.path, "kind": kind, **report, "bad_rows": _bad(bad)}
     if options.json == STDOUT:
-        print(as_json(report))
+        print(as_json(report), end="")
         return report
     if options.json is not None:
-        write_json(Path(options.json), report)
+        write_text(Path(options.json), as_json(report), "--json")
     show(report)
     return report
 
@@ -134,24 +132,3 @@ def _bad(bad: BadRows) -> dict[str, Any]:
         "first": None if bad.first is None else str(bad.first),
         "written_to": None if bad.path is None or not bad.count else str(bad.path),
     }
-
-
-def as_json(report: dict[str, Any]) -> str:
-    """The report as JSON text."""
-    return json.dumps(report, indent=2, ensure_ascii=False)
-
-
-def write_json(path: Path, report: dict[str, Any]) -> None:
-    """Writes the report; the file appears only when it is whole.
-
-    Raises:
-        UserError: it cannot be written.
-    """
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        scratch.write_text(as_json(report) + "\n", encoding="utf-8")
-        os.replace(scratch, path)
-    except OSError as error:
-        raise cannot_write(path, error, "--json") from error
-    finally:
-        scratch.unlink(missing_ok=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info
 from tqdm import tqdm
 
+from lit_instruct.files import replacing_file
 from lit_instruct.handover import read_stage
 from lit_instruct.running.metrics_file import MetricsFile
 from lit_instruct.stages.base import StageModule
@@ -211,9 +211,8 @@ class SampleTable(Callback):
         with self.path.open(encoding="utf-8") as file:
             lines = file.readlines()
         if len(lines) > self.written:
-            scratch = self.path.with_suffix(".writing")
-            scratch.write_text("".join(lines[: self.written]), encoding="utf-8")
-            os.replace(scratch, self.path)
+            with replacing_file(self.path) as scratch:
+                scratch.write_text("".join(lines[: self.written]), encoding="utf-8")
 
     def on_validation_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Appends the table of this validation."""

@@ -14,6 +14,7 @@ import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 
 from lit_instruct.errors import UserError
+from lit_instruct.files import replacing_file
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -33,17 +34,11 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             return
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        scratch = beside(path)
         try:
-            with scratch.open("wb") as file:
+            with replacing_file(path) as scratch, scratch.open("wb") as file:
                 torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(scratch, path)
         except RuntimeError as error:  # torch hides what the disk said
             raise next(_disk_errors(error), error) from error
-        finally:
-            scratch.unlink(missing_ok=True)
 
     def load_checkpoint(
         self, path: str | Path, map_location: Any = lambda storage, _: storage, weights_only: bool | None = None
@@ -62,11 +57,6 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             raise UserError(
                 f"--ckpt_path: {path} is damaged or no checkpoint ({reason}); give another one, or train anew"
             ) from error
-
-
-def beside(path: Path) -> Path:
-    """Returns where a file is written before it is renamed; a leftover of a killed run is overwritten by the next."""
-    return path.with_name(f"{path.name}.writing")
 
 
 def put_in_place(folder: Path, path: Path) -> None:

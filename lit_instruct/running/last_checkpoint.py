@@ -16,7 +16,8 @@ from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from lit_instruct.errors import UserError
-from lit_instruct.running.checkpoint_files import beside, put_in_place
+from lit_instruct.files import beside
+from lit_instruct.running.checkpoint_files import put_in_place
 from lit_instruct.stages.base import StageModule
 
 SECONDS = 600.0

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import csv
-import os
 from pathlib import Path
 
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.loggers.logger import rank_zero_experiment
+
+from lit_instruct.files import replacing_file
 
 
 class _Writer(ExperimentWriter):
@@ -25,12 +26,10 @@ class _Writer(ExperimentWriter):
 
     def rewrite(self, names: list[str], rows: list[dict[str, str]]) -> None:
         """Replaces the file in one go."""
-        scratch = Path(f"{self.metrics_file_path}.writing")
-        with scratch.open("w", newline="") as file:
+        with replacing_file(Path(self.metrics_file_path)) as scratch, scratch.open("w", newline="") as file:
             writer = csv.DictWriter(file, names)
             writer.writeheader()
             writer.writerows(rows)
-        os.replace(scratch, self.metrics_file_path)
 
     def read(self) -> tuple[list[str], list[dict[str, str]]]:
         """Returns the names of the columns, and the rows; the last one may have been cut short."""

@@ -15,8 +15,16 @@ from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import Tensor, nn
 
 from lit_instruct.errors import UserError
-from lit_instruct.files import replacing_files
-from lit_instruct.handover import Stage, bits_of, find_parent, peak_memory_gb, prompter_of, read_stage_of, write_stage
+from lit_instruct.handover import (
+    Stage,
+    bits_of,
+    find_parent,
+    peak_memory_gb,
+    prompter_of,
+    read_stage_of,
+    replacing_stage,
+    write_stage,
+)
 from lit_instruct.models.activations import MemoryOptions, checkpoint_layers
 from lit_instruct.models.loading import DtypeName, Source, find_source, pick_dtype
 from lit_instruct.models.lora import LoraOptions
@@ -242,7 +250,7 @@ class StageModule(ResumableModule):
         Raises:
             UserError: it cannot be written.
         """
-        with replacing_files(folder) as scratch:
+        with replacing_stage(folder) as scratch:
             self.save_model(scratch)
             self.prompter.tokenizer.save_pretrained(str(scratch))
             write_stage(scratch, self.record(metrics))

@@ -1,19 +1,14 @@
-"""What stages leave: all or nothing, and one sentence where it is missing, damaged or does not fit."""
+"""What a stage leaves for the next one, and one sentence where it is missing, damaged or does not fit."""
 
 from __future__ import annotations
 
-import errno
 import json
-import os
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
-from safetensors import SafetensorError
 
 from lit_instruct.errors import UserError
-from lit_instruct.files import replacing_files
 from lit_instruct.handover import (
     Stage,
     check_same_format,
@@ -21,6 +16,7 @@ from lit_instruct.handover import (
     prompter_of,
     read_stage,
     read_stage_of,
+    replacing_stage,
     write_stage,
 )
 from lit_instruct.models.loading import Source, find_source
@@ -40,124 +36,13 @@ STAGE = Stage(
 )
 
 
-def _earlier(tmp_path: Path) -> Path:
-    folder = tmp_path / "sft"
-    folder.mkdir()
-    (folder / "stage.json").write_text("earlier record")
-    (folder / "model.safetensors").write_text("earlier model")
-    (folder / "logs").mkdir()
-    return folder
-
-
-def _content(folder: Path) -> dict[str, str]:
-    return {path.name: path.read_text() for path in folder.iterdir() if path.is_file()}
-
-
-def _fill(scratch: Path) -> None:
-    (scratch / "stage.json").write_text("new record")
-    (scratch / "model.safetensors").write_text("new model")
-
-
-def test_replaces_what_is_new_and_leaves_the_rest(tmp_path: Path) -> None:
-    folder = _earlier(tmp_path)
-    (folder / "notes.txt").write_text("mine")
-    with replacing_files(folder) as scratch:
-        _fill(scratch)
-        assert _content(folder)["stage.json"] == "earlier record"
-    assert _content(folder) == {
-        "stage.json": "new record",
-        "model.safetensors": "new model",
-        "notes.txt": "mine",
-    }
-    assert sorted(path.name for path in folder.iterdir() if path.is_dir()) == ["logs"]
-
-
-def test_makes_the_folder(tmp_path: Path) -> None:
-    with replacing_files(tmp_path / "runs" / "demo" / "sft") as scratch:
-        _fill(scratch)
-    assert _content(tmp_path / "runs" / "demo" / "sft")["model.safetensors"] == "new model"
-
-
-@pytest.mark.parametrize("error", [RuntimeError("boom"), KeyboardInterrupt()])
-def test_an_error_inside_leaves_the_earlier_result(tmp_path: Path, error: BaseException) -> None:
-    folder = _earlier(tmp_path)
-    before = _content(folder)
-    with pytest.raises(type(error)), replacing_files(folder) as scratch:
-        _fill(scratch)
-        raise error
-    assert _content(folder) == before
-    assert not list(folder.glob(".writing-*"))
-
-
-@pytest.mark.parametrize(
-    "error",
-    [
-        OSError(errno.ENOSPC, "No space left on device"),
-        # what `save_file` raises there is no OSError
-        SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
-    ],
-)
-def test_a_full_disk_is_one_sentence(tmp_path: Path, error: Exception) -> None:
-    folder = _earlier(tmp_path)
-    before = _content(folder)
-    with (
-        pytest.raises(UserError, match=f"{folder}: no space left on the disk; free some"),
-        replacing_files(folder) as scratch,
-    ):
-        _fill(scratch)
-        raise error
-    assert _content(folder) == before
-    assert not list(folder.glob(".writing-*"))
-
-
-def test_a_disk_that_fills_up_while_moving(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = _earlier(tmp_path)
-    before = _content(folder)
-
-    def full(*_: Any) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(os, "replace", full)
-    with pytest.raises(UserError, match="no space left"), replacing_files(folder) as scratch:
-        _fill(scratch)
-    assert _content(folder) == before
-    assert not list(folder.glob(".writing-*"))
-
-
-def test_the_record_comes_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    order: list[str] = []
-    replace_file = os.replace
-    monkeypatch.setattr(os, "replace", lambda a, b: (order.append(Path(a).name), replace_file(a, b)))
-    with replacing_files(tmp_path) as scratch:
-        for name in ("z.json", "stage.json", "a.json", "tokenizer.json"):
-            (scratch / name).write_text("{}")
-    assert order[-1] == "stage.json"
-    assert len(order) == 4
-
-
-def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    message = "file/sft: cannot write here .*; choose another folder with --run"
-    with pytest.raises(UserError, match=message), replacing_files(tmp_path / "file" / "sft"):
-        pass
-
-
-def test_a_folder_of_the_same_name_is_replaced(tmp_path: Path) -> None:
-    """Tokenizers with several chat templates are saved with a folder of them."""
-    for content in ("old", "new"):
-        with replacing_files(tmp_path) as scratch:
-            (scratch / "additional_chat_templates").mkdir()
-            (scratch / "additional_chat_templates" / "tool_use.jinja").write_text(content)
-    assert (tmp_path / "additional_chat_templates" / "tool_use.jinja").read_text() == "new"
-
-
 @pytest.mark.parametrize(
     ("first", "second"), [("adapter_config.json", "config.json"), ("config.json", "adapter_config.json")]
 )
 def test_the_new_model_is_the_one_that_opens(tmp_path: Path, first: str, second: str) -> None:
     """A run with LoRA after one without it, or the reverse, must not leave the earlier kind of model beside it."""
     for name in (first, second):
-        with replacing_files(tmp_path) as scratch:
+        with replacing_stage(tmp_path) as scratch:
             (scratch / name).write_text(json.dumps({"base_model_name_or_path": "some/base"}))
             (scratch / "stage.json").write_text("{}")
     is_adapter = find_source(str(tmp_path)).adapter is not None

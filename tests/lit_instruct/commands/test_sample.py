@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from data_modules.rows import RankedComparison, read_rows
-from lit_instruct.commands import sample as module
 from lit_instruct.commands.sample import SampleData, SampleOptions, ranks, sample, write_jsonl
 from lit_instruct.errors import UserError
 from lit_instruct.prompting import Prompt
@@ -135,7 +134,7 @@ def test_a_full_disk_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     out = tmp_path / "ranked.jsonl"
     out.write_text("earlier")
-    monkeypatch.setattr(module.os, "replace", full)
+    monkeypatch.setattr("os.replace", full)
     with pytest.raises(UserError, match="ranked.jsonl: no space left on the disk"):
         write_jsonl(out, [{"prompt": "a"}])
     assert [path.name for path in tmp_path.iterdir()] == ["ranked.jsonl"]

@@ -15,7 +15,7 @@ from lit_instruct.errors import UserError
 from lit_instruct.evaluation.compare import evaluate, read_prompts
 from lit_instruct.evaluation.options import EvalOptions
 from lit_instruct.prompting import Prompter
-from tests.lit_instruct.evaluation.runs import fake_loaders, write_run
+from tests.lit_instruct.evaluation.runs import ANSWERS, fake_loaders, write_run
 
 
 @pytest.fixture
@@ -112,6 +112,12 @@ def test_files(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     printed = capsys.readouterr().out
     assert "0.44 (0.44 to 0.44)" in printed
     assert "report.html" in printed
+
+
+def test_a_lone_surrogate_does_not_end_the_report(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(ANSWERS, "ppo", "a\ud800b")
+    evaluate(options(run), fake_loaders([]))
+    assert '"text": "a?b"' in (run / "eval" / "samples.jsonl").read_text()
 
 
 def test_a_second_evaluation_gives_the_same_figures(run: Path) -> None:

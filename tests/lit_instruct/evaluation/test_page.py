@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from lit_instruct.evaluation import page
 
 
@@ -22,8 +20,3 @@ def test_numbers() -> None:
 def test_turns() -> None:
     assert page.turns("hello") == [("user", "hello")]
     assert page.turns([{"role": "system", "content": "be kind"}]) == [("system", "be kind")]
-
-
-def test_a_lone_surrogate_does_not_end_the_report(tmp_path: Path) -> None:
-    page.write_text(tmp_path / "text", "a\ud800b")
-    assert (tmp_path / "text").read_text() == "a?b"

@@ -199,7 +199,7 @@ def test_command_line(tmp_path: Path, tiny_model: Path, capsys: pytest.CaptureFi
         (["look", path], "only `lit-instruct data inspect PATH` is known"),
         (
             ["inspect", path, f"--base={tiny_model}", f"--json={tmp_path}/none/a.json"],
-            "choose another folder with --json",
+            "choose another place with --json",
         ),
     ):
         assert main(["data", *words]) == 2

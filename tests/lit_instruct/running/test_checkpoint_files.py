@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from lit_instruct.errors import UserError
-from lit_instruct.running.checkpoint_files import AtomicCheckpointIO, beside, last_checkpoint, put_in_place
+from lit_instruct.files import beside
+from lit_instruct.running.checkpoint_files import AtomicCheckpointIO, last_checkpoint, put_in_place
 
 
 @pytest.fixture
