@@ -7,35 +7,29 @@ base that the adapter was trained on, in nats a token.
 
 from __future__ import annotations
 
-import argparse
 import json
-import re
 import sys
-import tempfile
+from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.markdown import Markdown
 from torch import Tensor, nn
 
-from benchmarks.environment import RESULTS, write_results
-from benchmarks.fill_tables import markdown, origin
+from benchmarks.fill_tables import markdown, origin, replace_tables
+from benchmarks.harness import DEMO, RESULTS, ROOT, Command, Found, say, scratch_folder
 from benchmarks.training import dtype, fit_ours
 from data_modules import PromptResponseDataModule
 from lit_instruct.handover import prompter_of
 from lit_instruct.models.assemble import merged_language_model
-from lit_instruct.models.embedded import NAME
 from lit_instruct.models.loading import Source, find_source
 from lit_instruct.models.lora import LoraOptions
 from lit_instruct.models.quantised import Quantize, quantisation
 from lit_instruct.stages.base import OptimizerOptions
 from lit_instruct.stages.sft import IGNORED, SFTModule
 
-PAGE = Path(__file__).parents[1] / "docs" / "memory.md"
-DEMO = Path(__file__).parents[1] / "recipes" / "demo" / "data"
+PAGE = ROOT / "docs" / "memory.md"
 KINDS: tuple[Quantize, ...] = ("none", "8bit", "4bit")
 CPU = torch.device("cpu")
 HOW = (
@@ -45,30 +39,29 @@ HOW = (
 )
 
 
-def measure(base: str, steps: int, rows: int, console: Console) -> dict[str, Any]:
+def losses_and_kl(base: str, steps: int, rows: int) -> dict[str, Any]:
     """Returns loss and KL of the base, and of an adapter trained on it in each precision, on every precision.
 
     Args:
         base: embedded name, folder or hub id.
         steps: of training, with 8 demonstrations each.
         rows: held-out demonstrations to measure on.
-        console: to report to.
     """
     held_out = _held_out(base, rows)
     found = {"no adapter": _on_every_base(find_source(base), held_out, compared_with="none")}
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch_folder() as folder:
         for kind in KINDS:
-            console.print(f"training on a base in {_name(kind)}")
+            say(f"training on a base in {name_of(kind)}")
             stage = Path(folder) / kind
             _train(base, kind, steps, stage)
-            found[f"trained on {_name(kind)}"] = _on_every_base(find_source(str(stage)), held_out, compared_with=kind)
+            found[f"trained on {name_of(kind)}"] = _on_every_base(find_source(str(stage)), held_out, compared_with=kind)
     return found
 
 
 def _train(base: str, kind: Quantize, steps: int, folder: Path) -> None:
     module = SFTModule(base, LoraOptions(), OptimizerOptions(learning_rate=1e-3), quantize=kind)
     data = PromptResponseDataModule(str(DEMO / "demonstrations_train.jsonl"), validation_share=0.0, batch_size=8)
-    fit_ours(module, data, folder, [], steps=steps)
+    fit_ours(module, data, [], steps=steps)
     module.hand_over(folder, {})
 
 
@@ -98,7 +91,7 @@ def _on_every_base(
         own, theirs = torch.cat(said[compared_with]), torch.cat(said[kind])
         kl = (own.exp() * (own - theirs)).sum(dim=-1).mean()
         loss = -theirs.gather(1, targets[:, None]).mean()
-        found[_name(kind)] = {"loss": round(float(loss), 4), "kl": round(float(kl), 5)}
+        found[name_of(kind)] = {"loss": round(float(loss), 4), "kl": round(float(kl), 5)}
     return found
 
 
@@ -109,7 +102,8 @@ def _log_probs(model: nn.Module, row: dict[str, Tensor]) -> Tensor:
     return model(input_ids=row["input_ids"]).logits[0, :-1][wanted].float().log_softmax(dim=-1)
 
 
-def _name(kind: Quantize) -> str:
+def name_of(kind: Quantize) -> str:
+    """Returns what the results call a base of these bits."""
     return str(dtype()).removeprefix("torch.") if kind == "none" else kind
 
 
@@ -126,33 +120,31 @@ def table_of(results: dict[str, Any]) -> str:
 
 def filled(page: str, results: dict[str, Any]) -> str:
     """Returns docs/memory.md with its table made anew."""
-    table = f"\n{table_of(results)}\n"
-    return re.sub(r"(?<=<!-- table bits -->)\n.*?\n(?=<!-- end table -->)", lambda _: table, page, flags=re.DOTALL)
+    return replace_tables(page, lambda _: table_of(results))
 
 
-def main(words: list[str] | None = None) -> int:
-    """Measures, writes the JSON, and fills the table of docs/memory.md from it."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.bits", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--base", default=NAME, help="model: embedded name, folder or hub id")
-    parser.add_argument("--steps", type=int, default=40, help="of training")
-    parser.add_argument("--rows", type=int, default=40, help="held-out demonstrations")
-    parser.add_argument(
-        "--out", default="bits.json", help="file of the results; a bare name goes into benchmarks/results"
-    )
-    options = parser.parse_args(words)
-    console = Console()
-    found = measure(options.base, options.steps, options.rows, console)
-    given = {"base": options.base, "steps": options.steps, "rows": options.rows, "how": HOW}
-    path = write_results(options.out, given | {"found": found})
+def fill_page(path: Path) -> None:
+    """Prints the table of a file of results; that of benchmarks/results goes into docs/memory.md as well."""
     results = json.loads(path.read_text(encoding="utf-8"))
-    console.print(Markdown(table_of(results)))
+    say(table_of(results))
     if path == RESULTS / "bits.json":
         PAGE.write_text(filled(PAGE.read_text(encoding="utf-8"), results), encoding="utf-8")
-    console.print("written to", path.name)
-    return 0
 
+
+def measure(options: Namespace) -> Found:
+    """Trains and measures, and fills the table of docs/memory.md."""
+    found = losses_and_kl(options.base, options.steps, options.rows)
+    given = {"base": options.base, "steps": options.steps, "rows": options.rows, "how": HOW}
+    return Found(given | {"found": found}, "bits.json", then=fill_page)
+
+
+def arguments(parser: ArgumentParser) -> None:
+    """Adds this benchmark's options."""
+    parser.add_argument("--steps", type=int, default=40, help="of training")
+    parser.add_argument("--rows", type=int, default=40, help="held-out demonstrations")
+
+
+main = Command("benchmarks.bits", __doc__, measure, arguments=arguments, base=True)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -8,20 +8,29 @@ another shape, with few of them kept compiled and with many. Sides are in proces
 
 from __future__ import annotations
 
-import argparse
 import json
 import resource
 import sys
 import time
+from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 from functools import partial
-from statistics import median
 from typing import Any
 
 import torch
 
-from benchmarks.environment import write_results
-from benchmarks.sides import resident_bytes, run_side, take_turns
+from benchmarks.harness import (
+    Command,
+    Found,
+    Result,
+    Work,
+    in_turns,
+    medians,
+    resident_bytes,
+    run_side,
+    say,
+    take_turns,
+)
 from benchmarks.training import SEED, dtype
 from lit_instruct.fast.host_memory import keep_few_products, keep_freed_memory
 from lit_instruct.models import heads
@@ -49,14 +58,15 @@ def log_probs(repetitions: int) -> dict[int, dict[str, float]]:
     torch.manual_seed(SEED)
     hidden = torch.randn(TOKENS, HIDDEN, dtype=dtype()).requires_grad_()
     weight, tokens = torch.randn(VOCABULARY, HIDDEN, dtype=dtype()) / 24, torch.randint(VOCABULARY, (TOKENS,))
-    seconds: dict[int, list[dict[str, float]]] = {size: [] for size in BLOCKS}
+
+    def run(size: int) -> Result:
+        heads.CACHED_TOKENS = size
+        return _timed(lambda: heads.token_log_probs(hidden, weight, tokens).log_probs)
+
     chosen = heads.CACHED_TOKENS
-    for _ in range(repetitions + 1):  # the first gets ready
-        for size in BLOCKS:
-            heads.CACHED_TOKENS = size
-            seconds[size].append(_timed(lambda: heads.token_log_probs(hidden, weight, tokens).log_probs))
+    runs = in_turns({size: partial(run, size) for size in BLOCKS}, repetitions)
     heads.CACHED_TOKENS = chosen
-    return {size: _medians(runs[1:]) for size, runs in seconds.items()}
+    return {size: medians(found, digits=1, scale=1e3) for size, found in runs.items()}
 
 
 def passes(side: str, repetitions: int) -> dict[str, Any]:
@@ -83,7 +93,7 @@ def passes(side: str, repetitions: int) -> dict[str, Any]:
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
         runs = [_timed(partial(run, ids)) for _ in range(repetitions)]
         faults = (resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) // repetitions
-        found[f"{rows}x{length}"] = _medians(runs) | {"page_faults": faults}
+        found[f"{rows}x{length}"] = medians(runs, digits=1, scale=1e3) | {"page_faults": faults}
     return found
 
 
@@ -122,17 +132,13 @@ def _timed(work: Callable[[], torch.Tensor]) -> dict[str, float]:
     return {"forward": forward - began, "both": time.perf_counter() - forward}
 
 
-def _medians(runs: list[dict[str, float]]) -> dict[str, float]:
-    return {name: round(1e3 * median(run[name] for run in runs), 1) for name in runs[0]}
-
-
 def freed_memory(repetitions: int, passes_of_each: int) -> dict[str, Any]:
     """Returns shape -> side -> medians over processes, and what of the time is left where memory is kept."""
     works = {"passes": {side: {"repetitions": passes_of_each} for side in SIDES}}
     runs = take_turns(works, repetitions, lambda side, work: run_side(MODULE, side, work))["passes"]
     found: dict[str, Any] = {}
     for shape in (f"{rows}x{length}" for rows, length in SHAPES):
-        sides = {side: {n: median(run[shape][n] for run in runs[side]) for n in runs[side][0][shape]} for side in SIDES}
+        sides = {side: medians([run[shape] for run in runs[side]]) for side in SIDES}
         shares = {name: round(sides["kept"][name] / sides["freed"][name], 3) for name in ("forward", "both")}
         found[shape] = {"milliseconds": sides, "kept / freed": shares}
     return found
@@ -140,33 +146,33 @@ def freed_memory(repetitions: int, passes_of_each: int) -> dict[str, Any]:
 
 def compiled_products(repetitions: int) -> dict[str, dict[str, float]]:
     """Returns side -> medians over processes."""
-    works: dict[str, dict[str, Any]] = {"products": {side: {} for side in COMPILED}}
+    works: dict[str, dict[str, Work]] = {"products": {side: {} for side in COMPILED}}
     runs = take_turns(works, repetitions, lambda side, work: run_side(MODULE, side, work))["products"]
-    return {side: {name: median(run[name] for run in found) for name in found[0]} for side, found in runs.items()}
+    return {side: medians(found) for side, found in runs.items()}
 
 
-def main() -> int:
-    """Measures and writes the JSON; as a side, prints what was found as JSON."""
-    parser = argparse.ArgumentParser(prog=f"python -m {MODULE}", description=__doc__)
-    parser.add_argument("--repetitions", type=int, default=3, help="processes of each side")
-    parser.add_argument("--passes", type=int, default=9, help="passes in each, and of the log-probabilities")
-    parser.add_argument("--out", default="cpu.json", help="file; a bare name goes into benchmarks/results")
-    for name in ("side", "work"):
-        parser.add_argument(f"--{name}", help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.side is not None:
-        work = products if options.side in COMPILED else passes
-        print(json.dumps(work(options.side, **json.loads(options.work))))
-        return 0
+def measure(options: Namespace) -> Found:
+    """Measures all three choices."""
     found = {
         "log_probs_ms_by_cached_tokens": log_probs(options.passes),
         "freed_memory": freed_memory(options.repetitions, options.passes),
         "compiled_products": compiled_products(options.repetitions),
     }
-    print(json.dumps(found, indent=1))
-    print(write_results(options.out, found))
-    return 0
+    say(json.dumps(found, indent=1))
+    return Found(found, "cpu.json")
 
+
+def answer(side: str, work: Work) -> Result:
+    """Measures one side in this process."""
+    return products(side) if side in COMPILED else passes(side, **work)
+
+
+def arguments(parser: ArgumentParser) -> None:
+    """Adds this benchmark's options."""
+    parser.add_argument("--passes", type=int, default=9, help="passes in each process, and of the log-probabilities")
+
+
+main = Command(MODULE, __doc__, measure, answer, arguments, repetitions=3)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -6,22 +6,19 @@ thread, whose peak memory is counted from after the imports.
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
-import os
 import random
-import subprocess
 import sys
-import tempfile
 import time
+from argparse import ArgumentParser, Namespace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from benchmarks.environment import write_results
-from benchmarks.sides import peak_bytes, reset_peak
+from benchmarks.harness import Command, Found, Result, Work, peak_bytes, reset_peak, run_side, say, scratch_folder
 
+MODULE = "benchmarks.data"
 SIZES = (10_000, 100_000, 1_000_000)
 STEPS = {
     "read": "reading and checking the rows",
@@ -31,9 +28,9 @@ STEPS = {
     "again": "the next start: tables from the cache",
 }
 BYTES_A_ROW = 64
-"""What memory may grow by."""
+"""What memory may grow by: the project's own target. That it applies from 100,000 rows on was decided after a run."""
 EXPONENT = 1.1
-"""Time that grows as rows ** 1 is linear; this much more is noise of a machine that others use as well."""
+"""The project's own target was linear time, rows ** 1; this much more is noise of a machine that others use as well."""
 UNIQUE_PREFIX = 32
 
 VERBS = ("Write", "Explain", "Summarise", "Translate", "Rewrite", "Compare", "List", "Describe", "Improve", "Shorten")
@@ -120,12 +117,8 @@ def measure(step: str, rows: int, path: Path, tokenizer: str) -> dict[str, Any]:
         tokenizer: folder of the tokenizer.
     """
     single = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "MKL", "OPENBLAS", "RAYON", "ARROW")}
-    variables = (
-        os.environ | single | {"TOKENIZERS_PARALLELISM": "false", "LIT_INSTRUCT_CACHE": str(path.parent / "cache")}
-    )
-    command = [sys.executable, "-m", "benchmarks.data", "--step", step, "--path", str(path), "--tokenizer", tokenizer]
-    done = subprocess.run(command, env=variables, stdout=subprocess.PIPE, text=True, check=True)
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    variables = single | {"LIT_INSTRUCT_CACHE": str(path.parent / "cache")}
+    found = run_side(MODULE, step, {"path": str(path), "tokenizer": tokenizer}, variables)
     return {"step": step, "rows": rows, "rows_per_second": round(rows / found["seconds"]), **found}
 
 
@@ -160,23 +153,14 @@ def _bytes_a_row(few: dict[str, Any], many: dict[str, Any]) -> float:
     return round((many["peak_bytes"] - few["peak_bytes"]) / (many["rows"] - few["rows"]), 1)
 
 
-def main(words: list[str] | None = None) -> int:
-    """Measures all steps at all sizes, prints and writes them, and returns 1 where time or memory grow too fast."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="numbers of prompts, two or more")
-    parser.add_argument("--out", default="data.json", help="file of the results")
-    for name in ("step", "path", "tokenizer"):
-        parser.add_argument(f"--{name}", help=argparse.SUPPRESS)
-    options = parser.parse_args(words)
-    if options.step is not None:
-        print(json.dumps(run_step(options.step, options.path, options.tokenizer)))
-        return 0
+def measure_all(options: Namespace) -> Found:
+    """Measures all steps at all sizes; the exit status is 1 where time or memory grow too fast."""
     from lit_instruct.models import embedded
 
     tokenizer = embedded.resolve(embedded.NAME)
     results = []
-    print(f"{'rows':>9}  {'step':10}{'seconds':>9}{'rows/s':>9}{'peak MB':>9}")
-    with tempfile.TemporaryDirectory(prefix="lit-instruct-bench-") as scratch:
+    say(f"{'rows':>9}  {'step':10}{'seconds':>9}{'rows/s':>9}{'peak MB':>9}")
+    with scratch_folder() as scratch:
         for rows in sorted(options.sizes):
             path = Path(scratch) / f"prompts-{rows}.jsonl"
             make_prompts(path, rows)
@@ -184,18 +168,29 @@ def main(words: list[str] | None = None) -> int:
                 found = measure(step, rows, path, tokenizer)
                 results.append(found)
                 seconds, peak = found["seconds"], found["peak_bytes"] / 1e6
-                print(f"{rows:9}  {step:10}{seconds:9.2f}{found['rows_per_second']:9}{peak:9.1f}", flush=True)
+                say(f"{rows:9}  {step:10}{seconds:9.2f}{found['rows_per_second']:9}{peak:9.1f}")
             path.unlink()
     grown = growth(results)
     limits = {"exponent": EXPONENT, "bytes_a_row": BYTES_A_ROW}
     for step, found in grown.items():
-        print(f"{step}: time ~ rows^{found['exponent']:.2f}, {found['bytes_a_row']:.1f} bytes a row")
+        say(f"{step}: time ~ rows^{found['exponent']:.2f}, {found['bytes_a_row']:.1f} bytes a row")
     held = all(found[name] <= limit for found in grown.values() for name, limit in limits.items())
-    print(f"within {limits}" if held else f"NOT within {limits}")
+    say(f"within {limits}" if held else f"NOT within {limits}")
     content = {"steps": STEPS, "unique_prefix": UNIQUE_PREFIX, "limits": limits, "held": held}
-    print("written to", write_results(options.out, {**content, "growth": grown, "results": results}).name)
-    return 0 if held else 1
+    return Found({**content, "growth": grown, "results": results}, "data.json", code=0 if held else 1)
 
+
+def answer(side: str, work: Work) -> Result:
+    """Runs a step in this process."""
+    return run_step(side, **work)
+
+
+def arguments(parser: ArgumentParser) -> None:
+    """Adds this benchmark's options."""
+    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="numbers of prompts, two or more")
+
+
+main = Command(MODULE, __doc__, measure_all, answer, arguments)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -6,21 +6,20 @@ every layer, no response ends before the limit. All ways take turns, so that a m
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 import sys
 import time
+from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
 
-from benchmarks.environment import write_results
+from benchmarks.harness import DEMO, Command, Found, say
 from lit_instruct.batches import left_pad
 from lit_instruct.fast.llama_decode import LlamaDecoding
 from lit_instruct.handover import prompter_of
@@ -33,9 +32,9 @@ from lit_instruct.rollouts.decode import ModelDecoding
 from lit_instruct.rollouts.generate import SamplingOptions, generate
 from lit_instruct.rollouts.stopping import StopRule
 
-PROMPTS = Path(__file__).parents[1] / "recipes/demo/data/prompts_train.jsonl"
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 GOALS = {"share_of_bare_step": 0.85, "times_generate_merged": 1.5, "times_generate_adapter": 4.0}
+"""The project's own targets, set before measuring."""
 WAYS = {
     "ours": "our loop, the adapter merged for the rollout and taken out again, both within the time",
     "ours_one_token": "the same for a single token: reads the prompts",
@@ -206,19 +205,19 @@ def build(dtype: torch.dtype, device: torch.device, rows: int, new_tokens: int) 
         if "lora_B.policy" in name:
             nn.init.normal_(weight, std=0.01)
     prompter = prompter_of(source)
-    with PROMPTS.open(encoding="utf-8") as file:
+    with (DEMO / "prompts_train.jsonl").open(encoding="utf-8") as file:
         prompts = [prompter.prompt_ids(json.loads(line)["prompt"]) for line, _ in zip(file, range(rows), strict=False)]
     ids, mask = left_pad(prompts, prompter.pad_id)
     return Ways(roles, Workload(ids.to(device), mask.to(device), prompter.pad_id, new_tokens))
 
 
-def measure(ways: Ways, names: list[str], repetitions: int) -> dict[str, Any]:
+def seconds_of(ways: Ways, names: list[str], repetitions: int) -> dict[str, Any]:
     """Runs all ways in turn and returns the seconds of each; slow ones run once, after one run to get ready."""
     seconds: dict[str, list[float]] = {name: [] for name in names}
     starts: dict[str, float] = {}
     for name in names:
         starts[name] = ways.run(name)
-        print(f"  {name}: first run {starts[name]:.2f} s", flush=True)
+        say(f"  {name}: first run {starts[name]:.2f} s")
     for repetition in range(repetitions):
         for name in names:
             if name not in SLOW or repetition == 0:
@@ -260,39 +259,35 @@ def figures(found: dict[str, Any], work: Workload) -> dict[str, Any]:
     }
 
 
-def main() -> int:
-    """Measures and writes the JSON."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.decode", description=__doc__)
+def measure(options: Namespace) -> Found:
+    """Samples in all ways."""
+    tokens = 12 if options.quick else options.tokens
+    ways = build(DTYPES[options.dtype], torch.device(options.device), options.rows, tokens)
+    found = seconds_of(ways, [way for way in WAYS if not (options.quick and way in SLOW)], options.repetitions)
+    workload = {
+        "base": NAME,
+        "dtype": options.dtype,
+        "device": options.device,
+        "rows": options.rows,
+        "prompt_tokens": int(ways.work.mask.sum()),
+        "prompt_width": ways.work.ids.shape[1],
+        "new_tokens": tokens,
+        "lora": "r=16 on every linear layer",
+    }
+    results = {"workload": workload, **figures(found, ways.work), "seconds": found}
+    return Found(results, "decode.json", ("decode", "decode-goals"))
+
+
+def arguments(parser: ArgumentParser) -> None:
+    """Adds this benchmark's options."""
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", choices=DTYPES, default="bf16", help="of the frozen weights")
-    parser.add_argument("--rows", type=int, default=32, help="prompts side by side")
-    parser.add_argument("--tokens", type=int, default=40, help="of each response")
-    parser.add_argument("--repetitions", type=int, default=5)
-    parser.add_argument("--quick", action="store_true", help="12 tokens, once, without the slow ways; writes no file")
-    parser.add_argument("--out", default="decode.json", help="file; a bare name goes into benchmarks/results")
-    options = parser.parse_args()
-    tokens, repetitions = (12, 1) if options.quick else (options.tokens, options.repetitions)
-    ways = build(DTYPES[options.dtype], torch.device(options.device), options.rows, tokens)
-    found = measure(ways, [way for way in WAYS if not (options.quick and way in SLOW)], repetitions)
-    results = {
-        "workload": {
-            "base": NAME,
-            "dtype": options.dtype,
-            "device": options.device,
-            "rows": options.rows,
-            "prompt_tokens": int(ways.work.mask.sum()),
-            "prompt_width": ways.work.ids.shape[1],
-            "new_tokens": tokens,
-            "lora": "r=16 on every linear layer",
-        },
-        **figures(found, ways.work),
-        "seconds": found,
-    }
-    print(json.dumps({key: value for key, value in results.items() if key != "seconds"}, indent=2))
-    if not options.quick:
-        print(write_results(options.out, results))
-    return 0
+    parser.add_argument("--rows", type=int, default=32, help="prompts in the batch")
+    parser.add_argument("--tokens", type=int, default=40, help="per response")
 
+
+QUICK = "12 tokens, once, without the slow ways"
+main = Command("benchmarks.decode", __doc__, measure, arguments=arguments, repetitions=5, quick=QUICK)
 
 if __name__ == "__main__":
     sys.exit(main())

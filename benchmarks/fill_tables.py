@@ -1,4 +1,7 @@
-"""Fills the tables of benchmarks/README.md from the JSON in benchmarks/results/ (python -m benchmarks.fill_tables)."""
+"""The tables of the benchmarks, for the terminal and, filled from benchmarks/results/, for benchmarks/README.md.
+
+`python -m benchmarks.fill_tables` fills the page.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,18 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.environment import RESULTS
+from benchmarks.harness import RESULTS
 
 README = Path(__file__).parent / "README.md"
 NOTHING = "(no result yet)"
+OWN_GOAL = "goal (the project's own target, set before measuring)"
+"""Head of the column of goals that stand in the benchmarks' code since before their first results."""
+CURVE_GOAL = (
+    "goal (time: the project's own target, set before measuring; KL: TRL 1.12's at its final score, measured by the "
+    "same command)"
+)
+MEMORY_GOAL = "at most TRL's peak, the project's own target"
+PARTS = ("rollout", "scoring", "update")
 Rows = list[Sequence[object]]
 """The first row is the table's head."""
 
@@ -22,27 +33,22 @@ def markdown(rows: Rows) -> str:
     return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]])
 
 
-def filled(text: str, results: Path = RESULTS) -> str:
-    """Returns the README with its tables made anew, between `<!-- table NAME -->` and `<!-- end table -->`.
-
-    Args:
-        text: of the README.
-        results: folder of the JSON; a table whose file is not there says so.
-    """
+def replace_tables(text: str, table_of: Callable[[str], str]) -> str:
+    """Returns a page whose tables, between `<!-- table NAME -->` and `<!-- end table -->`, are `table_of(NAME)`."""
 
     def fill(found: re.Match[str]) -> str:
-        return f"{found[1]}\n{table(found[2], results)}\n{found[3]}"
+        return f"{found[1]}\n{table_of(found[2])}\n{found[3]}"
 
     return re.sub(r"(<!-- table ([\w-]+) -->)\n.*?\n(<!-- end table -->)", fill, text, flags=re.DOTALL)
 
 
-def table(name: str, results: Path = RESULTS) -> str:
-    """Returns one of TABLES, with the machine under it, and its chart above it where there is one.
+def filled(text: str, results: Path = RESULTS) -> str:
+    """Returns the README with tables made from the JSON in `results`; a table without its file says so."""
+    return replace_tables(text, lambda name: table(name, results))
 
-    Args:
-        name: of the table.
-        results: folder of the JSON.
-    """
+
+def table(name: str, results: Path = RESULTS) -> str:
+    """Returns one of TABLES made from the JSON in `results`, with the machine below it and its chart above it."""
     file, rows_of, part = TABLES[name]
     path = results / file
     content = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
@@ -54,6 +60,19 @@ def table(name: str, results: Path = RESULTS) -> str:
     if name in CHARTS and (results / f"{name}.png").is_file():
         parts.insert(0, f"![{CHARTS[name]}](results/{name}.png)")
     return "\n\n".join(parts)
+
+
+def show(names: Iterable[str], found: Mapping[str, Any]) -> None:
+    """Prints TABLES of results that were just measured."""
+    from rich.console import Console
+    from rich.table import Table
+
+    for name in names:
+        head, *rows = TABLES[name][1](found)
+        shown = Table(*map(str, head), title=name)
+        for row in rows:
+            shown.add_row(*map(str, row))
+        Console().print(shown)
 
 
 def origin(environment: Mapping[str, Any], trl_side: Mapping[str, str] | None = None) -> str:
@@ -75,7 +94,7 @@ def _named(versions: Mapping[str, str]) -> str:
 
 
 def _sft(found: Mapping[str, Any]) -> Rows:
-    rows: Rows = [("rows are", "seconds a step, ours", "TRL", "ratio", "goal", "reached", "peak MB, ours", "TRL")]
+    rows: Rows = [("rows are", "seconds a step, ours", "TRL", "ratio", OWN_GOAL, "reached", "peak MB, ours", "TRL")]
     for name, case in found["variants"].items():
         seconds, peak = case["seconds_per_step"], case["peak_mb"]
         goal = (case["ratio"], f"<= {case['goal']}", _yes(case["reached"]))
@@ -84,7 +103,8 @@ def _sft(found: Mapping[str, Any]) -> Rows:
 
 
 def _rm_speed(found: Mapping[str, Any]) -> Rows:
-    rows: Rows = [("case", "comparisons/s, ours", "TRL", "ratio", "goal", "reached", "peak MB, ours", "TRL", "reached")]
+    head = ("case", "comparisons/s, ours", "TRL", "ratio", OWN_GOAL, "reached", "peak MB, ours", "TRL", MEMORY_GOAL)
+    rows: Rows = [head]
     for case in found["cases"]:
         rate, peak, goals = case["pairs_per_second"], case["peak_mb"], case["goals"]
         speed = (case["ratio"], f">= {goals['ratio']['goal']}", _yes(goals["ratio"]["reached"]))
@@ -105,7 +125,9 @@ def _rm_quality(found: Mapping[str, Any]) -> Rows:
 def _data(found: Mapping[str, Any]) -> Rows:
     sizes = sorted({result["rows"] for result in found["results"]})
     head = [f"{size:,} rows: seconds, peak MB" for size in sizes]
-    rows: Rows = [("step", *head, "time grows as rows^", "bytes a row", "with buffers")]
+    goal, limits = OWN_GOAL.partition(" ")[2], found["limits"]
+    exponent = f"time grows as rows^, goal <= {limits['exponent']} {goal}"
+    rows: Rows = [("step", *head, exponent, f"bytes a row, goal <= {limits['bytes_a_row']} {goal}", "with buffers")]
     for step, what in found["steps"].items():
         at = {result["rows"]: result for result in found["results"] if result["step"] == step}
         cells = [f"{at[size]['seconds']:.1f}, {at[size]['peak_bytes'] / 1e6:.0f}" for size in sizes]
@@ -121,7 +143,7 @@ def _decode(found: Mapping[str, Any]) -> Rows:
 
 
 def _decode_goals(found: Mapping[str, Any]) -> Rows:
-    rows: Rows = [("compared", "found", "goal", "reached")]
+    rows: Rows = [("compared", "found", OWN_GOAL, "reached")]
     for name, goal in found["goals"].items():
         rows.append((name.replace("_", " "), found["compared"][name], f">= {goal['goal']}", _yes(goal["reached"])))
     return rows
@@ -133,16 +155,14 @@ def _ppo(found: Mapping[str, Any]) -> Rows:
     for where, case in _ppo_cases(found):
         for side, figures in case["sides"].items():
             compared, peak = case["compared"].get(side, {}), figures.get("of_peak")
-            parts = ", ".join(f"{figures['parts'][part]:.1f}" for part in ("rollout", "scoring", "update"))
             shares = f"{peak['scoring']:.0%}, {peak['update']:.0%}" if peak else ""
             setting = f"{figures['precision']}, {figures['micro_batch_size']}"
-            cells = (setting, f"{figures['seconds']:.2f}", parts, figures["peak_gb"])
-            rows.append((where, side, *cells, compared.get("ratio", ""), shares))
+            rows.append((where, side, setting, *_seconds_and_peak(figures), compared.get("ratio", ""), shares))
     return rows
 
 
 def _ppo_goals(found: Mapping[str, Any]) -> Rows:
-    rows: Rows = [("model, workload", "side", "what", "found", "goal", "reached")]
+    rows: Rows = [("model, workload", "side", "what", "found", OWN_GOAL, "reached")]
     names = {"ratio": "x TRL's episodes/s", "memory_ratio": "of TRL's peak memory"}
     names |= {part: f"{part}, of the matmul peak" for part in ("update", "scoring")}
     for where, case in _ppo_cases(found):
@@ -169,8 +189,7 @@ def _ppo_value(found: Mapping[str, Any]) -> Rows:
     rows: Rows = [("workload, side", "value function", "s/iteration", "rollout, scoring, update", "peak GB")]
     for case, kinds in found["cases"].items():
         for kind, figures in kinds.items():
-            parts = ", ".join(f"{figures['parts'][part]:.1f}" for part in ("rollout", "scoring", "update"))
-            rows.append((case, kind, f"{figures['seconds']:.2f}", parts, figures["peak_gb"]))
+            rows.append((case, kind, *_seconds_and_peak(figures)))
     return rows
 
 
@@ -187,7 +206,7 @@ def _curves(found: Mapping[str, Any]) -> Rows:
 
 
 def _curve_goals(found: Mapping[str, Any]) -> Rows:
-    rows: Rows = [("side", "at TRL's final score", "found", "goal", "reached")]
+    rows: Rows = [("side", "at TRL's final score", "found", CURVE_GOAL, "reached")]
     names = {"time_share": "share of TRL's time", "kl": "KL"}
     for side, goals in found["compared"].get("goals", {}).items():
         for name, goal in goals.items():
@@ -231,6 +250,11 @@ def _ppo_cases(found: Mapping[str, Any]) -> Iterable[tuple[str, Mapping[str, Any
     for model, cases in found["models"].items():
         for workload, case in cases.items():
             yield f"{model}, {workload}", case
+
+
+def _seconds_and_peak(figures: Mapping[str, Any]) -> tuple[str, str, float]:
+    parts = ", ".join(f"{figures['parts'][part]:.1f}" for part in PARTS)
+    return f"{figures['seconds']:.2f}", parts, figures["peak_gb"]
 
 
 def _yes(reached: bool) -> str:

@@ -26,8 +26,8 @@ from typing import Any
 
 import torch
 
-from benchmarks.environment import write_results
 from benchmarks.gpu_paths import compare_paths
+from benchmarks.harness import ROOT, write_results
 from benchmarks.random_models import write_model, write_rows
 from lit_instruct.cli import main as command_line
 from lit_instruct.commands.plan import plan_of, read_arguments
@@ -37,7 +37,7 @@ from lit_instruct.planning.rates import file_name
 from lit_instruct.planning.table import GIB
 from lit_instruct.planning.work import MOST_RESPONSES
 
-RECIPES = Path(__file__).parent.parent / "recipes"
+RECIPES = ROOT / "recipes"
 STAGES = ("sft", "rm", "ppo")
 STEPS = 3
 """Optimizer steps of SFT and reward model, or iterations of PPO; the first, which warms up, is not timed."""

@@ -38,10 +38,10 @@ def compare_paths(device: str = "cuda") -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as scratch:
         folder = write_model(Path(scratch) / "model", DESCRIBED)
         return {
-            "bf16-mixed log-probabilities against float32": _mixed(folder, device),
-            "compiled forward against eager": _compiled(folder, device),
-            "scaled-dot-product attention against eager": _attention(folder, device),
-            "rewards with shared prompts against separate ones": _shared(folder, device),
+            "bf16-mixed log-probabilities against float32": mixed_precision(folder, device),
+            "compiled forward against eager": compiled_forward(folder, device),
+            "scaled-dot-product attention against eager": attention_kernel(folder, device),
+            "rewards with shared prompts against separate ones": shared_prompts(folder, device),
         }
 
 
@@ -54,7 +54,7 @@ def _difference(found: Tensor, plain: Tensor) -> float:
 
 
 @torch.no_grad()
-def _mixed(folder: Path, device: str) -> float:
+def mixed_precision(folder: Path, device: str) -> float:
     """Log-probabilities of tokens, as PPO computes them."""
     network = policy_network(find_source(str(folder)), LoraOptions(r=4), torch.float32).to(device)
     model, ids = network.get_base_model(), _ids(device)
@@ -69,14 +69,16 @@ def _mixed(folder: Path, device: str) -> float:
 
 
 @torch.no_grad()
-def _compiled(folder: Path, device: str) -> float:
+def compiled_forward(folder: Path, device: str) -> float:
+    """Hidden states with and without torch.compile."""
     model = policy_network(find_source(str(folder)), None, torch.float32).to(device).eval()
     plain = model.model(_ids(device), use_cache=False).last_hidden_state
     return _difference(torch.compile(model.model)(_ids(device), use_cache=False).last_hidden_state, plain)
 
 
 @torch.no_grad()
-def _attention(folder: Path, device: str) -> float:
+def attention_kernel(folder: Path, device: str) -> float:
+    """Hidden states with the fused and with the eager attention."""
     model = policy_network(find_source(str(folder)), None, torch.float32).to(device).eval()
     fused = model.model(_ids(device), use_cache=False).last_hidden_state
     model.set_attn_implementation("eager")
@@ -84,7 +86,7 @@ def _attention(folder: Path, device: str) -> float:
 
 
 @torch.no_grad()
-def _shared(folder: Path, device: str) -> float:
+def shared_prompts(folder: Path, device: str) -> float:
     """Rewards of four responses to each of two prompts: flex attention on CUDA."""
     torch.manual_seed(0)
     network = reward_network(find_source(str(folder)), LoraOptions(r=4), torch.float32, 0).to(device).eval()

@@ -8,20 +8,16 @@ not repeated, so a stopped measurement goes on where it was.
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
+from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
-from benchmarks.environment import RESULTS, write_results
+from benchmarks.harness import RESULTS, Command, Found, Result, Work, run_side, say, write_results
 from benchmarks.learning_curves_work import SIDES, WINDOW, Curve, Run, Settings, compared, curve_of, settings_of
-from benchmarks.sides import run_side
 
 MODULE = "benchmarks.learning_curves"
 OUT = "learning-curves"
@@ -42,32 +38,27 @@ WAYS = {
 }
 
 
-def measure(options: argparse.Namespace, settings: Settings, console: Console) -> list[Run]:
-    """Makes the runs that are missing and returns all that were asked for.
-
-    Args:
-        options: of the command line.
-        settings: hyperparameters.
-        console: to tell what is going on.
-    """
-    runs = []
+def measure(options: Namespace) -> Found:
+    """Makes the runs that are missing, and writes the curves anew after each run."""
+    settings = Settings(**{field.name: getattr(options, field.name) for field in fields(Settings)})
+    out = options.out or f"{OUT}.json"
+    runs: list[Run] = []
     for seed in options.seeds:
         for side in options.sides:
             path = Path(options.folder) / f"{side}-{seed}.json"
-            its_own = settings_of(side, settings)
-            run = earlier(path, its_own)
+            own = settings_of(side, settings)
+            run = earlier(path, own)
             if run is None:
-                console.print(f"{side}, seed {seed}: {its_own.iterations} iterations")
-                work = {"side": side, "seed": seed, "run": options.run, "settings": asdict(its_own)}
+                say(f"{side}, seed {seed}: {own.iterations} iterations")
+                work = {"side": side, "seed": seed, "run": options.run, "settings": asdict(own)}
                 run = run_side(MODULE, "train", work)
-                write_results(path, {"settings": asdict(its_own), **run})
+                write_results(path, {"settings": asdict(own), **run})
             last = run["iterations"][-1]
-            console.print(
-                f"{side}, seed {seed}: labeler {last['labeler']:+.2f}, KL {last['kl']:.1f}, {last['elapsed']:.0f} s"
-            )
+            say(f"{side}, seed {seed}: labeler {last['labeler']:+.2f}, KL {last['kl']:.1f}, {last['elapsed']:.0f} s")
             runs.append(run)
-            write_summary(options, settings, runs)
-    return runs
+            found = summary(settings, runs)
+            draw(found.results["curves"], write_results(out, found.results).with_suffix(".png"))
+    return found
 
 
 def earlier(path: Path, settings: Settings) -> Run | None:
@@ -78,11 +69,11 @@ def earlier(path: Path, settings: Settings) -> Run | None:
     return run if run["settings"] == asdict(settings) else None
 
 
-def write_summary(options: argparse.Namespace, settings: Settings, runs: Sequence[Run]) -> dict[str, Any]:
-    """Writes learning-curves.json and the chart of the runs so far, and returns the former."""
+def summary(settings: Settings, runs: Sequence[Run]) -> Found:
+    """Returns the curves of the runs so far, and their comparison."""
     of_side = {side: [run for run in runs if run["side"] == side] for side in SIDES}
     curves = {side: curve_of(found) for side, found in of_side.items() if found}
-    summary = {
+    results = {
         "same": SAME,
         "ways": {side: WAYS[side] for side in curves},
         "trl_side_versions": next((run["versions"] for run in of_side["trl"]), None),
@@ -95,9 +86,7 @@ def write_summary(options: argparse.Namespace, settings: Settings, runs: Sequenc
         "compared": compared(curves),
         "curves": curves,
     }
-    write_results(options.out, summary)
-    draw(curves, Path(options.out).with_suffix(".png"))
-    return summary
+    return Found(results, f"{OUT}.json", (OUT, f"{OUT}-goals"), chart=partial(draw, curves))
 
 
 def final(curve: Curve) -> dict[str, float]:
@@ -129,57 +118,8 @@ def draw(curves: Mapping[str, Curve], path: Path) -> None:
     save(figure, path)
 
 
-def table_of(summary: Mapping[str, Any]) -> Table:
-    """Returns where the curves end, and when they have TRL's final score."""
-    table = Table("side", "seeds", "final labeler", "final KL", "minutes", "TRL's score after", "at KL", title="PPO")
-    reached = summary["compared"].get("reached", {})
-    for side, end in summary["final"].items():
-        point = reached.get(side)
-        seeds, minutes = str(len(summary["seeds"][side])), f"{summary['seconds'][side] / 60:.1f}"
-        when = [f"{point['seconds'] / 60:.1f} min", str(point["kl"])] if point else ["", ""]
-        table.add_row(SIDES[side], seeds, f"{end['labeler']:+.3f}", f"{end['kl']:.2f}", minutes, *when)
-    return table
-
-
-def main(words: list[str] | None = None) -> int:
-    """Makes the missing runs, and writes JSON and chart; as a side, prints the run as JSON."""
-    options = _parser().parse_args(words)
-    if options.side is not None:
-        print(json.dumps(_answer(json.loads(options.work))))
-        return 0
-    console = Console()
-    given = {field.name: getattr(options, field.name) for field in fields(Settings)}
-    settings = Settings(**given)
-    runs = measure(options, settings, console)
-    summary = write_summary(options, settings, runs)
-    console.print(table_of(summary))
-    for side, asked in summary["compared"].get("goals", {}).items():
-        for name, goal in asked.items():
-            console.print(f"{side}: {name} {goal['found']} (goal {goal['goal']}): {'yes' if goal['reached'] else 'no'}")
-    return 0
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.learning_curves",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--run", default="runs/demo", help="folder with the stages sft and rm of the demo")
-    parser.add_argument("--sides", nargs="+", choices=tuple(SIDES), default=tuple(SIDES))
-    parser.add_argument("--seeds", type=int, nargs="+", default=(0, 1, 2))
-    parser.add_argument("--folder", default=str(RESULTS / OUT), help="of the single runs")
-    parser.add_argument("--out", default=f"{OUT}.json", help="file of the curves; the chart lies beside it")
-    for field in fields(Settings):
-        kind = int if isinstance(field.default, int) else float
-        parser.add_argument(f"--{field.name}", type=kind, default=field.default, help="of every run")
-    for name in ("side", "work"):
-        parser.add_argument(f"--{name}", help=argparse.SUPPRESS)
-    return parser
-
-
-def _answer(work: dict[str, Any]) -> Run:
-    """What a process of its own is there for."""
+def answer(_: str, work: Work) -> Result:
+    """Makes one run in this process."""
     from benchmarks import learning_curves_sides as sides
 
     settings, seed, run = Settings(**work["settings"]), work["seed"], work["run"]
@@ -187,6 +127,19 @@ def _answer(work: dict[str, Any]) -> Run:
         return sides.trl(seed, run, settings, sides.best_precision())
     return sides.ours(work["side"], seed, run, settings)
 
+
+def arguments(parser: ArgumentParser) -> None:
+    """Adds this benchmark's options."""
+    parser.add_argument("--run", default="runs/demo", help="folder with the stages sft and rm of the demo")
+    parser.add_argument("--sides", nargs="+", choices=tuple(SIDES), default=tuple(SIDES))
+    parser.add_argument("--seeds", type=int, nargs="+", default=(0, 1, 2))
+    parser.add_argument("--folder", default=str(RESULTS / OUT), help="of the single runs")
+    for field in fields(Settings):
+        kind = int if isinstance(field.default, int) else float
+        parser.add_argument(f"--{field.name}", type=kind, default=field.default, help="of every run")
+
+
+main = Command(MODULE, __doc__, measure, answer, arguments)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from dataclasses import asdict
 from pathlib import Path
 from statistics import mean
@@ -12,9 +11,9 @@ from typing import Any
 import torch
 from transformers import AutoConfig
 
+from benchmarks.harness import peak_bytes, scratch_folder
 from benchmarks.learning_curves_work import Run, Settings, run_of
 from benchmarks.ppo_sides import PROMPTS, PhaseClock, now, run_trl
-from benchmarks.sides import peak_bytes
 from benchmarks.training import dtype, fit_ours
 from data_modules.batching.sampling import EpochBatchSampler
 from data_modules.prompts import PromptDataModule
@@ -85,8 +84,7 @@ def ours(side: str, seed: int, run: str, settings: Settings) -> Run:
     )
     data = prompts_of(settings, seed)
     curve = Curve()
-    with tempfile.TemporaryDirectory(prefix="lit-instruct-bench-") as folder:
-        fit_ours(module, data, Path(folder), [curve], epochs=-1)
+    fit_ours(module, data, [curve], epochs=-1)
     labels = labelled(curve.sampled_ids, module.prompter)
     iterations = [
         {"seconds": times["seconds"], "labeler": label, **metrics}
@@ -106,7 +104,7 @@ def trl(seed: int, run: str, settings: Settings, precision: str) -> Run:
         precision: fp32 or bf16.
     """
     prompter = prompter_of(find_source(f"{run}/sft"))
-    with tempfile.TemporaryDirectory(prefix="lit-instruct-bench-") as name:
+    with scratch_folder() as name:
         folder = Path(name)
         bias = merge(run, folder)
         rows, prompts = prompt_ids(settings, seed, prompter)

@@ -10,23 +10,19 @@ back at once, so that its habit of keeping them is not measured.
 
 from __future__ import annotations
 
-import argparse
 import ctypes
 import gc
-import json
-import os
-import subprocess
 import sys
-import tempfile
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.environment import write_results
+from benchmarks.harness import Command, Found, Result, Work, resident_bytes, run_side, say, scratch_folder
 from benchmarks.plan_work import Peak
 from benchmarks.random_models import write_model, write_rows
-from benchmarks.sides import resident_bytes
 from lit_instruct.cli import main as command_line
 
+MODULE = "benchmarks.plan"
 STAGES = ("sft", "rm", "ppo")
 SIZES = {"7m": (256, 704, 6, 4), "18m": (384, 1056, 8, 6), "30m": (512, 1408, 8, 8)}
 """name -> hidden size, intermediate size, layers, attention heads."""
@@ -36,7 +32,7 @@ WARM_UP_OPTIONS = ("--model.dtype=float32",)
 VOCABULARY = 8192
 LENGTH = 256
 WITHIN = 0.15
-"""The share by which plan and measurement may differ."""
+"""The share by which plan and measurement may differ: the project's own target, set before measuring."""
 MALLOC = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536", "MALLOC_ARENA_MAX": "1"}
 OPTIONS = {
     "sft": ["--data.batch_size=4"],
@@ -88,7 +84,7 @@ def words_of(stage: str, model: Path, rows: Path, more: list[str]) -> list[str]:
     ]
 
 
-def measure(stage: str, size: tuple[int, int, int, int], more: list[str], folder: Path) -> int:
+def grown_by(stage: str, size: tuple[int, int, int, int], more: list[str], folder: Path) -> int:
     """Trains for a few steps; returns the bytes that the process held at most beside what it held before."""
     model = write_model(folder / "model", described(size))
     rows = write_rows(folder / f"{stage}.jsonl", stage, 8, LENGTH // 2 if stage == "ppo" else LENGTH)
@@ -102,7 +98,7 @@ def measure(stage: str, size: tuple[int, int, int, int], more: list[str], folder
 
 
 def predicted(stage: str, size: tuple[int, int, int, int], more: list[str], folder: Path) -> int:
-    """Returns the peak that the plan says, for the model that `measure` wrote."""
+    """Returns the peak that the plan says, for the model that `grown_by` wrote."""
     from lit_instruct.commands.plan import stage_options
     from lit_instruct.planning.options import base_of
     from lit_instruct.planning.plan import make_plan
@@ -113,27 +109,17 @@ def predicted(stage: str, size: tuple[int, int, int, int], more: list[str], fold
 
 def compare(stage: str, size: str, more: list[str]) -> dict[str, float]:
     """Measures and plans a stage with a model of a size, in this process."""
-    with tempfile.TemporaryDirectory() as scratch:
-        measure(stage, WARM_UP, [*more, *WARM_UP_OPTIONS], Path(scratch) / "warm")
-    with tempfile.TemporaryDirectory() as scratch:
-        grown = measure(stage, SIZES[size], more, Path(scratch))
+    with scratch_folder() as scratch:
+        grown_by(stage, WARM_UP, [*more, *WARM_UP_OPTIONS], Path(scratch) / "warm")
+    with scratch_folder() as scratch:
+        grown = grown_by(stage, SIZES[size], more, Path(scratch))
         planned = predicted(stage, SIZES[size], more, Path(scratch))
     return {"measured": grown, "planned": planned, "planned / measured": round(planned / grown, 3)}
 
 
-def in_process(stage: str, size: str, more: list[str]) -> dict[str, float]:
+def in_process(stage: str, size: str, more: list[str]) -> Result:
     """The same in a process of its own."""
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.plan", "--work", json.dumps([stage, size, more])],
-        env=os.environ | MALLOC,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise RuntimeError(f"{stage} failed:\n{done.stderr[-3000:]}")
-    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    return run_side(MODULE, stage, {"size": size, "more": more}, MALLOC)
 
 
 CASES = {
@@ -145,31 +131,27 @@ CASES = {
 }
 
 
-def main() -> int:
-    """Runs the benchmark; 1 where plan and measurement differ by more than WITHIN."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="float32 and the smallest size alone, nothing written")
-    parser.add_argument("--work", help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.work:
-        print("\n" + json.dumps(compare(*json.loads(options.work))))
-        return 0
+def measure(options: Namespace) -> Found:
+    """Measures and plans all cases; the exit status is 1 where the two differ by more than WITHIN."""
     cases = {"float32": CASES["float32"]} if options.quick else CASES
     sizes = list(SIZES)[: 1 if options.quick else None]
     results = {
         case: {stage: {size: in_process(stage, size, more) for size in sizes} for stage in STAGES}
         for case, more in cases.items()
     }
-    print(json.dumps(results, indent=2))
-    ratios = [
-        size["planned / measured"] for case in results.values() for stage in case.values() for size in stage.values()
-    ]
-    worst = max(abs(ratio - 1) for ratio in ratios)
-    print(f"largest difference: {worst:.1%}")
-    if not options.quick:
-        write_results("plan.json", {"length": LENGTH, "largest_difference": round(worst, 3), "cases": results})
-    return 0 if worst <= WITHIN else 1
+    sides = [side for stages in results.values() for found in stages.values() for side in found.values()]
+    worst = max(abs(side["planned / measured"] - 1) for side in sides)
+    say(f"largest difference: {worst:.1%}")
+    content = {"length": LENGTH, "largest_difference": round(worst, 3), "cases": results}
+    return Found(content, "plan.json", ("plan",), code=0 if worst <= WITHIN else 1)
 
+
+def answer(side: str, work: Work) -> Result:
+    """Compares a stage in this process."""
+    return compare(side, **work)
+
+
+main = Command(MODULE, __doc__, measure, answer, quick="float32 and the smallest size alone")
 
 if __name__ == "__main__":
     sys.exit(main())

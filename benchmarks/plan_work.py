@@ -8,7 +8,7 @@ from typing import Any
 import lightning
 from lightning.pytorch.callbacks import Callback
 
-from benchmarks.sides import peak_bytes, reset_peak
+from benchmarks.harness import peak_bytes, reset_peak
 
 
 def length_of(pairs: list[tuple[str, str]]) -> list[float]:

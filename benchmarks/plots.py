@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from benchmarks.environment import results_file
+from benchmarks.harness import results_file
 from lit_instruct.files import replacing_file
 
 COLORS = ("#1f6fb4", "#2a9d5c", "#c2571a", "#7a4fa3")

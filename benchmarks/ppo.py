@@ -8,30 +8,22 @@ with random weights and writes ppo-cuda.json.
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
-import tempfile
+from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
-from functools import partial
 from statistics import median
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
-from benchmarks.environment import write_results
+from benchmarks.fill_tables import PARTS
+from benchmarks.harness import Command, Found, Result, Work, run_side, say, scratch_folder, take_turns
 from benchmarks.ppo_work import MICRO_BATCH_SIZES, OURS, WORKLOADS, Workload, goals
-from benchmarks.sides import Result, Work, run_side, take_turns
-from lit_instruct.models.embedded import NAME
 
 MODULE = "benchmarks.ppo"
 PRECISIONS = ("bf16", "fp32")
 RANDOM_MODELS = ("0.5B", "1.5B")
 VALUE_KINDS = ("reward_model", "policy_trunk")
-PARTS = ("rollout", "scoring", "update")
 RUNS = {"cpu": {"trl": (1, 1), "ours": (1, 2)}, "cuda": {"trl": (1, 3), "ours": (2, 5)}}
 """Device -> side -> iterations before the clock, and timed ones."""
 SAME = (
@@ -53,7 +45,7 @@ WAYS = {
 }
 
 
-def work_of(options: argparse.Namespace, prepared: Mapping[str, Any], workload: Workload, side: str) -> Work:
+def work_of(options: Namespace, prepared: Mapping[str, Any], workload: Workload, side: str) -> Work:
     """Returns what a process of one side is asked for, but for its precision.
 
     Args:
@@ -133,16 +125,14 @@ def _compared(workload: Workload, sides: Mapping[str, dict[str, Any]]) -> dict[s
     return found
 
 
-def measure(options: argparse.Namespace, model: str, console: Console) -> dict[str, Any]:
+def compare_sides(options: Namespace, model: str) -> dict[str, Any]:
     """Lets the sides take turns on one model and returns workload -> `compare`.
 
     Args:
         options: of the command line.
         model: base, or a name of RANDOM_MODELS.
-        console: to tell what is going on.
     """
-    workloads = {name: WORKLOADS[name].smaller() if options.quick else WORKLOADS[name] for name in options.workloads}
-    run = partial(_run, console)
+    workloads = _workloads(options)
     works: dict[str, dict[str, Work]] = {}
     tries: dict[str, dict[str, dict[str, float]]] = {}
     with _prepared(model, workloads) as prepared:
@@ -150,21 +140,15 @@ def measure(options: argparse.Namespace, model: str, console: Console) -> dict[s
             works[name], tries[name] = {}, {}
             for side in options.sides:
                 work = work_of(options, prepared, workload, side)
-                untried = work | {"warmup": 0}
-                works[name][side], tries[name][side] = in_best_precision(side, untried, run, options.dtype)
-                works[name][side]["warmup"] = work["warmup"]
-        runs = take_turns(works, 1 if options.quick else options.repetitions, run)
+                best, tries[name][side] = in_best_precision(side, work | {"warmup": 0}, _run, options.dtype)
+                works[name][side] = best | {"warmup": work["warmup"]}
+        runs = take_turns(works, options.repetitions, _run)
     return {name: compare(workload, tries[name], runs[name]) for name, workload in workloads.items()}
 
 
-def measure_value_kinds(options: argparse.Namespace, console: Console) -> dict[str, Any]:
-    """Measures our sides with each of VALUE_KINDS, in bfloat16 where the CPU computes in it.
-
-    Args:
-        options: of the command line.
-        console: to tell what is going on.
-    """
-    workloads = {name: WORKLOADS[name].smaller() if options.quick else WORKLOADS[name] for name in options.workloads}
+def compare_value_kinds(options: Namespace) -> dict[str, Any]:
+    """Measures our sides with each of VALUE_KINDS, in bfloat16 unless --dtype says otherwise."""
+    workloads = _workloads(options)
     sides = [side for side in options.sides if side in OURS]
     works: dict[str, dict[str, Work]] = {}
     with _prepared(options.base, workloads) as prepared:
@@ -172,31 +156,21 @@ def measure_value_kinds(options: argparse.Namespace, console: Console) -> dict[s
             for side in sides:
                 work = work_of(options, prepared, workload, side) | {"dtype": options.dtype or "bf16"}
                 works[f"{name}, {side}"] = {kind: work | {"value": kind} for kind in VALUE_KINDS}
-        runs = take_turns(works, 1 if options.quick else options.repetitions, lambda _, work: _run(console, "", work))
+        runs = take_turns(works, options.repetitions, lambda _, work: _run("", work))
     return {case: {kind: _medians(results) for kind, results in kinds.items()} for case, kinds in runs.items()}
+
+
+def _workloads(options: Namespace) -> dict[str, Workload]:
+    return {name: WORKLOADS[name].smaller() if options.quick else WORKLOADS[name] for name in options.workloads}
 
 
 @contextmanager
 def _prepared(model: str, workloads: Mapping[str, Workload]) -> Iterator[dict[str, Any]]:
     """What both sides start from, in a folder that goes when the measurement ends."""
     episodes = max(workload.episodes for workload in workloads.values())
-    with tempfile.TemporaryDirectory(prefix="lit-instruct-bench-") as folder:
+    with scratch_folder() as folder:
         work = {"folder": folder, "base": model, "thirds": OURS, "episodes": episodes}
         yield {"folder": folder, **run_side(MODULE, "prepare", work)}
-
-
-def table_of(model: str, found: Mapping[str, dict[str, Any]]) -> Table:
-    """Returns the workloads of a model as a table."""
-    parts = " + ".join(PARTS)
-    table = Table("workload", "side", "in", "s/iteration", parts, "GB", "x TRL", "of peak", title=f"PPO, {model}")
-    for workload, case in found.items():
-        for side, figures in case["sides"].items():
-            compared, peak = case["compared"].get(side, {}), figures.get("of_peak", {})
-            shares = f"{peak['scoring']:.0%}, {peak['update']:.0%}" if peak else ""
-            setting = f"{figures['precision']}, {figures['micro_batch_size']}"
-            cells = (setting, str(figures["seconds"]), _parts(figures), str(figures["peak_gb"]))
-            table.add_row(workload, side, *cells, str(compared.get("ratio", "")), shares)
-    return table
 
 
 def missed(found: Mapping[str, dict[str, Any]]) -> list[str]:
@@ -210,65 +184,35 @@ def missed(found: Mapping[str, dict[str, Any]]) -> list[str]:
     ]
 
 
-def value_table(found: Mapping[str, dict[str, Any]]) -> Table:
-    """Returns the comparison of value functions as a table."""
-    parts = " + ".join(PARTS)
-    table = Table("workload, side", "value", "s/iteration", parts, "GB", title="Our PPO by value function")
-    for case, kinds in found.items():
-        for kind, figures in kinds.items():
-            table.add_row(case, kind, str(figures["seconds"]), _parts(figures), str(figures["peak_gb"]))
-    return table
-
-
-def _parts(figures: Mapping[str, Any]) -> str:
-    return " + ".join(f"{figures['parts'][part]:.1f}" for part in PARTS)
-
-
-def main(words: list[str] | None = None) -> int:
-    """Measures and writes the JSON; as a side, prints what was found as JSON."""
-    options = _parser().parse_args(words)
-    if options.side is not None:
-        print(json.dumps(_answer(options.side, json.loads(options.work))))
-        return 0
-    console = Console(width=None if sys.stdout.isatty() else 110)
+def measure(options: Namespace) -> Found:
+    """Measures both sides, or ours with each kind of value function."""
     results: dict[str, Any] = {"same": SAME, "ways": WAYS, "device": options.device}
     if options.value_kinds:
-        name = "ppo-value.json"
-        results |= {
-            "base": options.base,
-            "precision": options.dtype or "bf16",
-            "cases": measure_value_kinds(options, console),
-        }
-        console.print(value_table(results["cases"]))
-    else:
-        name = "ppo.json" if options.device == "cpu" else "ppo-cuda.json"
-        models = [options.base] if options.device == "cpu" else RANDOM_MODELS
-        results["models"] = {model: measure(options, model, console) for model in models}
-        results["trl_side_versions"] = _trl_side_versions(results["models"])
-        for model, found in results["models"].items():
-            console.print(table_of(model, found), *missed(found), sep="\n")
-    if options.out is not None or not options.quick:
-        console.print("written to", write_results(options.out or name, results).name)
-    return 0
+        results |= {"base": options.base, "precision": options.dtype or "bf16", "cases": compare_value_kinds(options)}
+        return Found(results, "ppo-value.json", ("ppo-value",))
+    models = [options.base] if options.device == "cpu" else RANDOM_MODELS
+    results["models"] = {model: compare_sides(options, model) for model in models}
+    results["trl_side_versions"] = _trl_side_versions(results["models"])
+    for found in results["models"].values():
+        say(*missed(found), sep="\n")
+    return Found(results, "ppo.json" if options.device == "cpu" else "ppo-cuda.json", ("ppo", "ppo-goals"))
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.ppo", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--base", default=NAME, help="model on a CPU: embedded name, folder or hub id")
-    parser.add_argument("--device", choices=tuple(RUNS), default="cpu")
+def answer(side: str, work: Work) -> Result:
+    """Prepares what the sides start from, or trains ours, in this process."""
+    from benchmarks import ppo_sides
+
+    return ppo_sides.prepare(**work) if side == "prepare" else ppo_sides.ours(work)
+
+
+def arguments(parser: ArgumentParser) -> None:
+    """Adds this benchmark's options."""
+    parser.add_argument("--device", choices=tuple(RUNS), default="cpu", help="cuda takes random models, not --base")
     parser.add_argument("--workloads", nargs="+", choices=tuple(WORKLOADS), default=tuple(WORKLOADS))
     parser.add_argument("--sides", nargs="+", choices=("trl", *OURS), default=("trl", *OURS))
-    parser.add_argument("--repetitions", type=int, default=3, help="runs of each side on each workload")
     parser.add_argument("--micro_batch_size", type=int, help="sequences of a forward; else what each side is best with")
     parser.add_argument("--value-kinds", action="store_true", help="ours with each kind of value function, without TRL")
     parser.add_argument("--dtype", choices=PRECISIONS, help="of all sides; else each is tried (--value-kinds: bf16)")
-    parser.add_argument("--quick", action="store_true", help="small workloads, once; no file unless --out names one")
-    parser.add_argument("--out", help="file of the results; a bare name goes into benchmarks/results")
-    for name in ("side", "work"):
-        parser.add_argument(f"--{name}", help=argparse.SUPPRESS)
-    return parser
 
 
 def _trl_side_versions(models: Mapping[str, Mapping[str, dict[str, Any]]]) -> dict[str, str] | None:
@@ -276,7 +220,7 @@ def _trl_side_versions(models: Mapping[str, Mapping[str, dict[str, Any]]]) -> di
     return runs[0]["versions"] if runs else None
 
 
-def _run(console: Console, side: str, work: Work) -> Result:
+def _run(side: str, work: Work) -> Result:
     """Runs a side in a process of its own."""
     if side == "trl":
         from benchmarks.ppo_sides import trl
@@ -285,19 +229,14 @@ def _run(console: Console, side: str, work: Work) -> Result:
     else:
         found = run_side(MODULE, "ours", work)
     kind = "" if side else f", value {work['value']}"
-    console.print(
+    say(
         f"{Workload(**work['workload']).name}: {work['side']} in {work['dtype']}{kind}: "
         f"{found['seconds']:.2f} s an iteration, {found['peak_memory_gb']:.2f} GB"
     )
     return found | {"dtype": work["dtype"], "micro_batch_size": work["micro_batch_size"]}
 
 
-def _answer(side: str, work: Work) -> Result:
-    """What a process of its own is there for."""
-    from benchmarks import ppo_sides
-
-    return ppo_sides.prepare(**work) if side == "prepare" else ppo_sides.ours(work)
-
+main = Command(MODULE, __doc__, measure, answer, arguments, repetitions=3, quick="small workloads, once", base=True)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 from statistics import mean, median
@@ -18,8 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AutoConfig, LlamaConfig, LlamaForCausalLM
 
+from benchmarks.harness import DEMO, ROOT, peak_bytes
 from benchmarks.ppo_work import Shape, Workload, operations, shares_of_peak
-from benchmarks.sides import peak_bytes
 from benchmarks.training import SEED, fit_ours
 from data_modules.prompts import PromptDataModule
 from lit_instruct.batches import PromptBatch
@@ -35,8 +34,7 @@ from lit_instruct.rollouts.generate import SamplingOptions
 from lit_instruct.rollouts.stopping import StopRule
 from lit_instruct.stages.ppo import PPOModule
 
-ROOT = Path(__file__).parents[1]
-PROMPTS = ROOT / "recipes" / "demo" / "data" / "prompts_train.jsonl"
+PROMPTS = DEMO / "prompts_train.jsonl"
 TRL_PYTHON = ROOT / ".venv-trl112" / "bin" / "python"
 TRL_SIDE = Path(__file__).parent / "trl_side"
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -182,8 +180,7 @@ def ours(work: dict[str, Any]) -> dict[str, Any]:
         str(PROMPTS), validation_share=0.0, limit=workload.episodes, batch_size=workload.episodes, seed=SEED
     )
     clock = PhaseClock()
-    with tempfile.TemporaryDirectory(prefix="lit-instruct-bench-") as folder:
-        fit_ours(module, data, Path(folder), [clock], epochs=-1, device=work["device"], frozen=frozen)
+    fit_ours(module, data, [clock], epochs=-1, device=work["device"], frozen=frozen)
     return {"peak_memory_gb": _peak_gb(work["device"]), **_figures(module, clock, work, workload)}
 
 

@@ -10,7 +10,7 @@ OURS = {"ours": 0, "ours_top_third": 3}
 MICRO_BATCH_SIZES = {"trl": 8, "ours": 32, "ours_top_third": 32}
 """Side -> sequences of a forward: what it is fastest with. TRL's takes longer with 16 or 32, and twice the memory."""
 MEMORY_GOAL = 1 / 3
-"""Most of TRL's peak memory that ours may take."""
+"""Most of TRL's peak memory that ours may take; like the goals below, the project's own, set before measuring."""
 PEAK_GOALS = {"update": 0.5, "scoring": 0.7}
 """Share of the matmul peak that LoRA on every layer is to reach."""
 

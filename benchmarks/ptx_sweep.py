@@ -7,19 +7,14 @@ the demo's pretraining text are mixed in, the last fifth is held out.
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
-import tempfile
+from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
-from benchmarks.environment import write_results
-from benchmarks.sides import run_side
+from benchmarks.harness import DEMO, Command, Found, Result, Work, run_side, say, scratch_folder
 
 MODULE = "benchmarks.ptx_sweep"
 COEFFICIENTS = (0.0, 0.1, 1.0, 10.0, 27.8)
@@ -83,56 +78,39 @@ def draw(runs: Sequence[Mapping[str, Any]], path: Path) -> None:
     save(figure, path)
 
 
-def table_of(found: Mapping[str, Any]) -> Table:
-    """Returns the sweep as a table: before -> after."""
-    table = Table("ptx_coef", *(name.replace("_", " ") for name in MEASURES), "s/iteration", title="PPO-ptx")
-    for run in found["runs"]:
-        cells = [f"{run['before'][name]:.3f} -> {run['after'][name]:.3f}" for name in MEASURES]
-        table.add_row(f"{run['ptx_coef']:g}", *cells, f"{run['seconds_per_iteration']:.1f}")
-    return table
-
-
-def main(words: list[str] | None = None) -> int:
-    """Sweeps, and writes JSON and chart; as a side, prints a run as JSON."""
-    options = _parser().parse_args(words)
-    if options.side is not None:
-        from benchmarks.ptx_sweep_side import train
-
-        print(json.dumps(train(**json.loads(options.work))))
-        return 0
-    console = Console()
-    text = Path("recipes/demo/data/pretraining.txt") if options.text is None else Path(options.text)
+def measure(options: Namespace) -> Found:
+    """Trains with each coefficient, and draws the sweep."""
+    text = DEMO / "pretraining.txt" if options.text is None else Path(options.text)
     runs = []
-    with tempfile.TemporaryDirectory(prefix="lit-instruct-bench-") as name:
+    with scratch_folder() as name:
         parts = dict(zip(("train", "held_out"), split_text(text.read_text(encoding="utf-8")), strict=True))
         for part, content in parts.items():
             (Path(name) / f"{part}.txt").write_text(content, encoding="utf-8")
         for coefficient in sorted({0.0, *options.coefficients}):
             given = {"run": options.run, "folder": name, "iterations": options.iterations, "words": options.option}
             runs.append(run_side(MODULE, "train", given | {"ptx_coef": coefficient}))
-            console.print(f"ptx_coef {coefficient:g}: {runs[-1]['after']}")
+            say(f"ptx_coef {coefficient:g}: {runs[-1]['after']}")
     found = {"iterations": options.iterations, **summary(runs)}
-    console.print(table_of(found))
-    target = write_results(options.out, found)
-    draw(found["runs"], target.with_suffix(".png"))
-    console.print("written to", target.name)
-    return 0
+    return Found(found, "ptx-sweep.json", ("ptx-sweep",), chart=partial(draw, found["runs"]))
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog=f"python -m {MODULE}", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def answer(side: str, work: Work) -> Result:
+    """Trains with one coefficient in this process."""
+    from benchmarks.ptx_sweep_side import train
+
+    return train(**work)
+
+
+def arguments(parser: ArgumentParser) -> None:
+    """Adds this benchmark's options."""
     parser.add_argument("--run", default="runs/demo", help="folder with the stages sft and rm of the demo")
     parser.add_argument("--coefficients", type=float, nargs="+", default=COEFFICIENTS, help="ptx_coef; 0 is added")
     parser.add_argument("--iterations", type=int, default=6, help="of each training")
     parser.add_argument("--text", help="pretraining text (the demo's)")
     parser.add_argument("--option", action="append", default=[], help="of the stage, e.g. --option=--data.limit=64")
-    parser.add_argument("--out", default="ptx-sweep.json", help="file of the results; the chart lies beside it")
-    for name in ("side", "work"):
-        parser.add_argument(f"--{name}", help=argparse.SUPPRESS)
-    return parser
 
+
+main = Command(MODULE, __doc__, measure, answer, arguments)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -10,13 +9,14 @@ from typing import Any
 import torch
 from jsonargparse import ArgumentParser
 
+from benchmarks.harness import ROOT, scratch_folder
 from benchmarks.training import dtype, trainer_of
 from data_modules.batching.pretraining import PretrainingText
 from data_modules.prompts import PromptDataModule
 from lit_instruct.models.heads import token_log_probs
 from lit_instruct.stages.ppo import PPOModule
 
-RECIPE = Path(__file__).parents[1] / "recipes" / "demo" / "ppo.yaml"
+RECIPE = ROOT / "recipes" / "demo" / "ppo.yaml"
 BLOCK = 64
 ROWS = 16
 LABELER = "lit_instruct.evaluation.labelers.tone"
@@ -39,7 +39,7 @@ def train(
     given += [f"--model.iterations={iterations}", f"--model.pretraining.ptx_coef={ptx_coef}"]
     given += [f"--data.pretraining_path={folder}/train.txt", f"--data.pretraining_block={BLOCK}"]
     module, data = from_recipe([*given, *words])
-    with tempfile.TemporaryDirectory(prefix="lit-instruct-bench-") as scratch:
+    with scratch_folder() as scratch:
         limits = {"max_epochs": -1, "val_check_interval": iterations + 1, "check_val_every_n_epoch": None}
         trainer = trainer_of(Path(scratch), [], dtype(), accelerator="cpu", **limits)
         before = measure(trainer, module, data, folder)

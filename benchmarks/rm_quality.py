@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import lightning
@@ -14,6 +12,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import nn
 from transformers import TrainerCallback
 
+from benchmarks.harness import DEMO
 from benchmarks.rm_sides import new_network, train_pairs
 from benchmarks.rm_work import pairs_of, steps_of
 from benchmarks.training import LORA, SEED, dtype, fit_ours
@@ -26,7 +25,6 @@ from lit_instruct.models.rewards import RewardForward
 from lit_instruct.stages.base import OptimizerOptions
 from lit_instruct.stages.reward import RewardModule
 
-DATA = Path(__file__).parents[1] / "recipes/demo/data"
 OPTIMIZER = OptimizerOptions(learning_rate=3e-4)
 
 
@@ -52,7 +50,7 @@ class Lesson:
 
     def data(self) -> RankedComparisonDataModule:
         """The first comparisons of the demo."""
-        paths = [str(DATA / f"ranked_{part}.jsonl") for part in ("train", "validation")]
+        paths = [str(DEMO / f"ranked_{part}.jsonl") for part in ("train", "validation")]
         sizes = {"limit": self.prompts, "batch_size": self.batch_size}
         data = RankedComparisonDataModule(*paths, on_long="drop", seed=SEED, **sizes)
         data.prompter = prompter_of(find_source(self.base))
@@ -139,8 +137,7 @@ def ours(lesson: Lesson) -> dict[str, Any]:
     data.setup()
     examiner = Examiner(lesson, data)
     module = RewardModule(lesson.base, LORA, OPTIMIZER, seed=SEED)
-    with tempfile.TemporaryDirectory(prefix="lit-instruct-bench-") as folder:
-        fit_ours(module, data, Path(folder), [_AfterEpochs(examiner)], lesson.epochs)
+    fit_ours(module, data, [_AfterEpochs(examiner)], lesson.epochs)
     return {"epochs": examiner.epochs}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 from trl import RewardConfig, RewardTrainer
 
+from benchmarks.harness import scratch_folder
 from benchmarks.rm_work import Case, Item, pairs_of
 from benchmarks.training import LORA, SEED, Memory, OurClock, TRLClock, dtype, fit_ours, trl_settings
 from data_modules.ranked_comparison import RankedComparisonDataModule
@@ -47,19 +47,13 @@ class Comparisons(RankedComparisonDataModule):
 
 
 def ours(case: Case, base: str) -> dict[str, Any]:
-    """Trains our reward stage: one step to warm up, the others timed.
-
-    Args:
-        case: of the benchmark.
-        base: model.
-    """
+    """Trains our reward stage: one step to warm up, the others timed."""
     module = RewardModule(base, LORA, OPTIMIZER, seed=SEED)
     prompts = case.prompts * (1 + case.our_steps)
     vocabulary = len(module.prompter.tokenizer)
     data = Comparisons(case.items(prompts, vocabulary), case.prompts)
     clock = OurClock()
-    with tempfile.TemporaryDirectory(prefix="lit-instruct-bench-") as folder:
-        fit_ours(module, data, Path(folder), [clock])
+    fit_ours(module, data, [clock])
     seconds = sum(clock.step_seconds[1:])
     comparisons = case.pairs * case.prompts * case.our_steps
     return {"seconds": seconds, "pairs_per_second": comparisons / seconds, **clock.memory.found()}
@@ -83,12 +77,7 @@ def trl(case: Case, base: str, micro_batch: int) -> dict[str, Any]:
 
 
 def search(case: Case, base: str) -> dict[str, Any]:
-    """Tries out TRL's micro-batches on a few pairs each, and returns the pairs per second of all.
-
-    Args:
-        case: of the benchmark.
-        base: model.
-    """
+    """Tries out TRL's micro-batches on a few pairs each, and returns the pairs per second of all."""
     network, tokenizer = new_network(base)
     pairs = pairs_of(case.items(case.prompts * case.trl_steps, len(tokenizer)))
     tries = []
@@ -129,7 +118,7 @@ def train_pairs(
         optimizer: learning rate and schedule.
     """
     clock = TRLClock()
-    with tempfile.TemporaryDirectory(prefix="lit-instruct-bench-") as folder:
+    with scratch_folder() as folder:
         settings = trl_settings(Path(folder), optimizer, micro_batch, accumulate)
         RewardTrainer(
             model=network,

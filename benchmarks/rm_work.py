@@ -28,7 +28,7 @@ class Case:
         trl_steps: optimizer steps that TRL is timed over.
         our_steps: the same of ours, which are shorter.
         micro_batches: pairs of a forward of TRL among which its fastest is looked for.
-        goal: comparisons per second relative to TRL.
+        goal: comparisons per second relative to TRL: the project's own target, set before measuring, below `allowed`.
     """
 
     responses: int

@@ -6,21 +6,17 @@ every point is a process of its own.
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
-import tempfile
+from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
-from benchmarks.environment import write_results
+from benchmarks.harness import Command, Found, Work, run_side, say, scratch_folder
 from benchmarks.ppo_work import Workload
-from benchmarks.sides import Work, run_side
 
 MODULE = "benchmarks.scaling"
 AXES: dict[str, tuple[Any, ...]] = {
@@ -70,7 +66,7 @@ def curves_of(axes: Mapping[str, Sequence[Any]], measured: Mapping[Point, Mappin
     }
 
 
-def measure(point: Point, iterations: int, dtype: str) -> dict[str, float]:
+def measure_at(point: Point, iterations: int, dtype: str) -> dict[str, float]:
     """Runs our PPO at a point in a process of its own.
 
     Args:
@@ -78,7 +74,7 @@ def measure(point: Point, iterations: int, dtype: str) -> dict[str, float]:
         iterations: timed ones, after one to warm up.
         dtype: bf16 or fp32.
     """
-    with tempfile.TemporaryDirectory(prefix="lit-instruct-bench-") as folder:
+    with scratch_folder() as folder:
         common: Work = {"folder": folder, "base": point.model, "thirds": {"ours": 0}, "episodes": point.batch}
         prepared = run_side("benchmarks.ppo", "prepare", common)
         work = {
@@ -133,42 +129,28 @@ def draw(curves: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> None:
     save(figure, path)
 
 
-def table_of(curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> Table:
-    """Returns the curves as a table."""
-    table = Table("axis", "at", "episodes/s", "tokens/s", "peak GB", title="Our PPO")
-    for axis, points in curves.items():
-        for point in points:
-            figures = (str(point[name]) for name in ("episodes_per_second", "tokens_per_second", "peak_gb"))
-            table.add_row(axis, str(point[axis]), *figures)
-    return table
+def measure(options: Namespace) -> Found:
+    """Runs every point, and draws the curves."""
+    axes = {axis: getattr(options, axis) for axis in AXES}
+    measured = {}
+    for point in points_of(axes):
+        measured[point] = measure_at(point, options.iterations, options.dtype)
+        say(f"{json.dumps(asdict(point))}: {json.dumps(measured[point])}")
+    curves = curves_of(axes, measured)
+    at = asdict(Point())
+    content = {"crossing": at, "lora": "r=16 on every linear layer", "inner_epochs": 1, "precision": options.dtype}
+    return Found({**content, "curves": curves}, "scaling.json", ("scaling",), chart=partial(draw, curves))
 
 
-def main(words: list[str] | None = None) -> int:
-    """Measures, and writes JSON and chart."""
-    parser = argparse.ArgumentParser(
-        prog=f"python -m {MODULE}", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def arguments(parser: ArgumentParser) -> None:
+    """Adds this benchmark's options."""
     for axis, values in AXES.items():
         parser.add_argument(f"--{axis}", nargs="+", type=type(values[0]), choices=values, default=values)
     parser.add_argument("--iterations", type=int, default=3, help="timed ones of each point")
     parser.add_argument("--dtype", choices=("bf16", "fp32"), default="bf16")
-    parser.add_argument("--out", default="scaling.json", help="file of the results; the chart lies beside it")
-    options = parser.parse_args(words)
-    axes = {axis: getattr(options, axis) for axis in AXES}
-    console = Console()
-    measured = {}
-    for point in points_of(axes):
-        measured[point] = measure(point, options.iterations, options.dtype)
-        console.print(f"{json.dumps(asdict(point))}: {json.dumps(measured[point])}")
-    curves = curves_of(axes, measured)
-    console.print(table_of(curves))
-    at = asdict(Point())
-    content = {"crossing": at, "lora": "r=16 on every linear layer", "inner_epochs": 1, "precision": options.dtype}
-    target = write_results(options.out, {**content, "curves": curves})
-    draw(curves, target.with_suffix(".png"))
-    console.print("written to", target.name)
-    return 0
 
+
+main = Command(MODULE, __doc__, measure, arguments=arguments)
 
 if __name__ == "__main__":
     sys.exit(main())

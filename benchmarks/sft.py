@@ -6,26 +6,18 @@ rows in the same order on both sides, with and without packing.
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
+from argparse import ArgumentParser, Namespace
 from collections.abc import Mapping
-from dataclasses import asdict, replace
-from functools import partial
+from dataclasses import asdict, dataclass, replace
 from statistics import mean, median
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
-from benchmarks.environment import write_results
-from benchmarks.sft_work import VARIANTS, WARM_UP, Variant
-from benchmarks.sides import SIDES, Result, Work, run_side, take_turns
-from lit_instruct.models.embedded import NAME
+from benchmarks.harness import SIDES, Command, Found, Result, Work, run_side, say, take_turns
 
 MODULE = "benchmarks.sft"
 GOAL = 1.02
-"""Most seconds a step of ours, in those of TRL."""
+"""Seconds a step of ours over TRL's, at most: the project's own target, set before measuring."""
 SAME = (
     "the demo's demonstrations of up to max_length tokens in the same order; LoRA r=16 on every linear layer; no "
     "gradient checkpointing; AdamW, cosine to a tenth, no clipping; frozen weights and autocast in bfloat16 where the "
@@ -36,6 +28,36 @@ NOTE = (
     "vocabulary over the trained tokens alone; that, not the loop, is where ours is faster than TRL's own train(). "
     "On a GPU both run TRL's head."
 )
+
+
+@dataclass(frozen=True)
+class Variant:
+    """How the rows become batches.
+
+    Args:
+        packing: fills sequences of `max_length` tokens with several rows.
+        padding_free: concatenates the rows of a batch instead of padding them.
+        batch_size: rows of a step, packed ones where there is packing.
+        steps: optimizer steps, the first ones to warm up included.
+        max_length: tokens of a packed sequence, and most tokens of a row.
+    """
+
+    packing: bool
+    padding_free: bool
+    batch_size: int
+    steps: int
+    max_length: int = 256
+
+
+WARM_UP = 1
+"""Steps that do not count."""
+STEPS = 10
+"""Steps that do."""
+VARIANTS = {
+    "padded": Variant(packing=False, padding_free=False, batch_size=2, steps=WARM_UP + STEPS),
+    "packed": Variant(packing=True, padding_free=False, batch_size=1, steps=WARM_UP + STEPS),
+    "padding_free": Variant(packing=False, padding_free=True, batch_size=2, steps=WARM_UP + STEPS),
+}
 
 
 def compare(variant: Variant, runs: Mapping[str, list[Result]]) -> dict[str, Any]:
@@ -68,23 +90,8 @@ def seconds_per_step(runs: list[list[float]]) -> float:
     return mean(median(step) for step in list(zip(*runs, strict=True))[WARM_UP:])
 
 
-def table_of(variants: Mapping[str, dict[str, Any]]) -> Table:
-    """Returns the results as a table, ours before TRL's."""
-    table = Table("rows are", "seconds a step", "ratio (goal)", "reached", "peak MB", title="SFT, ours / TRL")
-    for name, found in variants.items():
-        seconds, peak = (f"{found[key]['ours']} / {found[key]['trl']}" for key in ("seconds_per_step", "peak_mb"))
-        ratio = f"{found['ratio']} (<= {found['goal']})"
-        table.add_row(name, seconds, ratio, "yes" if found["reached"] else "no", peak)
-    return table
-
-
-def main(words: list[str] | None = None) -> int:
-    """Measures and writes the JSON; as a side, prints what was found as JSON."""
-    options = _parser().parse_args(words)
-    if options.side is not None:
-        print(json.dumps(_answer(options.side, json.loads(options.work))))
-        return 0
-    console = Console()
+def measure(options: Namespace) -> Found:
+    """Lets the sides take turns on each variant."""
     variants = {name: VARIANTS[name] for name in options.variants}
     if options.quick:
         variants = {name: replace(variant, steps=WARM_UP + 2) for name, variant in variants.items()}
@@ -92,43 +99,32 @@ def main(words: list[str] | None = None) -> int:
     for name, variant in variants.items():
         work = {"name": name, "variant": asdict(variant), "base": options.base}
         works[name] = dict.fromkeys(SIDES, work)
-    runs = take_turns(works, 1 if options.quick else options.repetitions, partial(_run, console))
+    runs = take_turns(works, options.repetitions, _run)
     found = {name: compare(variant, runs[name]) for name, variant in variants.items()}
-    console.print(table_of(found))
-    if options.out is not None or not options.quick:
-        results = {"same": SAME, "note": NOTE, "base": options.base, "variants": found}
-        console.print("written to", write_results(options.out or "sft.json", results).name)
-    return 0
+    results = {"same": SAME, "note": NOTE, "base": options.base, "variants": found}
+    return Found(results, "sft.json", tables=("sft",))
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.sft", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--base", default=NAME, help="model: embedded name, folder or hub id")
-    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=("padded", "packed"), help="of batches")
-    parser.add_argument("--repetitions", type=int, default=3, help="runs of each side with each variant")
-    parser.add_argument("--quick", action="store_true", help="two steps, once; no file unless --out names one")
-    parser.add_argument("--out", help="file of the results (sft.json); a bare name goes into benchmarks/results")
-    for name in ("side", "work"):
-        parser.add_argument(f"--{name}", help=argparse.SUPPRESS)
-    return parser
-
-
-def _run(console: Console, side: str, work: Work) -> Result:
-    found = run_side(MODULE, side, work)
-    steps = found["step_seconds"][WARM_UP:]
-    console.print(f"{work['name']}: {side} {mean(steps):.3f} s a step")
-    return found
-
-
-def _answer(side: str, work: Work) -> Result:
-    """What a process of its own is there for."""
+def answer(side: str, work: Work) -> Result:
+    """Trains one side in this process."""
     from benchmarks import sft_sides
 
     variant, base = Variant(**work["variant"]), work["base"]
     return sft_sides.ours(variant, base) if side == "ours" else sft_sides.trl(variant, base)
 
+
+def arguments(parser: ArgumentParser) -> None:
+    """Adds this benchmark's options."""
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=("padded", "packed"), help="of batches")
+
+
+def _run(side: str, work: Work) -> Result:
+    found = run_side(MODULE, side, work)
+    say(f"{work['name']}: {side} {mean(found['step_seconds'][WARM_UP:]):.3f} s a step")
+    return found
+
+
+main = Command(MODULE, __doc__, measure, answer, arguments, repetitions=3, quick="two steps, once", base=True)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,8 @@ from typing import Any
 import torch
 from trl import SFTConfig, SFTTrainer
 
-from benchmarks.sft_work import Variant
+from benchmarks.harness import DEMO, scratch_folder
+from benchmarks.sft import Variant
 from benchmarks.training import LORA, SEED, Memory, OurClock, TRLClock, dtype, fit_ours, trl_settings
 from data_modules.batching.sampling import EpochBatchSampler
 from data_modules.prompt_response import PromptResponseDataModule
@@ -21,32 +21,20 @@ from lit_instruct.stages.base import OptimizerOptions
 from lit_instruct.stages.sft import SFTModule
 from lit_instruct.trl_bridge import SFTLossOptions
 
-DEMONSTRATIONS = Path(__file__).parents[1] / "recipes/demo/data/demonstrations_train.jsonl"
 OPTIMIZER = OptimizerOptions()
 
 
 def ours(variant: Variant, base: str) -> dict[str, Any]:
-    """Trains our SFT stage.
-
-    Args:
-        variant: of the benchmark.
-        base: model.
-    """
+    """Trains our SFT stage."""
     loss = SFTLossOptions(packing=variant.packing, padding_free=variant.padding_free)
     module = SFTModule(base, LORA, OPTIMIZER, loss, seed=SEED)
     clock = OurClock()
-    with tempfile.TemporaryDirectory(prefix="lit-instruct-bench-") as folder:
-        fit_ours(module, _data(variant), Path(folder), [clock], steps=variant.steps)
+    fit_ours(module, _data(variant), [clock], steps=variant.steps)
     return {"step_seconds": clock.step_seconds, "losses": clock.losses, **clock.memory.found()}
 
 
 def trl(variant: Variant, base: str) -> dict[str, Any]:
-    """Trains TRL's SFTTrainer on the same rows in the same order.
-
-    Args:
-        variant: of the benchmark.
-        base: model.
-    """
+    """Trains TRL's SFTTrainer on the same rows in the same order."""
     source = find_source(base)
     data = _data(variant)
     data.prompter = prompter_of(source)
@@ -54,7 +42,7 @@ def trl(variant: Variant, base: str) -> dict[str, Any]:
     torch.manual_seed(SEED)
     network = policy_network(source, LORA, dtype())
     clock, memory = TRLClock(), Memory()
-    with tempfile.TemporaryDirectory(prefix="lit-instruct-bench-") as folder:
+    with scratch_folder() as folder:
         settings = trl_settings(Path(folder), OPTIMIZER, variant.batch_size, 1)
         config = SFTConfig(
             **settings | {"max_steps": variant.steps},
@@ -79,6 +67,6 @@ def trl(variant: Variant, base: str) -> dict[str, Any]:
 
 
 def _data(variant: Variant) -> PromptResponseDataModule:
-    path = str(DEMONSTRATIONS)
+    path = str(DEMO / "demonstrations_train.jsonl")
     sizes = {"max_length": variant.max_length, "batch_size": variant.batch_size}
     return PromptResponseDataModule(path, validation_share=0.0, on_long="drop", seed=SEED, **sizes)

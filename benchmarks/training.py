@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 from transformers import TrainerCallback
 
-from benchmarks.sides import peak_bytes, reset_peak, resident_bytes
+from benchmarks.harness import peak_bytes, reset_peak, resident_bytes, scratch_folder
 from lit_instruct.models.loading import pick_dtype
 from lit_instruct.models.lora import LoraOptions
 from lit_instruct.running.metrics_file import MetricsFile
@@ -38,11 +38,32 @@ class Memory:
         return {"peak_bytes": peak, "loaded_bytes": self.loaded, "growth_bytes": peak - self.loaded}
 
 
-class OurClock(Callback):
-    """Notes when each optimizer step of Lightning's loop ends, and what the model holds before the first."""
+class StepMarks:
+    """When optimizer steps end; the first mark is the start of the first step."""
 
     def __init__(self) -> None:
         self.marks: list[float] = []
+
+    def begin(self) -> None:
+        """Starts the clock, once."""
+        if not self.marks:
+            self.end()
+
+    def end(self) -> None:
+        """Ends a step."""
+        self.marks.append(time.perf_counter())
+
+    @property
+    def step_seconds(self) -> list[float]:
+        """Seconds of each step; from the second on, the time between two steps counts as well."""
+        return [end - start for start, end in pairwise(self.marks)]
+
+
+class OurClock(StepMarks, Callback):
+    """Times the steps of Lightning's loop, and notes losses and the memory that the loaded model holds."""
+
+    def __init__(self) -> None:
+        super().__init__()
         self.memory = Memory()
         self.losses: list[float] = []
 
@@ -52,44 +73,24 @@ class OurClock(Callback):
 
     def on_train_batch_start(self, *_: Any) -> None:
         """Starts the clock."""
-        if not self.marks:
-            self.marks.append(time.perf_counter())
+        self.begin()
 
     def on_train_batch_end(self, trainer: lightning.Trainer, *_: Any) -> None:
-        """Closes a step."""
-        self.marks.append(time.perf_counter())
+        """Ends a step."""
+        self.end()
         self.losses.append(round(float(trainer.callback_metrics["train/loss"]), 5))
 
-    @property
-    def step_seconds(self) -> list[float]:
-        """Seconds of each step; from the second on, what lies between two steps counts as well."""
-        return step_seconds(self.marks)
 
-
-class TRLClock(TrainerCallback):
-    """Notes when each optimizer step of transformers' loop ends."""
-
-    def __init__(self) -> None:
-        self.marks: list[float] = []
+class TRLClock(StepMarks, TrainerCallback):
+    """Times the steps of transformers' loop."""
 
     def on_step_begin(self, *_: Any, **__: Any) -> None:
         """Starts the clock."""
-        if not self.marks:
-            self.marks.append(time.perf_counter())
+        self.begin()
 
     def on_step_end(self, *_: Any, **__: Any) -> None:
-        """Closes a step."""
-        self.marks.append(time.perf_counter())
-
-    @property
-    def step_seconds(self) -> list[float]:
-        """As of `OurClock`."""
-        return step_seconds(self.marks)
-
-
-def step_seconds(marks: list[float]) -> list[float]:
-    """Returns the times between marks."""
-    return [end - start for start, end in pairwise(marks)]
+        """Ends a step."""
+        self.end()
 
 
 def dtype() -> torch.dtype:
@@ -100,7 +101,6 @@ def dtype() -> torch.dtype:
 def fit_ours(
     module: lightning.LightningModule,
     data: lightning.LightningDataModule,
-    folder: Path,
     callbacks: list[Callback],
     epochs: int = 1,
     steps: int | None = None,
@@ -110,17 +110,17 @@ def fit_ours(
     """Trains as `lit-instruct STAGE fit` does, loggers included; without checkpoints, validation and progress bar.
 
     Args:
-        module: of a stage.
+        module: a stage.
         data: its DataModule.
-        folder: for the logs.
         callbacks: such as a clock.
         epochs: over the data; -1 goes on until the module ends the training.
         steps: batches of an epoch; None takes all.
         device: cpu or cuda.
-        frozen: dtype of the frozen weights, by which precision is chosen; None takes that of `dtype`.
+        frozen: dtype of the frozen weights, by which precision is chosen; None takes `dtype()`.
     """
     more = {"max_epochs": epochs, "limit_train_batches": steps, "limit_val_batches": 0, "accelerator": device}
-    trainer_of(folder, callbacks, frozen or dtype(), **more).fit(module, datamodule=data)
+    with scratch_folder() as folder:
+        trainer_of(Path(folder), callbacks, frozen or dtype(), **more).fit(module, datamodule=data)
 
 
 def trainer_of(folder: Path, callbacks: list[Callback], frozen: torch.dtype, **more: Any) -> lightning.Trainer:

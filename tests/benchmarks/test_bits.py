@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks import bits
-from benchmarks.environment import RESULTS
 from benchmarks.fill_tables import NOTHING
+from benchmarks.harness import RESULTS
 
 
 def test_the_page_has_the_table_of_the_results() -> None:
@@ -38,7 +38,7 @@ def test_a_tiny_run(tmp_path: Path, tiny_model: Path) -> None:
     out = tmp_path / "bits.json"
     assert bits.main(["--base", str(tiny_model), "--steps=2", "--rows=3", "--out", str(out)]) == 0
     found = json.loads(out.read_text())["found"]
-    plain = bits._name("none")
+    plain = bits.name_of("none")
     assert list(found) == ["no adapter", f"trained on {plain}", "trained on 8bit", "trained on 4bit"]
     for adapter, own in zip(found, (plain, plain, "8bit", "4bit"), strict=True):
         assert set(found[adapter]) == {plain, "8bit", "4bit"}

@@ -11,7 +11,7 @@ import torch
 
 from benchmarks import gpu_check
 from benchmarks.gpu_check import RECIPES, main, mfu, planned, recipes, rows_needed, words_of
-from benchmarks.gpu_paths import _attention, _mixed, _shared
+from benchmarks.gpu_paths import attention_kernel, mixed_precision, shared_prompts
 from benchmarks.gpu_work import DeviceWork
 from benchmarks.plan import described
 from benchmarks.random_models import byte_tokenizer, write_model, write_rows
@@ -50,9 +50,9 @@ def test_rows_have_the_length_that_was_asked_for(tmp_path: Path) -> None:
 def test_paths_agree_where_this_machine_has_them(tmp_path: Path) -> None:
     small = described((64, 128, 2, 4))
     folder = write_model(tmp_path / "model", small | {"vocab_size": 4096})
-    assert _mixed(folder, "cpu") < 0.02
-    assert _attention(folder, "cpu") < 1e-4
-    assert _shared(folder, "cpu") < 1e-3
+    assert mixed_precision(folder, "cpu") < 0.02
+    assert attention_kernel(folder, "cpu") < 1e-4
+    assert shared_prompts(folder, "cpu") < 1e-3
 
 
 def test_a_recipe_runs_as_the_check_runs_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

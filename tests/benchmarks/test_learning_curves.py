@@ -12,6 +12,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from benchmarks import learning_curves, learning_curves_sides
+from benchmarks.fill_tables import TABLES
 from benchmarks.learning_curves_sides import cut_after, merge, prompt_ids
 from benchmarks.learning_curves_work import Run, Settings, compared, curve_of, reaches, run_of, settings_of, smoothed
 from benchmarks.ppo_sides import PROMPTS, write_adapter
@@ -88,15 +89,31 @@ def test_ours_is_trained_for_as_long_as_the_goals_give() -> None:
 
 
 def test_summary_and_chart(tmp_path: Path) -> None:
-    options = learning_curves._parser().parse_args(["--out", str(tmp_path / "curves.json")])
     runs = [run("ours", [0.0, 0.4], [0.0, 2.0], 1.0), run("trl", [0.0, 0.2], [0.0, 2.0], 9.0)]
     runs[1]["versions"] = {"trl": "1.12.0"}
-    found = learning_curves.write_summary(options, Settings(), runs)
+    found = learning_curves.summary(Settings(), runs).results
     assert found["seeds"] == {"ours": [0], "trl": [0]}
     assert found["final"]["ours"]["labeler"] == 0.2
-    assert json.loads((tmp_path / "curves.json").read_text())["curves"] == found["curves"]
+    assert len(TABLES["learning-curves"][1](found)) == 1 + 2
+    learning_curves.draw(found["curves"], tmp_path / "curves.png")
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
-    assert learning_curves.table_of(found).row_count == 2
+
+
+def test_runs_and_curves_are_written_as_they_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+
+    def train(module: str, side: str, work: dict[str, object]) -> Run:
+        made.append(str(work["side"]))
+        return run(str(work["side"]), [0.0, 0.4], [0.0, 2.0], 1.0) | {"versions": {"trl": "1.12.0"}}
+
+    monkeypatch.setattr(learning_curves, "run_side", train)
+    words = ["--out", str(tmp_path / "curves.json"), "--folder", str(tmp_path / "runs"), "--seeds", "0"]
+    assert learning_curves.main([*words, "--sides", "ours"]) == 0
+    assert learning_curves.main([*words, "--sides", "ours", "trl"]) == 0
+    assert made == ["ours", "trl"]  # ours is there already
+    assert json.loads((tmp_path / "curves.json").read_text())["seeds"] == {"ours": [0], "trl": [0]}
+    assert {path.name for path in (tmp_path / "runs").iterdir()} == {"ours-0.json", "trl-0.json"}
+    assert (tmp_path / "curves.png").is_file()
 
 
 def test_a_response_ends_with_its_first_stop() -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks import rm
+from benchmarks.harness import run_side, write_part
 from benchmarks.rm_work import CASES, Case, fastest, pairs_of, ranked_item, steps_of
-from benchmarks.sides import run_side
 
 CASE = Case(3, 4, 2, prompts=2, trl_steps=1, our_steps=2, micro_batches=(1, 3), goal=2.0)
 
@@ -79,10 +79,10 @@ def test_medians_are_compared_with_the_goals() -> None:
 
 def test_a_part_is_written_beside_the_others(tmp_path: Path) -> None:
     out = str(tmp_path / "rm.json")
-    rm.write_part(out, "speed", {"a": 1})
+    write_part(out, "speed", {"a": 1})
     first = json.loads(Path(out).read_text())
-    rm.write_part(out, "quality", {"b": 2})
-    rm.write_part(out, "quality", {"b": 3})
+    write_part(out, "quality", {"b": 2})
+    write_part(out, "quality", {"b": 3})
     found = json.loads(Path(out).read_text())
     assert found["quality"] == {"b": 3}
     assert found["speed"] == {"a": 1, "environment": first["environment"]}

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import sft
-from benchmarks.sft import compare, seconds_per_step
-from benchmarks.sft_work import STEPS, VARIANTS
+from benchmarks.sft import STEPS, VARIANTS, compare, seconds_per_step
 
 
 def test_the_mean_of_the_medians_of_each_step_without_the_first() -> None:

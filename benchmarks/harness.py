@@ -1,0 +1,293 @@
+"""What all benchmarks share: the command line, sides that take turns in processes of their own, memory, and the JSON.
+
+A benchmark is a module with `main = Command(...)`. It says what is measured; `python -m benchmarks.NAME` parses the
+options, prints the tables and writes benchmarks/results/NAME.json.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import tempfile
+from argparse import SUPPRESS, ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from lit_instruct.files import replacing_file
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+DEMO = ROOT / "recipes" / "demo" / "data"
+SIDES = ("trl", "ours")
+PACKAGES = tuple("lit-instruct torch lightning transformers trl peft datasets pyarrow tokenizers bitsandbytes".split())
+Work = dict[str, Any]
+Result = dict[str, Any]
+
+say = partial(print, flush=True)
+scratch_folder = partial(tempfile.TemporaryDirectory, prefix="lit-instruct-bench-")
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a benchmark measured.
+
+    Args:
+        results: anything JSON can hold.
+        out: file without --out; a bare name goes into benchmarks/results.
+        tables: names in `fill_tables.TABLES` that are printed.
+        part: key that `results` replace in the file; None replaces the whole file.
+        chart: draws into the PNG file of this name, beside the JSON.
+        then: called with the file that was written.
+        code: exit status.
+    """
+
+    results: dict[str, Any]
+    out: str
+    tables: Sequence[str] = ()
+    part: str | None = None
+    chart: Callable[[Path], object] | None = None
+    then: Callable[[Path], object] | None = None
+    code: int = 0
+
+
+@dataclass(frozen=True)
+class Command:
+    """The command `python -m MODULE`.
+
+    Args:
+        module: such as benchmarks.sft.
+        about: text of --help.
+        measure: options -> what was found.
+        answer: (side, work) -> result of a process of its own.
+        arguments: adds options to a parser.
+        repetitions: default of --repetitions; None leaves the option out.
+        quick: help of --quick, which runs one repetition and writes no file; None leaves the option out.
+        base: whether there is --base, a model.
+    """
+
+    module: str
+    about: str | None
+    measure: Callable[[Namespace], Found]
+    answer: Callable[[str, Work], Result] | None = None
+    arguments: Callable[[ArgumentParser], object] | None = None
+    repetitions: int | None = None
+    quick: str | None = None
+    base: bool = False
+
+    def parse(self, words: Sequence[str] | None = None) -> Namespace:
+        """Returns the options; with --quick there is one repetition."""
+        description = {"description": self.about, "formatter_class": RawDescriptionHelpFormatter}
+        parser = ArgumentParser(prog=f"python -m {self.module}", **description)  # type: ignore[arg-type]
+        parser.set_defaults(quick=False)
+        if self.base:
+            from lit_instruct.models.embedded import NAME
+
+            parser.add_argument("--base", default=NAME, help="model: embedded name, folder or hub id")
+        if self.arguments is not None:
+            self.arguments(parser)
+        if self.repetitions is not None:
+            parser.add_argument("--repetitions", type=int, default=self.repetitions, help="we report the median")
+        if self.quick is not None:
+            text = f"{self.quick}; no file unless --out names one"
+            parser.add_argument("--quick", action="store_true", help=text)
+        parser.add_argument("--out", help="file of the results; a bare name goes into benchmarks/results")
+        for name in ("side", "work"):
+            parser.add_argument(f"--{name}", help=SUPPRESS)
+        options = parser.parse_args(words)
+        if options.quick:
+            options.repetitions = 1
+        return options
+
+    def __call__(self, words: Sequence[str] | None = None) -> int:
+        """Measures, prints the tables, writes the file and returns the exit status; as a side, prints its result."""
+        options = self.parse(words)
+        if options.side is not None:
+            assert self.answer is not None
+            say("\n" + json.dumps(self.answer(options.side, json.loads(options.work))))
+            return 0
+        found = self.measure(options)
+        if found.tables:
+            from benchmarks.fill_tables import show
+
+            show(found.tables, found.results)
+        if options.out is not None or not options.quick:
+            path = write_part(options.out or found.out, found.part, found.results)
+            if found.chart is not None:
+                found.chart(path.with_suffix(".png"))
+            if found.then is not None:
+                found.then(path)
+            say("written to", path.name)
+        return found.code
+
+
+def run_side(module: str, side: str, work: Work, variables: Mapping[str, str] | None = None) -> Result:
+    """Runs one side in a process of its own and returns the last line that it prints.
+
+    Args:
+        module: of the benchmark, such as benchmarks.rm.
+        side: what the process is asked for.
+        work: anything JSON can hold.
+        variables: of the environment, beside the usual ones.
+
+    Raises:
+        RuntimeError: it failed; the end of its stderr is in the message.
+    """
+    command = [sys.executable, "-m", module, "--side", side, "--work", json.dumps(work)]
+    quiet = {"HF_HUB_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARALLELISM": "false"}
+    env = {**os.environ, **quiet, **(variables or {})}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    if done.returncode or not done.stdout.strip():  # Lightning exits with 0 when it is interrupted
+        raise RuntimeError(f"{module} --side {side} failed with {done.returncode}:\n{done.stderr[-3000:]}")
+    found: Result = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def take_turns(
+    works: Mapping[str, Mapping[str, Work]], repetitions: int, run: Callable[[str, Work], Result]
+) -> dict[str, dict[str, list[Result]]]:
+    """Measures every case on both sides, interleaved, so that a machine that slows down slows all of them.
+
+    Args:
+        works: case -> side -> its work.
+        repetitions: how often; which side goes first changes each time.
+        run: (side, work) -> result.
+
+    Returns:
+        case -> side -> results in order.
+    """
+    results: dict[str, dict[str, list[Result]]] = {case: {side: [] for side in sides} for case, sides in works.items()}
+    for repetition in range(repetitions):
+        for case, sides in works.items():
+            for side in list(sides)[:: 1 if repetition % 2 == 0 else -1]:
+                results[case][side].append(run(side, sides[side]))
+    return results
+
+
+def in_turns(ways: Mapping[Any, Callable[[], Result]], repetitions: int) -> dict[Any, list[Result]]:
+    """Runs all ways in this process, in turns, and returns way -> results; the first run of each warms up."""
+    runs: dict[Any, list[Result]] = {way: [] for way in ways}
+    for _ in range(repetitions + 1):
+        for way, run in ways.items():
+            runs[way].append(run())
+    return {way: found[1:] for way, found in runs.items()}
+
+
+def medians(runs: Sequence[Mapping[str, Any]], digits: int | None = None, scale: float = 1) -> dict[str, Any]:
+    """Returns the median of each figure over the runs, times `scale`."""
+    found = {name: scale * median(run[name] for run in runs) for name in runs[0]}
+    return found if digits is None else {name: round(value, digits) for name, value in found.items()}
+
+
+def environment() -> dict[str, Any]:
+    """Returns the machine (no name, no path), the packages' versions and the date."""
+    import torch
+
+    from lit_instruct.handover import package_versions
+
+    machine: dict[str, Any] = {
+        "system": platform.system(),
+        "architecture": platform.machine(),
+        "processor": _field("/proc/cpuinfo", "model name") or platform.processor() or None,
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "torch_threads": torch.get_num_threads(),
+        "memory_gb": _memory_gb(),
+    }
+    if torch.cuda.is_available():
+        machine["gpu"] = torch.cuda.get_device_name(0)
+        machine["gpu_memory_gb"] = round(torch.cuda.get_device_properties(0).total_memory / 1e9, 1)
+    return {
+        "machine": machine,
+        "versions": {"python": platform.python_version()} | package_versions(PACKAGES),
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+    }
+
+
+def write_results(path: str | Path, results: dict[str, Any]) -> Path:
+    """Writes `results` as JSON, atomically, with the machine, versions and date under "environment".
+
+    Args:
+        path: file; a bare name goes into benchmarks/results.
+        results: anything JSON can hold.
+
+    Returns:
+        The file.
+    """
+    content = json.dumps({"environment": environment(), **results}, indent=2) + "\n"
+    target = results_file(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with replacing_file(target) as scratch:
+        scratch.write_text(content, encoding="utf-8")
+    return target
+
+
+def write_part(path: str | Path, name: str | None, part: dict[str, Any]) -> Path:
+    """Writes one part of the results; others stay, with the environment that they were measured in.
+
+    Args:
+        path: file; a bare name goes into benchmarks/results.
+        name: of the part; None writes the whole file.
+        part: its content.
+    """
+    if name is None:
+        return write_results(path, part)
+    target = results_file(path)
+    earlier = json.loads(target.read_text(encoding="utf-8")) if target.is_file() else {}
+    origin = earlier.pop("environment", {})
+    earlier.pop(name, None)
+    others = {other: {"environment": origin, **content} for other, content in earlier.items()}
+    return write_results(path, {name: part, **others})
+
+
+def results_file(path: str | Path) -> Path:
+    """Returns where a file of results lies: a bare name is in benchmarks/results."""
+    path = Path(path)
+    return RESULTS / path if path.parent == Path() else path
+
+
+def reset_peak() -> None:
+    """Resets the peak of resident memory, where the system can (Linux)."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_bytes() -> int:
+    """Returns the peak of this process's resident memory, in bytes."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return _kilobytes("VmHWM") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def resident_bytes() -> int:
+    """Returns this process's resident memory in bytes; its peak where the system does not say."""
+    return _kilobytes("VmRSS") or peak_bytes()
+
+
+def _kilobytes(name: str) -> int:
+    return int((_field("/proc/self/status", name) or "0").split()[0]) * 1024
+
+
+def _field(path: str, name: str) -> str | None:
+    """The value of the line `NAME: VALUE` of a file; None without file or line."""
+    with contextlib.suppress(OSError):
+        for line in Path(path).read_text(encoding="utf-8").splitlines():
+            field, _, value = line.partition(":")
+            if field.strip() == name:
+                return value.strip()
+    return None
+
+
+def _memory_gb() -> float | None:
+    """Memory of the machine in 10^9 bytes; None where the system does not say."""
+    try:
+        return round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9, 1)
+    except (AttributeError, ValueError, OSError):
+        return None
