@@ -29,7 +29,8 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 DEMO = ROOT / "recipes" / "demo" / "data"
 SIDES = ("trl", "ours")
-PACKAGES = tuple("lit-instruct torch lightning transformers trl peft datasets pyarrow tokenizers bitsandbytes".split())
+PACKAGES = ["lit-instruct", "torch", "lightning", "transformers", "trl", "peft", "datasets", "pyarrow", "tokenizers"]
+PACKAGES += ["bitsandbytes"]
 Work = dict[str, Any]
 Result = dict[str, Any]
 
