@@ -1,8 +1,8 @@
-"""LoRA on a frozen matrix in as few passes over memory as it takes.
+"""LoRA on a frozen matrix with as few passes over memory as possible.
 
-PEFT's own forward widens the input to the adapter's float32, lets autocast narrow it again, and adds the scaled product
-by two more passes over the output. The matrices of a small model are so narrow that those passes cost as much as the
-products. Here the low-rank product is accumulated onto the frozen one, in forward and in backward.
+PEFT's forward casts the input to the adapter's float32, autocast casts it back, and adding the scaled product takes two
+more passes over the output. The matrices of a small model are so narrow that these passes cost as much as the products.
+Here the low-rank product is accumulated onto the frozen one, in forward and in backward.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from torch.autograd.function import once_differentiable
 
 
 def fuse_adapters(network: nn.Module) -> None:
-    """Makes every plain LoRA layer of a network compute as `FusedLinear`; other kinds (8- and 4-bit) stay as they are.
+    """Turns every plain LoRA layer of a network into a `FusedLinear`; other kinds (8- and 4-bit) are left unchanged.
 
     Args:
-        network: with PEFT's layers in it; names, weights and everything else PEFT does with them stay.
+        network: one with PEFT layers; their names, weights and other behaviour stay the same.
     """
     for layer in network.modules():
         if type(layer) is PeftLinear and type(layer.get_base_layer()) is nn.Linear and not layer.fan_in_fan_out:
@@ -30,7 +30,7 @@ class FusedLinear(PeftLinear):
     """PEFT's LoRA layer on nn.Linear, y = W x + b + s B A x, with one adapter at a time and W frozen."""
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        """Returns y: (..., in) -> (..., out); what the fused product does not cover goes PEFT's way."""
+        """Returns y: (..., in) -> (..., out); falls back to PEFT where the fused product does not apply."""
         adapter = None if args or kwargs else self._fusable_adapter(x.device.type)
         if adapter is None:
             return super().forward(x, *args, **kwargs)
@@ -39,7 +39,7 @@ class FusedLinear(PeftLinear):
         return _FusedLora.apply(x, base.weight, base.bias, down, up, self.scaling[adapter])
 
     def _fusable_adapter(self, device: str) -> str | None:
-        """Returns the active adapter where it is a single plain one, its input is not dropped out and W is frozen."""
+        """Returns the active adapter if it is a single plain one without active dropout and W is frozen."""
         if self.disable_adapters or self.merged or len(self.active_adapters) != 1:
             return None
         adapter, weight = self.active_adapters[0], self.base_layer.weight

@@ -1,4 +1,4 @@
-"""What a process keeps of memory that it no longer needs, where a model computes on a CPU."""
+"""Settings that keep the host memory of a process small and fast when a model runs on a CPU."""
 
 from __future__ import annotations
 
@@ -11,35 +11,35 @@ import torch
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
 """Parameters of mallopt, by the numbers that glibc's malloc.h gives them."""
 LARGEST_BLOCK = 32 * 2**20
-"""Bytes; glibc takes no larger threshold."""
+"""Bytes; the largest threshold that glibc accepts."""
 OWN_SETTINGS = ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES")
-"""Environment variables by which a user sets the same."""
+"""Environment variables with which a user sets the same parameters."""
 
 PRODUCT_CACHES = ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY")
-"""Environment variables for how many compiled products are kept: by oneDNN, and by the layer of torch above it."""
+"""Environment variables that bound the number of compiled matrix products cached by oneDNN and by torch above it."""
 KEPT_PRODUCTS = 128
-"""A forward and a backward pass over rows of one length have some 30; both libraries keep 1,024 of their own accord."""
+"""Forward and backward over rows of one length use about 30; both libraries keep 1,024 by default."""
 
 
 def spare_host_memory(device: torch.device) -> None:
-    """Lets freed tensors' memory be used again at once, and little of the code that was compiled for products be kept.
+    """Reuses the memory of freed tensors and caches few compiled matrix products.
 
     Args:
-        device: where the model computes; nothing changes but for a CPU.
+        device: where the model computes; only a CPU changes anything.
     """
     keep_freed_memory(device)
     keep_few_products(device)
 
 
 def keep_few_products(device: torch.device) -> None:
-    """Bounds what is kept of the code that oneDNN compiles for each shape of a product in bfloat16.
+    """Bounds the cache of code that oneDNN compiles for each shape of a bfloat16 matrix product.
 
-    A product takes more than half a megabyte, micro-batches of another length need some 30 anew, and compiling one
-    takes less than a millisecond (`python -m benchmarks.cpu`): with the libraries' own bounds the code soon outgrows a
-    small model's activations. Both read the variables when they compute their first product; a user's own settings win.
+    The code of one product takes more than half a megabyte and less than a millisecond to compile, and micro-batches of
+    each length need about 30 (`python -m benchmarks.cpu`): with the default bounds the cache soon outgrows a small
+    model's activations. Both libraries read the variables at their first product; a user's own settings win.
 
     Args:
-        device: where the model computes; nothing changes but for a CPU.
+        device: where the model computes; only a CPU changes anything.
     """
     if device.type == "cpu":
         for name in PRODUCT_CACHES:
@@ -47,14 +47,13 @@ def keep_few_products(device: torch.device) -> None:
 
 
 def keep_freed_memory(device: torch.device) -> bool:
-    """Lets the process keep the memory of freed tensors for the next ones, and tells whether it could.
+    """Keeps the memory of freed tensors in the process for the next ones; returns whether that was possible.
 
-    glibc returns free memory to the system as soon as there are a few large blocks of it, and the system hands it out
-    again a page at a time, zeroed. For the activations of a small model that takes up to a few hundredths of a pass
-    (`python -m benchmarks.cpu`).
+    By default glibc returns large freed blocks to the system, which zeroes them page by page when they are needed
+    again. For the activations of a small model that takes up to a few percent of a pass (`python -m benchmarks.cpu`).
 
     Args:
-        device: where the model computes; nothing changes but for a CPU.
+        device: where the model computes; only a CPU changes anything.
     """
     if device.type != "cpu" or platform.libc_ver()[0] != "glibc" or any(name in os.environ for name in OWN_SETTINGS):
         return False

@@ -1,10 +1,9 @@
-"""A decode step of our own for Llama-like models: one query a row, over a preallocated cache.
+"""Our own decode step for Llama-like models: one query per row over a preallocated cache.
 
-What transformers' forward leaves on the table on a CPU: its attention, written for many queries, takes most of a step
-with one; the cache is copied at every token; a mask is built anew each time. Here a query meets the cache in two
-batched matrix products. Everything else is the model's own modules, so adapters and quantised weights work as they do
-elsewhere. Joining the matrices of query, key and value, or of gate and up, gained next to nothing: not worth a copy of
-the weights.
+On a CPU, transformers' forward wastes time in a decode step: its attention is written for many queries and takes most
+of the step with one, and every token copies the cache and builds a new mask. Here attention is two batched matrix
+products over the cache. Everything else runs the model's own modules, so adapters and quantised weights work as usual.
+Fusing the matrices of query, key and value, or of gate and up, gained too little to justify a copy of the weights.
 """
 
 from __future__ import annotations
@@ -18,16 +17,16 @@ from transformers import DynamicCache
 from lit_instruct.batches import position_ids
 
 CACHE_TOKENS = 256
-"""Response tokens the cache has room for at first; it doubles when they are used up."""
+"""Response tokens that the cache holds at first; it doubles when full."""
 
-LIKE_LENGTH = 0.8
-"""Prompts are read together as long as the shortest has this share of the longest one's tokens ..."""
+SIMILAR_LENGTH = 0.8
+"""Prompts are read together if the shortest has at least this share of the longest one's tokens ..."""
 PART_TOKENS = 256
-"""... and, whatever their lengths, while there are fewer tokens: small matrix products are slow ones."""
+"""... or while they have fewer tokens than this: small matrix products are inefficient."""
 
 
 class LlamaDecoding:
-    """Decoding over a preallocated cache, with one query to each row.
+    """Decoding over a preallocated cache, with one query per row.
 
     Args:
         model: a causal language model that `decode.fits_llama_decoding` accepts.
@@ -41,16 +40,16 @@ class LlamaDecoding:
         self.new_tokens = new_tokens
 
     def start(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """Reads the prompts by the model's own forward, and takes its cache over.
+        """Reads the prompts with the model's own forward and copies its cache.
 
-        Prompts of like length are read together, so that padding costs little, and a prompt that several rows share
-        is read once.
+        Prompts of similar length are read together to keep padding short; a prompt that several rows share is read
+        once.
         """
         self.cache = self._empty_cache(mask)
         self.positions = mask.sum(dim=1)  # of the next token
         prompts, copy_of = torch.unique(torch.cat([mask.long(), ids], dim=1), dim=0, return_inverse=True)
         distinct_mask, distinct_ids = prompts[:, : mask.shape[1]].bool(), prompts[:, mask.shape[1] :]
-        parts = parts_of_like_length(distinct_mask.sum(dim=1))
+        parts = similar_length_parts(distinct_mask.sum(dim=1))
         hidden = torch.cat([self._read(part, distinct_ids, distinct_mask, copy_of) for part in parts])
         place = torch.cat(parts).argsort()  # of each distinct prompt in `hidden`
         return self.head(hidden[place[copy_of]])
@@ -62,10 +61,10 @@ class LlamaDecoding:
         return _Cache((len(self.decoder.layers), heads, attention.head_dim), mask, self.new_tokens, dtype)
 
     def _read(self, part: Tensor, ids: Tensor, mask: Tensor, copy_of: Tensor) -> Tensor:
-        """Reads some of the distinct prompts into the rows that are copies of them; returns their last hidden states.
+        """Reads some distinct prompts into the rows that share them; returns their last hidden states.
 
         Args:
-            part: (b,) long, which.
+            part: (b,) long, indices of the distinct prompts to read.
             ids: (D, P) long, the distinct prompts.
             mask: (D, P) bool.
             copy_of: (B,) long, the distinct prompt of each row.
@@ -97,12 +96,12 @@ class LlamaDecoding:
         return self.head(self.decoder.norm(hidden))
 
     def keep(self, rows: Tensor) -> None:
-        """Goes on with some rows alone."""
+        """Keeps only some rows."""
         self.positions = self.positions[rows]
         self.cache.keep(rows)
 
     def _attend(self, number: int, attention: Any, hidden: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
-        """One layer's attention of one query a row: (B, H) -> (B, H)."""
+        """Attention of one layer with one query per row: (B, H) -> (B, H)."""
         rows, size = len(hidden), attention.head_dim
         query = attention.q_proj(hidden).view(rows, -1, size)
         key = attention.k_proj(hidden).view(rows, -1, size)
@@ -112,7 +111,7 @@ class LlamaDecoding:
         rotated = _rotate(torch.cat([query, key], dim=1), cosines, sines)  # both at once
         query, key = rotated.split([query.shape[1], key.shape[1]], dim=1)
         keys, values = self.cache.append(number, key, value)
-        query = query.reshape(len(keys), -1, size).to(keys.dtype)  # the heads that share a key lie side by side
+        query = query.reshape(len(keys), -1, size).to(keys.dtype)  # heads that share a key are adjacent
         scores = torch.baddbmm(self.cache.bias[..., : keys.shape[2]], query, keys, alpha=attention.scaling)
         weights = scores.softmax(dim=-1, dtype=torch.float32).to(values.dtype)
         return attention.o_proj(torch.bmm(weights, values).view(rows, -1))
@@ -124,13 +123,13 @@ def _rotate(heads: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
     return heads * cosines + torch.cat([-second, first], dim=-1) * sines
 
 
-def parts_of_like_length(lengths: Tensor) -> list[Tensor]:
-    """Cuts rows, longest first, where going on would pad too much: (B,) long -> row numbers of each part."""
+def similar_length_parts(lengths: Tensor) -> list[Tensor]:
+    """Splits rows, longest first, where padding would get too long: (B,) long lengths -> row numbers of each part."""
     order = lengths.argsort(descending=True, stable=True)
     parts: list[list[int]] = [[]]
     widest = 0
     for row, length in zip(order.tolist(), lengths[order].tolist(), strict=True):
-        if widest * len(parts[-1]) >= PART_TOKENS and length < LIKE_LENGTH * widest:
+        if widest * len(parts[-1]) >= PART_TOKENS and length < SIMILAR_LENGTH * widest:
             parts.append([])
         widest = length if not parts[-1] else widest
         parts[-1].append(row)
@@ -138,13 +137,13 @@ def parts_of_like_length(lengths: Tensor) -> list[Tensor]:
 
 
 class _Cache:
-    """Keys and values of all layers, in one piece each: columns are filled from the left, rows are the first B.
+    """Keys and values of all layers, in one tensor each: columns are filled from the left, the first B rows are in use.
 
     Args:
-        shape: layers, heads of keys and values, and size of each.
+        shape: number of layers, number of key-value heads, and size of a head.
         mask: (B, P) bool of the prompts.
-        new_tokens: most tokens that will follow.
-        dtype: in which attention is computed.
+        new_tokens: most tokens that will follow the prompts.
+        dtype: of the attention.
     """
 
     def __init__(self, shape: tuple[int, int, int], mask: Tensor, new_tokens: int, dtype: torch.dtype) -> None:
@@ -152,21 +151,21 @@ class _Cache:
         self.rows, self.length = mask.shape
         self.limit = self.length + new_tokens
         room = min(self.limit, self.length + CACHE_TOKENS)
-        # Keys lie transposed: a slice of them is then multiplied as it lies, where the other layout would be copied.
+        # Keys are stored transposed: a slice can then be multiplied without a copy.
         self.keys = torch.zeros(layers, self.rows, heads, size, room, dtype=dtype, device=mask.device)
         self.values = torch.zeros(layers, self.rows, heads, room, size, dtype=dtype, device=mask.device)
-        # Added to the scores: (B x heads, 1, P + R), as good as minus infinity on padding.
+        # Added to the scores: (B x heads, 1, P + R), the smallest number of the dtype on padding.
         self.bias = torch.zeros(self.rows * heads, 1, self.limit, dtype=dtype, device=mask.device)
         padding = ~mask.repeat_interleave(heads, dim=0)[:, None]
         self.bias[..., : self.length].masked_fill_(padding, torch.finfo(dtype).min)
 
     def fill(self, rows: Tensor, filled: DynamicCache, sources: Tensor) -> None:
-        """Takes over what transformers' cache holds after some of the prompts.
+        """Copies transformers' cache of some of the prompts.
 
         Args:
             rows: (n,) long, rows to fill.
-            filled: cache of the prompts read, as narrow as the longest.
-            sources: (n,) long, which of these belongs into each row.
+            filled: cache of these prompts, as wide as the longest.
+            sources: (n,) long, the row of `filled` for each.
         """
         for number, layer in enumerate(filled.layers):
             columns = slice(self.length - layer.keys.shape[2], self.length)
@@ -174,7 +173,7 @@ class _Cache:
             self.values[number, rows, :, columns] = layer.values[sources].to(self.values.dtype)
 
     def make_room(self) -> None:
-        """Makes sure that a column is free for the next token."""
+        """Grows the cache if there is no free column for the next token."""
         room = self.keys.shape[-1]
         if self.length < room:
             return
@@ -187,7 +186,7 @@ class _Cache:
         self.keys, self.values = keys, values
 
     def append(self, number: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Writes a layer's next column and returns all of that layer's.
+        """Writes a layer's next column and returns all keys and values of the layer.
 
         Args:
             number: of the layer.
@@ -204,7 +203,7 @@ class _Cache:
         return keys.flatten(0, 1)[..., :used], values.flatten(0, 1)[:, :used]
 
     def keep(self, rows: Tensor) -> None:
-        """Goes on with the given rows alone; those that stay where they are cost nothing."""
+        """Keeps only the given rows; rows that keep their place are not copied."""
         count, used, heads = len(rows), self.length, self.keys.shape[2]
         places = torch.arange(count, device=rows.device)
         moved = rows != places

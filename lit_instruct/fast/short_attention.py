@@ -1,7 +1,7 @@
 """Attention over short rows on a CPU, as two batched products.
 
-PyTorch's fused attention for CPUs spends most of a short row's backward pass in bfloat16 on moving it about. Up to
-SHORT tokens all scores of a layer fit beside the rest, and two products with a softmax between them are faster.
+In bfloat16, PyTorch's fused attention for CPUs spends most of a short row's backward pass on moving memory. Up to
+SHORT tokens the scores of a layer fit into memory, and two products with a softmax between them are faster.
 `python -m benchmarks.attention` measures both.
 """
 
@@ -18,14 +18,14 @@ from transformers.masking_utils import sdpa_mask
 
 NAME = "lit_instruct_short"
 SHORT = 256
-"""Tokens of the widest row to which it applies: beyond, the scores weigh more than they save."""
+"""Longest row in tokens; beyond it, storing the scores costs more than it saves."""
 
 VECTOR = 32
-"""Bfloat16 numbers in the widest vector of a CPU."""
+"""Number of bfloat16 values in the widest vector register of a CPU."""
 
 
 def choose_short_attention(network: PreTrainedModel) -> None:
-    """Gives a model that attends by sdpa the faster way for short rows on a CPU; any other stays as it is.
+    """Lets a model that uses sdpa use `short_attention`; any other is left unchanged.
 
     Args:
         network: a transformers model.
@@ -44,9 +44,9 @@ def short_attention(
     scaling: float | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """Attends as transformers' sdpa does, by softmax(Q K' scaling) V where that is faster.
+    """Attends like transformers' sdpa, by softmax(Q K' scaling) V where that is faster.
 
-    Which way is taken depends on shapes, dtype and device alone, so that a pass with and one without gradients agree.
+    The choice depends only on shapes, dtype and device, so that passes with and without gradients agree.
 
     Args:
         module: the attention layer.
@@ -56,7 +56,7 @@ def short_attention(
         attention_mask: (B, 1, T, T) bool, True is seen; None is causal where the layer is.
         dropout: on the attention weights.
         scaling: of the scores; None is 1 / sqrt(D).
-        kwargs: whatever else transformers hands on.
+        kwargs: anything else that transformers passes.
 
     Returns:
         (B, T, heads, D), and None for the weights.
@@ -68,7 +68,7 @@ def short_attention(
     if attention_mask is None and getattr(module, "is_causal", True):
         attention_mask = query.new_ones(query.shape[2], key.shape[2], dtype=torch.bool).tril()
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    with torch.autocast(query.device.type, enabled=False):  # it would keep the weights in float32
+    with torch.autocast(query.device.type, enabled=False):  # autocast would compute the weights in float32
         return _attend(query * scale, key, value, attention_mask).transpose(1, 2), None
 
 
@@ -80,7 +80,7 @@ def _is_short(query: Tensor, key: Tensor, mask: Tensor | None) -> bool:
 def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
     """(B, heads, T, D), (B, key heads, T, D) twice -> (B, heads, T, D).
 
-    Keys are padded to whole vectors of the processor: the softmax is slow on what is left over.
+    Keys are padded to a multiple of VECTOR: softmax is slow on a remainder.
     """
     rows, heads, width, _ = query.shape
     extra = -width % VECTOR
@@ -88,9 +88,9 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> T
         key, value = pad(key, (0, 0, 0, extra)), pad(value, (0, 0, 0, extra))
         mask = query.new_ones(1, 1, width, width, dtype=torch.bool) if mask is None else mask
         mask = pad(mask, (0, extra))
-    grouped = (rows, key.shape[1], heads // key.shape[1] * width)  # the heads that share a key lie side by side
+    grouped = (rows, key.shape[1], heads // key.shape[1] * width)  # heads that share a key are adjacent
     scores = torch.matmul(query.reshape(*grouped, -1), key.transpose(2, 3)).view(rows, heads, width, -1)
-    if mask is not None:  # added, since filling passes over the scores once more in backward
+    if mask is not None:  # added: filling would take another pass over the scores in backward
         scores += torch.zeros_like(mask, dtype=scores.dtype).masked_fill_(~mask, torch.finfo(scores.dtype).min)
     weights = scores.softmax(dim=-1).view(*grouped, -1)
     return torch.matmul(weights, value).view(query.shape)

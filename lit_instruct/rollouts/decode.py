@@ -1,4 +1,4 @@
-"""Decodes token by token: by a step of our own where it fits the model, by transformers' forward elsewhere."""
+"""Decodes token by token: with our own step where it fits the model, otherwise with transformers' forward."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _known: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 
 
 class Decoding(Protocol):
-    """Sequences that grow by a token at a time."""
+    """Sequences that grow by one token at a time."""
 
     def start(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Reads the prompts: (B, P) long and (B, P) bool, padded on the left -> (B, V) logits of the next token."""
@@ -34,11 +34,11 @@ class Decoding(Protocol):
         """Appends a token to every row: (B,) long -> (B, V) logits of the next one."""
 
     def keep(self, rows: Tensor) -> None:
-        """Goes on with some rows alone, in this order: (b,) long."""
+        """Keeps only some rows, in this order: (b,) long."""
 
 
 def decoding(model: nn.Module, new_tokens: int) -> Decoding:
-    """Returns the fastest way to decode with a model.
+    """Returns the fastest decoding for a model.
 
     Args:
         model: a transformers causal language model, in evaluation mode.
@@ -48,33 +48,39 @@ def decoding(model: nn.Module, new_tokens: int) -> Decoding:
 
 
 def fits_llama_decoding(model: nn.Module) -> bool:
-    """Tells whether our own step computes what the model computes; asked once for each model.
+    """Tells whether our own step computes what the model computes; checked once per model.
 
-    The names of its modules must be Llama's, its attention must be full, and on a few tokens its logits must be those
-    of the model's own forward, but for the rounding that also tells the model's steps from its forward as a whole.
+    The modules must be named as in Llama, attention must be full, and on a few tokens the logits must equal those of
+    the model's own forward, up to the rounding by which the model's own steps differ from it.
     """
     if model not in _known:
         reason = _misfit(model)
         _known[model] = reason is None
         if reason is not None:
-            log.warning("sampling by transformers' own forward, which is slower than our decode loop: %s", reason)
+            log.warning("sampling with transformers' forward, which is slower than our decode loop: %s", reason)
     return _known[model]
 
 
 def _misfit(model: nn.Module) -> str | None:
-    """Returns what keeps a model from our own step, None where nothing does."""
+    """Returns why our own step does not fit a model; None if it does."""
     if is_sharded(model):
         return "FSDP2 gathers weights in hooks that our loop would bypass"
     decoder = getattr(model, model.base_model_prefix)
     if not all(_looks_like_llama(layer) for layer in getattr(decoder, "layers", None) or [decoder]):
         return f"{type(model).__name__} does not have Llama's layers"
     if any(type(layer) is not DynamicLayer for layer in DynamicCache(config=model.config).layers):
-        return f"{type(model).__name__} does not attend to all tokens in every layer"
+        return f"{type(model).__name__} does not use full attention in every layer"
     try:
         same = _same_logits(model)
-    except (RuntimeError, ValueError, TypeError, AttributeError, KeyError) as error:  # whatever a stranger does
-        return f"{type(model).__name__} refuses our step ({error})"
-    return None if same else f"{type(model).__name__} computes something else than Llama's layers do"
+    except (
+        RuntimeError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        KeyError,
+    ) as error:  # an unknown model may fail in any way
+        return f"{type(model).__name__} fails in our step ({error})"
+    return None if same else f"{type(model).__name__} does not compute what Llama's layers compute"
 
 
 def _looks_like_llama(layer: nn.Module) -> bool:
@@ -85,7 +91,7 @@ def _looks_like_llama(layer: nn.Module) -> bool:
 
 @torch.no_grad()
 def _same_logits(model: nn.Module) -> bool:
-    """Compares three steps on two rows, one of them padded, with the model's forward over all tokens at once."""
+    """Compares three steps on two rows, one of them padded, with one forward over all tokens."""
     weight = model.get_output_embeddings().weight
     ids = torch.arange(3, 29, device=weight.device).view(2, 13) % model.config.get_text_config().vocab_size
     mask = torch.ones_like(ids, dtype=torch.bool)
@@ -104,7 +110,7 @@ def _logits_by_steps(way: Decoding, ids: Tensor, mask: Tensor) -> Tensor:
 
 
 class ModelDecoding:
-    """transformers' own forward over its growing cache: for models that `LlamaDecoding` does not fit.
+    """Decoding with transformers' forward over its growing cache, for models that `LlamaDecoding` does not fit.
 
     Args:
         model: any transformers causal language model.
@@ -125,12 +131,12 @@ class ModelDecoding:
         return self._forward(tokens[:, None], self.mask.sum(dim=1, keepdim=True) - 1)
 
     def keep(self, rows: Tensor) -> None:
-        """Goes on with some rows alone."""
+        """Keeps only some rows."""
         self.mask = self.mask[rows]
         self.cache.batch_select_indices(rows)
 
     def _forward(self, ids: Tensor, positions: Tensor) -> Tensor:
-        # The whole model and not decoder and head apart: FSDP2 gathers the weights of both in the root's forward.
+        # The whole model rather than decoder and head apart: FSDP2 gathers both in the root's forward.
         return self.model(
             ids,
             attention_mask=self.mask,

@@ -1,4 +1,4 @@
-"""Samples responses from a language model, each row from a random generator of its own."""
+"""Samples responses from a language model, each row from its own random generator."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lit_instruct.rollouts.sampling import sample_tokens, uniforms
 from lit_instruct.rollouts.stopping import StopRule
 
 DROP_SHARE = 0.25
-"""Finished rows are dropped once they are this share of the rows in the batch: moving the others takes time, too."""
+"""Finished rows are dropped once they are this share of the batch: moving the others takes time, too."""
 
 
 @dataclass
@@ -24,13 +24,13 @@ class SamplingOptions:
     """How responses are sampled.
 
     Args:
-        max_new_tokens: a response that has not ended by then is cut.
+        max_new_tokens: longest response in tokens; longer ones are cut.
         temperature: divides the logits; 1 in the paper (C.4).
-        top_p: keeps the smallest set of tokens with at least this probability; 1 keeps all.
+        top_p: keeps the smallest set of tokens with at least this total probability; 1 keeps all.
         top_k: keeps the k most probable tokens; 0 keeps all.
-        stop_ids: token ids that end a response, beside the end of turn of the prompt format.
-        stop_strings: texts that end a response; it ends with the token that completes one, and its text goes up to
-            there.
+        stop_ids: token ids that end a response, in addition to the end of turn of the prompt format.
+        stop_strings: texts that end a response; its last token is the one that completes such a text, and its text
+            stops before it.
     """
 
     max_new_tokens: int = 64
@@ -41,7 +41,7 @@ class SamplingOptions:
     stop_strings: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        """Refuses values that sample nothing."""
+        """Refuses values with which nothing can be sampled."""
         if self.max_new_tokens < 1:
             raise UserError(f"max_new_tokens={self.max_new_tokens}: must be at least 1")
         if self.temperature <= 0:
@@ -56,7 +56,7 @@ class SamplingOptions:
             raise UserError("stop_strings: an empty text ends every response at once; leave it out")
 
     def stop_rule(self, prompter: Prompter) -> StopRule:
-        """Returns where responses to prompts of this format end."""
+        """Returns the rule by which responses to prompts of this format end."""
         return StopRule.of(prompter, self.stop_ids, self.stop_strings)
 
 
@@ -70,20 +70,20 @@ def generate(
     keys: Sequence[tuple[int, ...]],
     pad_id: int,
 ) -> Responses:
-    """Samples one response to each prompt.
+    """Samples one response per prompt.
 
-    A row's random numbers depend on its key alone, so neither its neighbours nor the number of processes
-    change what it says, but for the rounding of the matrix products. Each process decodes by itself, for as long as
-    its own rows need; only under FSDP2, where every forward is one of all ranks, all take `max_new_tokens` steps.
+    A row's random numbers depend only on its key, so its response does not depend on the other rows or on the number of
+    processes, up to the rounding of the matrix products. Each process decodes until its own rows have ended; only under
+    FSDP2, where every forward is a collective, all ranks take `max_new_tokens` steps.
 
     Args:
         model: a transformers causal language model, in evaluation mode.
         prompt_ids: (B, P) long, padded on the left.
         prompt_mask: (B, P) bool, True is real.
         options: how to sample.
-        stop: where a response ends; the token that ends it belongs to it.
-        keys: B keys, such as (seed, iteration, prompt number).
-        pad_id: fills what follows the end.
+        stop: where a response ends; the token that ends it is part of it.
+        keys: B keys of the random numbers, such as (seed, iteration, prompt number).
+        pad_id: id of the tokens after the end.
     """
     ways = decoding(model, options.max_new_tokens)
     in_step = is_sharded(model)
@@ -91,7 +91,7 @@ def generate(
     shape = len(prompt_ids), options.max_new_tokens
     tokens = torch.full(shape, pad_id, device=prompt_ids.device)
     real = torch.zeros(shape, dtype=torch.bool, device=prompt_ids.device)
-    rows = torch.arange(len(prompt_ids), device=prompt_ids.device)  # that are still in the batch
+    rows = torch.arange(len(prompt_ids), device=prompt_ids.device)  # still in the batch
     alive = torch.ones_like(rows, dtype=torch.bool)
     logits, length = ways.start(prompt_ids, prompt_mask), 0
     while True:
@@ -110,9 +110,9 @@ def generate(
 
 
 def compacted_rows(alive: Tensor) -> Tensor:
-    """Returns the rows that go on, the last ones in the places of those that do not: [1 0 1 1] -> [0 3 2].
+    """Returns the rows that continue, the last ones in the places of finished ones: [1 0 1 1] -> [0 3 2].
 
-    So most rows stay where they are, and need not be moved.
+    Most rows keep their place and need not be moved.
     """
     count = int(alive.sum())
     rows = torch.arange(count, device=alive.device)

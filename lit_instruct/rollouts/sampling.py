@@ -1,7 +1,7 @@
-"""Tokens from logits: the inverse of the cumulative distribution at one uniform number a token.
+"""Tokens from logits: the inverse of the cumulative distribution at one uniform number per token.
 
-Several times faster than `multinomial` over a large vocabulary, and every row's number comes from a generator of
-its own, so that a sample depends on its key alone.
+This is several times faster than `multinomial` over a large vocabulary, and each row's numbers come from its own
+generator, so that a sample depends only on its key.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 
 BLOCK = 256
-"""Tokens whose probability is summed in one go: cumulative sums run over blocks first, then inside one block."""
+"""Tokens per block: cumulative sums run over the sums of blocks first, then inside one block."""
 NUCLEUS = 1024
-"""Most probable tokens looked at first for a nucleus; a flatter distribution makes it look at more."""
+"""Number of most probable tokens sorted first for a nucleus; more follow for a flatter distribution."""
 
 
 class Shape(Protocol):
-    """What changes the shape of a distribution; `generate.SamplingOptions` has it."""
+    """The options that shape a distribution, part of `generate.SamplingOptions`."""
 
     temperature: float
     top_p: float
@@ -27,28 +27,28 @@ class Shape(Protocol):
 
 
 def uniforms(keys: Sequence[tuple[int, ...]], count: int) -> Tensor:
-    """Returns (B, count) float64 uniform numbers in [0, 1), row by row from a generator seeded with the row's key.
+    """Returns (B, count) float64 uniform numbers in [0, 1), each row from a generator seeded with its key.
 
     Args:
         keys: B keys, such as (seed, iteration, prompt number).
-        count: numbers for each.
+        count: numbers per key.
     """
     rows = []
     for key in keys:
         seed = 0
-        for part in key:  # a fixed mix, unlike hash(), which is not promised to stay the same
+        for part in key:  # a fixed mix; hash() may change between versions
             seed = (seed * 1_000_003 + part + 0x9E3779B9) % (2**63)
         rows.append(torch.rand(count, generator=torch.Generator().manual_seed(seed), dtype=torch.float64))
     return torch.stack(rows)
 
 
 def sample_tokens(logits: Tensor, draws: Tensor, shape: Shape) -> Tensor:
-    """Returns one token a row: the first whose cumulative probability exceeds the row's draw.
+    """Returns one token per row: the first whose cumulative probability exceeds the row's draw.
 
     Args:
         logits: (B, V), of any floating type.
         draws: (B,) float64 in [0, 1).
-        shape: temperature, and how many tokens may be drawn at all.
+        shape: temperature, top-p and top-k.
 
     Returns:
         (B,) long.
@@ -64,7 +64,7 @@ def sample_tokens(logits: Tensor, draws: Tensor, shape: Shape) -> Tensor:
 def _relative_probabilities(logits: Tensor, temperature: float) -> Tensor:
     """Returns exp((logits - max) / temperature) in float32: (B, V), the largest of each row is 1.
 
-    Without the division by the sum, which softmax would add a pass for.
+    Unlike softmax it does not divide by the sum, which would take another pass.
     """
     logits = logits.float()
     shifted = logits - logits.amax(dim=-1, keepdim=True)
@@ -72,7 +72,7 @@ def _relative_probabilities(logits: Tensor, temperature: float) -> Tensor:
 
 
 def _most_probable(logits: Tensor, shape: Shape) -> tuple[Tensor, Tensor]:
-    """Returns the tokens that top-k and top-p leave, most probable first.
+    """Returns the tokens that top-k and top-p keep, most probable first.
 
     Returns:
         (B, n) float32 relative probabilities, 0 beyond what is kept, and (B, n) their tokens.
@@ -81,7 +81,7 @@ def _most_probable(logits: Tensor, shape: Shape) -> tuple[Tensor, Tensor]:
     probabilities = _relative_probabilities(logits, shape.temperature)
     if shape.top_k:
         likely, tokens = probabilities.topk(min(shape.top_k, size), dim=-1)
-        total = likely.sum(dim=-1, keepdim=True, dtype=torch.float64)  # top-p is a share of what top-k leaves
+        total = likely.sum(dim=-1, keepdim=True, dtype=torch.float64)  # top-p is a share of what top-k keeps
     else:
         total = probabilities.sum(dim=-1, keepdim=True, dtype=torch.float64)
         likely, tokens = _until(probabilities, shape.top_p * total)
@@ -92,7 +92,7 @@ def _most_probable(logits: Tensor, shape: Shape) -> tuple[Tensor, Tensor]:
 
 
 def _until(probabilities: Tensor, mass: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns as many of the most probable tokens as hold `mass` in every row; sorting all would take far longer."""
+    """Returns enough of the most probable tokens to hold `mass` in every row; sorting all would take far longer."""
     count = min(NUCLEUS, probabilities.shape[-1])
     while True:
         likely, tokens = probabilities.topk(count, dim=-1)
@@ -112,14 +112,14 @@ def _pick(probabilities: Tensor, draws: Tensor) -> Tensor:
     before = torch.where(block > 0, sums.gather(1, (block - 1).clamp(min=0)), 0.0)
     inside = blocks[torch.arange(rows, device=block.device), block.squeeze(1)].double().cumsum(dim=-1)
     found = (block * BLOCK + _first_above(inside, targets - before)).squeeze(1)
-    return found.clamp(max=size - 1)  # in the padding only where logits are no numbers: the loss will report that
+    return found.clamp(max=size - 1)  # beyond it only if logits are NaN, which the loss reports
 
 
 def _first_above(cumulative: Tensor, targets: Tensor) -> Tensor:
-    """Returns the first index whose sum exceeds the target, or the last that adds anything: (B, n), (B, 1) -> (B, 1).
+    """Returns the first index whose sum exceeds the target, at most the last that adds to it: (B, n), (B, 1) -> (B, 1).
 
-    A target that rounds to the whole sum is exceeded nowhere, and what follows its end has probability zero. Sums
-    that are not numbers (a diverged model) give the last index.
+    No sum exceeds a target that rounds to the total, and tokens after the last that adds to it have probability zero.
+    NaN sums (of a diverged model) give the last index.
     """
     found = torch.searchsorted(cumulative, targets, right=True)
     last_possible = torch.searchsorted(cumulative, cumulative[:, -1:].contiguous())

@@ -11,39 +11,39 @@ from lit_instruct.errors import UserError
 from lit_instruct.prompting import Prompter
 
 _SPARE_TOKENS = 4
-"""Tokens looked at beyond those a stop string can consist of: a decoder may strip the first one's blank."""
+"""Tokens decoded beyond the longest stop string: a decoder may strip the blank of the first one."""
 
 
 class StopRule:
-    """Tells where a response ends; the same for one that grows and for one that is done.
+    """Tells where a response ends, both while it grows and when it is complete.
 
-    A response that ended by a stop string has ended in every way: no penalty for a missing end of turn. The tokens of
-    that string belong to the response, as an end-of-turn token does; its text goes up to there.
+    A response that ends with a stop string counts as ended, without a penalty for a missing end of turn. The tokens of
+    that string are part of the response, like an end-of-turn token; its text stops before them.
 
     Args:
         ids: token ids that end a response.
         strings: texts that end a response.
-        decode: ids -> text, without special tokens, nothing stripped.
+        decode: ids -> text, without special tokens, white space kept.
     """
 
     def __init__(self, ids: Sequence[int], strings: Sequence[str], decode: Callable[[Sequence[int]], str]) -> None:
         self.ids = list(dict.fromkeys(ids))
         self.strings = list(strings)
         self._decode = decode
-        # A token that shows in the text at all stands for at least one of its bytes.
+        # A token that shows in the text stands for at least one byte.
         self._tail = max((len(text.encode()) for text in self.strings), default=0) + _SPARE_TOKENS
 
     @classmethod
     def of(cls, prompter: Prompter, ids: Sequence[int], strings: Sequence[str]) -> StopRule:
-        """Returns the rule for a prompt format, whose own end of turn always counts.
+        """Returns the rule for a prompt format, including its own end of turn.
 
         Args:
             prompter: the prompt format.
             ids: more token ids that end a response.
-            strings: texts that end a response; the name of a special token stands for its id.
+            strings: texts that end a response; the name of a special token means its id.
 
         Raises:
-            UserError: an id that the tokenizer does not have.
+            UserError: the tokenizer does not have an id.
         """
         if not ids and not strings:
             return cls(prompter.stop_ids, [], prompter.decode)
@@ -60,17 +60,17 @@ class StopRule:
         )
 
     def ended(self, ids: Sequence[int]) -> bool:
-        """Tells whether a response ends with the last of these ids, and was not cut by the length limit there."""
+        """Tells whether a response ends with the last of these ids, rather than being cut by the length limit."""
         return bool(ids) and (ids[-1] in self.ids or self._has_string(ids))
 
     def text(self, ids: Sequence[int]) -> str:
-        """Returns a response's text for people and rewards: without what ended it, and surrounding white space."""
+        """Returns a response's text, without what ended it and without surrounding white space."""
         text = self._decode(ids)
         found = [text.index(string) for string in self.strings if string in text]
         return (text[: min(found)] if found else text).strip()
 
     def ended_rows(self, responses: Tensor) -> Tensor:
-        """Tells of each row whether it ends with its last token: (B, R) long -> (B,) bool; R is the length so far."""
+        """Tells for each row whether it ends with its last token: (B, R) long -> (B,) bool; R is the length so far."""
         last = responses[:, -1]
         ended = torch.isin(last, torch.tensor(self.ids, dtype=torch.long, device=last.device))
         if not self.strings:

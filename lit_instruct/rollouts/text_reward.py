@@ -1,4 +1,4 @@
-"""Rewards from a reward model that reads text, with a tokenizer and base of its own."""
+"""Rewards from a reward model that reads text, with its own tokenizer and base."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
 
 BATCH_TOKENS = 8192
-"""Tokens that a reward model reads at one time unless told otherwise."""
+"""Default number of tokens that a reward model reads at a time."""
 
 
 class TextReward:
@@ -44,7 +44,7 @@ class TextReward:
 
     @property
     def max_length(self) -> int:
-        """Most tokens that the model reads."""
+        """The model's maximum sequence length in tokens."""
         return int(getattr(self.network.config, "max_position_embeddings", None) or sys.maxsize)
 
     @classmethod
@@ -58,10 +58,10 @@ class TextReward:
         """Opens a reward model by stage folder, Hugging Face folder or hub id.
 
         Args:
-            source: which.
+            source: the model.
             dtype: of its weights.
-            quantize: of its base; None takes what its stage trained on.
-            device: where it runs; None takes a GPU where there is one.
+            quantize: quantisation of its base; None takes that of its training stage.
+            device: where it runs; None takes a GPU if there is one.
 
         Raises:
             UserError: it cannot be opened or has no trained scalar head.
@@ -73,12 +73,12 @@ class TextReward:
         quantised = quantisation(bits_of(found, quantize), device)
         network = scoring_network(found, pick_dtype(dtype, device), prompter.pad_id, quantised)
         stage = read_stage_of(found)
-        network = network.to(device) if quantised is None else network  # which is there already
+        network = network.to(device) if quantised is None else network  # a quantised one is there already
         return cls(network, prompter, (stage.reward_bias if stage else None) or 0.0)
 
     def shard(self, mesh: DeviceMesh) -> None:
-        """Cuts the weights up over processes, which from now on have to score in step."""
-        if isinstance(self.network, PeftModel):  # whose own forward would go around FSDP2's hooks
+        """Shards the weights over processes, which must then score in step."""
+        if isinstance(self.network, PeftModel):  # its own forward would bypass FSDP2's hooks
             self.network = self.network.get_base_model()
         shard(self.network, mesh, None)
 
@@ -94,9 +94,8 @@ class TextReward:
         Args:
             prompts: B prompts.
             responses: B texts.
-            batch_tokens: most tokens of prompts and responses at one time, padding included; a longer sequence runs
-                alone.
-            progress: text beside a progress bar; None shows none.
+            batch_tokens: most tokens of a batch, padding included; a longer sequence is a batch of its own.
+            progress: description of a progress bar; None shows no bar.
         """
         pairs = zip(prompts, responses, strict=True)
         return self.score_ids([self.ids(*pair) for pair in pairs], batch_tokens, progress)
@@ -109,7 +108,7 @@ class TextReward:
     def score_ids(
         self, sequences: Sequence[list[int]], batch_tokens: int = BATCH_TOKENS, progress: str | None = None
     ) -> list[float]:
-        """Returns the reward of each sequence of `ids`."""
+        """Returns the reward of each sequence of token ids, as `ids` gives them."""
         rewards = [0.0] * len(sequences)
         device = next(self.network.parameters()).device
         batches = in_step(length_batches([len(ids) for ids in sequences], tokens=batch_tokens), [0], self.network)
@@ -127,14 +126,14 @@ class TextReward:
 def model_scorer(
     model: str, dtype: DtypeName, quantize: Quantize, device: torch.device, mesh: DeviceMesh | None = None
 ) -> TextScorer:
-    """Returns a reward model with a tokenizer and base of its own as a scorer of texts.
+    """Returns a reward model with its own tokenizer and base as a scorer of texts.
 
     Args:
         model: stage folder, Hugging Face folder or hub id of a sequence classifier with one output.
         dtype: of its weights.
-        quantize: of its base.
+        quantize: quantisation of its base.
         device: where it runs.
-        mesh: processes that its weights are sharded over, and which then score in step; None keeps them whole.
+        mesh: processes to shard its weights over, which then score in step; None does not shard.
 
     Raises:
         UserError: it cannot be opened.

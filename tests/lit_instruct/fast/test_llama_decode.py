@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 
 from lit_instruct.batches import left_pad, position_ids, right_pad
 from lit_instruct.fast import llama_decode
-from lit_instruct.fast.llama_decode import LlamaDecoding, parts_of_like_length
+from lit_instruct.fast.llama_decode import LlamaDecoding, similar_length_parts
 from lit_instruct.models.assemble import ppo_roles
 from lit_instruct.models.loading import find_source
 from lit_instruct.models.lora import LoraOptions
@@ -28,7 +28,7 @@ def model(tiny_model: Path) -> nn.Module:
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if "_proj" in name:
-                weight.mul_(10)  # as it is, attention hardly matters
+                weight.mul_(10)  # so that attention matters
     return model
 
 
@@ -59,7 +59,7 @@ def test_equals_the_forward_of_whole_sequences(model: nn.Module, rows: list[int]
     for row, logits in zip(rows, decoded, strict=True):
         torch.testing.assert_close(logits, _whole(model, row), atol=1e-5, rtol=1e-5)
     wrong = _whole(model, rows[0])
-    assert (decoded[0, 1:] - wrong[:-1]).abs().max() > 0.01  # another token shows
+    assert (decoded[0, 1:] - wrong[:-1]).abs().max() > 0.01  # a shift by one token is noticed
 
 
 def test_padding_does_not_matter(model: nn.Module) -> None:
@@ -78,12 +78,12 @@ def test_the_cache_grows(model: nn.Module, monkeypatch: pytest.MonkeyPatch) -> N
         rooms.append(decoding.cache.keys.shape[-1])
         if step < 6:
             torch.testing.assert_close(logits, expected[:, step + 1], atol=1e-5, rtol=1e-5)
-    assert sorted(set(rooms)) == [8, 16, 32, 47]  # doubles, and never beyond what was asked for
+    assert sorted(set(rooms)) == [8, 16, 32, 47]  # doubles, up to the limit
 
 
 @pytest.mark.parametrize("kept", [[0, 3, 2], [1], [3, 1], [0, 1]])
-def test_rows_that_go_on_alone(model: nn.Module, kept: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(llama_decode, "CACHE_TOKENS", 3)  # so that it also grows after rows were dropped
+def test_kept_rows_continue(model: nn.Module, kept: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(llama_decode, "CACHE_TOKENS", 3)  # so that the cache also grows after rows were dropped
     ids, mask = left_pad(PROMPTS, 0)
     decoding, tokens = LlamaDecoding(model, 6), torch.tensor(NEXT)
     decoding.start(ids, mask)
@@ -100,7 +100,7 @@ def test_rows_that_go_on_alone(model: nn.Module, kept: list[int], monkeypatch: p
         torch.testing.assert_close(logits, expected, atol=1e-5, rtol=1e-5)
 
 
-def test_prompts_of_like_length_are_read_together_and_equal_ones_once(
+def test_prompts_of_similar_length_are_read_together_and_equal_ones_once(
     model: nn.Module, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = _decoded(model, [2, 0, 2, 1])
@@ -117,9 +117,9 @@ def test_prompts_of_like_length_are_read_together_and_equal_ones_once(
 
 def test_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     def parts(*lengths: int) -> list[list[int]]:
-        return [part.tolist() for part in parts_of_like_length(torch.tensor(lengths))]
+        return [part.tolist() for part in similar_length_parts(torch.tensor(lengths))]
 
-    assert parts(10, 40, 20, 40) == [[1, 3, 2, 0]]  # too few tokens to be worth a cut
+    assert parts(10, 40, 20, 40) == [[1, 3, 2, 0]]  # too few tokens to split
     monkeypatch.setattr(llama_decode, "PART_TOKENS", 80)
     assert parts(10, 40, 20, 40) == [[1, 3], [2, 0]]
     assert parts(33, 40, 32, 40) == [[1, 3, 0, 2]]
@@ -127,9 +127,7 @@ def test_parts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_in_bfloat16_and_under_autocast_it_is_as_close_as_the_models_own_steps(
-    tiny_model: Path, dtype: torch.dtype
-) -> None:
+def test_bfloat16_and_autocast_are_as_close_as_the_models_own_forward(tiny_model: Path, dtype: torch.dtype) -> None:
     model = AutoModelForCausalLM.from_pretrained(str(tiny_model), dtype=dtype).eval()
     exact = AutoModelForCausalLM.from_pretrained(str(tiny_model), dtype=torch.float32).eval()
     expected = torch.stack([_whole(exact, row) for row in range(4)])
@@ -144,7 +142,7 @@ def test_in_bfloat16_and_under_autocast_it_is_as_close_as_the_models_own_steps(
 
 
 def test_an_adapter_that_is_not_merged_counts(tiny_model: Path, tmp_path: Path) -> None:
-    """As on bases in 4 bit, which keep their adapters apart."""
+    """As on 4-bit bases, whose adapters are not merged."""
     sft = sft_folder(tmp_path / "sft", tiny_model)
     roles = ppo_roles(find_source(str(sft)), None, LoraOptions(r=6, alpha=8.0), torch.float32)
     network = roles.language_model("policy")

@@ -40,19 +40,19 @@ OWN: dict[str, tuple[str, dict[str, Any]]] = {
     "gemma": ("gemma", {"head_dim": 8}),
 }
 OTHERS: dict[str, tuple[str, dict[str, Any], str]] = {
-    "mistral, with a window": ("mistral", {"sliding_window": 4}, "attend to all tokens"),
+    "mistral, with a window": ("mistral", {"sliding_window": 4}, "use full attention"),
     "gpt2": ("gpt2", {"n_embd": 32, "n_head": 4, "n_layer": 2}, "Llama's layers"),
     "gemma2": ("gemma2", {"head_dim": 8}, "Llama's layers"),
     "olmo2": ("olmo2", {}, "Llama's layers"),
     "granite, which scales everything": (
         "granite",
         {"embedding_multiplier": 3.0, "residual_multiplier": 0.5, "logits_scaling": 2.0},
-        "computes something else",
+        "does not compute what",
     ),
     "smollm3, not all of whose layers rotate": (
         "smollm3",
         {"use_sliding_window": False},
-        "computes something else",
+        "does not compute what",
     ),
 }
 
