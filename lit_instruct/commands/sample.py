@@ -14,7 +14,7 @@ from lit_instruct.files import write_text
 from lit_instruct.models.quantised import Quantize
 from lit_instruct.prompting import prompt_text
 from lit_instruct.rollouts.generate import SamplingOptions
-from lit_instruct.rollouts.reward_functions import label, load_labeler
+from lit_instruct.rollouts.reward_functions import scoring_function
 from lit_instruct.rollouts.text import TextGenerator
 
 
@@ -72,7 +72,7 @@ def sample(options: SampleOptions) -> Path:
     out = Path(options.out)
     if not out.parent.is_dir():
         raise UserError(f"--out={out}: no such folder; make it first")
-    labeler = load_labeler(options.labeler)
+    labeler = scoring_function(options.labeler, "--labeler")
     rows = read_rows(options.data.path, PromptRow)[: options.data.limit]
     generator = TextGenerator.from_source(options.run, quantize=options.quantize)
     responses = generator.respond(
@@ -90,7 +90,7 @@ def sample(options: SampleOptions) -> Path:
     )
     texts = [[response.text for response in answers if response.text] for answers in responses]
     pairs = [(prompt_text(row.prompt), text) for row, answers in zip(rows, texts, strict=True) for text in answers]
-    scores = iter(label(labeler, pairs, options.labeler))
+    scores = iter(labeler(pairs))
     ranked = []
     for row, answers in zip(rows, texts, strict=True):
         points = [round(next(scores), 4) for _ in answers]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,10 +16,9 @@ from lit_instruct.evaluation.options import EvalOptions
 
 if TYPE_CHECKING:
     from lit_instruct.prompting import Prompt, Prompter
+    from lit_instruct.rollouts.reward_functions import ScoringFunction
     from lit_instruct.rollouts.text import Response, TextGenerator
     from lit_instruct.rollouts.text_reward import TextReward
-
-Labeler = Callable[[list[tuple[str, str]]], list[float]]
 
 
 @dataclass
@@ -72,10 +71,13 @@ def default_loaders(options: EvalOptions) -> Loaders:
 
 def measure_systems(options: EvalOptions, base: str, prompts: list[Prompt], loaders: Loaders) -> list[System]:
     """Samples and scores with one model in memory at a time: base, PPO, SFT, reward model."""
-    from lit_instruct.rollouts.reward_functions import load_labeler
+    from lit_instruct.rollouts.reward_functions import scoring_function
 
     run, n = Path(options.run), options.best_of
-    labelers = {path: load_labeler(path) for path in (options.labeler, options.second_labeler)}
+    labelers = [
+        scoring_function(options.labeler, "--labeler"),
+        scoring_function(options.second_labeler, "--second_labeler"),
+    ]
     answers, log_probs = {}, {}
     # The base model answers in SFT's prompt format: what differs is the training, not the prompt.
     for name, source, prompter in (
@@ -103,7 +105,7 @@ def measure_systems(options: EvalOptions, base: str, prompts: list[Prompt], load
     answers[f"best_of_{n}"] = [row[i] for row, i in zip(many, best, strict=True)]
     rewards[f"best_of_{n}"] = rewards.pop("best")
     return [
-        System(name, answers[name], kl[name], rewards[name], *_labels(labelers, options, prompts, answers[name]))
+        System(name, answers[name], kl[name], rewards[name], *_labels(labelers, prompts, answers[name]))
         for name in ("base", "sft", f"best_of_{n}", "ppo")
     ]
 
@@ -138,12 +140,8 @@ def _rewards(
     return rewards, scores.argmax(axis=1).tolist()
 
 
-def _labels(
-    labelers: dict[str, Labeler], options: EvalOptions, prompts: list[Prompt], answers: list[Response]
-) -> tuple[list[float], list[float]]:
+def _labels(labelers: Sequence[ScoringFunction], prompts: list[Prompt], answers: list[Response]) -> list[list[float]]:
     from lit_instruct.prompting import prompt_text
-    from lit_instruct.rollouts.reward_functions import label
 
     pairs = [(prompt_text(prompt), answer.text) for prompt, answer in zip(prompts, answers, strict=True)]
-    first, second = options.labeler, options.second_labeler
-    return label(labelers[first], pairs, first), label(labelers[second], pairs, second)
+    return [labeler(pairs) for labeler in labelers]

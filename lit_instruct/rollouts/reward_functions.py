@@ -1,10 +1,11 @@
-"""Rewards from Python functions: imported by name, and their scores checked."""
+"""Scores from Python functions: imported by name, and checked."""
 
 from __future__ import annotations
 
 import importlib
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from lit_instruct.errors import UserError
@@ -12,64 +13,50 @@ from lit_instruct.prompting import prompt_text
 
 TextScorer = Callable[[Sequence[Any], Sequence[str]], list[float]]
 """(prompts, responses) -> scores, for rewards that come from outside the shared base."""
-Labeler = Callable[[list[tuple[str, str]]], list[float]]
+Pairs = list[tuple[str, str]]
+"""(prompt, response) texts."""
+ScoringFunction = Callable[[Pairs], list[float]]
+"""One score per pair, higher is better."""
 
 
-def function_scorer(function: str, finite: bool = True) -> TextScorer:
-    """Returns a Python function as a scorer of texts.
-
-    Args:
-        function: import path of a function list[(prompt, response)] -> list[float].
-        finite: whether NaN and infinity are a mistake at once; the caller looks otherwise.
-
-    Raises:
-        UserError: it cannot be imported.
-    """
-    labeler = load_labeler(function)
-    return lambda prompts, texts: label(
-        labeler, [(prompt_text(prompt), text) for prompt, text in zip(prompts, texts, strict=True)], function, finite
-    )
+def function_scorer(function: str, finite: bool = True, option: str = "--model.reward.function") -> TextScorer:
+    """Returns a Python function as a scorer of prompts and texts; arguments and errors as in `scoring_function`."""
+    score = scoring_function(function, option, finite)
+    return lambda prompts, texts: score([(prompt_text(p), text) for p, text in zip(prompts, texts, strict=True)])
 
 
-def load_labeler(import_path: str) -> Labeler:
-    """Returns the Python function that an import path names.
+def scoring_function(import_path: str, option: str, finite: bool = True) -> ScoringFunction:
+    """Returns the Python function that an import path names, with its scores checked.
+
+    The function that is returned raises a UserError where the user's own raises an exception, or returns anything but
+    one number for each pair; the message names the option, the function and the row.
 
     Args:
-        import_path: such as `lit_instruct.evaluation.labelers.tone`; it takes a list of (prompt, response) and
-            returns as many numbers, higher is better.
+        import_path: such as `lit_instruct.evaluation.labelers.tone`, a function list[(prompt, response)] ->
+            list[float].
+        option: by which the user named the function, for messages.
+        finite: whether NaN and infinity are an error; otherwise the caller has to check for them.
 
     Raises:
         UserError: there is no such function.
     """
-    module_name, _, name = import_path.rpartition(".")
+    name = f"{option} {import_path}"
+    module, _, attribute = import_path.rpartition(".")
     try:
-        labeler = getattr(importlib.import_module(module_name), name)
+        function = getattr(importlib.import_module(module), attribute)
     except Exception as error:  # whatever the user's module does when it is imported
-        raise UserError(
-            f"labeler {import_path}: cannot import it ({error}); give package.module.function on PYTHONPATH"
-        ) from error
-    if not callable(labeler):
-        raise UserError(f"labeler {import_path}: it is not callable; give list[(prompt, response)] -> list[float]")
-    return labeler
+        raise UserError(f"{name}: cannot import it ({error}); give package.module.function on PYTHONPATH") from error
+    if not callable(function):
+        raise UserError(f"{name}: it is not callable; give a function list[(prompt, response)] -> list[float]")
+    return partial(_checked_scores, function, name, finite)
 
 
-def label(labeler: Labeler, pairs: list[tuple[str, str]], name: str = "labeler", finite: bool = True) -> list[float]:
-    """Returns a labeler's scores, checked: as many as pairs, each a number.
-
-    Args:
-        labeler: the function.
-        pairs: prompts and responses.
-        name: of the function, for the message.
-        finite: whether each number must be finite.
-
-    Raises:
-        UserError: it raised an exception or returned something else; the message names the row.
-    """
+def _checked_scores(function: ScoringFunction, name: str, finite: bool, pairs: Pairs) -> list[float]:
     try:
-        scores = [float(score) for score in labeler(pairs)]
+        scores = [float(score) for score in function(pairs)]
     except Exception as error:
-        where = _row_that_breaks(labeler, pairs)
-        raise UserError(f"{name}: it raised {type(error).__name__}: {error}{where}; mend the function") from error
+        where = _failing_row(function, pairs)
+        raise UserError(f"{name}: it raised {type(error).__name__}: {error}{where}; fix the function") from error
     if len(scores) != len(pairs):
         raise UserError(f"{name}: it returned {len(scores)} scores for {len(pairs)} pairs; return one for each")
     for row, score in enumerate(scores):
@@ -80,11 +67,11 @@ def label(labeler: Labeler, pairs: list[tuple[str, str]], name: str = "labeler",
     return scores
 
 
-def _row_that_breaks(labeler: Labeler, pairs: list[tuple[str, str]]) -> str:
-    """Says which row alone makes a function raise an exception; "" where only several together do."""
+def _failing_row(function: ScoringFunction, pairs: Pairs) -> str:
+    """Names the first row that raises an exception on its own; "" where only several together do."""
     for row, (prompt, response) in enumerate(pairs):
         try:
-            [float(score) for score in labeler([(prompt, response)])]
+            [float(score) for score in function([(prompt, response)])]
         except Exception:
             return f" (row {row}: prompt {prompt[:60]!r}, response {response[:60]!r})"
     return ""

@@ -15,7 +15,7 @@ from lit_instruct.prompting import Prompt
 from lit_instruct.rollouts.generate import SamplingOptions
 from lit_instruct.rollouts.text import Response, TextGenerator
 
-LENGTH = "tests.lit_instruct.rollouts.broken_labelers.length"
+LENGTH = "tests.lit_instruct.rollouts.broken_functions.length"
 PROMPTS: list[Prompt] = ["Hello", [{"role": "user", "content": "Grüße 🙂"}], "What is the capital of France?"]
 
 
@@ -107,7 +107,7 @@ def test_missing_out_folder_is_said_before_anything_is_loaded(prompts: Path) -> 
 
 
 def test_wrong_labeler_is_said_before_the_model_is_loaded(prompts: Path) -> None:
-    with pytest.raises(UserError, match="labeler no.such.function: cannot import it"):
+    with pytest.raises(UserError, match="^--labeler no.such.function: cannot import it"):
         sample(_options("runs/none/sft", prompts, labeler="no.such.function"))
 
 

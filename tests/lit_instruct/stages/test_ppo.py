@@ -213,7 +213,7 @@ def test_with_one_it_starts_as_the_reward_model(
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("raises", "KeyError.*mend the function"),
+        ("raises", "KeyError.*fix the function"),
         ("not_a_number", "nan for row 2"),
         ("too_few", "7 scores for 8 pairs"),
         ("nobody", "nobody"),

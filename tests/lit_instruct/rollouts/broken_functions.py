@@ -1,4 +1,4 @@
-"""Labelers that do what they must not."""
+"""Functions that do what they must not."""
 
 from __future__ import annotations
 
@@ -9,6 +9,11 @@ NUMBER = 3
 def length(pairs: Pairs) -> list[float]:
     """The one that works: how long a response is."""
     return [len(response) for _, response in pairs]
+
+
+def prompt_length(pairs: Pairs) -> list[float]:
+    """How long a prompt is."""
+    return [len(prompt) for prompt, _ in pairs]
 
 
 def too_few(pairs: Pairs) -> list[float]:
@@ -33,3 +38,13 @@ def nothing(pairs: Pairs) -> None:
 
 def words(pairs: Pairs) -> list[str]:
     return ["good"] * len(pairs)
+
+
+def not_on_zero(pairs: Pairs) -> list[float]:
+    return [1 / (response != "a zero") for _, response in pairs]
+
+
+def one_at_a_time(pairs: Pairs) -> list[float]:
+    if len(pairs) > 1:
+        raise MemoryError("too many")
+    return [0.0]
