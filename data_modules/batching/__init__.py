@@ -1,1 +1,1 @@
-"""How rows and blocks of text become batches: order, loaders, the pretraining mix."""
+"""How rows and text become batches: their order, the loaders, the pretraining blocks."""

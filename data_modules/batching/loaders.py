@@ -1,4 +1,4 @@
-"""Datasets -> this process's batches."""
+"""Datasets -> the batches of this process."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class BatchLoaders(lightning.LightningDataModule):
     """Serves `train_dataset` and `validation_dataset`, which a subclass sets, in batches.
 
     Args:
-        path: where the training rows come from, for messages.
-        validation_path: the same of the validation rows.
+        path: of the training rows, for messages.
+        validation_path: of the validation rows, for messages.
         batch_size: rows per batch and process.
         seed: determines the order of the training rows.
     """
@@ -25,7 +25,7 @@ class BatchLoaders(lightning.LightningDataModule):
     drop_last = False
     """Whether every training batch must be full."""
     train_sampler: EpochBatchSampler
-    """Cuts the training rows into batches; there once the Trainer has asked for them."""
+    """Splits the training rows into batches; set once the Trainer has requested them."""
 
     def __init__(self, path: str, validation_path: str | None, batch_size: int, seed: int) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ class BatchLoaders(lightning.LightningDataModule):
         self.validation_dataset: Any = None
 
     def collate(self, items: list[Any]) -> Any:
-        """Makes a batch of items."""
+        """Makes a batch from items."""
         raise NotImplementedError
 
     def train_dataloader(self) -> DataLoader[Any]:
@@ -48,17 +48,17 @@ class BatchLoaders(lightning.LightningDataModule):
         return loader
 
     def val_dataloader(self) -> DataLoader[Any] | list[Any]:
-        """Batches of the validation rows in order; an empty list where there are none."""
+        """Batches of the validation rows in order; an empty list if there are none."""
         if self.validation_dataset is None:
             return []
         return self.loader(self.validation_dataset, self.collate, shuffle=False)
 
     def test_dataloader(self) -> DataLoader[Any] | list[Any]:
-        """The validation batches: `test` measures a finished stage on them."""
+        """The validation batches: `test` evaluates a finished stage on them."""
         return self.val_dataloader()
 
     def loader(self, dataset: Any, collate: Callable[[list[Any]], Any], shuffle: bool) -> StatefulLoader:
-        """This process's loader of a dataset."""
+        """The loader of a dataset for this process."""
         drop_last = self.drop_last and shuffle
         size = self.process_batch_size()
         try:
@@ -69,12 +69,12 @@ class BatchLoaders(lightning.LightningDataModule):
         return StatefulLoader(dataset, sampler, collate)
 
     def process_batch_size(self) -> int:
-        """Rows of one process's batch."""
+        """Rows per batch on one process."""
         return self.batch_size
 
     @property
     def rank(self) -> int:
-        """Number of this process."""
+        """Index of this process."""
         return self.trainer.global_rank if self.trainer is not None else 0
 
     @property

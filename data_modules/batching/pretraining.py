@@ -20,22 +20,22 @@ from lit_instruct.prompting import Prompter
 
 IDS, BAD_ROWS = "ids.int32", "pretraining_path.bad.jsonl"
 ROUNDS = 8
-"""Of the shuffle; four leave short texts visibly less than evenly shuffled."""
+"""Rounds of the shuffle; with four, short texts are visibly not shuffled evenly."""
 
 
 class PretrainingText:
-    """A text packed into blocks of equal length, served in a shuffled cycle (section 3.5, D_pretrain).
+    """A text packed into blocks of equal length, served in shuffled passes (section 3.5, D_pretrain).
 
-    The text is read and tokenised in one pass into a file of the cache (4 bytes a token), where the next start finds
-    it: memory does not grow with the text.
+    One pass tokenises the text into a cache file (4 bytes per token), which later runs reuse. Memory does not grow with
+    the text.
 
     Args:
-        path: plain text, or rows of {text}: a file, a folder, a hub id with its split, or several with weights.
-        prompter: owner of the tokenizer; the text is tokenised without template and special tokens, with the
+        path: plain text or rows {text}: a file, a folder, a hub id with its split, or several with weights.
+        prompter: holds the tokenizer; the text is tokenised without template and special tokens, with the
             tokenizer's EOS between documents.
-        block: tokens per block; what is left at the end of the text is not used.
+        block: tokens per block; the remainder at the end of the text is not used.
         seed: determines the order of the blocks, and how sources with weights are mixed.
-        on_bad_row: "error" stops at a row whose text is none, "skip" leaves it out, into the file `bad_rows`.
+        on_bad_row: "error" stops at a row without a usable text, "skip" writes it to the file `bad_rows`.
 
     Raises:
         DataError: a file is missing or damaged, or the text is shorter than one block.
@@ -61,9 +61,9 @@ class PretrainingText:
             key = ["pretraining", content, mixed_by, on_bad_row, prompter.fingerprint(), code_version()]
             folder, record = find_or_build(key, build)
         self.bad, self.first_bad = int(record["bad"]), record["first_bad"]
-        """How many rows were skipped, and what is wrong with the first."""
+        """Number of skipped rows, and what is wrong with the first."""
         self.bad_rows = folder / BAD_ROWS
-        """Where they are; there is no such file without any."""
+        """The file of skipped rows; it exists only if there are any."""
         if record["tokens"] < block:
             raise DataError(
                 f"{path}: the text has {record['tokens']} tokens, fewer than one block of {block}; "
@@ -72,13 +72,13 @@ class PretrainingText:
         self.seed = seed
         count = record["tokens"] // block
         self.blocks = torch.from_file(str(folder / IDS), size=count * block, dtype=torch.int32).view(count, block)
-        """(number of blocks, block) int32, in the order of the text; a view of the file."""
+        """(number of blocks, block) int32, in the order of the text, memory-mapped."""
 
     def batch(self, iteration: int, count: int, rank: int = 0, world_size: int = 1) -> Tensor:
-        """Blocks of one iteration: a pure function of (seed, iteration), so that resuming needs no state.
+        """Returns the blocks of one iteration: a pure function of (seed, iteration), so resuming needs no state.
 
-        Iteration i takes the i-th piece of `count * world_size` blocks from an endless sequence of shuffled
-        passes over the text, and each process takes its consecutive share of that.
+        Iteration i takes the i-th run of `count * world_size` blocks from an endless sequence of shuffled passes over
+        the text; each process takes its consecutive shard of them.
 
         Args:
             iteration: from 0.
@@ -98,15 +98,15 @@ class PretrainingText:
 
 
 def shuffled(index: int, length: int, key: str) -> int:
-    """Where a shuffle of range(length) puts `index`, found without listing the shuffle.
+    """Returns where a shuffle of range(length) puts `index`, without computing the whole shuffle.
 
-    A Feistel network permutes the numbers of the next even number of bits; it is applied until the result is below
-    `length` again ("cycle walking"), which makes it a permutation of range(length).
+    A Feistel network permutes all numbers of an even number of bits. It is applied until the result is below `length`
+    ("cycle walking"), which makes it a permutation of range(length).
 
     Args:
         index: in [0, length).
         length: at least 1.
-        key: another key is another shuffle.
+        key: selects the shuffle.
     """
     bits = max(1, (length - 1).bit_length() + 1) // 2 or 1
     while True:
@@ -120,7 +120,7 @@ def shuffled(index: int, length: int, key: str) -> int:
 
 
 def _write_ids(folder: Path, path: str | Path, prompter: Prompter, seed: int, on_bad_row: OnBadRow) -> dict[str, Any]:
-    """Writes the ids of the text to a file, piece by piece, and reports how many they are."""
+    """Writes the token ids of the text to a file, chunk by chunk, and returns their number and that of bad rows."""
     tokenizer = prompter.tokenizer
     end = prompter.eos_id if tokenizer.eos_token_id is None else int(tokenizer.eos_token_id)
     tokens = 0

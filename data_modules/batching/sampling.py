@@ -1,4 +1,4 @@
-"""Which rows form which batch: the same for any number of processes, and exact after a resume."""
+"""Which rows form which batch: the same for any number of processes, and exact when a run resumes."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from lit_instruct.errors import UserError
 
 
 class EpochBatchSampler(Sampler[list[int]]):
-    """Cuts a dataset into batches whose order is a pure function of (seed, epoch).
+    """Splits a dataset into batches whose order is a pure function of (seed, epoch).
 
-    Global batches of `batch_size * world_size` rows are cut into one consecutive slice for each process, so
-    two processes with batch size b see together, batch for batch, the rows that one process sees with 2b.
-    Every process gets the same number of batches, and none is empty. A last global batch with fewer rows
-    than processes is left out of training (`shuffle`; another epoch brings those rows), and joins the batch
-    before it in validation, where every row counts exactly once.
+    Each global batch of `batch_size * world_size` rows is sharded into one consecutive slice per process, so two
+    processes with batch size b together see, batch for batch, the rows that one process sees with 2b. Every process
+    gets the same number of batches, and none is empty. If the last global batch has fewer rows than processes,
+    training (`shuffle`) leaves it out, since another epoch brings those rows; validation merges it into the batch
+    before, so that every row counts exactly once.
 
     Args:
-        length: rows of the dataset.
-        batch_size: rows per process and batch.
-        seed: with the epoch, determines the order.
+        length: number of rows.
+        batch_size: rows per batch and process.
+        seed: determines the order, together with the epoch.
         rank: this process, in [0, world_size).
         world_size: number of processes.
         shuffle: True for training; False keeps the dataset's order.
-        drop_last: leave out a last global batch that is not full.
+        drop_last: leave out the last global batch unless it is full.
 
     Raises:
         UserError: too few rows for one batch.
@@ -55,7 +55,7 @@ class EpochBatchSampler(Sampler[list[int]]):
         self.drop_last = drop_last
         self.epoch = 0
         self.start = 0
-        """Batches that the next iteration skips; set by a loader that resumes."""
+        """Batches that the next iteration skips; set when a loader resumes."""
         needed = self.global_batch_size if drop_last else world_size
         if length < needed:
             raise UserError(
@@ -65,15 +65,15 @@ class EpochBatchSampler(Sampler[list[int]]):
 
     @property
     def sampler(self) -> EpochBatchSampler:
-        """Itself: Lightning calls `set_epoch` on `dataloader.batch_sampler.sampler`."""
+        """Returns itself: Lightning calls `set_epoch` on `dataloader.batch_sampler.sampler`."""
         return self
 
     def set_epoch(self, epoch: int) -> None:
-        """Chooses the order of the next iteration."""
+        """Selects the order of the next iteration."""
         self.epoch = epoch
 
     def batches(self, epoch: int) -> list[list[int]]:
-        """Row numbers of all global batches of an epoch, in order."""
+        """Row indices of all global batches of an epoch, in order."""
         order = self._order(epoch)
         batches = [order[i : i + self.global_batch_size] for i in range(0, self.length, self.global_batch_size)]
         if self.drop_last and len(batches[-1]) < self.global_batch_size:
@@ -96,7 +96,7 @@ class EpochBatchSampler(Sampler[list[int]]):
     def _order(self, epoch: int) -> list[int]:
         if not self.shuffle:
             return list(range(self.length))
-        # Not seed + epoch, which would repeat the orders of the neighbouring seed.
+        # Not seed + epoch, which would repeat the orders of the next seed.
         generator = torch.Generator().manual_seed((self.seed * 1_000_003 + epoch) % 2**63)
         return torch.randperm(self.length, generator=generator).tolist()
 
@@ -107,24 +107,23 @@ class EpochBatchSampler(Sampler[list[int]]):
 
 
 class StatefulLoader(DataLoader[Any]):
-    """A DataLoader that knows how many batches it gave out, so that Lightning resumes at the very next one.
+    """A DataLoader that counts the batches it has returned, so that Lightning resumes at the next one.
 
-    Lightning saves `state_dict()` in the middle of an epoch, hands it back before it asks for the iterator,
-    and only then sets the epoch; hence the position is looked at when the first batch is asked for, and
-    counts only in the epoch that it was saved in. `len()` stays that of the whole epoch: Lightning adds the
-    batches done to its counter.
+    Lightning saves `state_dict()` in the middle of an epoch, loads it before it requests the iterator, and only then
+    sets the epoch. So the position is read when the first batch is requested, and applies only to the epoch in which
+    it was saved. `len()` remains that of the whole epoch: Lightning adds the finished batches to its counter.
 
     Args:
         dataset: anything with `__getitem__`.
-        sampler: cuts it into batches.
+        sampler: splits it into batches.
         collate: list of items -> batch.
     """
 
     batch_sampler: EpochBatchSampler
 
     def __init__(self, dataset: Any, sampler: EpochBatchSampler, collate: Callable[[list[Any]], Any]) -> None:
-        # A generator of its own: DataLoader draws a worker seed at each start, and the global stream must not
-        # depend on how often a run was resumed.
+        # Its own generator: DataLoader draws a worker seed at each start, and the global random state must not depend
+        # on how often a run was resumed.
         super().__init__(dataset, batch_sampler=sampler, collate_fn=collate, generator=torch.Generator())
         self._position = 0
         self._resume: tuple[int, int] | None = None
@@ -136,7 +135,7 @@ class StatefulLoader(DataLoader[Any]):
             yield batch
 
     def state_dict(self) -> dict[str, int]:
-        """The epoch, how many of its batches were given out, and what must be unchanged for that to hold."""
+        """The epoch, how many of its batches were returned, and what must not change before resuming."""
         sampler = self.batch_sampler
         return {
             "epoch": sampler.epoch,
@@ -146,10 +145,10 @@ class StatefulLoader(DataLoader[Any]):
         }
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Makes the next iteration begin where the saved one stopped.
+        """Makes the next iteration start where the saved one stopped.
 
         Raises:
-            UserError: the checkpoint is from the middle of an epoch over other data or in other batches.
+            UserError: the checkpoint is from the middle of an epoch over other data or with other batches.
         """
         now = _identity(self.batch_sampler)
         saved = {name: state_dict[name] for name in now}
@@ -171,16 +170,16 @@ class StatefulLoader(DataLoader[Any]):
 
 
 class ResumeInsideEpoch(Callback):
-    """Makes a run that stopped inside an epoch resume inside that epoch.
+    """Makes a run that stopped inside an epoch resume inside it.
 
-    Lightning counts an epoch as done when `max_steps` or `trainer.should_stop` ends it early, so that a
-    checkpoint written after that would resume at the next epoch and lose the batches that were left.
+    Lightning counts an epoch as finished when `max_steps` or `trainer.should_stop` ends it early. A checkpoint written
+    after that would resume at the next epoch and skip the remaining batches.
     """
 
     def on_save_checkpoint(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Takes the epoch that was left early out of the counters of `checkpoint`."""
+        """Removes an unfinished epoch from the counters of `checkpoint`."""
         batches_done = trainer.fit_loop.epoch_loop.batch_progress.current.ready
         if not 0 < batches_done < trainer.num_training_batches:
             return

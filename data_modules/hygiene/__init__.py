@@ -1,1 +1,1 @@
-"""The paper's Appendix A."""
+"""Which prompts are used for training, and which validate (the paper's Appendix A)."""

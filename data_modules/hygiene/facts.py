@@ -1,4 +1,4 @@
-"""Rows -> the numbers that splitting and hygiene decide by: some bytes a row, whatever the rows hold."""
+"""Rows -> the numbers that decide splitting and hygiene: a few bytes per row, however long the rows are."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from lit_instruct.prompting import Prompt, Prompter
 
 UNKNOWN = "unknown"
 MAX_USE_CASES = 1000
-"""More names than that are no use cases: the rest counts as unknown."""
+"""A field with more distinct values does not hold use cases; further ones count as unknown."""
 
 
 class SplitFacts:
-    """Splits rows by their prompt and removes none: 8 bytes a row."""
+    """Splits rows by their prompt and removes none: 8 bytes per row."""
 
     def __init__(self) -> None:
         self.split = array("d")
 
     def add(self, rows: Sequence[Row]) -> None:
-        """Takes note of further rows."""
+        """Records the facts of more rows."""
         self.split.extend(unit_hash(row.prompt) for row in rows)
 
     def choose(self, validation_rows: int | None, share: float, seed: int) -> Cleaned:
-        """Says which rows train and which validate.
+        """Decides which rows train and which validate.
 
         Args:
-            validation_rows: the first so many rows are a validation file; None splits off `share` of the rows.
+            validation_rows: this many rows at the start are a validation file; None splits off `share` of the rows.
             share: in [0, 1).
-            seed: not needed here.
+            seed: unused.
         """
         if validation_rows is None:
             validation = split_off(np.frombuffer(self.split), share)
@@ -46,11 +46,11 @@ class SplitFacts:
 
 
 class PromptFacts:
-    """What the steps of hygiene need to know of each prompt: at most 27 bytes a row.
+    """What the hygiene steps need to know about each prompt: at most 27 bytes per row.
 
     Args:
-        options: no more is gathered than its steps ask for.
-        prompter: owner of the tokenizer.
+        options: only what their steps need is recorded.
+        prompter: holds the tokenizer.
     """
 
     def __init__(self, options: HygieneOptions, prompter: Prompter) -> None:
@@ -61,7 +61,7 @@ class PromptFacts:
         self.use_cases = {UNKNOWN: 0}
 
     def add(self, rows: Sequence[PromptRow]) -> None:
-        """Takes note of further rows."""
+        """Records the facts of more rows."""
         options = self.options
         by_user = options.split_by == "user"
         self.split.extend(unit_hash(["user", row.user] if by_user and row.user else row.prompt) for row in rows)
@@ -74,7 +74,7 @@ class PromptFacts:
             self.personal.extend(_kinds(whole_text(row.prompt)) for row in rows)
 
     def choose(self, validation_rows: int | None, share: float, seed: int) -> Cleaned:
-        """`clean` of the prompts; the same arguments."""
+        """Applies `clean`, which has the same arguments."""
         facts = FactArrays(
             np.frombuffer(self.split, np.float64),
             np.frombuffer(self.prefix, np.uint64),
@@ -85,7 +85,7 @@ class PromptFacts:
         return clean(facts, self.options, list(self.use_cases), validation_rows, share, seed)
 
     def _prefixes(self, texts: list[str], length: int) -> list[int]:
-        """Hash of the first `length` tokens of each text, or of all of a few-shot one's."""
+        """Hashes the first `length` tokens of each text, or all tokens of a few-shot prompt."""
         all_ids = self.prompter.texts_ids(texts, split_special_tokens=True)
         return [
             hash_64(array("I", ids if self.options.exempt_few_shot and is_few_shot(text) else ids[:length]).tobytes())
@@ -99,25 +99,25 @@ class PromptFacts:
 
 
 def user_text(prompt: Prompt) -> str:
-    """A prompt without its system message, which many prompts share."""
+    """The text of a prompt without its system message, which many prompts share."""
     if isinstance(prompt, str):
         return prompt
     return "\n".join(message["content"] for message in prompt if message["role"] != "system")
 
 
 def whole_text(prompt: Prompt) -> str:
-    """All that a prompt says."""
+    """The whole text of a prompt."""
     return prompt if isinstance(prompt, str) else "\n".join(message["content"] for message in prompt)
 
 
 def unit_hash(value: Any) -> float:
-    """A number in [0, 1) that depends on a JSON-able value alone."""
+    """Hashes a JSON-able value to a number in [0, 1)."""
     digest = hashlib.sha256(json.dumps(value, sort_keys=True).encode()).digest()
     return int.from_bytes(digest[:6], "big") / 2**48
 
 
 def hash_64(value: bytes) -> int:
-    """A number in [1, 2^64): 0 is NO_USER."""
+    """Hashes bytes to a number in [1, 2^64): 0 is NO_USER."""
     return int.from_bytes(hashlib.blake2b(value, digest_size=8).digest(), "big") or 1
 
 

@@ -1,15 +1,15 @@
-"""Personal information in a text: e-mail, phone, card and account numbers, addresses of people (Appendix A).
+"""Finds personal information in a text: e-mail, phone, card and account numbers, home addresses (Appendix A).
 
 Phone numbers are found by `phonenumbers`, card and account numbers are checked by `python-stdnum`; e-mail and street
-addresses are patterns of our own. Both libraries work offline.
+addresses by patterns of our own. Both libraries work offline.
 
-What it misses: anything spelled out ("anna at mail dot de", "five five five"), phone numbers without area code, phone
+False negatives: anything spelled out ("anna at mail dot de", "five five five"), phone numbers without area code, phone
 numbers in national notation outside REGIONS, street addresses with neither a postcode nor words such as "I live at"
-before them, addresses in other than western European notation, account numbers that are no IBAN where no word such as
-"sort code" stands by them, and every kind that is not named above: names, birthdays, user names, identity cards, social
-security numbers, IP addresses, number plates. What it takes for personal though it is not: postal addresses of firms
-(with a postcode they look like people's), and numbers that happen to be valid, about one in ten of 16 digits that start
-like a card's. Recall and precision for each kind: tests/data_modules/hygiene/test_personal_information.py.
+before them, addresses in other than western European notation, account numbers that are not IBANs and have no word
+such as "sort code" beside them, and every kind not listed above: names, birthdays, user names, identity cards, social
+security numbers, IP addresses, number plates. False positives: postal addresses of companies (with a postcode they look
+like home addresses), and numbers that happen to be valid, such as about one in ten 16-digit numbers that start like a
+card number. Recall and precision of each kind: tests/data_modules/hygiene/test_personal_information.py.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ _ROLES = re.compile(
     r"abuse|admin|contact|git|hello|help|hg|info|mail|mailer-daemon|news|no-?reply|office|postmaster|press|root|sales"
     r"|service|support|team|webmaster"
 )
-"""Names before the @ that stand for no person."""
+"""Names before the @ that do not belong to a person."""
 _RESERVED = re.compile(r"(^|\.)(example\.(com|net|org)|example|invalid|localhost|local|test)$")
 
 _NUMBER = re.compile(r"(?<![\w.,/-])[+(]?\d(?:[ ().\-/]{0,3}\d)*")
 _DIGITS_OF_PHONE = range(7, 25)
-"""Digits of a number that is worth a look: less is no phone number, more is a table of numbers."""
+"""Digits of a possible phone number: more than that is a table of numbers."""
 _INTERNATIONAL = re.compile(r"\+\d")
 _GROUPED = re.compile(r"\(\d{3}\) ?\d{3}-\d{4}|\d{3}([.-])\d{3}\1\d{4}|0\d{2,4} \d{3,4} \d{3,4}")
-"""Notations in which hardly anything but phone numbers is written."""
+"""Notations that are hardly used for anything but phone numbers."""
 _PHONE_WORD = re.compile(
     r"(?i)\b(?:call|cell|contact|fax|hotline|landline|mobile?|number|phone|reach|ring|sms|tel|text|whatsapp"
     r"|anrufen|handy|telefono?|téléphone)\w{0,3}\b|📞|☎"
@@ -94,13 +94,13 @@ _KNOWN_PLACES = re.compile(
 
 
 def find_personal_information(text: str) -> dict[Kind, str]:
-    """The first find of each kind in a text.
+    """Returns the first match of each kind in a text.
 
     Args:
-        text: any length; the time is proportional to it.
+        text: of any length; the time is linear in it.
 
     Returns:
-        Kind -> what was found, empty where there is nothing.
+        Kind -> matched text, only for kinds that were found.
     """
     found = {}
     for kind, finder in _FINDERS.items():
@@ -124,7 +124,7 @@ def _phones(text: str) -> Iterator[str]:
             continue
         start, end = match.span()
         before, after = text[max(0, start - 60) : start], text[end : end + 30]
-        # The signs on either side tell the library where the number ends.
+        # The characters on either side tell the library where the number ends.
         near = before[-2:] + re.sub("^00(?=[1-9])", "+", match[0]) + after[:2]
         if (found := _international_in(near)) is not None:
             yield found
@@ -135,7 +135,7 @@ def _phones(text: str) -> Iterator[str]:
 
 
 def _international_in(text: str) -> str | None:
-    from phonenumbers import Leniency, PhoneNumberMatcher  # imports slowly, and few texts have so many digits
+    from phonenumbers import Leniency, PhoneNumberMatcher  # slow to import, and few texts have that many digits
 
     found = [match.raw_string for match in PhoneNumberMatcher(text, None, Leniency.POSSIBLE)] if "+" in text else []
     return next((number for number in found if _INTERNATIONAL.match(number)), None)
@@ -174,7 +174,7 @@ def _accounts(text: str) -> Iterator[str]:
 
 
 def _iban_in(text: str) -> str | None:
-    """The IBAN that a text starts with; what follows it may look like more of it."""
+    """The IBAN at the start of a text; the text after it may look like part of it."""
     from stdnum import iban
 
     number = re.sub(r"[ -]", "", text).upper()

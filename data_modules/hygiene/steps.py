@@ -1,8 +1,8 @@
-"""Prompt hygiene (Appendix A): which prompts of a dataset are kept, and how many each step removed.
+"""Prompt hygiene (Appendix A): which prompts of a dataset are kept, and how many each step removes.
 
-Every step is a pure function from one number per row to the rows it removes. `clean` puts them in order: prompts that
-share a long prefix, more than 200 prompts of a user, the split by user, personal information in the training split, the
-mix of use cases. The length limit (`max_prompt_length`) comes before all of them.
+Every step is a pure function from one number per row to the rows that it removes. `clean` applies them in order: shared
+prefixes, the limit per user, the validation split, personal information in the training split, the mix of use cases.
+The length limit (`max_prompt_length`) comes before all of them.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from lit_instruct.errors import UserError
 Mask = NDArray[np.bool_]
 
 NO_USER = 0
-"""Stands for the user of a prompt that names none."""
+"""The user of a prompt without one."""
 OPTION_OF = {
     "shared prefix": "unique_prefix",
     "over the limit of a user": "max_per_user",
     "personal information": "personal_information",
     "use-case mix": "use_case_mix",
 }
-"""The option behind each reason for which a step removes rows."""
+"""The option behind each reason to remove rows."""
 FEW_SHOT_BLOCKS = 3
-"""Two examples and the query make a prompt few-shot."""
+"""Two examples and a query make a prompt few-shot."""
 
 _LABEL = re.compile(r"(?m)^[ \t]*(?:#+ *)?([^\W\d_][\w ]{0,24}?) ?\d{0,3}: ?")
 _SEPARATOR = re.compile(r"(?m)^[ \t]*(?:#{2,}|-{3,}|={3,}|\*{3,})[ \t]*$")
@@ -39,19 +39,20 @@ _SEPARATOR = re.compile(r"(?m)^[ \t]*(?:#{2,}|-{3,}|={3,}|\*{3,})[ \t]*$")
 
 @dataclass(frozen=True)
 class HygieneOptions:
-    """Which prompts are left out of the training, and how validation prompts are set aside.
+    """Which prompts are left out of training, and how validation prompts are set aside.
 
     Args:
-        unique_prefix: Of the prompts with the same first so many tokens (shorter ones: the same tokens), keep only the
-            first, those of validation before those of training; null keeps all. The paper names no number.
-        exempt_few_shot: Compare prompts that are examples and a query by all their tokens: two queries after the same
+        unique_prefix: Of prompts that share this many tokens at the start (shorter ones: all tokens), keep only the
+            first, validation before training; null keeps all. The paper does not state a number.
+        exempt_few_shot: Compare few-shot prompts (examples and a query) by all their tokens: two queries after the same
             examples are different prompts.
-        max_per_user: Most prompts of one user, of which the first are kept; null keeps all.
-        split_by: Set whole users aside for validation ("user"; a prompt that names none goes by itself), or prompts.
-        personal_information: Leave prompts with e-mail, phone, card or account numbers or people's addresses out of
-            the training split ("drop"), or in it ("keep").
-        use_case_mix: Shares of use cases, such as "generation=0.5,chat=0.5": keeps as many training prompts as have
-            these shares exactly, and none of other use cases; null keeps all.
+        max_per_user: Most prompts per user; the first are kept; null keeps all.
+        split_by: Set aside whole users for validation ("user"; prompts without a user are split one by one), or single
+            prompts ("prompt").
+        personal_information: Leave prompts with e-mail, phone, card or account numbers or home addresses out of the
+            training split ("drop"), or keep them ("keep").
+        use_case_mix: Shares of use cases, such as "generation=0.5,chat=0.5": keeps the most training prompts that have
+            exactly these shares, and none of other use cases; null keeps all.
     """
 
     unique_prefix: int | None = None
@@ -62,7 +63,7 @@ class HygieneOptions:
     use_case_mix: str | None = None
 
     def __post_init__(self) -> None:
-        """Refuses values that mean nothing."""
+        """Checks the values."""
         for name in ("unique_prefix", "max_per_user"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -72,7 +73,7 @@ class HygieneOptions:
 
 
 class FactArrays(NamedTuple):
-    """What the steps know of each row: one number, in the order of the rows; empty where no step asks for it."""
+    """What the steps know about each row: one number per row, in order; empty if no step needs it."""
 
     split: NDArray[np.float64]
     """(rows,) in [0, 1), equal for rows that must be on the same side of the split."""
@@ -81,23 +82,23 @@ class FactArrays(NamedTuple):
     user: NDArray[np.uint64]
     """(rows,) hash of the user, NO_USER where there is none."""
     personal: NDArray[np.uint8]
-    """(rows,) kinds of personal information found, one bit for each of KINDS."""
+    """(rows,) kinds of personal information found, one bit per kind of KINDS."""
     use_case: NDArray[np.uint16]
-    """(rows,) number of the use case; 0 is unknown."""
+    """(rows,) index of the use case; 0 is unknown."""
 
 
 @dataclass
 class Cleaned:
-    """What hygiene makes of a dataset."""
+    """The result of hygiene for a dataset."""
 
     train: Mask
-    """(rows,) whether a row is trained on."""
+    """(rows,) whether a row is used for training."""
     validation: Mask
-    """(rows,) whether it is validated on."""
+    """(rows,) whether it is used for validation."""
     removed: dict[str, int] = field(default_factory=dict)
-    """Reason -> rows, in the order of the steps that were asked for."""
+    """Reason -> rows removed, in the order of the requested steps."""
     use_cases: dict[str, float] = field(default_factory=dict)
-    """Share of each use case of the training rows; empty where no row names one."""
+    """Share of each use case among the training rows; empty if no row has one."""
 
 
 def clean(
@@ -108,15 +109,15 @@ def clean(
     share: float,
     seed: int,
 ) -> Cleaned:
-    """Applies the steps in order; a later one sees what the earlier ones left.
+    """Applies the steps in order; each sees what the earlier ones kept.
 
     Args:
         facts: of all rows.
-        options: which steps.
-        use_cases: the name of each number in `facts.use_case`.
-        validation_rows: the first so many rows are a validation file; None splits off `share` of the rows.
+        options: which steps to apply.
+        use_cases: the name of each index in `facts.use_case`.
+        validation_rows: this many rows at the start are a validation file; None splits off `share` of the rows.
         share: in [0, 1).
-        seed: chooses among the rows of a use case.
+        seed: selects the rows of a use case that are kept.
 
     Raises:
         UserError: `use_case_mix` names a use case that no row has.
@@ -149,7 +150,7 @@ def clean(
 
 
 def repeated(keys: NDArray[np.uint64]) -> Mask:
-    """Marks every row whose key an earlier row has.
+    """Marks every row whose key occurs in an earlier row.
 
     Args:
         keys: (rows,) any hash.
@@ -162,25 +163,25 @@ def repeated(keys: NDArray[np.uint64]) -> Mask:
 
 
 def beyond(users: NDArray[np.uint64], limit: int) -> Mask:
-    """Marks the rows of each user after the first `limit`; rows without a user stay unmarked.
+    """Marks the rows of each user after the first `limit`; rows without a user are never marked.
 
     Args:
-        users: (rows,) hash of each row's user, NO_USER where there is none.
+        users: (rows,) hash of each row's user, NO_USER if there is none.
         limit: at least 1.
     """
     order = np.argsort(users, kind="stable")
     ordered = users[order]
     marked = np.zeros(len(users), dtype=bool)
-    # A row is beyond the limit where the row `limit` places before it is the same user's.
+    # A row is beyond the limit if the row `limit` places before it belongs to the same user.
     marked[order[limit:]] = (ordered[limit:] == ordered[:-limit]) & (ordered[limit:] != NO_USER)
     return marked
 
 
 def split_off(hashes: NDArray[np.float64], share: float) -> Mask:
-    """Marks about `share` of the groups of rows for validation: those whose hash is below it.
+    """Marks about `share` of the groups of rows for validation: those with a hash below `share`.
 
-    A group stays on its side when rows are added or reordered. Where the hash picks none, the group with the lowest
-    hash is taken, so that there is something to validate on; nothing where all rows are one group.
+    A group stays on its side when rows are added or reordered. If no hash is below `share`, the group with the lowest
+    hash is marked, so that there are validation rows; if all rows are one group, none is marked.
 
     Args:
         hashes: (rows,) in [0, 1), equal within a group (a prompt, a user).
@@ -194,7 +195,7 @@ def split_off(hashes: NDArray[np.float64], share: float) -> Mask:
 
 
 def has_kind(personal: NDArray[np.uint8], kind: str) -> Mask:
-    """Marks the rows in which a kind of personal information was found.
+    """Marks the rows with one kind of personal information.
 
     Args:
         personal: (rows,) as in FactArrays.
@@ -206,13 +207,13 @@ def has_kind(personal: NDArray[np.uint8], kind: str) -> Mask:
 def off_mix(
     use_cases: NDArray[np.uint16], among: Mask, hashes: NDArray[np.float64], shares: NDArray[np.float64], seed: int
 ) -> Mask:
-    """Marks what must go so that the rest has the given shares, and is as large as the scarcest use case allows.
+    """Marks the rows to remove so that the rest has the given shares and is as large as the scarcest use case allows.
 
     Args:
-        use_cases: (rows,) number of each row's use case.
-        among: (rows,) the rows that count and that may be marked.
-        hashes: (rows,) with the seed, these choose the rows of a use case that stay, whatever order they are in.
-        shares: (use cases,) non-negative; only their proportions count. Rows of a use case with share 0 all go.
+        use_cases: (rows,) index of each row's use case.
+        among: (rows,) the rows that are considered; no other is marked.
+        hashes: (rows,) together with the seed select the rows of a use case that stay, whatever their order.
+        shares: (use cases,) non-negative, in proportion; all rows of a use case with share 0 are marked.
         seed: any.
     """
     counts = np.bincount(use_cases[among], minlength=len(shares))
@@ -227,11 +228,11 @@ def off_mix(
 
 
 def use_case_shares(use_cases: NDArray[np.uint16], names: Sequence[str]) -> dict[str, float]:
-    """Share of each use case, the most frequent first; empty where no row names one.
+    """Returns the share of each use case, most frequent first; empty if no row has one.
 
     Args:
-        use_cases: (rows,) number of each row's use case.
-        names: the name of each number; the first stands for unknown.
+        use_cases: (rows,) index of each row's use case.
+        names: the name of each index; the first is unknown.
     """
     counts = np.bincount(use_cases, minlength=len(names))
     if not counts[1:].any():
@@ -241,17 +242,17 @@ def use_case_shares(use_cases: NDArray[np.uint16], names: Sequence[str]) -> dict
 
 
 def is_few_shot(prompt: str) -> bool:
-    """Whether a prompt is made of examples and a query: a label that begins three lines, or three blocks set apart."""
+    """Whether a prompt is examples and a query: one label begins three lines, or separators make three blocks."""
     labels = [match.lower() for match in _LABEL.findall(prompt)]
     most = max(map(labels.count, set(labels)), default=0)
     return most >= FEW_SHOT_BLOCKS or len(_SEPARATOR.findall(prompt)) >= FEW_SHOT_BLOCKS - 1
 
 
 def parse_mix(text: str) -> dict[str, float]:
-    """Reads "generation=0.5,chat=0.5".
+    """Parses "generation=0.5,chat=0.5".
 
     Raises:
-        UserError: a share is no positive number.
+        UserError: a share is not a positive number.
     """
     shares = {}
     for part in text.split(","):
@@ -270,7 +271,7 @@ def parse_mix(text: str) -> dict[str, float]:
 
 
 def _spread(among: Mask, marked: Mask) -> Mask:
-    """Turns marks on the rows of `among` into marks on all rows."""
+    """Expands marks on the rows of `among` to marks on all rows."""
     spread = np.zeros(len(among), dtype=bool)
     spread[among] = marked
     return spread

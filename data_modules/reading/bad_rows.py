@@ -1,4 +1,4 @@
-"""Where rows that cannot be used go: counted, and written aside with the reason."""
+"""Bad rows: counted, and written to a file with the reason."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ OnBadRow = Literal["error", "skip"]
 
 
 class BadRows:
-    """Counts bad rows and writes {where, reason, row} for each to a .jsonl file, which appears when it is whole.
+    """Counts bad rows and writes {where, reason, row} for each to a .jsonl file, which appears once it is complete.
 
     Args:
-        path: the file; None counts only. It is written, over an earlier one, on leaving the `with` block, and only
-            where there was a bad row.
+        path: the file; None only counts. It replaces an earlier one when the `with` block ends, and only if there were
+            bad rows.
     """
 
     def __init__(self, path: str | Path | None = None) -> None:
         self.path = Path(path) if path is not None else None
         self.count = 0
         self.first: DataError | None = None
-        """Why the first of them is bad, with its place."""
+        """Place of the first bad row, and why it is bad."""
         self._file: IO[str] | None = None
 
     def add(self, where: str, reason: str, row: Any) -> None:
@@ -33,7 +33,7 @@ class BadRows:
         Args:
             where: "file:line".
             reason: what is wrong with it.
-            row: its content: as it lies in the file (bytes or text, a list of them for several), or decoded.
+            row: its content, as in the file (bytes or text; a list for several records) or decoded.
 
         Raises:
             UserError: the file cannot be written.
@@ -52,7 +52,7 @@ class BadRows:
             raise UserError(f"{self.path}: the bad rows cannot be written there ({error.strerror})") from error
 
     def describe(self) -> str:
-        """How many there were, where they are and what was wrong with the first."""
+        """Says how many there were, where they were written and what is wrong with the first."""
         place = f", written to {self.path}" if self.path is not None else ""
         return f"{self.count} bad rows skipped{place}; the first: {self.first}"
 

@@ -1,4 +1,4 @@
-"""CSV with a header -> records; a cell that must be a list holds it as JSON."""
+"""CSV with a header -> records; lists and objects are written as JSON in their cells."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from lit_instruct.errors import DataError
 
 STRUCTURED = frozenset(("answers", "completions", "conversation", "conversations", "info", "messages"))
 STRUCTURED |= {"ranks", "responses", "scores", "summaries"}
-"""Columns that are never text in any layout."""
+"""Columns that are never plain text, in any layout."""
 NUMBERS = frozenset(("choice", "margin", "rank", "score_0", "score_1"))
 TEXT_OR_STRUCTURED = frozenset(("chosen", "completion", "context", "prompt", "question", "rejected"))
-"""Columns that hold a text in some layouts and messages in others."""
+"""Columns that hold text in some layouts and messages in others."""
 
 
 def read_csv(path: Path) -> Iterator[Found]:
-    """One record a row, at the line it begins on; an empty cell is a field that is not there.
+    """Yields one record per row, with the line on which it begins; an empty cell is a missing field.
 
     Raises:
         DataError: the header is missing or names a column twice.
@@ -48,7 +48,7 @@ def read_csv(path: Path) -> Iterator[Found]:
 
 
 class _Lines:
-    """Lines for csv.reader, which counts them; bytes that are not UTF-8 become lone surrogates."""
+    """Lines for csv.reader, counted; bytes that are not UTF-8 become lone surrogates."""
 
     def __init__(self, path: Path) -> None:
         self.lines = read_lines(path)
@@ -92,7 +92,7 @@ def _record(header: list[str], cells: list[str]) -> Record:
 
 
 def _value(name: str, cell: str) -> Any:
-    """What a cell stands for: JSON where its column must be a list or a number, else its text."""
+    """The value of a cell: JSON if its column must be a list or a number, else its text."""
     if name in STRUCTURED or name in NUMBERS:
         value = _from_json(cell)
         if value is None:
@@ -107,7 +107,7 @@ def _value(name: str, cell: str) -> Any:
 
 
 def _from_json(cell: str) -> Any:
-    """The value, or None where the cell is no JSON."""
+    """The value, or None if the cell is not JSON."""
     try:
         return json.loads(cell)
     except (ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""Bytes of a file, compressed or not, line by line in bounded memory."""
+"""Reads the bytes of a file, compressed or not, line by line in bounded memory."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from lit_instruct.errors import DataError
 Record = dict[str, Any]
 
 MAX_LINE = 8 * 2**20
-"""Most bytes of one record: a longer one is a broken file rather than a row."""
+"""Most bytes of one record: anything longer is a broken file rather than a row."""
 TOO_LONG = f"longer than {MAX_LINE // 2**20} MiB, which is no row; is a line break or a quote missing? Split the file"
 GZIP_MAGIC, PARQUET_MAGIC = b"\x1f\x8b", b"PAR1"
 
 
 class Found(NamedTuple):
-    """One record as it lies in a file."""
+    """One record as found in a file, not yet decoded."""
 
     where: str
     """"file:line", or "file:row n"."""
     record: Callable[[], Any]
-    """Decodes it; raises DataError without the place."""
+    """Decodes it; raises a DataError that does not name the place."""
     raw: Any
-    """Its content, to be written aside where it turns out to be bad."""
+    """Its content, for the file of bad rows; None if there is nothing but the decoded record."""
 
 
 @contextmanager
 def open_bytes(path: Path) -> Iterator[BinaryIO]:
-    """Opens a file for reading, unpacked where its name ends in .gz.
+    """Opens a file for reading, decompressed if its name ends in .gz.
 
     Raises:
-        DataError: it cannot be read, or its name says something else than its first bytes.
+        DataError: it cannot be read, or its first bytes contradict its name.
     """
     try:
         with path.open("rb") as stream:
@@ -55,14 +55,14 @@ def open_bytes(path: Path) -> Iterator[BinaryIO]:
 
 
 def read_piece(path: Path, stream: BinaryIO, line: int, size: int = MAX_LINE + 1, to_line_end: bool = True) -> bytes:
-    """At most `size` bytes, or the rest of the line where that is less; b"" at the end.
+    """Reads at most `size` bytes, or the rest of the line if that is less; b"" at the end.
 
     Args:
         path: the file, for the message.
-        stream: of `open_bytes`.
-        line: where it stands, for the message.
-        size: most bytes.
-        to_line_end: stop at a line's end.
+        stream: from `open_bytes`.
+        line: the current line, for the message.
+        size: most bytes to read.
+        to_line_end: stop at the end of a line.
 
     Raises:
         DataError: the compressed file is damaged.
@@ -74,9 +74,9 @@ def read_piece(path: Path, stream: BinaryIO, line: int, size: int = MAX_LINE + 1
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, bytes | None]]:
-    """Yields (number from 1, line without its end and without a BOM); None stands for a line over MAX_LINE.
+    """Yields (number from 1, line without line end or BOM); None stands for a line over MAX_LINE.
 
-    Lines end at "\\n" alone: JSON strings may hold U+2028 and its like.
+    Only "\\n" ends a line: JSON strings may contain U+2028 and similar characters.
 
     Raises:
         DataError: the file cannot be read to its end.
@@ -96,10 +96,10 @@ def read_lines(path: Path) -> Iterator[tuple[int, bytes | None]]:
 
 
 def decode(line: bytes | None) -> str:
-    """Text of a line of `read_lines`.
+    """Decodes a line of `read_lines`.
 
     Raises:
-        DataError: it was too long, or is not UTF-8.
+        DataError: it is too long, or not UTF-8.
     """
     if line is None:
         raise DataError(f"the line is {TOO_LONG}")

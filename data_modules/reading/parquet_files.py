@@ -1,4 +1,4 @@
-"""Parquet -> records, a batch of rows in memory at a time."""
+"""Parquet -> records, with one batch of rows in memory at a time."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from data_modules.reading.files import Found, Record, open_bytes
 from lit_instruct.errors import DataError
 
 BATCH = 256
-"""Rows decoded together; those with long conversations take megabytes."""
+"""Rows decoded together; rows with long conversations take megabytes."""
 
 
 def read_parquet(path: Path) -> Iterator[Found]:
-    """One record a row; rows count from 1.
+    """Yields one record per row; rows count from 1.
 
     Raises:
-        DataError: it is no Parquet file, or is damaged.
+        DataError: it is not a Parquet file, or it is damaged.
     """
     number = 0
     with open_bytes(path) as stream:
@@ -29,7 +29,7 @@ def read_parquet(path: Path) -> Iterator[Found]:
                 for index in range(batch.num_rows):
                     number += 1
                     yield Found(f"{path}:row {number}", partial(_record, batch, index), None)
-        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # the last in names of columns
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:  # the last one for names of columns
             reason = str(error).strip().splitlines()[0]
             raise DataError(
                 f"{path}:row {number + 1}: no Parquet file, or a damaged one ({reason}); fetch it again"

@@ -1,7 +1,7 @@
-"""A file, a folder or a hub dataset -> records, one at a time and each with its place.
+"""A file, a folder or a hub dataset -> records, one at a time, each with its place.
 
-Memory does not grow with the data. What is wrong with one record is raised when that record is decoded, so that
-the next one can still be read; what is wrong with a file ends the reading.
+Memory does not grow with the data. An error in one record is raised when that record is decoded, so that the next one
+can still be read; an error in a file ends reading.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ TEXT_SUFFIX = ".txt"
 HUB_ID = re.compile(
     r"(?P<name>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?(:(?P<config>[\w.+-]+))?:(?P<split>[\w.+\[\]%:-]+)"
 )
-"""org/name:split or org/name:config:split; org/name@revision where one commit, tag or branch of it is meant."""
+"""org/name:split or org/name:config:split; org/name@revision selects a commit, tag or branch."""
 
 
 def read_source(path: str, text_field: str | None = None, only_text: bool = False) -> Iterator[Found]:
-    """Reads the records of a file, of the files in a folder, or of a dataset of the hub.
+    """Yields the records of a file, of the files in a folder, or of a hub dataset.
 
     Args:
         path: a .jsonl, .json, .csv (each also .gz) or .parquet file, a folder of those, or a hub id with its split,
-            "org/name:train" or "org/name:config:train" (of one commit, tag or branch: "org/name@revision:train").
-        text_field: the field that a line of a .txt file becomes; None refuses plain text.
-        only_text: reads a file as plain text, whatever its name ends in; needs `text_field`.
+            "org/name:train" or "org/name:config:train" (at a commit, tag or branch: "org/name@revision:train").
+        text_field: the field that holds a line of a .txt file; None refuses plain text.
+        only_text: read a file as plain text whatever its name; needs `text_field`.
 
     Raises:
-        DataError: a file cannot be read, or is not what its name says.
+        DataError: a file cannot be read, or its content contradicts its name.
     """
     place = Path(path)
     if not place.exists() and (hub := HUB_ID.fullmatch(path)):
@@ -49,16 +49,16 @@ def read_source(path: str, text_field: str | None = None, only_text: bool = Fals
 
 
 def kind_of(path: Path) -> str:
-    """The ending that says what a file holds: ".jsonl" of rows.jsonl.gz."""
+    """The suffix that tells the file type, without .gz: ".jsonl" for rows.jsonl.gz."""
     return (path.with_suffix("") if path.suffix.lower() == ".gz" else path).suffix.lower()
 
 
 def files_of(folder: Path, plain_text: bool) -> list[Path]:
-    """The files of rows in a folder and in the folders in it, by name; those of plain text where there is no other.
+    """The files of rows in a folder and its subfolders, sorted by name; plain text only if there is nothing else.
 
     Args:
-        folder: hidden files and folders in it do not count.
-        plain_text: whether .txt files are of use.
+        folder: hidden files and folders in it are ignored.
+        plain_text: whether .txt files can be rows.
 
     Raises:
         DataError: there is none.
@@ -74,20 +74,20 @@ def files_of(folder: Path, plain_text: bool) -> list[Path]:
 
 
 def read_plain_lines(path: Path, field: str) -> Iterator[Found]:
-    """One record {field: line} a line; empty lines are skipped."""
+    """Yields one record {field: line} per line; empty lines are skipped."""
     for number, line in read_lines(path):
         if line is None or line.strip():
             yield Found(f"{path}:{number}", partial(_text_record, line, field), line)
 
 
 def read_hub(name: str, config: str | None, split: str, revision: str | None = None) -> Iterator[Found]:
-    """Streams a split of a hub dataset, without running code of its repository.
+    """Streams a split of a hub dataset, without running code from its repository.
 
     Args:
         name: such as "org/name".
-        config: one of its configurations; None is the default one.
+        config: one of its configurations; None is the default.
         split: such as "train".
-        revision: commit, tag or branch; None is the newest.
+        revision: commit, tag or branch; None is the latest.
 
     Raises:
         DataError: there is no such dataset, configuration or split, or the hub cannot be reached.
@@ -103,7 +103,7 @@ def read_hub(name: str, config: str | None, split: str, revision: str | None = N
             yield Found(f"{named}:row {number}", partial(dict, record), None)
     except ConnectionError as error:  # offline included
         raise DataError(f"{named}: the hub cannot be reached ({_first_line(error)}); save it as a file first") from None
-    except (OSError, ValueError, RuntimeError) as error:  # what `datasets` raises for a wrong id, config or split
+    except (OSError, ValueError, RuntimeError) as error:  # raised by `datasets` for a wrong id, config or split
         raise DataError(
             f"{named}:row {number + 1}: cannot be read from the hub ({_first_line(error)}); check id and split"
         ) from None

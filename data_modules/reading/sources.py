@@ -16,22 +16,22 @@ WEIGHT = re.compile(r"(?P<path>.+)@(?P<weight>[^@:]*)", re.DOTALL)
 
 
 class WeightedPath(NamedTuple):
-    """Where rows come from."""
+    """One source of rows: a path, with a weight if sources are mixed."""
 
     path: str
     weight: float | None
-    """Its share relative to the other sources; None takes all its rows."""
+    """Its share relative to the other sources; None takes all of its rows."""
 
 
 def parse_sources(path: str | Path) -> list[WeightedPath]:
-    """Splits what stands in --data.path.
+    """Splits the value of --data.path into its sources.
 
     Args:
         path: files, folders and hub ids, separated by commas; each may end in @ and a weight (the @ of a hub id's
-            revision stands before the split). A name that exists as it stands is one path, whatever is in it.
+            revision comes before the split). If the whole text is an existing path, it is one source.
 
     Raises:
-        UserError: a weight is no positive number, or only some of the sources have one.
+        UserError: a weight is not a positive number, or only some of the sources have one.
     """
     text = str(path)
     if Path(text).exists():
@@ -45,10 +45,10 @@ def parse_sources(path: str | Path) -> list[WeightedPath]:
 
 
 def mix(streams: Sequence[Iterator[T]], weights: Sequence[float | None], seed: int) -> Iterator[T]:
-    """Rows of all streams: one stream after the other without weights, else drawn in their proportions.
+    """Yields the rows of all streams: one stream after the other, or with weights in random order.
 
-    With weights the next row comes from stream i with probability w_i / sum(w), and the mix ends when the stream whose
-    turn it is has no more: no row is used twice, and the proportions hold to the end.
+    With weights the next row comes from stream i with probability w_i / sum(w). The mix ends when the drawn stream is
+    exhausted, so no row is used twice and the proportions hold to the end.
 
     Args:
         streams: one for each source.

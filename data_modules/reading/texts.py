@@ -1,4 +1,4 @@
-"""Plain text or rows of {text} -> pieces of documents, in memory that does not grow with the text."""
+"""Plain text or rows {text} -> documents in chunks, in memory that does not grow with the text."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from data_modules.reading.sources import mix, parse_sources
 from lit_instruct.errors import DataError
 
 PIECE = 2**20
-"""Bytes of a plain text that are looked at together."""
+"""Bytes of a plain text that are read at a time."""
 LONGEST_WORD = 2 * PIECE
-"""Characters without white space after which a plain text is cut within a word."""
+"""Characters without white space after which a plain text is cut inside a word."""
 PLAIN = (TEXT_SUFFIX, ".md", "")
-"""Endings of plain text."""
+"""Suffixes of plain text files."""
 
 
 def stream_documents(path: str | Path, bad_rows: BadRows | None = None, seed: int = 0) -> Iterator[Iterator[str]]:
-    """Reads documents, each as pieces of its text: one in a plain text, one in each row {text} of other sources.
+    """Yields documents, each in chunks: a plain text is one document, elsewhere each row {text} is one.
 
-    A document must be read to its end before the next one is asked for. Plain text is cut before white space, where
-    tokenizers cut too.
+    A document must be read to its end before the next one is requested. Plain text is cut before white space, where
+    tokenizers split too.
 
     Args:
-        path: a plain text, any file of rows, a folder of either, a hub id, or several of them with weights, which are
+        path: a plain text, a file of rows, a folder of either, a hub id, or several of these with weights, which are
             then proportions of documents.
-        bad_rows: takes rows whose text is none; None makes them an error. Empty texts are left out.
+        bad_rows: collects rows without a usable text; None makes them an error. Empty texts are skipped.
         seed: determines how sources with weights are mixed.
 
     Raises:
@@ -73,12 +73,12 @@ def _text_of(found: Found) -> str:
     if record.get("text") is None:
         raise DataError('field "text" is missing; a row of a pretraining text needs it')
     if isinstance(record["text"], str) and not record["text"].strip():
-        return ""  # such as the empty lines of a text that was cut into rows
+        return ""  # such as the empty lines of a text that was split into rows
     return check_text(record["text"], 'field "text"')
 
 
 def _plain_text(path: Path) -> Iterator[str]:
-    """A file in pieces of about PIECE bytes."""
+    """Yields a file in chunks of about PIECE bytes."""
     decoder, line, rest = codecs.getincrementaldecoder("utf-8-sig")(), 1, ""
     with open_bytes(path) as stream:
         while True:
@@ -100,7 +100,7 @@ def _plain_text(path: Path) -> Iterator[str]:
 
 
 def _before_white_space(text: str) -> int:
-    """Where the last run of white space between two words begins; 0 where there is none."""
+    """Where the last white space between two words begins; 0 if there is none."""
     end = len(text.rstrip())
     start = max(text.rfind(" ", 0, end), text.rfind("\n", 0, end)) + 1
     return len(text[:start].rstrip())

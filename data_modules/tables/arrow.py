@@ -1,4 +1,4 @@
-"""Rows and their token ids in Arrow files: written a batch at a time, read back by row number from the mapped file."""
+"""Rows and their token ids in Arrow files: written batch by batch, read by row number from the memory-mapped file."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ ROW = "row"
 """Column of the row itself, as JSON."""
 READ_TOGETHER = 256
 BYTES_TOGETHER = 8_000_000
-"""Of one piece of the file: each piece costs its first pages of memory as soon as the file is opened."""
+"""Bytes of one record batch in the file: opening the file loads the first pages of every record batch."""
 
 
 def write_table(path: Path, batches: Iterable[tuple[Sequence[str], Sequence[Item]]]) -> int:
-    """Writes rows and their items, and returns how many; without any there is no file.
+    """Writes rows and their items, and returns how many; without rows no file is written.
 
     Args:
-        path: new file in Arrow's stream format, which `datasets` maps.
-        batches: rows as of `row_to_json` and items side by side, at least one each; whole numbers in items are token
-            ids, labels or ranks and get 32 bits.
+        path: new file in Arrow's stream format, which `datasets` can map into memory.
+        batches: rows (from `row_to_json`) with their items, at least one each; integers in items are token ids, labels
+            or ranks and are stored in 32 bits.
     """
     count = 0
     waiting: list[pa.RecordBatch] = []
@@ -56,11 +56,11 @@ def write_table(path: Path, batches: Iterable[tuple[Sequence[str], Sequence[Item
 
 
 def split_table(path: Path, parts: dict[Path, Mask]) -> None:
-    """Deals the rows of a table out to new ones, in their order; the table itself is gone afterwards.
+    """Distributes the rows of a table over new tables, in order, and deletes the table.
 
     Args:
-        path: of `write_table`.
-        parts: new file -> (rows,) which rows it gets; no file is written for none.
+        path: written by `write_table`.
+        parts: new file -> (rows,) which rows it gets; no file is written without rows.
     """
     if not path.exists():
         return
@@ -82,7 +82,7 @@ def split_table(path: Path, parts: dict[Path, Mask]) -> None:
 
 
 def open_table(path: Path, row_type: type[RowT]) -> tuple[Any, LazyRows[RowT]]:
-    """A `datasets.Dataset` of a table's items, and its rows; neither is in memory."""
+    """Returns the items of a table as a `datasets.Dataset`, and its rows; both stay on disk."""
     from datasets import Dataset  # imports slowly
 
     table = Dataset.from_file(str(path))
@@ -90,11 +90,11 @@ def open_table(path: Path, row_type: type[RowT]) -> tuple[Any, LazyRows[RowT]]:
 
 
 class LazyRows(Sequence[RowT], Generic[RowT]):
-    """Rows that lie in a file, made when they are asked for.
+    """Rows in a file, decoded when they are accessed.
 
     Args:
-        table: `datasets.Dataset` with the column "row"; None is no rows.
-        row_type: what they are.
+        table: `datasets.Dataset` with the column "row"; None means no rows.
+        row_type: of the rows.
     """
 
     def __init__(self, table: Any, row_type: type[RowT]) -> None:
@@ -124,22 +124,22 @@ class LazyRows(Sequence[RowT], Generic[RowT]):
 
 
 def row_to_json(row: Row) -> str:
-    """All fields of a row but where it was read, which the next start may call otherwise."""
+    """Encodes all fields of a row except where it was read: in the next run the same file may have another path."""
     return json.dumps({f.name: getattr(row, f.name) for f in fields(row) if f.name != "where"}, default=str)
 
 
 def row_from_json(text: str, row_type: type[RowT]) -> RowT:
-    """The row of `row_to_json`."""
+    """Decodes a row encoded by `row_to_json`."""
     return row_type(**json.loads(text))
 
 
 def number_rows(table: Any) -> Any:
-    """The table with a column row_number that counts from 0."""
+    """Adds a column row_number that counts from 0."""
     return table.add_column("row_number", np.arange(len(table), dtype=np.int32))
 
 
 def _narrow(kind: pa.DataType) -> pa.DataType:
-    """The type with 32 bits for whole numbers."""
+    """The same type with integers in 32 bits."""
     if pa.types.is_list(kind):
         return pa.list_(_narrow(kind.value_type))
     return pa.int32() if pa.types.is_integer(kind) else kind

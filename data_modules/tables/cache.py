@@ -1,6 +1,6 @@
-"""Folders of tokenised data in the user's cache, one for each content: made in one go, found again at the next start.
+"""Folders of tokenised data in the user's cache: built atomically, keyed by content, reused by later runs.
 
-A folder may be deleted at any time. Those that no run has used for KEPT_DAYS go when a new one is made.
+A folder may be deleted at any time. Folders unused for KEPT_DAYS are deleted when a new one is built.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ from lit_instruct.errors import UserError
 from lit_instruct.files import cache_folder
 
 RECORD = "record.json"
-"""Written last: a folder without it is not whole."""
+"""Written last: a folder without it is incomplete."""
 KEPT_DAYS = 30
 
 Build = Callable[[Path], dict[str, Any]]
 
 
 def find_or_build(key: Any, build: Build) -> tuple[Path, dict[str, Any]]:
-    """The folder of a key, and what its builder reported.
+    """Returns the folder of a key and the record that its builder returned.
 
-    Of several processes, one builds and the others wait for it.
+    Of several processes, one builds and the others wait.
 
     Args:
-        key: JSON-able; whatever the content depends on.
+        key: JSON-able; everything that the content depends on.
         build: writes the content into an empty folder and returns a JSON-able record.
 
     Raises:
-        UserError: the cache folder cannot be written, or whatever `build` raises; then nothing is left behind.
+        UserError: the cache folder cannot be written, or `build` raised it; nothing is left behind.
     """
     name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
     parent = cache_folder() / "tokens"
@@ -56,13 +56,13 @@ def find_or_build(key: Any, build: Build) -> tuple[Path, dict[str, Any]]:
 
 
 def build_once(build: Build) -> tuple[tempfile.TemporaryDirectory[str], dict[str, Any]]:
-    """Content that no key identifies: a folder that is gone when the returned object is."""
+    """Builds content that no key identifies, in a folder that is deleted with the returned object."""
     folder = tempfile.TemporaryDirectory(prefix="lit-instruct-tokens-", ignore_cleanup_errors=True)
     return folder, build(Path(folder.name))
 
 
 def _read(folder: Path) -> dict[str, Any] | None:
-    """The record of a whole folder, which then counts as used now."""
+    """Returns the record of a complete folder and marks the folder as used now."""
     try:
         record: dict[str, Any] = json.loads((folder / RECORD).read_text(encoding="utf-8"))
         whole = all((folder / name).stat().st_size == size for name, size in record["files"].items())
@@ -70,22 +70,22 @@ def _read(folder: Path) -> dict[str, Any] | None:
         return None
     if not whole:
         return None
-    with contextlib.suppress(OSError):  # a cache that others own
+    with contextlib.suppress(OSError):  # a cache owned by another user
         os.utime(folder / RECORD)
     return record
 
 
 def _build(folder: Path, build: Build) -> dict[str, Any]:
     _forget_unused(folder.parent)
-    for left_over in folder.parent.glob(f".{folder.name}.tmp-*"):  # of a killed process: we hold the lock
+    for left_over in folder.parent.glob(f".{folder.name}.tmp-*"):  # left by a killed process: we hold the lock
         shutil.rmtree(left_over, ignore_errors=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.tmp-", dir=folder.parent) as scratch:
-        ready = Path(scratch) / "ready"  # scratch itself can only be read by this user
+        ready = Path(scratch) / "ready"  # unlike scratch, readable by other users
         ready.mkdir()
         record = build(ready)
         record["files"] = {file.name: file.stat().st_size for file in sorted(ready.iterdir())}
         (ready / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-        shutil.rmtree(folder, ignore_errors=True)  # one that is not whole
+        shutil.rmtree(folder, ignore_errors=True)  # an incomplete one
         os.replace(ready, folder)
     return record
 
@@ -100,7 +100,7 @@ def _forget_unused(parent: Path) -> None:
 
 @contextlib.contextmanager
 def _explained(parent: Path) -> Iterator[None]:
-    """Turns what the file system refuses into a UserError that names the cache folder."""
+    """Turns an error of the file system into a UserError that names the cache folder."""
     try:
         yield
     except OSError as error:

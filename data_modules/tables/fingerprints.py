@@ -1,4 +1,4 @@
-"""What tokenised data depends on, as a hash: the bytes of its sources, and the code that reads them."""
+"""Hashes of what tokenised data depends on: the bytes of its sources and the code that reads them."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from lit_instruct import prompting
 from lit_instruct.errors import DataError
 
 PACKAGES = ("tokenizers", "transformers")
-"""Another version of these may cut a text into other tokens."""
+"""Another version of these may tokenise a text differently."""
 COMMIT = re.compile("[0-9a-f]{40}")
 
 
 def content_of(path: str, plain_text: bool) -> list[Any] | None:
-    """What identifies the content of all sources of a path, wherever they lie.
+    """Identifies the content of all sources of a path, wherever they are stored.
 
     Args:
-        path: as `data_modules.reading.sources` reads it.
+        path: as in `data_modules.reading.sources`.
         plain_text: whether plain text files are rows.
 
     Returns:
-        JSON-able, one entry for each source; None where a source's content cannot be known before it is read.
+        JSON-able, one entry per source; None if the content of a source is not known before it is read.
 
     Raises:
         DataError: a file cannot be read.
@@ -49,7 +49,7 @@ def content_of(path: str, plain_text: bool) -> list[Any] | None:
 
 @cache
 def code_version() -> str:
-    """A hash of the code that turns files into token ids; data tokenised by another version is not used."""
+    """Hashes the code that turns files into token ids; data tokenised by another version is not reused."""
     digest = hashlib.sha256()
     for file in [*sorted(Path(__file__).parents[1].rglob("*.py")), Path(prompting.__file__)]:
         digest.update(file.read_bytes())
@@ -71,7 +71,7 @@ def _digest(file: Path) -> str:
 
 
 def _hub_revision(name: str, revision: str | None) -> str | None:
-    """The commit of a hub dataset; None where the hub does not answer: reading it will say why."""
+    """The commit of a hub dataset; None if the hub does not answer (reading the data will then report why)."""
     if revision is not None and COMMIT.fullmatch(revision):
         return revision
     from huggingface_hub import HfApi
