@@ -103,13 +103,13 @@ bench-ppo: $(STAMP) ## PPO against TRL 1.12's PPOTrainer: benchmarks/results/ppo
 bench-curves: $(STAMP) ## learning curves of PPO, ours and TRL 1.12's: benchmarks/results/learning-curves.json
 	$(BIN)/python -m benchmarks.learning_curves $(BENCH_ARGS)
 
-bench-ptx: $(STAMP) ## weights of PPO's pretraining mix: benchmarks/results/ptx-sweep.json
+bench-ptx: $(STAMP) ## coefficients of PPO's pretraining mix: benchmarks/results/ptx-sweep.json
 	$(BIN)/python -m benchmarks.ptx_sweep $(BENCH_ARGS)
 
 bench-scaling: $(STAMP) ## PPO against batch, length and model size: benchmarks/results/scaling.json
 	$(BIN)/python -m benchmarks.scaling $(BENCH_ARGS)
 
-bench-bits: $(STAMP) ## adapters on bases of other bits: benchmarks/results/bits.json
+bench-bits: $(STAMP) ## adapters on bases of other precisions: benchmarks/results/bits.json
 	$(BIN)/python -m benchmarks.bits $(BENCH_ARGS)
 
 gpu-check: $(STAMP) ## memory and speed of the gpu recipes with random weights, on a GPU: benchmarks/results/gpu-*.json

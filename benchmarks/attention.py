@@ -25,14 +25,7 @@ DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
 
 def measure_at(width: int, dtype: torch.dtype, rows: int, repetitions: int) -> dict[str, dict[str, float]]:
-    """Returns milliseconds of both ways, forward and with backward; they take turns.
-
-    Args:
-        width: tokens of a row.
-        dtype: of query, key and value.
-        rows: in the batch.
-        repetitions: of which the median is taken.
-    """
+    """Returns milliseconds of both ways, forward and with backward; they take turns."""
     shapes = ((rows, width, heads, 64) for heads in (9, 3, 3))
     parts = [torch.randn(shape, dtype=dtype).transpose(1, 2).requires_grad_() for shape in shapes]
     mask = torch.ones(width, width, dtype=torch.bool).tril()

@@ -1,4 +1,4 @@
-"""What the bits of a base change: adapters trained on one base, measured on the others.
+"""What quantising a base changes: adapters trained on one precision of it, measured on the others.
 
 `python -m benchmarks.bits` writes benchmarks/results/bits.json: the base and each adapter on a base in 16 bits (32
 where the CPU does not compute in bfloat16), 8 and 4 bits: loss on the demo's held-out demonstrations, and KL from the
@@ -80,15 +80,15 @@ def _on_every_base(
     source: Source, held_out: list[dict[str, Tensor]], compared_with: Quantize
 ) -> dict[str, dict[str, float]]:
     """Base -> loss, and KL from the base that it is compared with."""
-    said = {}
+    log_probs = {}
     for kind in (compared_with, *(kind for kind in KINDS if kind != compared_with)):
         model = merged_language_model(source, dtype(), quantisation(kind, CPU))
-        said[kind] = [_log_probs(model, row) for row in held_out]
+        log_probs[kind] = [_log_probs(model, row) for row in held_out]
         del model
     targets = torch.cat([row["labels"][0, 1:][row["labels"][0, 1:] != IGNORED] for row in held_out])
     found = {}
     for kind in KINDS:
-        own, theirs = torch.cat(said[compared_with]), torch.cat(said[kind])
+        own, theirs = torch.cat(log_probs[compared_with]), torch.cat(log_probs[kind])
         kl = (own.exp() * (own - theirs)).sum(dim=-1).mean()
         loss = -theirs.gather(1, targets[:, None]).mean()
         found[name_of(kind)] = {"loss": round(float(loss), 4), "kl": round(float(kl), 5)}
@@ -103,7 +103,7 @@ def _log_probs(model: nn.Module, row: dict[str, Tensor]) -> Tensor:
 
 
 def name_of(kind: Quantize) -> str:
-    """Returns what the results call a base of these bits."""
+    """Returns the name of a base of this precision in the results."""
     return str(dtype()).removeprefix("torch.") if kind == "none" else kind
 
 
@@ -119,7 +119,7 @@ def table_of(results: dict[str, Any]) -> str:
 
 
 def filled(page: str, results: dict[str, Any]) -> str:
-    """Returns docs/memory.md with its table made anew."""
+    """Returns docs/memory.md with its table regenerated."""
     return replace_tables(page, lambda _: table_of(results))
 
 

@@ -1,9 +1,9 @@
-"""Choices that are there for CPUs: how much is widened at one time, and what is kept of memory that is not needed.
+"""Choices made for CPUs: how many logits are widened to float32 at a time, and whether freed memory is kept.
 
 `python -m benchmarks.cpu` writes benchmarks/results/cpu.json: milliseconds of token log-probabilities, forward and with
-backward, by `heads.CACHED_TOKENS`; and of the embedded base with LoRA on every layer, over rows of the lengths that PPO
-meets, with the memory of freed tensors kept (`host_memory`) and not; and of a thousand products in bfloat16, each of
-another shape, with few of them kept compiled and with many. Sides are in processes of their own that take turns.
+backward, by `heads.CACHED_TOKENS`; of passes through the embedded base with LoRA on every layer, on rows as long as
+PPO's, with the memory of freed tensors kept (`host_memory`) and returned; and of a thousand products in bfloat16 of
+different shapes, with few and with many of them kept compiled. Each side runs in a process of its own; they take turns.
 """
 
 from __future__ import annotations
@@ -50,11 +50,7 @@ LENGTHS = range(64, 1064)
 
 
 def log_probs(repetitions: int) -> dict[int, dict[str, float]]:
-    """Returns milliseconds by CACHED_TOKENS; the sizes take turns.
-
-    Args:
-        repetitions: of which the median is taken.
-    """
+    """Returns milliseconds by CACHED_TOKENS; the sizes take turns."""
     torch.manual_seed(SEED)
     hidden = torch.randn(TOKENS, HIDDEN, dtype=dtype()).requires_grad_()
     weight, tokens = torch.randn(VOCABULARY, HIDDEN, dtype=dtype()) / 24, torch.randint(VOCABULARY, (TOKENS,))
@@ -70,12 +66,7 @@ def log_probs(repetitions: int) -> dict[int, dict[str, float]]:
 
 
 def passes(side: str, repetitions: int) -> dict[str, Any]:
-    """Returns milliseconds of passes through the embedded base, and how many pages had to be had anew, by shape.
-
-    Args:
-        side: of SIDES.
-        repetitions: of which the median is taken.
-    """
+    """Returns milliseconds of passes through the embedded base, and how many page faults they took, by shape."""
     if side == "kept":
         assert keep_freed_memory(torch.device("cpu"))
     network = policy_network(find_source(NAME), LoraOptions(), dtype())
@@ -98,10 +89,10 @@ def passes(side: str, repetitions: int) -> dict[str, Any]:
 
 
 def products(side: str) -> dict[str, float]:
-    """Returns what products of HIDDEN by HIDDEN with rows of all LENGTHS took: milliseconds, and megabytes since held.
+    """Returns what products of HIDDEN by HIDDEN with rows of all LENGTHS took: milliseconds, and megabytes held since.
 
     Args:
-        side: of COMPILED; "many" is what the libraries do of their own accord.
+        side: of COMPILED; "many" is the libraries' default.
     """
     if side == "few":
         keep_few_products(torch.device("cpu"))

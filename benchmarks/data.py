@@ -1,7 +1,7 @@
 """Reading, hygiene and tokenisation of many prompts: time and memory by number of rows.
 
-`python -m benchmarks.data` writes benchmarks/results/data.json. Every measurement is a process of its own with one
-thread, whose peak memory is counted from after the imports.
+`python -m benchmarks.data` writes benchmarks/results/data.json. Every measurement runs in a process of its own with one
+thread; its peak memory counts from after the imports.
 """
 
 from __future__ import annotations
@@ -60,13 +60,7 @@ def make_prompts(path: Path, count: int, seed: int = 0) -> None:
 
 
 def run_step(step: str, path: str, tokenizer: str) -> dict[str, Any]:
-    """Runs one of STEPS in this process.
-
-    Args:
-        step: its name.
-        path: file of prompts.
-        tokenizer: folder of the tokenizer.
-    """
+    """Runs one of STEPS in this process."""
     import torch
     from transformers import AutoTokenizer
 
@@ -108,14 +102,7 @@ def run_step(step: str, path: str, tokenizer: str) -> dict[str, Any]:
 
 
 def measure(step: str, rows: int, path: Path, tokenizer: str) -> dict[str, Any]:
-    """Runs a step in a process of its own and returns what it took.
-
-    Args:
-        step: one of STEPS.
-        rows: of the file.
-        path: the file.
-        tokenizer: folder of the tokenizer.
-    """
+    """Runs a step in a process of its own and returns what it took."""
     single = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "MKL", "OPENBLAS", "RAYON", "ARROW")}
     variables = single | {"LIT_INSTRUCT_CACHE": str(path.parent / "cache")}
     found = run_side(MODULE, step, {"path": str(path), "tokenizer": tokenizer}, variables)
@@ -173,7 +160,7 @@ def measure_all(options: Namespace) -> Found:
     grown = growth(results)
     limits = {"exponent": EXPONENT, "bytes_a_row": BYTES_A_ROW}
     for step, found in grown.items():
-        say(f"{step}: time ~ rows^{found['exponent']:.2f}, {found['bytes_a_row']:.1f} bytes a row")
+        say(f"{step}: time ~ rows^{found['exponent']:.2f}, {found['bytes_a_row']:.1f} bytes per row")
     held = all(found[name] <= limit for found in grown.values() for name, limit in limits.items())
     say(f"within {limits}" if held else f"NOT within {limits}")
     content = {"steps": STEPS, "unique_prefix": UNIQUE_PREFIX, "limits": limits, "held": held}

@@ -1,7 +1,8 @@
 """Sampling responses: our loop against transformers' `generate` and its options, and against a bare decode step.
 
 `python -m benchmarks.decode` writes benchmarks/results/decode.json: the demo's prompts on the embedded base, LoRA on
-every layer, no response ends before the limit. All ways take turns, so that a machine that slows down slows all.
+every layer; no response ends before the limit. All ways take turns, so that a machine that slows down slows all of
+them.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ SLOW = (COMPILED, CONTINUOUS)
 
 @dataclass
 class Workload:
-    """Prompts and how long the responses to them are."""
+    """Prompts, and the length of the responses to them."""
 
     ids: Tensor
     mask: Tensor
@@ -77,7 +78,7 @@ class EndsAfter(StopRule):
         self.lengths = torch.tensor(lengths)
 
     def ended_rows(self, responses: Tensor) -> Tensor:
-        """Ends as many rows as are due, the last ones: all that matters here is how many go on."""
+        """Ends as many rows as are due, the last ones: only the number that go on matters here."""
         return torch.arange(len(responses)) >= int((self.lengths > responses.shape[1]).sum())
 
 
@@ -88,17 +89,12 @@ class EndsAfterCriteria(StoppingCriteria):
         self.lengths, self.prompt = torch.tensor(lengths), prompt
 
     def __call__(self, input_ids: Tensor, scores: Tensor, **kwargs: Any) -> Tensor:
-        """Tells which rows have ended: (B,) bool."""
+        """Returns which rows have ended: (B,) bool."""
         return self.lengths.to(input_ids.device) <= input_ids.shape[1] - self.prompt
 
 
 class Ways:
-    """Every way to sample, as a function that returns seconds.
-
-    Args:
-        roles: of the base with an adapter on every layer.
-        work: what to sample.
-    """
+    """Every way to sample, as a function that returns seconds."""
 
     def __init__(self, roles: Roles, work: Workload) -> None:
         self.roles, self.work = roles, work
@@ -197,7 +193,7 @@ def _now(tensor: Tensor) -> float:
 
 
 def build(dtype: torch.dtype, device: torch.device, rows: int, new_tokens: int) -> Ways:
-    """Opens the embedded base with an adapter that matters, and the demo's first prompts."""
+    """Opens the embedded base with a non-zero adapter, and the demo's first prompts."""
     source = find_source(NAME)
     torch.manual_seed(0)
     roles = ppo_roles(source, None, LoraOptions(), dtype).to(device)
@@ -212,7 +208,7 @@ def build(dtype: torch.dtype, device: torch.device, rows: int, new_tokens: int) 
 
 
 def seconds_of(ways: Ways, names: list[str], repetitions: int) -> dict[str, Any]:
-    """Runs all ways in turn and returns the seconds of each; slow ones run once, after one run to get ready."""
+    """Runs all ways in turn and returns the seconds of each; slow ones run once, after one run to warm up."""
     seconds: dict[str, list[float]] = {name: [] for name in names}
     starts: dict[str, float] = {}
     for name in names:

@@ -16,7 +16,7 @@ from benchmarks.harness import RESULTS
 README = Path(__file__).parent / "README.md"
 NOTHING = "(no result yet)"
 OWN_GOAL = "goal (the project's own target, set before measuring)"
-"""Head of the column of goals that stand in the benchmarks' code since before their first results."""
+"""Head of a column of goals: they were in the benchmarks' code before the first results."""
 CURVE_GOAL = (
     "goal (time: the project's own target, set before measuring; KL: TRL 1.12's at its final score, measured by the "
     "same command)"
@@ -76,12 +76,7 @@ def show(names: Iterable[str], found: Mapping[str, Any]) -> None:
 
 
 def origin(environment: Mapping[str, Any], trl_side: Mapping[str, str] | None = None) -> str:
-    """Returns one line about machine, versions and date.
-
-    Args:
-        environment: of the results.
-        trl_side: versions in the environment of TRL 1.12, where that was a side.
-    """
+    """Returns one line about machine, versions and date."""
     machine = environment["machine"]
     where = machine.get("gpu") or f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gb']} GB"
     other = f"; TRL's side: {_named(trl_side)}" if trl_side else ""
@@ -94,7 +89,7 @@ def _named(versions: Mapping[str, str]) -> str:
 
 
 def _sft(found: Mapping[str, Any]) -> Rows:
-    rows: Rows = [("rows are", "seconds a step, ours", "TRL", "ratio", OWN_GOAL, "reached", "peak MB, ours", "TRL")]
+    rows: Rows = [("rows are", "seconds per step, ours", "TRL", "ratio", OWN_GOAL, "reached", "peak MB, ours", "TRL")]
     for name, case in found["variants"].items():
         seconds, peak = case["seconds_per_step"], case["peak_mb"]
         goal = (case["ratio"], f"<= {case['goal']}", _yes(case["reached"]))
@@ -127,7 +122,7 @@ def _data(found: Mapping[str, Any]) -> Rows:
     head = [f"{size:,} rows: seconds, peak MB" for size in sizes]
     goal, limits = OWN_GOAL.partition(" ")[2], found["limits"]
     exponent = f"time grows as rows^, goal <= {limits['exponent']} {goal}"
-    rows: Rows = [("step", *head, exponent, f"bytes a row, goal <= {limits['bytes_a_row']} {goal}", "with buffers")]
+    rows: Rows = [("step", *head, exponent, f"bytes per row, goal <= {limits['bytes_a_row']} {goal}", "with buffers")]
     for step, what in found["steps"].items():
         at = {result["rows"]: result for result in found["results"] if result["step"] == step}
         cells = [f"{at[size]['seconds']:.1f}, {at[size]['peak_bytes'] / 1e6:.0f}" for size in sizes]
@@ -279,11 +274,11 @@ TABLES: dict[str, tuple[str, Callable[[Mapping[str, Any]], Rows], str | None]] =
     "scaling": ("scaling.json", _scaling, None),
     "plan": ("plan.json", _plan, None),
 }
-"""Name -> file of the results, what makes rows of it, and the part of the file that it is made from."""
+"""Name -> file of the results, function that makes the rows, and the part of the file that it reads."""
 CHARTS = {
     "learning-curves": "labeler score against KL and against wall time",
     "ptx-sweep": "held-out pretraining loss, reward and labeler score against ptx_coef",
-    "scaling": "episodes a second and peak memory against batch, response length and model size",
+    "scaling": "episodes per second and peak memory against batch, response length and model size",
 }
 """Name of a table -> what the chart beside its results shows."""
 

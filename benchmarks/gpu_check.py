@@ -3,12 +3,12 @@
     python -m benchmarks.gpu_check [--recipe gpu-24gb ...]
 
 Needs a CUDA device and no network. A recipe's base is a model of its shape with random weights, quantised as the recipe
-says; rows have the full length that it allows. PyTorch's allocator is held to the card's size less 1 GB, which is left
-to what lies outside it: the driver's context, libraries' workspaces and the pages of paged optimizers. Their share is
-measured as what the device says is in use less what the allocator holds, and counts against the card too.
+says; rows have the full length that it allows. PyTorch's allocator is limited to the card's size less 1 GB. The rest is
+for memory outside the allocator: the driver's context, libraries' workspaces and the pages of paged optimizers. It is
+measured as the memory in use on the device less what the allocator holds, and counts against the card too.
 
-Of each stage it writes the peak that was allocated, what lay outside, tokens/s, seconds a step and the share of the
-device's peak of bfloat16 products that the model's own work is (MFU), beside what the plan said. `python
+For each stage it writes the peak of allocated memory, the memory outside, tokens/s, seconds per step and the share of
+the device's peak bfloat16 throughput that the model's own work reaches (MFU), beside what the plan predicts. `python
 recipes/fill_catalogue.py` then fills them into the catalogue. The paths that only CUDA has (bfloat16 by autocast,
 scaled-dot-product and flex attention, fused head, compiled masks, rewards of packed responses) run on the way; with
 --paths they are compared with the plain ones first.
@@ -42,9 +42,9 @@ STAGES = ("sft", "rm", "ppo")
 STEPS = 3
 """Optimizer steps of SFT and reward model, or iterations of PPO; the first, which warms up, is not timed."""
 LEFT = GIB
-"""Of the card, for what lies outside PyTorch's allocator."""
+"""Reserved for memory outside PyTorch's allocator."""
 PEAK_FLOPS = {"H100": 989e12, "H200": 989e12, "A100": 312e12, "RTX 4090": 165e12, "RTX 3090": 71e12, "L4": 121e12}
-"""Dense bfloat16 products a second, by a part of the device's name, as their makers state them."""
+"""Dense bfloat16 FLOP/s by a part of the device's name, as the vendors state them."""
 
 
 def recipes() -> list[str]:
@@ -53,7 +53,7 @@ def recipes() -> list[str]:
 
 
 def words_of(recipe: str, stage: str, base: Path, data: Path, run: Path) -> list[str]:
-    """Returns the options of a stage: the recipe's, but for base, data, length and where it writes."""
+    """Returns the options of a stage: the recipe's, with another base, data, length and run folder."""
     steps = ["--model.iterations=3"] if stage == "ppo" else [f"--trainer.max_steps={STEPS}"]
     return [
         f"--config={RECIPES / recipe / stage}.yaml",
@@ -70,7 +70,7 @@ def words_of(recipe: str, stage: str, base: Path, data: Path, run: Path) -> list
 
 
 def rows_needed(plan: Plan) -> int:
-    """Returns the rows of as many steps as are run."""
+    """Returns how many rows STEPS steps need."""
     if plan.work.rollouts is not None:
         return plan.work.rollouts.kept_rows * plan.work.processes
     responses = MOST_RESPONSES if plan.stage == "rm" else 1
@@ -83,7 +83,7 @@ def planned(recipe: str, stage: str) -> Plan:
 
 
 def check_stage(recipe: str, stage: str, base: Path, folder: Path) -> dict[str, Any]:
-    """Runs a stage in this process, its allocator held to the card; returns what was measured beside the plan."""
+    """Runs a stage in this process, its allocator limited to the card; returns measurement and plan."""
     from benchmarks.gpu_work import DeviceWork
 
     plan = planned(recipe, stage)
@@ -112,15 +112,10 @@ def check_stage(recipe: str, stage: str, base: Path, folder: Path) -> dict[str, 
 
 
 def mfu(plan: Plan, tokens_per_second: float, device: str) -> float | None:
-    """Returns the share of the device's products that a stage's own work is; None for a device that is not known.
+    """Returns the share of the device's peak that a stage's own work reaches (MFU); None for an unknown device.
 
-    A token's forward pass is 2 operations a weight, its backward pass through frozen weights as many, and through
-    trained ones twice as many. PPO reads a token once to sample it, four times to score it and twice to learn.
-
-    Args:
-        plan: of the stage.
-        tokens_per_second: that it reached.
-        device: its name.
+    A token's forward pass takes 2 operations per weight, its backward pass as many through frozen weights and twice as
+    many through trained ones. PPO reads a token once to sample it, four times to score it and twice to learn.
     """
     peak = next((flops for name, flops in PEAK_FLOPS.items() if name in device), None)
     if peak is None:
@@ -153,9 +148,9 @@ def _in_process(recipe: str, stage: str, base: Path, folder: Path) -> dict[str, 
 
 
 def main() -> int:
-    """Runs the check; 1 where a stage failed or did not stay within its card, 2 without a CUDA device."""
+    """Runs the check; 1 where a stage failed or exceeded its card, 2 without a CUDA device."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--recipe", action="append", choices=recipes(), help="only this one; may be given again")
+    parser.add_argument("--recipe", action="append", choices=recipes(), help="only this one; can be repeated")
     parser.add_argument("--paths", action="store_true", help="compare CUDA's own paths with the plain ones first")
     parser.add_argument("--work", help=argparse.SUPPRESS)
     options = parser.parse_args()

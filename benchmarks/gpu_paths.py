@@ -1,4 +1,4 @@
-"""Paths that only CUDA has, against the plain ones, on small random models: the largest difference of each."""
+"""CUDA-only paths against the plain ones on small random models: the largest relative difference of each."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ class DeviceWork(Callback):
         DeviceWork.result = {}
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Forgets what loading took."""
+        """Resets the peak, so that loading does not count."""
         self.optimizer_steps = trainer.global_step
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()
@@ -29,7 +29,7 @@ class DeviceWork(Callback):
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Counts a step once its optimizer has moved; the clock starts with the end of the first."""
+        """Counts a step once the optimizer has stepped; the clock starts when the first one ends."""
         self.tokens += self._tokens(pl_module, batch) if self.steps else 0
         if trainer.global_step == self.optimizer_steps:
             return

@@ -2,8 +2,8 @@
 
 `make sft rm` first: both sides start from that run's SFT and reward model. `python -m benchmarks.learning_curves`
 trains each side with each seed, writes benchmarks/results/learning-curves/SIDE-SEED.json when such a run is done, and
-after each of them learning-curves.json and learning-curves.png anew. Runs that are there with the same settings are
-not repeated, so a stopped measurement goes on where it was.
+after each of them learning-curves.json and learning-curves.png again. Runs that exist with the same settings are not
+repeated, so an interrupted measurement resumes.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ WAYS = {
 
 
 def measure(options: Namespace) -> Found:
-    """Makes the runs that are missing, and writes the curves anew after each run."""
+    """Makes the missing runs, and writes the curves again after each run."""
     settings = Settings(**{field.name: getattr(options, field.name) for field in fields(Settings)})
     out = options.out or f"{OUT}.json"
     runs: list[Run] = []
@@ -62,7 +62,7 @@ def measure(options: Namespace) -> Found:
 
 
 def earlier(path: Path, settings: Settings) -> Run | None:
-    """Returns a run that is there with these settings, None where it has to be made."""
+    """Returns an earlier run with these settings; None where it has to be made."""
     if not path.is_file():
         return None
     run: Run = json.loads(path.read_text(encoding="utf-8"))
@@ -95,12 +95,7 @@ def final(curve: Curve) -> dict[str, float]:
 
 
 def draw(curves: Mapping[str, Curve], path: Path) -> None:
-    """Draws the labeler score of each side against KL and against wall time.
-
-    Args:
-        curves: side -> `curve_of`.
-        path: of the PNG.
-    """
+    """Draws the labeler score of each side against KL and against wall time."""
     from benchmarks.plots import COLORS, panels, save
 
     figure, charts = panels(2)

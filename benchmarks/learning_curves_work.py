@@ -1,4 +1,4 @@
-"""What the learning curves of PPO are made with, how runs become curves, and what is asked of them."""
+"""The settings of the learning curves of PPO, how runs become curves, and their goals."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any
 SIDES = {"ours": "lit-instruct", "ours_top_third": "lit-instruct, trunk cache", "trl": "TRL 1.12"}
 """With the names that readers see."""
 WINDOW = 3
-"""Iterations that a point of a curve is the mean of: the one it stands at and those before it."""
+"""A point of a curve is the mean of this many iterations, the last one included."""
 TIME_GOALS = {"ours": 1 / 3, "ours_top_third": 1 / 4}
 """Most of TRL's time to its final score that ours may take: the project's own targets, set before measuring."""
 MORE_ITERATIONS = {"ours": 4, "ours_top_third": 9}
-"""Beyond those of TRL: what fits into the time that the goals give."""
+"""Iterations beyond TRL's: as many as fit into the time that the goals give."""
 FIGURES = ("labeler", "reward", "kl", "response_length", "eos_share")
 Run = dict[str, Any]
 Curve = dict[str, list[float]]
@@ -22,21 +22,21 @@ Curve = dict[str, list[float]]
 
 @dataclass(frozen=True)
 class Settings:
-    """Hyperparameters that all sides share; the demo's, but for what TRL 1.12 does not have.
+    """Hyperparameters that all sides share: the demo's, as far as TRL 1.12 has them.
 
     Args:
         iterations: length of a run of TRL.
-        batch_size: prompts of an iteration.
-        response_tokens: most of a response.
+        batch_size: prompts per iteration.
+        response_tokens: limit per response.
         inner_epochs: passes over a batch.
         minibatches: optimizer steps of a pass.
         micro_batch_size: sequences of a forward and backward.
         learning_rate: of the policy's adapter.
-        value_learning_rate: of the value function; TRL, which trains a whole value model, has it for the head alone.
+        value_learning_rate: of the value function; in TRL, which trains a whole value model, of its head only.
         value_trunk_learning_rate: of the rest of TRL's value model.
         warmup_iterations: the rates rise from a tenth.
-        kl_coef: price of a nat, on rewards as the reward model gives them.
-        missing_eos_penalty: taken off the score of a response that does not end.
+        kl_coef: coefficient of KL (nats), on rewards as the reward model gives them.
+        missing_eos_penalty: subtracted from the score of a response without EOS.
         lora_r: rank; alpha is 32 everywhere.
     """
 
@@ -56,7 +56,7 @@ class Settings:
 
 
 def settings_of(side: str, settings: Settings) -> Settings:
-    """Returns the settings of a side, which is trained for as long as the goals ask about."""
+    """Returns the settings of a side, which trains for as long as its time goal gives."""
     return replace(settings, iterations=settings.iterations + MORE_ITERATIONS.get(side, 0))
 
 
@@ -83,11 +83,7 @@ def smoothed(values: Sequence[float], window: int = WINDOW) -> list[float]:
 
 
 def curve_of(runs: Sequence[Run]) -> Curve:
-    """Returns the runs of a side as one curve: elapsed, kl and labeler, and the band of the labeler over the runs.
-
-    Args:
-        runs: with as many iterations each.
-    """
+    """Returns the runs of a side as one curve: elapsed, kl and labeler, and the band of the labeler over the runs."""
     columns = {
         name: [smoothed([iteration[name] for iteration in run["iterations"]]) for run in runs]
         for name in ("labeler", "kl", "reward")

@@ -4,8 +4,8 @@
 
 Models with random weights of three sizes are trained for a few steps on rows of full length; what the process grows by
 is compared with the plan. Each is measured in a process of its own, after a small training that loads what any training
-loads; after a large one, memory that its products needed would be there already. glibc is told to give large blocks
-back at once, so that its habit of keeping them is not measured.
+loads; a large one would leave behind memory that the measured training then reuses. glibc is told to return large
+blocks at once, because by default it keeps them.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def grown_by(stage: str, size: tuple[int, int, int, int], more: list[str], folde
 
 
 def predicted(stage: str, size: tuple[int, int, int, int], more: list[str], folder: Path) -> int:
-    """Returns the peak that the plan says, for the model that `grown_by` wrote."""
+    """Returns the peak that the plan predicts for the model that `grown_by` wrote."""
     from lit_instruct.commands.plan import stage_options
     from lit_instruct.planning.options import base_of
     from lit_instruct.planning.plan import make_plan

@@ -1,4 +1,4 @@
-"""What trainings of `benchmarks.plan` and `benchmarks.gpu_check` import by name: a reward, and a look at the peak."""
+"""What trainings of `benchmarks.plan` and `benchmarks.gpu_check` import by name: a reward, and a callback."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class Peak(Callback):
     found = 0
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Forgets what loading took."""
+        """Resets the peak, so that loading does not count."""
         gc.collect()
         reset_peak()
 
     def on_train_batch_end(self, *_: Any) -> None:
-        """Looks at the peak so far."""
+        """Records the peak so far."""
         Peak.found = peak_bytes()

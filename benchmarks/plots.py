@@ -1,4 +1,4 @@
-"""The look of the benchmarks' charts, which are PNG files beside the JSON."""
+"""The style of the benchmarks' charts, which are PNG files beside the JSON."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ STYLE: dict[Any, Any] = {
 
 
 def panels(count: int, height: float = 3.4) -> tuple[Figure, list[Axes]]:
-    """Returns a figure with so many charts side by side."""
+    """Returns a figure with `count` charts in a row."""
     with matplotlib.rc_context(STYLE):
         # A Figure of its own instead of pyplot: no global state, no window system.
         figure = Figure(figsize=(3.9 * count, height), layout="constrained")
@@ -36,11 +36,7 @@ def panels(count: int, height: float = 3.4) -> tuple[Figure, list[Axes]]:
 
 
 def save(figure: Figure, path: str | Path) -> Path:
-    """Writes a figure in one go.
-
-    Args:
-        figure: of `panels`.
-        path: PNG file; a bare name goes into benchmarks/results.
+    """Writes a figure atomically.
 
     Returns:
         The file.

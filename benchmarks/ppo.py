@@ -1,8 +1,8 @@
 """PPO: lit-instruct's stage against the last PPOTrainer that TRL had, version 1.12, in an environment of its own.
 
 `python -m benchmarks.ppo` writes benchmarks/results/ppo.json: episodes per second, peak memory, our time by rollout,
-scoring and update, and what share of the matmul peak these reach. `--value-kinds` writes ppo-value.json instead: ours
-with a value function of its own and with a head on the policy's trunk. `--device=cuda` runs models of 0.5B and 1.5B
+scoring and update, and the share of the matmul peak that these reach. `--value-kinds` writes ppo-value.json: ours
+with a separate value function and with a head on the policy's trunk. `--device=cuda` runs models of 0.5B and 1.5B
 with random weights and writes ppo-cuda.json.
 """
 
@@ -25,7 +25,7 @@ PRECISIONS = ("bf16", "fp32")
 RANDOM_MODELS = ("0.5B", "1.5B")
 VALUE_KINDS = ("reward_model", "policy_trunk")
 RUNS = {"cpu": {"trl": (1, 1), "ours": (1, 2)}, "cuda": {"trl": (1, 3), "ours": (2, 5)}}
-"""Device -> side -> iterations before the clock, and timed ones."""
+"""Device -> side -> warm-up iterations, timed iterations."""
 SAME = (
     "the demo's first prompts, every response of full length (nothing stops it), temperature 1; LoRA r=16 on every "
     "linear layer of the adapted layers; one AdamW step an inner epoch, over micro-batches of `micro_batch_size` "
@@ -38,7 +38,7 @@ WAYS = {
     "ours": "PPOModule in Lightning's Trainer with the loggers of `lit-instruct ppo fit`; SFT model and reward model "
     "are adapters on one base, the value function a third one that starts as a copy of the reward model (the default)",
     "ours_top_third": "the same with LoRA on the uppermost third of the layers in SFT model, reward model and policy: "
-    "the output of the others is computed once an iteration (trunk cache)",
+    "the output of the others is computed once per iteration (trunk cache)",
     "trl": "PPOTrainer.train() of TRL 1.12 with peft_config, as its example script builds it: LoRA on all layers of "
     "the policy, which is the reference with the adapter off; value and reward model are whole models, and the value "
     "model is trained whole (it takes no adapter there)",
@@ -46,14 +46,7 @@ WAYS = {
 
 
 def work_of(options: Namespace, prepared: Mapping[str, Any], workload: Workload, side: str) -> Work:
-    """Returns what a process of one side is asked for, but for its precision.
-
-    Args:
-        options: of the command line.
-        prepared: folder, base_folder and top_layers.
-        workload: what is run.
-        side: trl, or of OURS.
-    """
+    """Returns the work of one side, without its precision."""
     warmup, iterations = RUNS[options.device]["trl" if side == "trl" else "ours"]
     given = {name: prepared[name] for name in ("folder", "base_folder")}
     return given | {
@@ -69,7 +62,7 @@ def work_of(options: Namespace, prepared: Mapping[str, Any], workload: Workload,
 
 
 def in_best_precision(side: str, work: Work, run: Any, given: str | None = None) -> tuple[Work, dict[str, float]]:
-    """Runs a side once in every precision; returns its work in the fastest, and the seconds of an iteration of all.
+    """Runs a side once in every precision; returns its work in the fastest, and the seconds per iteration of each.
 
     Args:
         side: trl, or of OURS.
@@ -126,12 +119,7 @@ def _compared(workload: Workload, sides: Mapping[str, dict[str, Any]]) -> dict[s
 
 
 def compare_sides(options: Namespace, model: str) -> dict[str, Any]:
-    """Lets the sides take turns on one model and returns workload -> `compare`.
-
-    Args:
-        options: of the command line.
-        model: base, or a name of RANDOM_MODELS.
-    """
+    """Lets the sides take turns on one model and returns workload -> `compare`."""
     workloads = _workloads(options)
     works: dict[str, dict[str, Work]] = {}
     tries: dict[str, dict[str, dict[str, float]]] = {}
@@ -210,9 +198,11 @@ def arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--device", choices=tuple(RUNS), default="cpu", help="cuda takes random models, not --base")
     parser.add_argument("--workloads", nargs="+", choices=tuple(WORKLOADS), default=tuple(WORKLOADS))
     parser.add_argument("--sides", nargs="+", choices=("trl", *OURS), default=("trl", *OURS))
-    parser.add_argument("--micro_batch_size", type=int, help="sequences of a forward; else what each side is best with")
+    parser.add_argument("--micro_batch_size", type=int, help="sequences per forward; default: the fastest of each side")
     parser.add_argument("--value-kinds", action="store_true", help="ours with each kind of value function, without TRL")
-    parser.add_argument("--dtype", choices=PRECISIONS, help="of all sides; else each is tried (--value-kinds: bf16)")
+    parser.add_argument(
+        "--dtype", choices=PRECISIONS, help="of all sides; default: both are tried (--value-kinds: bf16)"
+    )
 
 
 def _trl_side_versions(models: Mapping[str, Mapping[str, dict[str, Any]]]) -> dict[str, str] | None:
@@ -231,7 +221,7 @@ def _run(side: str, work: Work) -> Result:
     kind = "" if side else f", value {work['value']}"
     say(
         f"{Workload(**work['workload']).name}: {work['side']} in {work['dtype']}{kind}: "
-        f"{found['seconds']:.2f} s an iteration, {found['peak_memory_gb']:.2f} GB"
+        f"{found['seconds']:.2f} s per iteration, {found['peak_memory_gb']:.2f} GB"
     )
     return found | {"dtype": work["dtype"], "micro_batch_size": work["micro_batch_size"]}
 

@@ -88,7 +88,7 @@ class PhaseClock(Callback):
         self.began = now()
 
     def on_train_batch_end(self, *_: Any) -> None:
-        """Closes an iteration; the next one begins, with whatever lies between two."""
+        """Ends an iteration; the time until the next batch counts to the next one."""
         ended = now()
         self.iterations.append(
             {
@@ -104,14 +104,14 @@ class PhaseClock(Callback):
 
 
 def now() -> float:
-    """Seconds, with nothing left to do on the GPU."""
+    """Seconds, after all work on the GPU is done."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.perf_counter()
 
 
 def prepare(folder: str, base: str, thirds: dict[str, int], episodes: int) -> dict[str, Any]:
-    """Writes what the sides start from: prompts, and for each of ours an SFT and a reward model that know nothing.
+    """Writes what the sides start from: prompts, and for each of ours an untrained SFT and reward model.
 
     Args:
         folder: existing; a base of RANDOM_MODELS is written there too.
@@ -158,11 +158,7 @@ def write_random_model(folder: Path, shape: dict[str, int]) -> str:
 
 
 def ours(work: dict[str, Any]) -> dict[str, Any]:
-    """Trains our PPO stage for some iterations, and measures the matmul peak of its process.
-
-    Args:
-        work: of `benchmarks.ppo.work_of`.
-    """
+    """Trains our PPO stage for some iterations, and measures the matmul peak of its process."""
     workload, frozen = Workload(**work["workload"]), DTYPES[work["dtype"]]
     parents = Path(work["folder"]) / work["side"]
     module = PPOModule(
@@ -220,11 +216,11 @@ def layer_weights(roles: Roles) -> list[Tensor]:
 
 @torch.no_grad()
 def matmul_peak(roles: Roles, rows: list[int]) -> float:
-    """Returns the operations a second of the model's matrix products alone, one after the other, at their fastest.
+    """Returns the peak FLOP/s of the model's matrix products, one after the other, with nothing else between.
 
     Args:
         roles: with the frozen weights.
-        rows: tokens of a product; the fastest counts.
+        rows: tokens per product; the fastest counts.
     """
     weights = [*layer_weights(roles), roles.output_weight("policy")]
     best = 0.0
@@ -276,7 +272,7 @@ def run_trl(script: str, options: dict[str, Any], steps: int) -> dict[str, Any]:
         steps: of the optimizer that it has to take.
 
     Raises:
-        RuntimeError: it failed, and the end of what it said is in the message; or it took other steps.
+        RuntimeError: it failed (the message has the end of its stderr), or it took another number of steps.
     """
     if not TRL_PYTHON.is_file():
         build = ["sh", str(TRL_SIDE / "environment.sh")]

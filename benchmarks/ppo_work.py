@@ -1,4 +1,4 @@
-"""What the PPO benchmark runs, how many floating-point operations that takes at least, and what is asked of it."""
+"""The workloads of the PPO benchmark, the fewest floating-point operations that they take, and their goals."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MICRO_BATCH_SIZES = {"trl": 8, "ours": 32, "ours_top_third": 32}
 MEMORY_GOAL = 1 / 3
 """Most of TRL's peak memory that ours may take; like the goals below, the project's own, set before measuring."""
 PEAK_GOALS = {"update": 0.5, "scoring": 0.7}
-"""Share of the matmul peak that LoRA on every layer is to reach."""
+"""Share of the matmul peak that LoRA on every layer should reach."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Workload:
         return f"{self.episodes}x{self.response_tokens}x{self.inner_epochs}"
 
     def smaller(self) -> Workload:
-        """Returns the workload with a quarter of the episodes and of their tokens, for a quick look."""
+        """Returns the workload with a quarter of the episodes and of their tokens, for --quick."""
         return replace(self, episodes=self.episodes // 4, response_tokens=self.response_tokens // 4)
 
 
@@ -74,7 +74,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class Operations:
-    """Floating-point operations of the parts of an iteration, at least: a forward takes two for every weight and token.
+    """Floating-point operations of the parts of an iteration, a lower bound: a forward takes two per weight and token.
 
     Attention, normalisation, the adapters' own products and padding are not counted; nor is the vocabulary anywhere
     but where a response token is predicted, nor the gradient of a frozen weight.
@@ -96,14 +96,14 @@ class Operations:
 
 
 def operations(shape: Shape, tokens: int, response_tokens: int, inner_epochs: int, own_value: bool) -> Operations:
-    """Returns what an iteration takes at least.
+    """Returns a lower bound of the operations of an iteration.
 
     Args:
         shape: of the model.
         tokens: of prompts and responses, without padding.
         response_tokens: of the responses.
         inner_epochs: passes of the update over them.
-        own_value: whether the value function has adapters of its own, and not only a head on the policy's trunk.
+        own_value: whether the value function has its own adapters, rather than a head on the policy's trunk.
     """
     layer = 2 * shape.layer_weights * tokens
     head = 2 * shape.head_weights * response_tokens
@@ -122,7 +122,7 @@ def shares_of_peak(needed: Operations, seconds: dict[str, float], peak: float) -
     Args:
         needed: operations of the parts.
         seconds: of scoring and update, and of the iteration under "seconds".
-        peak: operations a second.
+        peak: operations per second.
     """
     parts = {"scoring": needed.scoring, "update": needed.update, "seconds": needed.total}
     found = {part: round(count / seconds[part] / peak, 3) for part, count in parts.items()}
@@ -130,15 +130,7 @@ def shares_of_peak(needed: Operations, seconds: dict[str, float], peak: float) -
 
 
 def goals(work: Workload, side: str, ratio: float, memory: float, of_peak: dict[str, float]) -> dict[str, Any]:
-    """Returns what is asked of one of our sides, and whether it does so.
-
-    Args:
-        work: what was run.
-        side: of OURS.
-        ratio: episodes per second in those of TRL.
-        memory: peak in that of TRL.
-        of_peak: of `shares_of_peak`.
-    """
+    """Returns the goals of one of our sides, and whether it reaches them; `ratio` and `memory` are relative to TRL."""
     asked: dict[str, Any] = {}
     if side in work.speed_goals:
         asked["ratio"] = {"goal": work.speed_goals[side], "reached": ratio >= work.speed_goals[side]}

@@ -29,22 +29,14 @@ NOTE = (
 
 
 def split_text(text: str) -> tuple[str, str]:
-    """Returns the lines that are trained on, and the HELD_OUT last ones.
-
-    Args:
-        text: of the pretraining file.
-    """
+    """Returns the lines that are trained on, and the HELD_OUT last ones."""
     lines = text.splitlines(keepends=True)
     first = round(len(lines) * (1 - HELD_OUT))
     return "".join(lines[:first]), "".join(lines[first:])
 
 
 def summary(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Returns what changed in each run, and what the mix itself changed against the run without it.
-
-    Args:
-        runs: with ptx_coef, before and after; one of them has ptx_coef 0.
-    """
+    """Returns the change over each run, and its end compared with the run of ptx_coef 0, which has to be there."""
     plain = next(run for run in runs if run["ptx_coef"] == 0)
     found = []
     for run in runs:
@@ -55,12 +47,7 @@ def summary(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def draw(runs: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Draws held-out pretraining loss, and reward and labeler score, after the training against ptx_coef.
-
-    Args:
-        runs: with ptx_coef, before and after.
-        path: of the PNG.
-    """
+    """Draws held-out pretraining loss, and reward and labeler score, after the training against ptx_coef."""
     from benchmarks.plots import COLORS, panels, save
 
     figure, charts = panels(2)

@@ -51,11 +51,7 @@ def train(
 
 
 def from_recipe(words: list[str]) -> tuple[PPOModule, PromptDataModule]:
-    """Returns module and data of a PPO recipe, read as `lit-instruct ppo` reads it, the Trainer's options aside.
-
-    Args:
-        words: --config and options that go over it.
-    """
+    """Returns module and data of a PPO recipe, read as `lit-instruct ppo` reads it, the Trainer's options aside."""
     parser = ArgumentParser(exit_on_error=False)
     parser.add_argument("--config", action="config")
     parser.add_class_arguments(PPOModule, "model")
@@ -66,14 +62,7 @@ def from_recipe(words: list[str]) -> tuple[PPOModule, PromptDataModule]:
 
 
 def measure(trainer: Any, module: PPOModule, data: PromptDataModule, folder: str) -> dict[str, float]:
-    """Returns the policy's loss on the held-out text, and reward, labeler and KL of the held-out prompts.
-
-    Args:
-        trainer: of the stage.
-        module: the stage.
-        data: its DataModule.
-        folder: with held_out.txt.
-    """
+    """Returns the policy's loss on the held-out text, and reward, labeler and KL of the held-out prompts."""
     (found,) = trainer.validate(module, datamodule=data, verbose=False)
     figures = {name: round(float(found[f"val/{name}"]), 4) for name in ("reward", "labeler", "kl")}
     return {"pretraining_loss": round(held_out_loss(module, f"{folder}/held_out.txt"), 4), **figures}
@@ -81,12 +70,7 @@ def measure(trainer: Any, module: PPOModule, data: PromptDataModule, folder: str
 
 @torch.no_grad()
 def held_out_loss(module: PPOModule, path: str) -> float:
-    """Returns the policy's mean next-token loss on a text, in nats.
-
-    Args:
-        module: with its roles.
-        path: of the text.
-    """
+    """Returns the policy's mean next-token loss on a text, in nats."""
     blocks, roles = PretrainingText(path, module.prompter, BLOCK).blocks.long(), module.roles
     total = 0.0
     with torch.autocast("cpu", torch.bfloat16, enabled=dtype() == torch.bfloat16):

@@ -12,13 +12,13 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFa
 
 SPECIAL = ["<|pad|>", "<|end|>"]
 RESPONSES = 9
-"""To a prompt, the most of section 3.4."""
+"""Per prompt: the most in section 3.4 of the paper."""
 
 
 def write_model(
     folder: Path, described: dict[str, Any], dtype: torch.dtype = torch.float32, device: str = "cpu"
 ) -> Path:
-    """Writes a model with random weights, and a tokenizer that makes a token of every byte.
+    """Writes a model with random weights, and a tokenizer with one token per byte.
 
     Args:
         folder: to write.
@@ -54,7 +54,7 @@ def write_rows(path: Path, stage: str, count: int, length: int) -> Path:
         path: file to write.
         stage: sft, rm or ppo.
         count: how many.
-        length: of prompt and response together; of the prompt alone in PPO.
+        length: tokens of prompt and response together; in PPO, of the prompt.
     """
     rows = [_row(stage, f"{number:08d}", length) for number in range(count)]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")

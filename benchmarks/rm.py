@@ -34,13 +34,7 @@ SAME_LESSON = (
 
 
 def measure_speed(cases: Sequence[Case], base: str, repetitions: int) -> dict[str, Any]:
-    """Searches for TRL's fastest micro-batch, lets both sides take turns, and returns the part "speed".
-
-    Args:
-        cases: what is trained.
-        base: model.
-        repetitions: runs of each side in each case.
-    """
+    """Searches for TRL's fastest micro-batch, lets both sides take turns, and returns the part "speed"."""
     tries, works = {}, {}
     for case in cases:
         work = {"case": asdict(case), "base": base}
@@ -54,13 +48,7 @@ def measure_speed(cases: Sequence[Case], base: str, repetitions: int) -> dict[st
 
 
 def compare(case: Case, tries: list[dict[str, Any]], runs: Mapping[str, list[Result]]) -> dict[str, Any]:
-    """Returns medians of a case, and how they compare with the goals.
-
-    Args:
-        case: of the benchmark.
-        tries: TRL's micro-batches.
-        runs: side -> results.
-    """
+    """Returns medians of a case, and how they compare with the goals."""
     middle = {side: medians(runs[side]) for side in SIDES}
     ratio = middle["ours"]["pairs_per_second"] / middle["trl"]["pairs_per_second"]
     memory = middle["ours"]["peak_bytes"] / middle["trl"]["peak_bytes"]

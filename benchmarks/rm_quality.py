@@ -1,4 +1,4 @@
-"""What both sides of the reward benchmark learn from the same comparisons of the demo: loss and pair accuracy."""
+"""Loss and pair accuracy that both sides of the reward benchmark reach on the same comparisons of the demo."""
 
 from __future__ import annotations
 
@@ -58,12 +58,7 @@ class Lesson:
 
 
 class Examiner:
-    """Measures a network on the held-out prompts, and how long it trained up to then.
-
-    Args:
-        lesson: whose held-out prompts.
-        data: set up.
-    """
+    """Measures a network on the held-out prompts, and how long it trained up to then."""
 
     def __init__(self, lesson: Lesson, data: RankedComparisonDataModule) -> None:
         items = data.validation_dataset.select(range(min(lesson.held_out, len(data.validation_dataset)))).to_list()

@@ -27,11 +27,11 @@ OPTIMIZER = OptimizerOptions()
 
 
 class Comparisons(RankedComparisonDataModule):
-    """Comparisons that are token ids already.
+    """Comparisons that are already token ids.
 
     Args:
         items: of `ranked_item`.
-        batch_size: prompts of a step.
+        batch_size: prompts per step.
     """
 
     def __init__(self, items: list[Item], batch_size: int) -> None:
@@ -60,13 +60,7 @@ def ours(case: Case, base: str) -> dict[str, Any]:
 
 
 def trl(case: Case, base: str, micro_batch: int) -> dict[str, Any]:
-    """Trains TRL's RewardTrainer: one micro-batch to warm up, then whole steps timed.
-
-    Args:
-        case: of the benchmark.
-        base: model.
-        micro_batch: pairs of a forward.
-    """
+    """Trains TRL's RewardTrainer: one micro-batch to warm up, then whole steps timed."""
     network, tokenizer = new_network(base)
     pairs = pairs_of(case.items(case.prompts * case.trl_steps, len(tokenizer)))
     memory = Memory()
@@ -127,5 +121,5 @@ def train_pairs(
             processing_class=tokenizer,
             callbacks=[clock, *callbacks],
         ).train()
-    vars(network).pop("forward", None)  # accelerate's autocast, which the next trainer would wrap once more
+    vars(network).pop("forward", None)  # accelerate's autocast, which the next trainer would wrap again
     return clock.marks[-1] - clock.marks[0]

@@ -1,4 +1,4 @@
-"""What the reward benchmark trains on: cases, their random comparisons, and the pairs that TRL gets of them."""
+"""What the reward benchmark trains on: cases, their random comparisons, and the pairs that TRL gets."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Any
 
 Item = dict[str, Any]
 FIRST_ID = 3
-"""Smaller ids are padding and such in the models at hand."""
+"""Smaller ids are special tokens of the models used here."""
 SEARCH_PAIRS = 4
-"""TRL's micro-batches are tried out on about so many pairs."""
+"""TRL's micro-batches are each tried on about this many pairs."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Case:
         prompts: of one optimizer step, on both sides.
         trl_steps: optimizer steps that TRL is timed over.
         our_steps: the same of ours, which are shorter.
-        micro_batches: pairs of a forward of TRL among which its fastest is looked for.
+        micro_batches: pairs per forward of TRL; the fastest of these is used.
         goal: comparisons per second relative to TRL: the project's own target, set before measuring, below `allowed`.
     """
 
@@ -47,12 +47,12 @@ class Case:
 
     @property
     def pairs(self) -> int:
-        """Comparisons of a prompt."""
+        """Comparisons per prompt."""
         return math.comb(self.responses, 2)
 
     @property
     def allowed(self) -> float:
-        """How many times more tokens the pairs have than prompt and responses have once."""
+        """Tokens of all pairs over those of the prompt and its responses: the speed-up that token counts allow."""
         both = 2 * self.pairs * (self.prompt_tokens + self.response_tokens)
         return both / (self.prompt_tokens + self.responses * self.response_tokens)
 
@@ -78,7 +78,7 @@ class Case:
         return micro_batch * math.ceil(SEARCH_PAIRS / micro_batch)
 
     def smaller(self) -> Case:
-        """Returns the case with an eighth of the tokens and one step, for a quick look."""
+        """Returns the case with an eighth of the tokens and one step, for --quick."""
         lengths = {"prompt_tokens": self.prompt_tokens // 8, "response_tokens": self.response_tokens // 8}
         fitting = tuple(size for size in self.micro_batches if self.pairs % size == 0)[:2]
         return replace(self, **lengths, prompts=1, trl_steps=1, our_steps=1, micro_batches=fitting)

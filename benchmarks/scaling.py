@@ -1,7 +1,7 @@
 """How our PPO scales: episodes per second and peak memory against batch, response length and model size.
 
 `python -m benchmarks.scaling` writes benchmarks/results/scaling.json and scaling.png. The models have random weights;
-every point is a process of its own.
+every point is measured in a process of its own.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ AXES: dict[str, tuple[Any, ...]] = {
     "model": ("7M", "27M", "70M"),
 }
 SIZES = {"7M": 7.5e6, "27M": 26.2e6, "70M": 70.3e6}
-"""Weights of the models, of which 6, 16 and 25 million are the embedding."""
+"""Weights of each model, of which 6, 16 and 25 million are in the embedding."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Point:
     """What is run at one point of a curve; the defaults are where the curves cross.
 
     Args:
-        batch: prompts of an iteration.
+        batch: prompts per iteration.
         response_tokens: of each response.
         model: of benchmarks.ppo_sides.RANDOM_MODELS.
     """
@@ -44,11 +44,7 @@ class Point:
 
 
 def points_of(axes: Mapping[str, Sequence[Any]]) -> list[Point]:
-    """Returns the points of all curves, each once: along every axis, the others at their defaults.
-
-    Args:
-        axes: of AXES, with fewer values perhaps.
-    """
+    """Returns the points of all curves, each once: along every axis, the other axes at their defaults."""
     along = [replace(Point(), **{axis: value}) for axis, values in axes.items() for value in values]
     return list(dict.fromkeys(along))
 
@@ -67,13 +63,7 @@ def curves_of(axes: Mapping[str, Sequence[Any]], measured: Mapping[Point, Mappin
 
 
 def measure_at(point: Point, iterations: int, dtype: str) -> dict[str, float]:
-    """Runs our PPO at a point in a process of its own.
-
-    Args:
-        point: what is run.
-        iterations: timed ones, after one to warm up.
-        dtype: bf16 or fp32.
-    """
+    """Runs our PPO at a point in a process of its own."""
     with scratch_folder() as folder:
         common: Work = {"folder": folder, "base": point.model, "thirds": {"ours": 0}, "episodes": point.batch}
         prepared = run_side("benchmarks.ppo", "prepare", common)
@@ -101,17 +91,12 @@ def measure_at(point: Point, iterations: int, dtype: str) -> dict[str, float]:
 
 
 def draw(curves: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> None:
-    """Draws episodes a second, and peak memory on an axis of its own, along each axis.
-
-    Args:
-        curves: of `curves_of`.
-        path: of the PNG.
-    """
+    """Draws episodes per second, and peak memory on a second y axis, along each axis."""
     from benchmarks.plots import COLORS, panels, save
 
     names = {
-        "batch": "prompts of an iteration",
-        "response_tokens": "tokens of a response",
+        "batch": "prompts per iteration",
+        "response_tokens": "tokens per response",
         "model": "weights, millions",
     }
     figure, charts = panels(len(curves))
@@ -119,7 +104,7 @@ def draw(curves: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> None:
         x = [SIZES[point[axis]] / 1e6 if axis == "model" else point[axis] for point in points]
         chart.plot(x, [point["episodes_per_second"] for point in points], "o-", color=COLORS[0])
         chart.set_ylim(bottom=0)
-        chart.set_ylabel("episodes a second", color=COLORS[0])
+        chart.set_ylabel("episodes per second", color=COLORS[0])
         chart.set_xlabel(names[axis])
         memory = chart.twinx()
         memory.plot(x, [point["peak_gb"] for point in points], "s--", color=COLORS[2])
@@ -146,7 +131,7 @@ def arguments(parser: ArgumentParser) -> None:
     """Adds this benchmark's options."""
     for axis, values in AXES.items():
         parser.add_argument(f"--{axis}", nargs="+", type=type(values[0]), choices=values, default=values)
-    parser.add_argument("--iterations", type=int, default=3, help="timed ones of each point")
+    parser.add_argument("--iterations", type=int, default=3, help="timed, for each point")
     parser.add_argument("--dtype", choices=("bf16", "fp32"), default="bf16")
 
 

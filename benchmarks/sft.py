@@ -17,11 +17,11 @@ from benchmarks.harness import SIDES, Command, Found, Result, Work, run_side, sa
 
 MODULE = "benchmarks.sft"
 GOAL = 1.02
-"""Seconds a step of ours over TRL's, at most: the project's own target, set before measuring."""
+"""Our seconds per step over TRL's, at most: the project's own target, set before measuring."""
 SAME = (
     "the demo's demonstrations of up to max_length tokens in the same order; LoRA r=16 on every linear layer; no "
     "gradient checkpointing; AdamW, cosine to a tenth, no clipping; frozen weights and autocast in bfloat16 where the "
-    "CPU computes in it; each run in a process of its own; of each step the median over the runs, of those the mean"
+    "CPU computes in it; each run in a process of its own; the mean over steps of the median over runs"
 )
 NOTE = (
     "On a CPU the stage gives TRL's fused output head, which has kernels for GPUs only, a replacement that runs the "
@@ -37,9 +37,9 @@ class Variant:
     Args:
         packing: fills sequences of `max_length` tokens with several rows.
         padding_free: concatenates the rows of a batch instead of padding them.
-        batch_size: rows of a step, packed ones where there is packing.
-        steps: optimizer steps, the first ones to warm up included.
-        max_length: tokens of a packed sequence, and most tokens of a row.
+        batch_size: rows per step; with packing, packed rows.
+        steps: optimizer steps, WARM_UP ones included.
+        max_length: tokens of a packed sequence, and the limit per row.
     """
 
     packing: bool
@@ -61,12 +61,7 @@ VARIANTS = {
 
 
 def compare(variant: Variant, runs: Mapping[str, list[Result]]) -> dict[str, Any]:
-    """Returns seconds per step of both sides, and whether ours are within the goal.
-
-    Args:
-        variant: of the benchmark.
-        runs: side -> results.
-    """
+    """Returns seconds per step of both sides, and whether ours are within the goal."""
     seconds = {side: seconds_per_step([run["step_seconds"] for run in runs[side]]) for side in SIDES}
     ratio = seconds["ours"] / seconds["trl"]
     return {
@@ -120,7 +115,7 @@ def arguments(parser: ArgumentParser) -> None:
 
 def _run(side: str, work: Work) -> Result:
     found = run_side(MODULE, side, work)
-    say(f"{work['name']}: {side} {mean(found['step_seconds'][WARM_UP:]):.3f} s a step")
+    say(f"{work['name']}: {side} {mean(found['step_seconds'][WARM_UP:]):.3f} s per step")
     return found
 
 

@@ -1,4 +1,4 @@
-"""How both sides of a benchmark train: the settings that are the same, and clocks for either's loop."""
+"""How both sides of a benchmark train: shared settings, and clocks for both trainers' loops."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Memory:
     """Peak memory of a training, counted from the loaded model."""
 
     def start(self) -> None:
-        """Notes what the loaded model holds."""
+        """Records the memory of the loaded model."""
         reset_peak()
         self.loaded = resident_bytes()
 
@@ -114,7 +114,7 @@ def fit_ours(
         data: its DataModule.
         callbacks: such as a clock.
         epochs: over the data; -1 goes on until the module ends the training.
-        steps: batches of an epoch; None takes all.
+        steps: batches per epoch; None takes all.
         device: cpu or cuda.
         frozen: dtype of the frozen weights, by which precision is chosen; None takes `dtype()`.
     """
@@ -149,13 +149,13 @@ def trainer_of(folder: Path, callbacks: list[Callback], frozen: torch.dtype, **m
 
 
 def trl_settings(folder: Path, optimizer: OptimizerOptions, micro_batch: int, accumulate: int) -> dict[str, Any]:
-    """Returns what makes TRL's trainers do the same steps: optimizer, schedule, precision, rows in their order.
+    """Returns settings with which TRL's trainers take the same steps: optimizer, schedule, precision, order of rows.
 
     Args:
         folder: output_dir; nothing is saved there.
         optimizer: of our stage.
-        micro_batch: rows of a forward.
-        accumulate: micro-batches of an optimizer step.
+        micro_batch: rows per forward.
+        accumulate: micro-batches per optimizer step.
     """
     return {
         "output_dir": str(folder),

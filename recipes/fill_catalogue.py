@@ -2,7 +2,7 @@
 
     python recipes/fill_catalogue.py
 
-Predicted memory is what `lit-instruct plan` says, measured memory and time are from `make gpu-check`
+Predicted memory comes from `lit-instruct plan`, measured memory and time from `make gpu-check`
 (benchmarks/results/gpu-*.json) or from the reports of whole runs in recipes/<name>/results/.
 """
 
@@ -26,13 +26,13 @@ STAGES = ("sft", "rm", "ppo")
 COLUMNS = ("recipe", "hardware", "base model", "data", "trained", "predicted, GiB", "measured, GiB", "time", "reached")
 NOT_MEASURED = "not measured yet"
 UNTRAINED = "runs/not-trained"
-"""A run that is not there: in one that is, reward model and PPO would be planned for the base of its SFT stage."""
+"""A run that does not exist: with one that does, the later stages would be planned for the base of its SFT stage."""
 MARKS = re.compile(r"(<!-- catalogue -->)\n.*?\n(<!-- end catalogue -->)", re.DOTALL)
 OPENING = re.compile(r"^# Hardware: (.+)$", re.MULTILINE)
 
 
 def filled(text: str, plans: dict[str, dict[str, Plan]]) -> str:
-    """Returns the README with its catalogue made anew.
+    """Returns the README with its catalogue regenerated.
 
     Args:
         text: of the README.
@@ -50,7 +50,7 @@ def all_plans() -> dict[str, dict[str, Plan]]:
 
 
 def plan_recipe(config: Path, *words: str) -> Plan:
-    """Plans a stage of a recipe for the hardware that it names; one for a CPU in bfloat16, whatever this one can do."""
+    """Plans a stage of a recipe for the hardware that it names; a CPU recipe in bfloat16, whatever this CPU has."""
     own = read_arguments(["--config", str(config), "--run", UNTRAINED, *words])
     if card_of(own) is not None:
         return plan_of(own)
@@ -58,7 +58,7 @@ def plan_recipe(config: Path, *words: str) -> Plan:
 
 
 def hardware(folder: Path) -> str:
-    """Returns what the SFT stage of a recipe says it runs on."""
+    """Returns the hardware that the SFT stage of a recipe names."""
     found = OPENING.search((folder / "sft.yaml").read_text(encoding="utf-8"))
     assert found is not None, folder
     return found[1]
@@ -102,7 +102,7 @@ def _dataset(path: str) -> str:
 
 
 def _of_checks(folder: Path) -> tuple[str, str]:
-    """Memory and seconds a step as `make gpu-check` measured them."""
+    """Memory and seconds per step, measured by `make gpu-check`."""
     found = [measured(folder, stage) for stage in STAGES]
     if not all(found):
         return NOT_MEASURED, NOT_MEASURED
@@ -112,7 +112,7 @@ def _of_checks(folder: Path) -> tuple[str, str]:
 
 
 def _of_reports(reports: list[Path]) -> tuple[str, str, str]:
-    """The same of whole runs, and what they reached."""
+    """Memory and time of whole runs, and the labeler score that they gained."""
     module = _fill_table()
     read = [module.json.loads(path.read_text()) for path in reports]
 
@@ -139,7 +139,7 @@ def _fill_table() -> Any:
 
 
 def main() -> None:
-    """Writes the README anew."""
+    """Updates the README."""
     readme = RECIPES / "README.md"
     text = readme.read_text(encoding="utf-8")
     readme.write_text(filled(text, all_plans()), encoding="utf-8")

@@ -23,7 +23,7 @@ def table(recipe: Path) -> str:
 
 
 def filled(text: str) -> str:
-    """Returns the README with its tables made anew, between `<!-- table NAME -->` and `<!-- end table -->`."""
+    """Returns the README with its tables regenerated between `<!-- table NAME -->` and `<!-- end table -->`."""
 
     def fill(found: re.Match[str]) -> str:
         return f"{found[1]}\n{table(RECIPES / found[2])}\n{found[3]}"

@@ -7,8 +7,8 @@ Runs in the side environment of environment.sh, which knows nothing of lit-instr
     prompts.json    a list of lists of token ids, in the order of the iterations
     settings.json   hyperparameters
 
-and gets responses.json: iteration -> prompt -> token ids as they were sampled. The last line of the output says how
-long each iteration took and what TRL logged of it.
+and gets responses.json: iteration -> prompt -> token ids as they were sampled. The last line of the output has the
+seconds of each iteration and what TRL logged of it.
 """
 
 from __future__ import annotations

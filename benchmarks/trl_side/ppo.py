@@ -1,4 +1,4 @@
-"""The TRL 1.12 side of `make bench-ppo`: seconds an iteration and peak memory of its PPOTrainer, as JSON.
+"""The TRL 1.12 side of `make bench-ppo`: seconds per iteration and peak memory of its PPOTrainer, as JSON.
 
 Runs in the side environment of environment.sh, which knows nothing of lit-instruct:
 
@@ -53,7 +53,7 @@ class Clock(TrainerCallback):
         self.marks = {"began": time.perf_counter()}
 
     def on_step_end(self, *_: Any, **__: Any) -> None:
-        """Closes an iteration."""
+        """Ends an iteration."""
         marks, now = self.marks, self.now()
         self.iterations.append(
             {
@@ -86,7 +86,7 @@ class Clock(TrainerCallback):
 
     @staticmethod
     def now() -> float:
-        """Seconds, with nothing left to do on the GPU."""
+        """Seconds, after all work on the GPU is done."""
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         return time.perf_counter()
@@ -100,8 +100,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--response_length", required=True, type=int)
     parser.add_argument("--inner_epochs", type=int, default=1)
     parser.add_argument("--micro_batch_size", type=int, default=8)
-    parser.add_argument("--iterations", type=int, default=1, help="timed ones")
-    parser.add_argument("--warmup", type=int, default=0, help="iterations before them")
+    parser.add_argument("--iterations", type=int, default=1, help="timed")
+    parser.add_argument("--warmup", type=int, default=0, help="iterations before the timed ones")
     parser.add_argument("--dtype", choices=DTYPES, default="fp32")
     parser.add_argument("--lora_r", type=int, default=16)
     parser.add_argument("--lora_layers", type=int, default=0, help="topmost layers adapted; 0: all")

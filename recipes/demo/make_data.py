@@ -4,12 +4,12 @@ The embedded model answers, held to short answers by a system prompt that the da
 labeler (lit_instruct.evaluation.labelers.tone) stands in for the people of the paper.
 
 - Demonstrations show the form that is wanted: one short, finished answer. Of several samples the first that ended by
-  itself, is a finished sentence and repeats nothing is taken; its tone plays no part, so that SFT does not already
-  learn what reward model and PPO are to show.
-- Comparisons: K = 4..9 samples a prompt, rated by the labeler on the paper's scale from 1 to 7 and ranked; equal
+  itself, is a finished sentence and repeats nothing is taken. Tone is ignored, so that SFT does not already learn
+  what the reward model and PPO should.
+- Comparisons: K = 4..9 samples per prompt, rated by the labeler on the paper's scale from 1 to 7 and ranked; equal
   ratings are ties.
 
-Training and validation prompts stay apart. Run it again with the same versions and the files come out the same.
+Training and validation prompts stay apart. Running it again with the same versions gives the same files.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def main() -> None:
     """Writes demonstrations_*.jsonl and ranked_*.jsonl."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "data", help="folder to write into")
-    parser.add_argument("--limit", type=int, help="only the first so many rows of each kind, to check")
+    parser.add_argument("--limit", type=int, help="write only this many rows of each kind, as a check")
     options = parser.parse_args()
     prompter = Prompter(load_tokenizer(find_source(MODEL)), system=SYSTEM)
     generator = TextGenerator.from_source(MODEL, prompter=prompter)
@@ -69,7 +69,7 @@ def make_demonstrations(generator: TextGenerator, rows: list[PromptRow]) -> list
 
 
 def is_acceptable(prompt: str, sample: Response) -> bool:
-    """True for a finished answer of 4 to 30 words on one line, without repetition, that is no echo of the prompt."""
+    """True for a finished answer of 4 to 30 words on one line, without repetition, that does not echo the prompt."""
     count = len(sample.text.split())
     finished = sample.ended and is_finished(sample.text) and "\n" not in sample.text
     return finished and 4 <= count <= 30 and not repetition_penalty(sample.text) and sample.text not in prompt
@@ -106,7 +106,7 @@ def seven_point(score: float) -> int:
 
 
 def about(row: PromptRow) -> dict[str, object]:
-    """User and use case of a prompt, which its rows keep."""
+    """Returns the user and use case of a prompt, which its rows keep."""
     return {"user": row.user, "use_case": row.use_case}
 
 

@@ -6,7 +6,7 @@ as many prompts of each use case as Table 1 of the InstructGPT paper (Ouyang et 
 them to 60 made-up users of unequal activity, and puts 15 % of the prompts, all those of some users, into the
 validation file.
 
-Why so: the paper splits its prompts by user, so that the validation set shows how the model does on people it
+Why: the paper splits its prompts by user, so that the validation set shows how the model does on people it
 has never seen, and it limits how many prompts a single user can add. A demo with the same shape of data
 exercises the same code. The order is drawn from SHA-256 keys, so that every machine and Python version writes
 the same bytes.
@@ -31,7 +31,7 @@ DATA_DIR = HERE / "data"
 
 TOTAL_PROMPTS = 1340
 VALIDATION_PROMPTS = 201
-VALIDATION_TOLERANCE = 6  # users are not cut in two, so the validation size cannot be hit exactly
+VALIDATION_TOLERANCE = 6  # users are not split, so the validation size cannot be hit exactly
 USERS = 60
 ACTIVITY_SCALE = 25.0  # user number i is exp(-i / scale) times as active as the busiest one
 MAX_PER_USER = 60
@@ -136,7 +136,7 @@ def read_prompts(content: Path = CONTENT_DIR) -> list[Prompt]:
 
 
 def normalise(text: str) -> str:
-    """Reduce a prompt to its lower-case words, the form in which duplicates are looked for."""
+    """Reduce a prompt to its lower-case words, the form in which duplicates are compared."""
     return " ".join(re.findall(r"\w+", text.lower()))
 
 
@@ -163,7 +163,7 @@ def select(prompts: list[Prompt]) -> list[Prompt]:
 
 
 def assign_users(prompts: list[Prompt]) -> dict[str, list[Prompt]]:
-    """Deal the prompts to users whose activity falls off exponentially; user numbers tell nothing of it."""
+    """Deal the prompts to users whose activity falls off exponentially; user numbers do not reveal it."""
     sizes = apportion([math.exp(-i / ACTIVITY_SCALE) for i in range(USERS)], len(prompts))
     if max(sizes) > MAX_PER_USER:
         raise ValueError(f"the busiest user would have {max(sizes)} prompts")
