@@ -73,11 +73,9 @@ class Rollout(NamedTuple):
     values: Tensor
     """(B, R) float32, V(state before the token), 0 where masked."""
     scores: Tensor
-    """(B,) float32, the reward of each whole response, penalties included."""
-    raw_scores: Tensor
-    """(B,) float32, the reward as the reward model or function gave it, further rewards added by their weights."""
+    """(B,) float32, the reward of each whole response, further rewards added by their weights; not yet shaped."""
     reward_parts: Tensor
-    """(B, 1 + further rewards) float32, the rewards that `raw_scores` is made of, before weights."""
+    """(B, 1 + further rewards) float32, the rewards that `scores` is made of, before weights."""
     ended: Tensor
     """(B,) bool, True where the response ended by itself, False where the length limit cut it."""
     entropy: Tensor
@@ -111,6 +109,17 @@ def columns_from(values: Tensor, first: Tensor, count: int) -> Tensor:
     columns = (first[:, None] + torch.arange(count, device=first.device)).clamp(max=width - 1)
     places = columns + width * torch.arange(rows, device=first.device)[:, None]
     return values.flatten(0, 1).index_select(0, places.flatten()).view(rows, count, *values.shape[2:])
+
+
+def around_response(hidden: Tensor, prompt_length: Tensor, response_mask: Tensor) -> Tensor:
+    """Returns the states before each response token and after the last: (B, T, H) -> (B, R + 1, H), with gradient.
+
+    Args:
+        hidden: (B, T, H) of prompt and response.
+        prompt_length: (B,) long, tokens of each prompt.
+        response_mask: (B, R) bool.
+    """
+    return columns_from(hidden, prompt_length - 1, response_mask.shape[1] + 1)
 
 
 def right_pad(sequences: list[list[int]], value: int) -> tuple[Tensor, Tensor]:

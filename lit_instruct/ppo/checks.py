@@ -1,65 +1,73 @@
-"""What in the options of PPO contradicts each other, or its models or data: refused before any model loads."""
+"""What contradicts itself in the options of PPO, its models or its data: refused before any model loads."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from lit_instruct.errors import UserError
 from lit_instruct.models.loading import Source, find_source, load_config, load_tokenizer
 from lit_instruct.models.lora import read_head
-from lit_instruct.ppo.options import SelectionOptions
+from lit_instruct.ppo.options import ObjectiveOptions, PretrainingOptions, RewardOptions, SelectionOptions
 
 if TYPE_CHECKING:
     from data_modules.prompts import PromptDataModule
-    from lit_instruct.stages.ppo import PPOModule
 
 
-def check_options(module: PPOModule, data: PromptDataModule, training: bool) -> None:
-    """Refuses options that contradict each other.
+def check_models(
+    source: Source, reward_source: Source | None, reward: RewardOptions, max_new_tokens: int, data: PromptDataModule
+) -> None:
+    """Refuses models that cannot read the prompts with their responses, or cannot score them.
 
     Args:
-        module: with its options, and no model yet.
-        data: its prompts.
-        training: whether to check what only a training needs.
+        source: of the policy.
+        reward_source: of the main reward; None for a function.
+        reward: with the further rewards.
+        max_new_tokens: limit of a response.
+        data: the prompts.
 
     Raises:
         UserError: naming both sides of the contradiction.
     """
-    for name in ("iterations", "generation_batch_size"):
-        if getattr(module, name) < 1:
-            raise UserError(f"--model.{name}={getattr(module, name)}: must be at least 1")
-    if training:
-        _check_training(module, data)
-    check_lengths(module.source, module.sampling.max_new_tokens, data)
-    module.sampling.stop_rule(module.prompter)
-    if module.reward_source is not None:
-        check_reward(module.reward_source, "--model.reward")
-    for further in module.further_rewards:
+    check_lengths(source, max_new_tokens, data)
+    if reward_source is not None:
+        check_reward(reward_source, "--model.reward.model")
+    for further in reward.further:
         if further.model is not None:
-            check_reward(find_source(further.model), f"--model.further_rewards: {further.name!r}, model")
+            check_reward(find_source(further.model), f"--model.reward.further: {further.name!r}, model")
 
 
-def _check_training(module: PPOModule, data: PromptDataModule) -> None:
-    check_batch(module.options.minibatches, data)
-    if module.lora is not None and module._compiler_ctx is not None:
+def check_training(
+    objective: ObjectiveOptions,
+    pretraining: PretrainingOptions,
+    selection: SelectionOptions,
+    figures: Sequence[str],
+    compiled_adapters: bool,
+    data: PromptDataModule,
+) -> None:
+    """Refuses what only a training needs.
+
+    Args:
+        objective: how many minibatches.
+        pretraining: whether a text is mixed in.
+        selection: which metric of validation chooses the policy.
+        figures: names of what validation measures.
+        compiled_adapters: whether torch.compile has wrapped a module that trains adapters.
+        data: the prompts.
+
+    Raises:
+        UserError: naming both sides of the contradiction.
+    """
+    check_batch(objective.minibatches, data)
+    if compiled_adapters:
         raise UserError(
             "torch.compile: adapters (--model.lora) take turns on one base, which compiled code would not see; "
             "give the Trainer the module itself, or train all weights with --model.lora=null"
         )
-    names = ["main", *(reward.name for reward in module.further_rewards)]
-    if len(set(names)) < len(names):
-        raise UserError(f"--model.further_rewards: two rewards have one name ({', '.join(names)}); rename one")
-    target = module.kl_control.target
-    if target is not None and module.options.kl_coef == 0:
-        raise UserError(
-            f"--model.kl_control.target={target}: it multiplies --model.ppo.kl_coef, which is 0 and would stay 0; "
-            "start with a price above 0"
-        )
-    if module.pretraining.ptx_coef and data.pretraining is None:
+    if pretraining.ptx_coef and data.pretraining is None:
         raise UserError("--model.pretraining.ptx_coef: needs a text to mix in; give --data.pretraining_path")
-    if module.selection.metric is not None:
-        names = [*module._figure_names, *(["labeler"] if module.labeler is not None else [])]
-        check_selection(module.selection, names, data)
+    if selection.metric is not None:
+        check_selection(selection, figures, data)
 
 
 def check_batch(minibatches: int, data: PromptDataModule) -> None:
@@ -70,7 +78,7 @@ def check_batch(minibatches: int, data: PromptDataModule) -> None:
         data: its batch size, and its prompts after hygiene.
 
     Raises:
-        UserError: it cannot be cut so.
+        UserError: it cannot be divided.
     """
     size, prompts = data.batch_size, len(data.train_dataset)
     if size % data.world_size:
@@ -80,11 +88,11 @@ def check_batch(minibatches: int, data: PromptDataModule) -> None:
         )
     if minibatches > size:
         raise UserError(
-            f"--model.ppo.minibatches={minibatches}: more than the {size} prompts of --data.batch_size; lower it"
+            f"--model.objective.minibatches={minibatches}: more than the {size} prompts of --data.batch_size; lower it"
         )
     if size % minibatches:
         raise UserError(
-            f"--data.batch_size={size}: it is no multiple of --model.ppo.minibatches={minibatches}, so steps would "
+            f"--data.batch_size={size}: it is no multiple of --model.objective.minibatches={minibatches}, so steps would "
             "weigh prompts differently; change one of them"
         )
     if prompts < size:
@@ -94,7 +102,7 @@ def check_batch(minibatches: int, data: PromptDataModule) -> None:
         )
 
 
-def check_selection(selection: SelectionOptions, figures: list[str], data: PromptDataModule) -> None:
+def check_selection(selection: SelectionOptions, figures: Sequence[str], data: PromptDataModule) -> None:
     """Refuses a metric that no validation will log.
 
     Args:
@@ -112,7 +120,7 @@ def check_selection(selection: SelectionOptions, figures: list[str], data: Promp
     known = [f"val/{name}" for name in figures]
     if selection.metric in known or selection.metric in [f"{name}/{case}" for name in known for case in cases]:
         return
-    hint = "; it needs --model.labeler" if str(selection.metric).startswith("val/labeler") else ""
+    hint = "; it needs --model.selection.labeler" if str(selection.metric).startswith("val/labeler") else ""
     of_case = f", each also with /{' or /'.join(cases)}" if cases else ""
     raise UserError(f"{option}: not measured{hint}; choose one of {', '.join(known)}{of_case}")
 
@@ -173,7 +181,7 @@ def check_reward(source: Source, option: str) -> None:
         if kinds and not any(kind.endswith("ForSequenceClassification") for kind in kinds):
             raise UserError(
                 f"{option}: no trained reward head (`score`) in it, it is a {kinds[0]}; train one with "
-                "`lit-instruct rm fit`, or score with --model.reward_function"
+                "`lit-instruct rm fit`, or score with --model.reward.function"
             )
         if kinds and config.num_labels != 1:
             raise UserError(f"{option}: a reward model gives one number, this one {config.num_labels}; give another")

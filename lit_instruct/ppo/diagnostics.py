@@ -96,7 +96,7 @@ def uncalibrated(reward_bias: float | None) -> str | None:
     return (
         "the reward model was never calibrated: its demonstrations do not score 0 on average, so scores lie anywhere "
         "and a penalty for a missing EOS may cost too much or nothing; run `make rm` with --data.demonstrations_path, "
-        "or train with --model.shaping.normalize_rewards=true"
+        "or train with --model.reward.normalize=true"
     )
 
 
@@ -125,7 +125,7 @@ def _equal_advantages(figures: Figures) -> str | None:
         return None
     return (
         "all advantages are equal, so there is nothing to learn: the reward gives every response the same score; "
-        "look at --model.reward (or --model.reward_function), and at --model.shaping.reward_clip"
+        "look at --model.reward.model (or --model.reward.function), and at --model.reward.clip"
     )
 
 
@@ -134,7 +134,7 @@ def _eos_collapse(first: float, last: float) -> str | None:
         return None
     return (
         f"the share of responses that end by themselves fell from {first:.2f} to {last:.2f}: being cut pays; raise "
-        "--model.ppo.missing_eos_penalty, or give cut responses a fixed --model.shaping.missing_eos_score"
+        "--model.reward.missing_eos_penalty, or give cut responses a fixed --model.reward.missing_eos_score"
     )
 
 
@@ -143,7 +143,7 @@ def _length_explosion(first: float, last: float, limit: int) -> str | None:
         return None
     return (
         f"responses grew from {first:.0f} to {last:.0f} tokens: the reward likes length; look at the "
-        "correlation with length in `lit-instruct rm validate`, raise --model.ppo.kl_coef, or lower "
+        "correlation with length in `lit-instruct rm validate`, raise --model.kl.coef, or lower "
         "--model.sampling.max_new_tokens"
     )
 
@@ -153,8 +153,8 @@ def _useless_value(iterations: int, explained: float) -> str | None:
         return None
     return (
         f"after {iterations} iterations the value function explains nothing (explained variance {explained:.2f}): "
-        "advantages are mostly noise; start it by --model.value=zero_head, set --model.ppo.value_clip_range=null, or "
-        "change --model.optimizer.value_learning_rate"
+        "advantages are mostly noise; start it by --model.value.start=zero_head, set --model.value.clip_range=null, or "
+        "change --model.value.learning_rate"
     )
 
 
@@ -164,5 +164,5 @@ def _falling_labeler(first: Figures, last: Figures) -> str | None:
     return (
         f"the reward rose from {first['val/reward']:.2f} to {last['val/reward']:.2f} while the labeler fell from "
         f"{first['val/labeler']:.2f} to {last['val/labeler']:.2f}: the policy exploits the reward model; raise "
-        "--model.ppo.kl_coef, set --model.kl_control.target, or collect fresh comparisons with `lit-instruct sample`"
+        "--model.kl.coef, set --model.kl.target, or collect fresh comparisons with `lit-instruct sample`"
     )

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from lit_instruct.batches import Rollout
+from lit_instruct.losses.policy import explained_variance
+from lit_instruct.ppo.collect import Rollouts
+from lit_instruct.ppo.ranks import Ranks
+from lit_instruct.ppo.targets import Target
 
 FIGURES = ("reward", "kl", "response_length", "eos_share", "entropy")
 """reward as the reward model gave it, KL to the SFT model in nats, tokens, 0 or 1, mean entropy of a token in nats."""
@@ -16,14 +21,58 @@ FIGURES = ("reward", "kl", "response_length", "eos_share", "entropy")
 def episode_figures(rollout: Rollout) -> Tensor:
     """Returns the FIGURES of every episode of a micro-batch, then its rewards one by one: (B, n) float64 on the CPU."""
     kl = (rollout.log_probs - rollout.reference_log_probs).sum(dim=1)
-    columns = (rollout.raw_scores, kl, rollout.response_length, rollout.ended, rollout.entropy)
+    columns = (rollout.scores, kl, rollout.response_length, rollout.ended, rollout.entropy)
     figures = torch.stack([column.detach().double().cpu() for column in columns], dim=1)
     return torch.cat([figures, rollout.reward_parts.double().cpu()], dim=1)
 
 
-def figure_names(further_rewards: Sequence[str]) -> list[str]:
-    """Returns the names of what `episode_figures` returns; the main reward alone is called reward/main."""
-    return [*FIGURES, "reward/main", *(f"reward/{name}" for name in further_rewards)]
+def figure_names(rewards: Sequence[str]) -> list[str]:
+    """Returns the names of what `episode_figures` returns.
+
+    Args:
+        rewards: names of the rewards, "main" first.
+    """
+    return [*FIGURES, *(f"reward/{name}" for name in rewards)]
+
+
+def rollout_figures(
+    rollouts: Sequence[Rollout], targets: Sequence[Target], rewards: Sequence[str], ranks: Ranks
+) -> dict[str, float]:
+    """Returns means over the episodes of all processes, and how much of the returns the value function explains.
+
+    Args:
+        rollouts: one per micro-batch; rewards are logged as they came, before shaping and KL.
+        targets: of each micro-batch.
+        rewards: names of the rewards, "main" first.
+        ranks: processes to average over.
+    """
+    counted = EpisodeMeans(figure_names(rewards))
+    for rollout in rollouts:
+        for figures in episode_figures(rollout):
+            counted.add(figures)
+    means = counted.means(ranks.sum)[""]
+    masks = [rollout.response_mask for rollout in rollouts]
+    returns = [target.returns for target in targets]
+    errors = [target - rollout.values for target, rollout in zip(returns, rollouts, strict=True)]
+    explained = explained_variance(ranks.masked_moments(errors, masks), ranks.masked_moments(returns, masks))
+    return {f"ppo/{name}": mean for name, mean in means.items()} | {"ppo/explained_variance": float(explained)}
+
+
+def clock_figures(began: float, rollouts: Rollouts, ranks: Ranks) -> dict[str, float]:
+    """Returns how fast an iteration was.
+
+    Args:
+        began: `time.monotonic()` at its start.
+        rollouts: of the iteration.
+        ranks: processes that sampled as much.
+    """
+    seconds = time.monotonic() - began
+    tokens = sum(len(response) for response in rollouts.responses) * ranks.count
+    return {
+        "ppo/tokens_per_second": tokens / seconds,
+        "ppo/sampling_seconds": rollouts.sampled - began,
+        "ppo/iteration_seconds": seconds,
+    }
 
 
 class EpisodeMeans:

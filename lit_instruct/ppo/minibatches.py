@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import torch
-from torch import Tensor
 
 from lit_instruct.batches import PromptBatch, Rollout
 from lit_instruct.fast.packing import ENOUGH_TOKENS, Packing
+from lit_instruct.ppo.ranks import Ranks
+from lit_instruct.ppo.targets import Target
 
 Item = TypeVar("Item")
+Cut = Callable[[list[int], list[int]], list[list[int]]]
+"""(rows, lengths of all rows) -> micro-batches of those rows."""
 MARGIN = 1.25
 """Of a micro-batch's tokens over those of average rows, so that rows of nearly one length stay together."""
 
@@ -26,6 +30,32 @@ def deal(total: int, count: int, key: int) -> list[list[int]]:
     """
     shuffled = torch.randperm(total, generator=torch.Generator().manual_seed(key % 2**63))
     return [rows.tolist() for rows in shuffled.tensor_split(count)]
+
+
+def iteration_key(key: tuple[int, int]) -> int:
+    """Returns the key of an iteration's shuffles from (seed, iteration)."""
+    return key[0] * 1_000_003 + key[1]
+
+
+def minibatches_of(
+    lengths: list[int], count: int, key: tuple[int, int], ranks: Ranks, cut: Cut
+) -> list[list[list[int]]]:
+    """Deals the global batch into minibatches and cuts this process's rows of each into micro-batches.
+
+    Args:
+        lengths: tokens of each row of this process; every process has as many rows.
+        count: minibatches.
+        key: (seed, iteration).
+        ranks: processes that share the global batch.
+        cut: rows into micro-batches.
+
+    Returns:
+        Local rows of each micro-batch of each minibatch.
+    """
+    rows = len(lengths)
+    first = ranks.rank * rows
+    dealt = deal(ranks.count * rows, count, iteration_key(key))
+    return [cut([row - first for row in minibatch if 0 <= row - first < rows], lengths) for minibatch in dealt]
 
 
 def sequence_lengths(batch: PromptBatch, responses: list[list[int]]) -> list[int]:
@@ -57,14 +87,14 @@ def minibatch_order(count: int, key: int) -> list[int]:
     return torch.randperm(count, generator=torch.Generator().manual_seed(key % 2**63)).tolist()
 
 
-def regroup(items: list[Item], minibatches: list[list[list[int]]]) -> list[list[Item]]:
+def regroup(items: Sequence[Item], minibatches: list[list[list[int]]]) -> list[list[Item]]:
     """Cuts a flat list, one item a micro-batch, back into minibatches."""
     remaining = iter(items)
     return [[next(remaining) for _ in minibatch] for minibatch in minibatches]
 
 
-def idle_part(device: torch.device) -> tuple[Rollout, tuple[Tensor, Tensor]]:
-    """Returns a micro-batch, with advantages and returns, of which no token counts.
+def idle_part(device: torch.device) -> tuple[Rollout, Target]:
+    """Returns a micro-batch of which no token counts.
 
     A process runs it in step with others that have one more than itself.
 
@@ -82,10 +112,9 @@ def idle_part(device: torch.device) -> tuple[Rollout, tuple[Tensor, Tensor]]:
         reference_log_probs=tokens,
         values=tokens,
         scores=episode,
-        raw_scores=episode,
         reward_parts=tokens,
         ended=episode.bool(),
         entropy=episode,
         trunk=None,
     )
-    return rollout, (tokens, tokens)
+    return rollout, Target(episode, tokens, tokens)

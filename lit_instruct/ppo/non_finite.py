@@ -1,24 +1,125 @@
-"""NaN and infinity in PPO: named, with the episodes saved for a look."""
+"""NaN and inf in PPO: named, with the episodes saved, and the step skipped or the training stopped."""
 
 from __future__ import annotations
 
 import json
+import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from safetensors.torch import save_file
 from torch import Tensor
 
+from data_modules.rows import PromptRow
 from lit_instruct.batches import Rollout
+from lit_instruct.errors import UserError
 from lit_instruct.files import replacing_files
+from lit_instruct.ppo.ranks import Ranks
+from lit_instruct.ppo.targets import Target
+from lit_instruct.prompting import prompt_text
 
-Targets = tuple[Tensor, Tensor]
+log = logging.getLogger(__name__)
+
+
+class NonFinite:
+    """What happens when a reward, loss or gradient is NaN or inf.
+
+    Args:
+        action: "stop" ends the training, "skip" leaves the step out.
+        folder: where episodes are saved.
+        decode: ids -> text.
+        ranks: each process saves its own episodes.
+    """
+
+    def __init__(
+        self, action: Literal["stop", "skip"], folder: Path, decode: Callable[[list[int]], str], ranks: Ranks
+    ) -> None:
+        self.action = action
+        self.folder = folder
+        self.decode = decode
+        self.ranks = ranks
+        self.iteration = 0
+        self.name = ""
+        self.saved: Path | None = None
+        """Where episodes of this iteration lie, after the first NaN or inf in it."""
+        self.fault: UserError | None = None
+        """Why the training has to end after this iteration."""
+
+    def begin(self, iteration: int, name: str) -> None:
+        """Starts an iteration or a validation.
+
+        Args:
+            iteration: its number, from 1.
+            name: of the folder that episodes would be saved into.
+        """
+        self.iteration, self.saved = iteration, None
+        self.name = f"{name}-process-{self.ranks.rank}" if self.ranks.count > 1 else name
+
+    def check_rewards(
+        self,
+        rollouts: Sequence[Rollout],
+        parts: Sequence[Sequence[int]],
+        prompts: Sequence[PromptRow],
+        responses: Sequence[str],
+        names: Sequence[str],
+    ) -> None:
+        """Names the first row whose reward is NaN or inf.
+
+        Args:
+            rollouts: one per part.
+            parts: row numbers of each part.
+            prompts: of each row.
+            responses: text of each row.
+            names: of the rewards, the main one first.
+
+        Raises:
+            UserError: there is one, and it stops the training.
+        """
+        wrong = non_finite_rewards(rollouts, parts, names)
+        if not wrong:
+            return
+        fault, row = wrong[0]
+        folder = self._save(rollouts, None, [fault for fault, _ in wrong])
+        prompt = prompt_text(prompts[row].prompt)
+        where = f"row {row} of the batch (prompt {prompt[:60]!r}, response {responses[row][:60]!r})"
+        what = f"iteration {self.iteration}: {fault} for {where}"
+        if self.action == "stop":
+            raise UserError(
+                f"{what}; the episodes are in {folder}; mend the reward, or skip such steps with "
+                "--model.optimizer.on_non_finite=skip"
+            )
+        log.warning("%s; steps with it are skipped, the episodes are in %s", what, folder)
+
+    def skip_step(self, minibatch: Sequence[tuple[Rollout, Target]], step: int, wrong: list[str]) -> None:
+        """Saves the minibatch of a step that is not taken, unless the iteration has saved episodes before.
+
+        Args:
+            minibatch: its micro-batches.
+            step: its number in the iteration, from 1.
+            wrong: what is NaN or inf.
+        """
+        if self.saved is not None:  # the first fault of an iteration explains the others
+            return
+        folder = self._save([rollout for rollout, _ in minibatch], [target for _, target in minibatch], wrong)
+        what = f"iteration {self.iteration}, step {step}: {', '.join(wrong)}"
+        if self.action == "skip":
+            log.warning("%s; the step is skipped, its minibatch is in %s", what, folder)
+            return
+        self.fault = UserError(
+            f"{what}; the step was not taken, its minibatch is in {folder}; lower "
+            "--model.optimizer.learning_rate, or skip such steps with --model.optimizer.on_non_finite=skip"
+        )
+
+    def _save(self, rollouts: Sequence[Rollout], targets: Sequence[Target] | None, wrong: list[str]) -> Path:
+        self.saved = self.folder / self.name
+        save_episodes(self.saved, rollouts, targets, {"iteration": self.iteration, "wrong": wrong}, self.decode)
+        return self.saved
 
 
 def non_finite(figures: Mapping[str, float]) -> list[str]:
-    """Returns "name is nan" (or inf, -inf) of each figure that is no finite number."""
+    """Returns "name is nan" (or inf, -inf) of each figure that is not finite."""
     return [f"{name} is {value}" for name, value in figures.items() if not math.isfinite(value)]
 
 
@@ -28,21 +129,22 @@ def non_finite_rewards(
     """Returns what is wrong with rewards, and the row of the batch that got them.
 
     Args:
-        rollouts: one a part.
+        rollouts: one per part.
         parts: row numbers of each part.
         names: of the rewards, the main one first.
     """
     found = []
     for rows, rollout in zip(parts, rollouts, strict=True):
         for place, number in (~rollout.reward_parts.isfinite()).nonzero().tolist():
-            found.append((f"{names[number]} is {float(rollout.reward_parts[place, number])}", rows[place]))
+            value = float(rollout.reward_parts[place, number])
+            found.append((f"reward/{names[number]} is {value}", rows[place]))
     return found
 
 
 def save_episodes(
     folder: Path,
     rollouts: Sequence[Rollout],
-    targets: Sequence[Targets] | None,
+    targets: Sequence[Target] | None,
     facts: Mapping[str, Any],
     decode: Callable[[list[int]], str],
 ) -> None:
@@ -50,8 +152,8 @@ def save_episodes(
 
     Args:
         folder: made where it is missing.
-        rollouts: one a micro-batch.
-        targets: advantages and returns of each, (B, R) float32; None where there are none yet.
+        rollouts: one per micro-batch.
+        targets: of each; None where there are none yet.
         facts: what to say about them, as JSON.
         decode: ids -> text.
 
@@ -61,8 +163,9 @@ def save_episodes(
     tensors: dict[str, Tensor] = {}
     for number, rollout in enumerate(rollouts):
         fields = {name: value for name, value in rollout._asdict().items() if value is not None and name != "trunk"}
+        fields["raw_scores"] = rollout.scores
         if targets is not None:
-            fields |= dict(zip(("advantages", "returns"), targets[number], strict=True))
+            fields |= targets[number]._asdict()  # shaped scores among them
         tensors |= {f"{name}.{number}": value.detach().cpu().contiguous() for name, value in fields.items()}
     episodes = [row for rollout in rollouts for row in _texts(rollout, decode)]
     with replacing_files(folder) as scratch:

@@ -1,93 +1,88 @@
-"""Options of PPO, with their checks."""
+"""Options of PPO by topic, with their checks."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from lit_instruct.errors import UserError
 from lit_instruct.losses.divergence import Estimator
+from lit_instruct.models.activations import MemoryOptions
+from lit_instruct.models.assemble import ValueKind
 from lit_instruct.models.optimizers import OptimizerName
 
 
 @dataclass
-class PPOOptions:
-    """The objective (eq. 2) and how often a batch of rollouts is used.
+class ObjectiveOptions:
+    """The clipped objective, and how often a batch of rollouts is used.
 
     Args:
         clip_range: the ratio's allowed distance from 1 (C.4: 0.2).
-        value_clip_range: the same for values; null does not clip.
-        kl_coef: beta, the price of a nat of divergence from the SFT model (C.4: 0.02).
-        kl_estimator: k1 as in the paper, k2 or k3.
         discount: of later rewards (C.4: none).
-        gae_lambda: of advantage estimation.
+        gae_lambda: of generalized advantage estimation.
+        whiten_advantages: shifts and scales the advantages of all tokens of the batch to mean 0 and variance 1.
+        entropy_coef: coefficient of a bonus for the mean entropy, in nats, of the policy's token distributions.
         inner_epochs: passes over a batch of rollouts (C.4: 1).
         minibatches: optimizer steps in one pass.
-        micro_batch_size: sequences of average length in one forward and backward; of longer ones it takes fewer, of
-            shorter ones more, and a CPU never more than make it faster.
-        missing_eos_penalty: taken off the score of a response that the length limit cut.
     """
 
     clip_range: float = 0.2
-    value_clip_range: float | None = 0.2
-    kl_coef: float = 0.02
-    kl_estimator: Estimator = "k1"
     discount: float = 1.0
     gae_lambda: float = 0.95
-    inner_epochs: int = 1
-    minibatches: int = 8
-    micro_batch_size: int = 8
-    missing_eos_penalty: float = 1.0
-
-    def __post_init__(self) -> None:
-        """Refuses values that cannot train."""
-        for name in ("inner_epochs", "minibatches", "micro_batch_size"):
-            if getattr(self, name) < 1:
-                raise UserError(f"--model.ppo.{name}={getattr(self, name)}: must be at least 1")
-        if self.clip_range <= 0:
-            raise UserError(f"--model.ppo.clip_range={self.clip_range}: must be above 0")
-        if self.kl_coef < 0:
-            raise UserError(f"--model.ppo.kl_coef={self.kl_coef}: must be at least 0")
-
-
-@dataclass
-class ShapingOptions:
-    """What happens to scores before they become advantages, and what else is in the loss.
-
-    A score is normalised, then scaled, then clipped; then a response that the length limit cut gets its fixed score or
-    pays its penalty; KL is charged after that.
-
-    Args:
-        missing_eos_score: score of a response that the length limit cut, instead of the reward model's, which has only
-            learnt from responses that end; null keeps that (less --model.ppo.missing_eos_penalty).
-        normalize_rewards: divides scores, less their mean, by their standard deviation, both over all episodes so far.
-        reward_scale: factor of every score.
-        reward_clip: cuts scores to [-reward_clip, reward_clip]; null cuts none.
-        whiten_rewards: divides the rewards of all tokens by their standard deviation in the batch.
-        whiten_advantages: shifts and scales the advantages of all tokens of the batch to mean 0 and variance 1.
-        entropy_coef: weight of a bonus for the mean entropy, in nats, of the policy's token distributions.
-        value_coef: weight of the value loss; it matters where both share a trunk (--model.value=policy_trunk).
-    """
-
-    missing_eos_score: float | None = None
-    normalize_rewards: bool = False
-    reward_scale: float = 1.0
-    reward_clip: float | None = None
-    whiten_rewards: bool = False
     whiten_advantages: bool = True
     entropy_coef: float = 0.0
-    value_coef: float = 1.0
+    inner_epochs: int = 1
+    minibatches: int = 8
 
     def __post_init__(self) -> None:
         """Refuses values that cannot train."""
-        if self.reward_clip is not None and self.reward_clip <= 0:
-            raise UserError(f"--model.shaping.reward_clip={self.reward_clip}: must be above 0, or null")
-        if self.value_coef <= 0:
-            raise UserError(f"--model.shaping.value_coef={self.value_coef}: must be above 0")
+        _at_least_one("objective", self, "inner_epochs", "minibatches")
+        _above_zero("objective", self, "clip_range")
 
 
 @dataclass
-class RewardOptions:
+class KLOptions:
+    """The KL penalty of eq. 2 and its control.
+
+    Args:
+        coef: beta, the coefficient of the KL penalty per nat (C.4: 0.02).
+        estimator: k1 as in the paper, k2 or k3.
+        target: KL to the SFT model in nats per response that the coefficient is adapted to, starting from `coef`;
+            null keeps the coefficient fixed.
+        gain: how fast it adapts (0.1 unless given). The error counts up to 20 %, so a step changes the coefficient by
+            at most gain / 5.
+        bound: KL in nats per response that an iteration may not exceed; null sets none.
+        on_bound: what exceeding it does: "shrink" halves the policy's learning rate, "stop" ends the training.
+    """
+
+    coef: float = 0.02
+    estimator: Estimator = "k1"
+    target: float | None = None
+    gain: float | None = None
+    bound: float | None = None
+    on_bound: Literal["shrink", "stop"] = "stop"
+
+    def __post_init__(self) -> None:
+        """Refuses values that contradict each other."""
+        if self.coef < 0:
+            raise UserError(f"--model.kl.coef={self.coef}: must be at least 0")
+        _above_zero("kl", self, "target", "gain", "bound")
+        if self.gain is not None and self.target is None:
+            raise UserError(
+                f"--model.kl.gain={self.gain}: the coefficient is fixed with --model.kl.target=null; give a target, or "
+                "leave the gain out"
+            )
+        if self.target is not None and self.coef == 0:
+            raise UserError(
+                f"--model.kl.target={self.target}: it multiplies --model.kl.coef, which is 0 and would stay 0; start "
+                "with a coefficient above 0"
+            )
+        if self.target is not None and self.bound is not None and self.bound <= self.target:
+            raise UserError(f"--model.kl.bound={self.bound}: must be above --model.kl.target={self.target}")
+
+
+@dataclass
+class FurtherReward:
     """A further reward, added to the main one and logged as ppo/reward/<name>.
 
     Args:
@@ -95,7 +90,7 @@ class RewardOptions:
         model: a stage folder, Hugging Face folder or hub id of a sequence classifier with one output; it reads text, so
             its tokenizer and base may be any.
         function: import path of a Python function list[(prompt, response)] -> list[float].
-        weight: with which it is added.
+        weight: factor with which it is added.
     """
 
     name: str
@@ -104,43 +99,76 @@ class RewardOptions:
     weight: float = 1.0
 
     def __post_init__(self) -> None:
-        """Refuses a reward that nobody or two give."""
+        """Refuses a reward with no source, or with two."""
         if (self.model is None) == (self.function is None):
-            raise UserError(f"--model.further_rewards: {self.name!r} needs either a model or a function")
+            raise UserError(f"--model.reward.further: {self.name!r} needs either a model or a function")
 
 
 @dataclass
-class KLControlOptions:
-    """What holds the divergence from the SFT model beside its fixed price `--model.ppo.kl_coef`.
+class RewardOptions:
+    """Where scores come from, and what happens to them before the KL penalty is subtracted.
+
+    Scores are normalised, then scaled, then clipped. A response that the length limit cut then gets its fixed score, or
+    its penalty is subtracted.
 
     Args:
-        target: divergence in nats a response that the price is adapted to, starting from kl_coef; null keeps it fixed.
-        gain: how fast it adapts (0.1 unless given): the share by which the price changes at the largest error counted,
-            20 %, is gain / 5.
-        bound: divergence in nats a response that an iteration may not pass; null sets none.
-        on_bound: what passing it does: "shrink" halves the policy's learning rate, "stop" ends the training.
+        model: reward model: a stage folder or a hub sequence classifier; null with `function`.
+        function: import path of a Python function list[(prompt, response)] -> list[float] to use instead.
+        further: rewards that are added to the main one.
+        normalize: subtracts the mean of all scores so far and divides by their standard deviation.
+        scale: factor of every score.
+        clip: limits scores to [-clip, clip]; null does not clip.
+        whiten: divides the rewards of all tokens by their standard deviation in the batch.
+        missing_eos_penalty: subtracted from the score of a response that the length limit cut.
+        missing_eos_score: score of a response that the length limit cut, instead of the reward model's, which has
+            learnt from complete responses only; null keeps that (less `missing_eos_penalty`).
     """
 
-    target: float | None = None
-    gain: float | None = None
-    bound: float | None = None
-    on_bound: Literal["shrink", "stop"] = "stop"
+    model: str | None = "{run}/rm"
+    function: str | None = None
+    further: list[FurtherReward] = field(default_factory=list)
+    normalize: bool = False
+    scale: float = 1.0
+    clip: float | None = None
+    whiten: bool = False
+    missing_eos_penalty: float = 1.0
+    missing_eos_score: float | None = None
 
     def __post_init__(self) -> None:
-        """Refuses values that cannot hold anything."""
-        for name in ("target", "gain", "bound"):
-            value = getattr(self, name)
-            if value is not None and value <= 0:
-                raise UserError(f"--model.kl_control.{name}={value}: must be above 0")
-        if self.gain is not None and self.target is None:
-            raise UserError(
-                f"--model.kl_control.gain={self.gain}: the price of KL is fixed with --model.kl_control.target=null; "
-                "give a target, or leave the gain out"
-            )
-        if self.target is not None and self.bound is not None and self.bound <= self.target:
-            raise UserError(
-                f"--model.kl_control.bound={self.bound}: must be above --model.kl_control.target={self.target}"
-            )
+        """Refuses a missing reward, and values that cannot train."""
+        if self.function is None and self.model is None:
+            raise UserError("--model.reward.model: give a reward model, or a function by --model.reward.function")
+        _above_zero("reward", self, "clip")
+        if len(set(self.names)) < len(self.names):
+            raise UserError(f"--model.reward.further: two rewards have one name ({', '.join(self.names)}); rename one")
+
+    @property
+    def names(self) -> list[str]:
+        """Names of all rewards, the main one first."""
+        return ["main", *(reward.name for reward in self.further)]
+
+
+@dataclass
+class ValueOptions:
+    """The value function and its loss.
+
+    Args:
+        start: what it starts from: "reward_model", a copy of the reward model as in the paper; "zero_head", a copy
+            whose head is zero, for short trainings (what a reward model says of half a response means little);
+            "policy_trunk", a head on the policy's own states, which is cheapest.
+        clip_range: allowed distance of a value from its estimate at the time of the rollout; null does not clip.
+        coef: coefficient of the value loss; it matters where both share a body (start=policy_trunk).
+        learning_rate: of the value function.
+    """
+
+    start: ValueKind = "reward_model"
+    clip_range: float | None = 0.2
+    coef: float = 1.0
+    learning_rate: float = 1e-4
+
+    def __post_init__(self) -> None:
+        """Refuses values that cannot train."""
+        _above_zero("value", self, "coef", "learning_rate")
 
 
 @dataclass
@@ -148,23 +176,21 @@ class PPOOptimizerOptions:
     """AdamW at a constant rate, after the paper's warmup (C.4).
 
     Args:
-        name: adamw, adamw_8bit (its states in a quarter of the memory), paged_adamw_8bit (which CUDA moves to the host
-            where memory is short) or lion_8bit (an eighth; wants a third to a tenth of AdamW's learning rate).
+        name: adamw, adamw_8bit (its states take a quarter of the memory), paged_adamw_8bit (which CUDA moves to the
+            host when memory is short) or lion_8bit (an eighth; needs a third to a tenth of AdamW's learning rate).
         learning_rate: of the policy.
-        value_learning_rate: of the value function.
-        warmup_iterations: the rate rises over so many iterations from a tenth.
-        max_grad_norm: gradients of policy and of value are each cut to this norm.
-        weight_decay: share of a weight that a step at learning rate 1 takes away.
+        warmup_iterations: iterations over which the rate rises from a tenth.
+        max_grad_norm: the gradients of policy and of value are each clipped to this norm.
+        weight_decay: decoupled weight decay.
         beta2: of the second moment; beta1 is 0.9.
-        ema_decay: keeps an exponential average of the policy's weights over iterations, which is then what is
-            validated and handed over (C.4: 0.992); null keeps none.
-        on_non_finite: what a NaN or infinity in reward, loss or gradient does: "stop" ends the training, "skip" leaves
-            that step out. The episodes are saved into the stage's folder non_finite/ either way.
+        ema_decay: keeps an exponential moving average of the policy's weights over iterations, which is then validated
+            and handed over (C.4: 0.992); null keeps none.
+        on_non_finite: what NaN or inf in a reward, loss or gradient does: "stop" ends the training, "skip" leaves that
+            step out. Either way the episodes are saved into the stage's folder non_finite/.
     """
 
     name: OptimizerName = "adamw"
     learning_rate: float = 1e-4
-    value_learning_rate: float = 1e-4
     warmup_iterations: int = 10
     max_grad_norm: float = 1.0
     weight_decay: float = 0.0
@@ -174,9 +200,7 @@ class PPOOptimizerOptions:
 
     def __post_init__(self) -> None:
         """Refuses values that cannot train."""
-        for name in ("learning_rate", "value_learning_rate", "max_grad_norm"):
-            if getattr(self, name) <= 0:
-                raise UserError(f"--model.optimizer.{name}={getattr(self, name)}: must be above 0")
+        _above_zero("optimizer", self, "learning_rate", "max_grad_norm")
         if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
             raise UserError(f"--model.optimizer.ema_decay={self.ema_decay}: must be at least 0 and below 1, or null")
 
@@ -188,40 +212,12 @@ class PPOOptimizerOptions:
 
 
 @dataclass
-class SelectionOptions:
-    """Which policy of the training is handed over, and when no better one is waited for.
-
-    Args:
-        metric: of validation, such as val/reward, val/labeler or val/reward/<use case>: the policy with the best one is
-            handed over; null hands over the last.
-        mode: whether its highest ("max") or lowest ("min") value is the best.
-        patience: the training ends after so many validations in a row without a better one; null goes on.
-    """
-
-    metric: str | None = None
-    mode: Literal["max", "min"] = "max"
-    patience: int | None = None
-
-    def __post_init__(self) -> None:
-        """Refuses values that choose nothing."""
-        if self.patience is None:
-            return
-        if self.patience < 1:
-            raise UserError(f"--model.selection.patience={self.patience}: must be at least 1, or null")
-        if self.metric is None:
-            raise UserError(
-                f"--model.selection.patience={self.patience}: it needs --model.selection.metric, which is null; name "
-                "the metric that has to improve, such as val/reward"
-            )
-
-
-@dataclass
 class PretrainingOptions:
     """The pretraining mix of PPO-ptx.
 
     Args:
-        ptx_coef: gamma, the weight of the mean next-token loss per pretraining token; 0 is plain PPO. The paper's
-            27.8 must be swept anew for another model and batch.
+        ptx_coef: gamma, the coefficient of the mean next-token loss per pretraining token; 0 is plain PPO. The paper's
+            27.8 must be swept again for another model and batch.
         ptx_batch_ratio: pretraining sequences per episode (the paper's 8).
     """
 
@@ -237,3 +233,69 @@ class PretrainingOptions:
                 f"--model.pretraining.ptx_batch_ratio={self.ptx_batch_ratio}: must be above 0; plain PPO is "
                 "--model.pretraining.ptx_coef=0"
             )
+
+
+@dataclass
+class SelectionOptions:
+    """Which policy of the training is handed over, and when the training may end early.
+
+    Args:
+        metric: of validation, such as val/reward, val/labeler or val/reward/<use case>: the policy with the best value
+            is handed over; null hands over the last policy.
+        mode: whether the highest ("max") or lowest ("min") value is the best.
+        patience: the training ends after this many validations in a row without improvement; null never ends early.
+        labeler: import path of a Python function list[(prompt, response)] -> list[float] that judges the validation
+            samples beside the reward, logged as val/labeler.
+    """
+
+    metric: str | None = None
+    mode: Literal["max", "min"] = "max"
+    patience: int | None = None
+    labeler: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuses values that choose nothing."""
+        if self.patience is None:
+            return
+        if self.patience < 1:
+            raise UserError(f"--model.selection.patience={self.patience}: must be at least 1, or null")
+        if self.metric is None:
+            raise UserError(
+                f"--model.selection.patience={self.patience}: it needs --model.selection.metric, which is null; name "
+                "the metric that has to improve, such as val/reward"
+            )
+
+
+@dataclass
+class PPOMemoryOptions(MemoryOptions):
+    """What is kept in the device's memory at one time; none of it changes what is learnt.
+
+    Args:
+        micro_batch_size: sequences of average length in one forward and backward pass; a pass takes fewer long ones and
+            more short ones, and on a CPU never more than make it faster.
+        generation_batch_size: prompts decoded side by side.
+        merge_for_rollouts: folds the policy's adapter into the weights during a rollout; false decodes through the
+            adapter, which is slower and saves a second copy of the adapted weights. Bases in 8 or 4 bits are never
+            merged, and without LoRA there is nothing to merge.
+    """
+
+    micro_batch_size: int = 8
+    generation_batch_size: int = 32
+    merge_for_rollouts: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuses sizes below 1."""
+        _at_least_one("memory", self, "micro_batch_size", "generation_batch_size")
+
+
+def _at_least_one(group: str, options: object, *names: str) -> None:
+    for name in names:
+        if getattr(options, name) < 1:
+            raise UserError(f"--model.{group}.{name}={getattr(options, name)}: must be at least 1")
+
+
+def _above_zero(group: str, options: object, *names: str) -> None:
+    for name in names:
+        value = getattr(options, name)
+        if value is not None and value <= 0:
+            raise UserError(f"--model.{group}.{name}={value}: must be above 0")

@@ -1,0 +1,110 @@
+"""What the processes of a PPO training do together: sums, and agreement on errors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import TypeVar
+
+import torch
+from lightning.pytorch.strategies import Strategy
+from torch import Tensor, nn
+
+from lit_instruct.errors import UserError
+from lit_instruct.losses.masked import Moments, masked_moments
+from lit_instruct.models.sharding import is_sharded
+
+Result = TypeVar("Result")
+
+
+class Ranks:
+    """The processes of a training; without a strategy a single one.
+
+    Args:
+        networks: whose forwards are collectives where FSDP2 shards them.
+        strategy: of the Trainer.
+    """
+
+    def __init__(self, networks: nn.Module, strategy: Strategy | None = None) -> None:
+        self.networks = networks
+        self.strategy = strategy
+
+    @property
+    def count(self) -> int:
+        """Number of processes."""
+        return getattr(self.strategy, "world_size", 1)
+
+    @property
+    def rank(self) -> int:
+        """Number of this process, from 0."""
+        return getattr(self.strategy, "global_rank", 0)
+
+    @property
+    def device(self) -> torch.device:
+        """Where this process computes."""
+        return self.strategy.root_device if self.strategy is not None else torch.device("cpu")
+
+    @property
+    def sharded(self) -> bool:
+        """Whether every forward is a collective."""
+        return is_sharded(self.networks)
+
+    @property
+    def gradient_scale(self) -> int:
+        """Factor of a loss so that gradients are summed over processes: FSDP2 averages them."""
+        return self.count if self.sharded else 1
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Returns the sum over all processes, on the CPU."""
+        if self.count == 1 or self.strategy is None:
+            return values
+        return self.strategy.reduce(values.to(self.device).clone(), reduce_op="sum").cpu()
+
+    def moments(self, parts: Sequence[Moments]) -> Moments:
+        """Returns the moments of all parts of all processes together."""
+        local = torch.stack([torch.stack([part.cpu() for part in moment]) for moment in parts]).sum(dim=0)
+        return Moments(*self.sum(local))
+
+    def masked_moments(self, values: Sequence[Tensor], masks: Sequence[Tensor]) -> Moments:
+        """Returns the moments of values under masks over all processes.
+
+        Args:
+            values: of each part, (B, R) float.
+            masks: of each part, (B, R) bool, True counts.
+        """
+        return self.moments([masked_moments(v, mask) for v, mask in zip(values, masks, strict=True)])
+
+    def agree(self, work: Callable[[], Result]) -> Result:
+        """Runs work that may be refused, and refuses it on all processes where one refuses, so that none waits.
+
+        Raises:
+            UserError: this process's, or one that points to another process's message.
+        """
+        mistake: UserError | None = None
+        try:
+            result = work()
+        except UserError as error:
+            mistake = error
+        refused = mistake is not None
+        if self.strategy is not None:
+            refused = self.strategy.reduce_boolean_decision(refused, all=False)
+        if refused:
+            raise mistake or UserError("another process stopped, and its message says why")
+        return result
+
+    def sum_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
+        """Sums gradients over processes in one message; a process without rows in a minibatch adds zeros."""
+        if self.count == 1 or self.strategy is None or self.sharded:
+            return
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+        flat = torch.cat([gradient.flatten() for gradient in gradients])
+        flat = self.strategy.reduce(flat, reduce_op="sum")
+        for parameter, piece in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
+            parameter.grad = piece.view_as(parameter)
+
+    @contextmanager
+    def no_sync(self) -> Iterator[None]:
+        """Keeps DDP from averaging gradients: `sum_gradients` sums them once, after the last micro-batch."""
+        wrapped = self.strategy.model if self.strategy is not None else None
+        with wrapped.no_sync() if hasattr(wrapped, "no_sync") else nullcontext():
+            yield

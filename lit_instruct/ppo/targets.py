@@ -1,0 +1,94 @@
+"""From scores to advantages and returns: shaping, the KL penalty of eq. 2, GAE, whitening."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from lit_instruct.batches import Rollout
+from lit_instruct.losses.advantages import generalized_advantages, token_rewards
+from lit_instruct.losses.divergence import Estimator, kl_estimate
+from lit_instruct.losses.masked import Moments, masked_moments, whiten
+from lit_instruct.ppo.options import ObjectiveOptions, RewardOptions
+from lit_instruct.ppo.ranks import Ranks
+
+
+class Target(NamedTuple):
+    """What the update of one micro-batch aims at."""
+
+    scores: Tensor
+    """(B,) float32, shaped scores: normalised, scaled, clipped, with the penalty for a missing EOS."""
+    advantages: Tensor
+    """(B, R) float32, whitened over the global batch where that is asked for."""
+    returns: Tensor
+    """(B, R) float32, targets of the value function."""
+
+
+class Targets:
+    """Computes the targets of all micro-batches of an iteration.
+
+    Args:
+        reward: how scores are shaped.
+        objective: discount, lambda and whitening.
+        estimator: of the KL.
+        ranks: processes over whose global batch statistics are taken.
+    """
+
+    def __init__(self, reward: RewardOptions, objective: ObjectiveOptions, estimator: Estimator, ranks: Ranks) -> None:
+        self.reward = reward
+        self.objective = objective
+        self.estimator: Estimator = estimator
+        self.ranks = ranks
+        self.score_moments = Moments(*torch.zeros(3, dtype=torch.float64))
+        """Of all scores so far, where they are normalised."""
+
+    def __call__(self, rollouts: Sequence[Rollout], kl_coef: float) -> tuple[list[Target], float]:
+        """Returns the target of each micro-batch, and the standard deviation of the advantages before whitening.
+
+        Args:
+            rollouts: one per micro-batch.
+            kl_coef: beta.
+        """
+        objective, masks = self.objective, [rollout.response_mask for rollout in rollouts]
+        scores = self.shape(rollouts)
+        rewards = []
+        for rollout, shaped in zip(rollouts, scores, strict=True):
+            kl = kl_estimate(rollout.log_probs, rollout.reference_log_probs, self.estimator)
+            rewards.append(token_rewards(shaped, kl, rollout.response_mask, kl_coef))
+        if self.reward.whiten:
+            rewards = self._whitened(rewards, masks, keep_mean=True)
+        pairs = [
+            generalized_advantages(r, rollout.values, rollout.response_mask, objective.discount, objective.gae_lambda)
+            for r, rollout in zip(rewards, rollouts, strict=True)
+        ]
+        advantages, returns = [advantage for advantage, _ in pairs], [value for _, value in pairs]
+        spread = float(self.ranks.masked_moments(advantages, masks).variance.sqrt())
+        if objective.whiten_advantages:
+            advantages = self._whitened(advantages, masks)
+        return [Target(*parts) for parts in zip(scores, advantages, returns, strict=True)], spread
+
+    def shape(self, rollouts: Sequence[Rollout]) -> list[Tensor]:
+        """Returns the shaped scores, (B,) of each micro-batch; normalisation counts these scores from now on."""
+        if self.reward.normalize:
+            raw = torch.cat([rollout.scores for rollout in rollouts])
+            fresh = self.ranks.moments([masked_moments(raw, raw.isfinite())])
+            self.score_moments = Moments(*(old + new for old, new in zip(self.score_moments, fresh, strict=True)))
+        return [self._shaped(rollout.scores, rollout.ended) for rollout in rollouts]
+
+    def _shaped(self, scores: Tensor, ended: Tensor) -> Tensor:
+        options = self.reward
+        if options.normalize:
+            scores = whiten(scores, torch.ones_like(scores, dtype=torch.bool), self.score_moments)
+        scores = scores * options.scale
+        if options.clip is not None:
+            scores = scores.clamp(-options.clip, options.clip)
+        if options.missing_eos_score is not None:
+            return scores.where(ended, options.missing_eos_score)
+        return scores - options.missing_eos_penalty * ~ended
+
+    def _whitened(self, values: list[Tensor], masks: list[Tensor], keep_mean: bool = False) -> list[Tensor]:
+        moments = self.ranks.masked_moments(values, masks)
+        return [whiten(v, mask, moments, keep_mean) for v, mask in zip(values, masks, strict=True)]
