@@ -92,8 +92,8 @@ def check_batch(minibatches: int, data: PromptDataModule) -> None:
         )
     if size % minibatches:
         raise UserError(
-            f"--data.batch_size={size}: it is no multiple of --model.objective.minibatches={minibatches}, so steps would "
-            "weigh prompts differently; change one of them"
+            f"--data.batch_size={size}: it is no multiple of --model.objective.minibatches={minibatches}, so steps "
+            "would weigh prompts differently; change one of them"
         )
     if prompts < size:
         raise UserError(

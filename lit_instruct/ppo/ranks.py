@@ -105,6 +105,6 @@ class Ranks:
     @contextmanager
     def no_sync(self) -> Iterator[None]:
         """Keeps DDP from averaging gradients: `sum_gradients` sums them once, after the last micro-batch."""
-        wrapped = self.strategy.model if self.strategy is not None else None
-        with wrapped.no_sync() if hasattr(wrapped, "no_sync") else nullcontext():
+        no_sync = getattr(getattr(self.strategy, "model", None), "no_sync", nullcontext)
+        with no_sync():
             yield

@@ -1,4 +1,4 @@
-"""The update: clipped steps on policy and value (section 3.5, eq. 2; Schulman et al. 2017), with the pretraining mix."""
+"""The update: clipped steps on policy and value, with the pretraining mix (section 3.5, eq. 2)."""
 
 from __future__ import annotations
 
