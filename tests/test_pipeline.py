@@ -100,7 +100,7 @@ def test_demonstrations_score_zero(adapters: Path, files: Files) -> None:
 def test_ppo_starts_from_a_plain_model_and_an_outside_reward_model(
     tmp_path: Path, tiny_model: Path, whole: Path, files: Files
 ) -> None:
-    more = [f"--model.base={tiny_model}", f"--model.reward={whole / 'rm'}"]
+    more = [f"--model.base={tiny_model}", f"--model.reward.model={whole / 'rm'}"]
     assert fit("ppo", tmp_path, files, *more) == 0
     record = json.loads((tmp_path / "ppo/stage.json").read_text())
     assert record["base"] == {"source": str(tiny_model), "revision": None}
@@ -114,7 +114,7 @@ def test_a_stage_can_start_from_the_other_kind(
     run: Path = request.getfixturevalue(kind)
     lora = "--model.lora=null" if kind == "adapters" else "--model.lora.top_layers=2"
     assert fit("rm", tmp_path, files, f"--model.base={run / 'sft'}", lora=lora) == 0
-    start = [f"--model.base={run / 'sft'}", f"--model.reward={tmp_path / 'rm'}"]
+    start = [f"--model.base={run / 'sft'}", f"--model.reward.model={tmp_path / 'rm'}"]
     assert fit("ppo", tmp_path, files, *start, lora=lora) == 0
 
 

@@ -13,8 +13,8 @@ import pytest
 from data_modules import PromptDataModule, PromptResponseDataModule, RankedComparisonDataModule
 from lit_instruct import PPOModule, RewardModule, SFTModule
 from lit_instruct.models.lora import LoraOptions
+from lit_instruct.ppo.options import ObjectiveOptions, RewardOptions
 from lit_instruct.rollouts.generate import SamplingOptions
-from lit_instruct.stages.ppo import PPOOptions
 from tests.lit_instruct.stages.helpers import Files
 
 LORA = LoraOptions(top_layers=1)
@@ -44,10 +44,10 @@ def test_python_alone_runs_the_pipeline(tmp_path: Path, tiny_model: Path) -> Non
     reward.hand_over(tmp_path / "run/rm", {})
     ppo = PPOModule(
         base=str(tmp_path / "run/sft"),
-        reward=str(tmp_path / "run/rm"),
+        reward=RewardOptions(str(tmp_path / "run/rm")),
         lora=LORA,
         iterations=2,
-        ppo=PPOOptions(minibatches=2),
+        objective=ObjectiveOptions(minibatches=2),
         sampling=SamplingOptions(max_new_tokens=4),
     )
     trainer(tmp_path, max_epochs=-1).fit(ppo, PromptDataModule(str(files.ppo), batch_size=8))

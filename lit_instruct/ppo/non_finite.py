@@ -163,9 +163,8 @@ def save_episodes(
     tensors: dict[str, Tensor] = {}
     for number, rollout in enumerate(rollouts):
         fields = {name: value for name, value in rollout._asdict().items() if value is not None and name != "trunk"}
-        fields["raw_scores"] = rollout.scores
-        if targets is not None:
-            fields |= targets[number]._asdict()  # shaped scores among them
+        if targets is not None:  # shaped scores among them
+            fields |= {"raw_scores": rollout.scores, **targets[number]._asdict()}
         tensors |= {f"{name}.{number}": value.detach().cpu().contiguous() for name, value in fields.items()}
     episodes = [row for rollout in rollouts for row in _texts(rollout, decode)]
     with replacing_files(folder) as scratch:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from data_modules.pretraining import PretrainingText
+from data_modules.batching.pretraining import PretrainingText
 from lit_instruct.models.roles import Roles
 from lit_instruct.models.sharding import in_step
 from lit_instruct.ppo.options import PretrainingOptions

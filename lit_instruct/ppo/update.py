@@ -142,7 +142,7 @@ class Updater:
                 totals[3] = self.mix.backward(before + place)
         names = ["loss/policy", "loss/value", "ppo/clip_share"] + (["loss/pretraining"] if self.mix else [])
         losses = dict(zip(names, self.ranks.sum(totals).tolist(), strict=False))
-        wrong = non_finite(losses | self._clip_gradients(optimizer))
+        wrong = non_finite(losses | self.clip_gradients(optimizer))
         if wrong:
             self.guard.skip_step(minibatch, place + 1, wrong)
             optimizer.zero_grad()  # a step without gradients changes no weight, but it counts
@@ -194,7 +194,7 @@ class Updater:
             hidden = self.roles.hidden(role, rollout.input_ids, rollout.attention_mask, rollout.trunk)
         return around_response(hidden, rollout.prompt_length, rollout.response_mask)
 
-    def _clip_gradients(self, optimizer: Optimizer) -> dict[str, float]:
+    def clip_gradients(self, optimizer: Optimizer) -> dict[str, float]:
         """Sums gradients over processes and clips those of each role; returns their norms, the same on all."""
         norms = {}
         for role, group in zip(("policy", "value"), optimizer.param_groups, strict=True):

@@ -218,7 +218,7 @@ class SampleTable(Callback):
         """Appends the table of this validation."""
         if not isinstance(pl_module, PPOModule) or not trainer.is_global_zero or trainer.fast_dev_run:
             return
-        shown = pl_module.samples[: self.rows]
+        shown = pl_module.validation.samples[: self.rows]
         iteration = pl_module.iterations_done
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a", encoding="utf-8") as file:

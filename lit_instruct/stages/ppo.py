@@ -137,6 +137,7 @@ class PPOModule(StageModule):
             return
         data, reward = self.trainer.datamodule, self.reward_source
         check_models(self.source, reward, self.options.reward, self.options.sampling.max_new_tokens, data)
+        self.options.sampling.stop_rule(self.prompter)
         if stage == "fit":
             names = [*figure_names(self.options.reward.names), *(["labeler"] if self.labeler is not None else [])]
             compiled = self.lora is not None and self._compiler_ctx is not None

@@ -12,18 +12,18 @@ import torch
 from lit_instruct.models.average import WeightAverage
 from lit_instruct.ppo import collect
 from lit_instruct.ppo.collect import Collector
-from lit_instruct.ppo.update import PPOUpdate
+from lit_instruct.ppo.update import Updater
 from lit_instruct.running.callbacks import HandOver
 from lit_instruct.stages.ppo import PPOModule
 from tests.resume.helpers import FULL, Runs, checkpoint, differences, killed_at
 
 PLACES: list[tuple[str, Any, str, int, bool, int | None]] = [
     # what happens, where, name, call of this sitting, whether after it, iterations of the checkpoint that is left
-    ("between inner epochs, before any checkpoint", PPOUpdate, "_update", 3, False, None),
-    ("while scoring", Collector, "_score_part", 8, False, 2),
+    ("between inner epochs, before any checkpoint", Updater, "step", 3, False, None),
+    ("while scoring", Collector, "score_part", 8, False, 2),
     ("while a checkpoint is written", torch, "save", 1, False, 2),
     ("before it is renamed", os, "fsync", 1, True, 2),
-    ("between inner epochs", PPOUpdate, "_update", 6, True, 3),
+    ("between inner epochs", Updater, "step", 6, True, 3),
     ("inside a rollout", collect, "generate", 1, False, 3),
     ("after samples of a validation were written", PPOModule, "on_validation_epoch_end", 1, False, 3),
     ("after a validation was logged", torch, "save", 1, False, 3),
@@ -58,7 +58,7 @@ def test_lora(tmp_path: Path, runs: Runs, whole: Path, monkeypatch: pytest.Monke
 )
 def test_few_bits(tmp_path: Path, runs: Runs, monkeypatch: pytest.MonkeyPatch, more: list[str]) -> None:
     assert runs.fit(tmp_path / "whole", *more) == 0
-    with killed_at(PPOUpdate, "_update", 10, monkeypatch):
+    with killed_at(Updater, "step", 10, monkeypatch):
         runs.fit(tmp_path / "parts", *more)
     assert runs.resume(tmp_path / "parts", *more) == 0
     assert differences(tmp_path / "whole", tmp_path / "parts") == []

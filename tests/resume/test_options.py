@@ -54,7 +54,7 @@ def test_honoured(tmp_path: Path, runs: Runs, begun: Path, caplog: pytest.LogCap
             "model.optimizer.learning_rate": "6e-3",
             "model.optimizer.beta2": "0.9",
             "model.optimizer.weight_decay": "0.1",
-            "model.ppo.kl_coef": "0.5",
+            "model.kl.coef": "0.5",
         }
         assert runs.resume(folder, *(f"--{name}={value}" for name, value in changed.items())) == 0
     assert all(f"{name} " in caplog.text for name in changed)

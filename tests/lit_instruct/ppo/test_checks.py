@@ -16,12 +16,7 @@ import lit_instruct.models.loading as loading
 from data_modules.hygiene.steps import HygieneOptions
 from lit_instruct.errors import UserError
 from lit_instruct.ppo.checks import check_batch
-from lit_instruct.ppo.options import (
-    KLControlOptions,
-    PPOOptions,
-    PretrainingOptions,
-    RewardOptions,
-)
+from lit_instruct.ppo.options import FurtherReward, KLOptions, ObjectiveOptions, PretrainingOptions, RewardOptions
 from lit_instruct.rollouts.generate import SamplingOptions
 from tests.lit_instruct.rollouts.stage_folders import reward_folder, sft_folder
 from tests.lit_instruct.stages.helpers import Files, write_rows
@@ -48,8 +43,16 @@ def refused(folder: Path, files: Files, base: Path, more: dict[str, Any], data: 
 
 
 CONTRADICTIONS: list[tuple[dict[str, Any], dict[str, Any], list[str]]] = [
-    ({"ppo": PPOOptions(minibatches=9)}, {}, ["--model.ppo.minibatches=9", "8 prompts of --data.batch_size"]),
-    ({"ppo": PPOOptions(minibatches=3)}, {}, ["--data.batch_size=8", "no multiple of --model.ppo.minibatches=3"]),
+    (
+        {"objective": ObjectiveOptions(minibatches=9)},
+        {},
+        ["--model.objective.minibatches=9", "8 prompts of --data.batch_size"],
+    ),
+    (
+        {"objective": ObjectiveOptions(minibatches=3)},
+        {},
+        ["--data.batch_size=8", "no multiple of --model.objective.minibatches=3"],
+    ),
     ({}, {"batch_size": 32}, ["--data.batch_size=32", "only 20 prompts", "--data.hygiene"]),
     (
         {"sampling": SamplingOptions(max_new_tokens=512)},
@@ -62,19 +65,9 @@ CONTRADICTIONS: list[tuple[dict[str, Any], dict[str, Any], list[str]]] = [
         ["--data.path: its longest prompt has ", "--model.sampling.max_new_tokens=500", "--data.max_prompt_length=12"],
     ),
     (
-        {"kl_control": KLControlOptions(target=6.0), "ppo": PPOOptions(minibatches=1, kl_coef=0.0)},
-        {},
-        ["--model.kl_control.target=6.0", "--model.ppo.kl_coef, which is 0"],
-    ),
-    (
         {"pretraining": PretrainingOptions(ptx_coef=1.0)},
         {},
         ["--model.pretraining.ptx_coef", "--data.pretraining_path"],
-    ),
-    (
-        {"further_rewards": [RewardOptions("length", function=LETTERS), RewardOptions("length", function=LETTERS)]},
-        {},
-        ["--model.further_rewards: two rewards have one name (main, length, length)"],
     ),
     ({"sampling": SamplingOptions(stop_ids=[4000])}, {}, ["stop_ids=[4000]: the tokenizer has only"]),
     ({"iterations": 0}, {}, ["--model.iterations=0: must be at least 1"]),
@@ -95,8 +88,19 @@ def test_contradictions_are_refused(
 
 
 def test_a_gain_without_a_target() -> None:
-    with pytest.raises(UserError, match=r"gain=0.2: the price of KL is fixed with --model.kl_control.target="):
-        KLControlOptions(gain=0.2)
+    with pytest.raises(UserError, match=r"gain=0.2: the coefficient is fixed with --model.kl.target="):
+        KLOptions(gain=0.2)
+
+
+def test_a_target_for_a_coefficient_of_zero() -> None:
+    with pytest.raises(UserError, match=r"--model.kl.target=6.0: it multiplies --model.kl.coef, which is 0"):
+        KLOptions(coef=0.0, target=6.0)
+
+
+def test_two_rewards_of_one_name() -> None:
+    further = [FurtherReward("length", function=LETTERS)] * 2
+    with pytest.raises(UserError, match=r"--model.reward.further: two rewards have one name \(main, length, length\)"):
+        RewardOptions(None, LETTERS, further)
 
 
 def test_a_batch_that_the_processes_cannot_share() -> None:
@@ -174,9 +178,9 @@ def test_a_reward_model_that_does_not_fit(
     monkeypatch.setattr(loading, "AutoModelForCausalLM", SimpleNamespace(from_pretrained=opened))
     monkeypatch.setattr(loading, "AutoModelForSequenceClassification", SimpleNamespace(from_pretrained=opened))
     folder = str(reward_models / name)
-    main = {"reward": folder, "reward_function": None}
+    main = {"reward": RewardOptions(folder)}
     with pytest.raises(UserError, match=message):
         train(tmp_path, files, tiny_model, main)
-    further = {"further_rewards": [RewardOptions("other", model=folder)]}
-    with pytest.raises(UserError, match=f"--model.further_rewards: 'other', model={folder}.*|.*no reward head"):
+    further = {"reward": RewardOptions(None, LETTERS, [FurtherReward("other", model=folder)])}
+    with pytest.raises(UserError, match=f"--model.reward.further: 'other', model={folder}.*|.*no reward head"):
         train(tmp_path, files, tiny_model, further)

@@ -16,7 +16,9 @@ from lit_instruct.models.assemble import ppo_roles
 from lit_instruct.models.loading import find_source
 from lit_instruct.models.lora import LoraOptions
 from lit_instruct.models.roles import Roles
-from lit_instruct.ppo.collect import Collector, FurtherReward
+from lit_instruct.ppo.collect import Collector, Reward
+from lit_instruct.ppo.non_finite import NonFinite
+from lit_instruct.ppo.ranks import Ranks
 from lit_instruct.prompting import Prompter
 from lit_instruct.rollouts.generate import SamplingOptions
 from lit_instruct.rollouts.reward_functions import TextScorer
@@ -56,9 +58,37 @@ def _batch(prompter: Prompter, rows: Sequence[int] = range(4)) -> PromptBatch:
     return PromptBatch(ids, mask, torch.tensor(list(rows)) + 10, [PromptRow(TEXTS[row]) for row in rows])
 
 
-def _collector(roles: Roles, prompter: Prompter, scorer: TextScorer | None = None, **options: Any) -> Collector:
-    settings = {"reward_bias": REWARD_BIAS, "missing_eos_penalty": 1.0, "generation_batch": 32} | options
-    return Collector(roles, prompter, SAMPLING, scorer, **settings)
+def _collector(
+    roles: Roles,
+    prompter: Prompter,
+    scorer: TextScorer | None = None,
+    *,
+    sampling: SamplingOptions = SAMPLING,
+    further: Sequence[Reward] = (),
+    **options: Any,
+) -> Collector:
+    ranks = Ranks(roles)
+    guard = NonFinite("stop", Path("non_finite"), prompter.decode, ranks)
+    rewards = [Reward("main", 1.0, scorer), *further]
+    return Collector(roles, prompter, sampling, rewards, REWARD_BIAS, 2, _pairs, guard, ranks, **options)
+
+
+def _pairs(rows: list[int], lengths: list[int]) -> list[list[int]]:
+    return [rows[first : first + 2] for first in range(0, len(rows), 2)]
+
+
+def test_an_iteration_scores_its_minibatches_as_the_update_takes_them(roles: Roles, prompter: Prompter) -> None:
+    collector, batch = _collector(roles, prompter), _batch(prompter)
+    rollouts = collector.collect(batch, (0, 3))
+    assert rollouts.responses == collector.sample(batch, (0, 3))
+    assert [len(minibatch) for minibatch in rollouts.minibatches] == [1, 1]
+    assert sorted(row for [part] in rollouts.minibatches for row in part) == [0, 1, 2, 3]
+    for [rows], rollout in zip(rollouts.minibatches, rollouts.parts, strict=True):
+        responses = zip(rollout.response_ids, rollout.response_mask, strict=True)
+        assert [ids[real].tolist() for ids, real in responses] == [rollouts.responses[row] for row in rows]
+    whole = collector.collect_whole(batch, (0, 3))
+    assert whole.responses == rollouts.responses
+    assert whole.minibatches == [[[0, 1], [2, 3]]]
 
 
 def _responses(prompter: Prompter) -> list[list[int]]:
@@ -68,7 +98,7 @@ def _responses(prompter: Prompter) -> list[list[int]]:
 
 def test_samples_depend_on_prompt_and_key_alone(roles: Roles, prompter: Prompter) -> None:
     together = _collector(roles, prompter).sample(_batch(prompter), (0, 3))
-    assert _collector(roles, prompter, generation_batch=1).sample(_batch(prompter), (0, 3)) == together
+    assert _collector(roles, prompter, generation_batch_size=1).sample(_batch(prompter), (0, 3)) == together
     halves = [_collector(roles, prompter).sample(_batch(prompter, rows), (0, 3)) for rows in ([2, 0], [3, 1])]
     assert [halves[0][1], halves[1][1], halves[0][0], halves[1][0]] == together
     assert _collector(roles, prompter).sample(_batch(prompter), (0, 4)) != together
@@ -77,8 +107,7 @@ def test_samples_depend_on_prompt_and_key_alone(roles: Roles, prompter: Prompter
 
 
 def test_samples_come_from_the_policy(roles: Roles, prompter: Prompter) -> None:
-    collector = _collector(roles, prompter)
-    collector.sampling = SamplingOptions(max_new_tokens=4, temperature=1e-4)
+    collector = _collector(roles, prompter, sampling=SamplingOptions(max_new_tokens=4, temperature=1e-4))
     sampled = collector.sample(_batch(prompter), (0, 0))
     for text, ids in zip(TEXTS, sampled, strict=True):
         sequence = prompter.prompt_ids(text)
@@ -104,10 +133,9 @@ def test_scores_are_those_of_the_reward_model_as_text(
         ids = torch.tensor([prompter.prompt_ids(text) + responses[row]])
         with torch.no_grad():
             expected = network(input_ids=ids).logits.item() + REWARD_BIAS
-        assert rollout.raw_scores[row].item() == pytest.approx(expected, abs=1e-5)
-    assert (rollout.raw_scores - rollout.scores).tolist() == pytest.approx([0.0, 1.0, 1.0, 0.0])
+        assert rollout.scores[row].item() == pytest.approx(expected, abs=1e-5)
     assert rollout.ended.tolist() == [True, False, False, True]
-    assert torch.equal(rollout.reward_parts, rollout.raw_scores[:, None])
+    assert torch.equal(rollout.reward_parts, rollout.scores[:, None])
 
 
 def test_log_probs_are_those_of_the_text_generator(stages: tuple[Path, Path], roles: Roles, prompter: Prompter) -> None:
@@ -165,8 +193,7 @@ def test_forwarding_a_part_again_gives_a_ratio_of_exactly_one(roles: Roles, prom
 def test_log_probs_are_of_the_distribution_sampled_from(roles: Roles, prompter: Prompter) -> None:
     collector = _collector(roles, prompter)
     [plain] = _score(collector, [[0, 1, 2, 3]])
-    collector.sampling = SamplingOptions(temperature=0.5)
-    [sharp] = _score(collector, [[0, 1, 2, 3]])
+    [sharp] = _score(_collector(roles, prompter, sampling=SamplingOptions(temperature=0.5)), [[0, 1, 2, 3]])
     assert not torch.allclose(plain.log_probs, sharp.log_probs)
     assert not torch.allclose(plain.reference_log_probs, sharp.reference_log_probs)
     torch.testing.assert_close(plain.values, sharp.values)
@@ -179,14 +206,13 @@ def test_reward_from_text(roles: Roles, prompter: Prompter) -> None:
         asked.append((list(prompts), list(responses)))
         return [0.5, 1.5, 2.5, 3.5]
 
-    rollouts = _score(_collector(roles, prompter, scorer, missing_eos_penalty=2.0), [[3, 1], [0, 2]])
+    rollouts = _score(_collector(roles, prompter, scorer), [[3, 1], [0, 2]])
     assert asked == [(TEXTS, [prompter.decode(ids) for ids in _responses(prompter)])]  # once, all rows together
-    assert [rollout.raw_scores.tolist() for rollout in rollouts] == [[3.5, 1.5], [0.5, 2.5]]  # no bias
-    assert [rollout.scores.tolist() for rollout in rollouts] == [[3.5, -0.5], [0.5, 0.5]]
+    assert [rollout.scores.tolist() for rollout in rollouts] == [[3.5, 1.5], [0.5, 2.5]]  # no bias
 
 
 def test_a_response_that_ends_by_a_stop_string_has_ended(roles: Roles, prompter: Prompter) -> None:
-    """No penalty for a missing end, and rewards read the text up to the string."""
+    """Rewards read the text up to the string."""
     asked: list[list[str]] = []
 
     def scorer(prompts: Sequence[Any], responses: Sequence[str]) -> list[float]:
@@ -195,18 +221,9 @@ def test_a_response_that_ends_by_a_stop_string_has_ended(roles: Roles, prompter:
 
     responses = [list(ids) for ids in _responses(prompter)]
     responses[1] = list(prompter.tokenizer("a poem about the sea", add_special_tokens=False)["input_ids"])
-    collector = Collector(
-        roles,
-        prompter,
-        SamplingOptions(stop_strings=["the sea"]),
-        scorer,
-        0.0,
-        missing_eos_penalty=2.0,
-        generation_batch=8,
-    )
+    collector = _collector(roles, prompter, scorer, sampling=SamplingOptions(stop_strings=["the sea"]))
     [rollout] = collector.score(_batch(prompter), responses, [[0, 1, 2, 3]])
     assert rollout.ended.tolist() == [True, True, False, True]
-    assert rollout.scores.tolist() == [0.0, 0.0, -2.0, 0.0]
     assert asked[0][1] == "a poem about"
 
 
@@ -214,9 +231,9 @@ def test_further_rewards_are_added_by_their_weights(roles: Roles, prompter: Prom
     def constant(*values: float) -> TextScorer:
         return lambda prompts, responses: list(values)
 
-    further = [FurtherReward("first", 2.0, constant(1, 2, 3, 4)), FurtherReward("second", -1.0, constant(5, 6, 7, 8))]
+    further = [Reward("first", 2.0, constant(1, 2, 3, 4)), Reward("second", -1.0, constant(5, 6, 7, 8))]
     [alone] = _score(_collector(roles, prompter), [[3, 1, 0, 2]])
     [rollout] = _score(_collector(roles, prompter, further=further), [[3, 1, 0, 2]])
     assert rollout.reward_parts[:, 1:].tolist() == [[4.0, 8.0], [2.0, 6.0], [1.0, 5.0], [3.0, 7.0]]
-    torch.testing.assert_close(rollout.reward_parts[:, 0], alone.raw_scores)
-    torch.testing.assert_close(rollout.raw_scores - alone.raw_scores, torch.tensor([0.0, -2.0, -3.0, -1.0]))
+    torch.testing.assert_close(rollout.reward_parts[:, 0], alone.scores)
+    torch.testing.assert_close(rollout.scores - alone.scores, torch.tensor([0.0, -2.0, -3.0, -1.0]))

@@ -15,12 +15,24 @@ from transformers import AutoModelForCausalLM
 import lit_instruct.ppo.diagnostics as diagnostics
 from lit_instruct.models.lora import LoraOptions
 from lit_instruct.models.roles import Roles
-from lit_instruct.ppo.options import PPOOptimizerOptions, PPOOptions, ShapingOptions
+from lit_instruct.ppo.options import (
+    KLOptions,
+    ObjectiveOptions,
+    PPOOptimizerOptions,
+    RewardOptions,
+    SelectionOptions,
+    ValueOptions,
+)
 from lit_instruct.rollouts.generate import SamplingOptions
 from tests.lit_instruct.stages.helpers import Files
-from tests.lit_instruct.stages.test_ppo import FAST, train
+from tests.lit_instruct.stages.test_ppo import FAST, UNCLIPPED, train
 
 REWARDS = "tests.lit_instruct.stages.rewards"
+
+
+def reward(name: str) -> RewardOptions:
+    """A function of that name, with no penalty for a missing EOS."""
+    return RewardOptions(None, f"{REWARDS}.{name}", missing_eos_penalty=0.0)
 
 
 @pytest.fixture
@@ -30,7 +42,7 @@ def faults(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(diagnostics, "VALUE_ITERATIONS", 8)
 
     def logged(folder: Path, files: Files, base: Path, more: dict[str, Any], data: dict[str, Any] | None = None) -> str:
-        given = {"optimizer": FAST, "lora": None, "iterations": 8, "ppo": PPOOptions(minibatches=2)} | more
+        given = {"lora": None, "iterations": 8, "objective": ObjectiveOptions(minibatches=2), **FAST} | more
         train(folder, files, base, given, {"batch_size": 16} | (data or {}))
         return "\n".join(r.getMessage() for r in caplog.records if r.getMessage().startswith("PPO: "))
 
@@ -38,8 +50,13 @@ def faults(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_healthy_training_raises_none(faults: Any, tmp_path: Path, files: Files, tiny_model: Path) -> None:
-    objective = PPOOptions(minibatches=2, inner_epochs=2, value_clip_range=None, missing_eos_penalty=0.0, kl_coef=0.1)
-    more = {"ppo": objective, "iterations": 12, "reward_function": f"{REWARDS}.letters_and_prompt"}
+    more = {
+        "iterations": 12,
+        "objective": ObjectiveOptions(minibatches=2, inner_epochs=2),
+        "kl": KLOptions(0.1),
+        "reward": reward("letters_and_prompt"),
+        "value": UNCLIPPED,
+    }
     assert faults(tmp_path, files, tiny_model, more) == ""
 
 
@@ -58,15 +75,17 @@ def test_the_first_ratio(
 
 def test_negative_kl(faults: Any, tmp_path: Path, files: Files, tiny_model: Path) -> None:
     # Greedy responses of a policy that is pushed towards uniform: their tokens are likelier under the reference.
-    more = {"shaping": ShapingOptions(entropy_coef=20.0), "sampling": SamplingOptions(max_new_tokens=6, top_k=1)}
+    more = {
+        "objective": ObjectiveOptions(minibatches=2, entropy_coef=20.0),
+        "sampling": SamplingOptions(max_new_tokens=6, top_k=1),
+    }
     assert "which no divergence can be" in faults(tmp_path, files, tiny_model, more)
 
 
 def test_equal_advantages(faults: Any, tmp_path: Path, files: Files, tiny_model: Path) -> None:
     more = {
-        "reward_function": f"{REWARDS}.constant",
+        "reward": reward("constant"),
         "sampling": SamplingOptions(max_new_tokens=1),
-        "ppo": PPOOptions(minibatches=2, missing_eos_penalty=0.0),
         "iterations": 1,
     }
     assert "all advantages are equal" in faults(tmp_path, files, tiny_model, more)
@@ -82,9 +101,11 @@ def test_an_eos_share_that_collapses_and_a_length_that_explodes(
         model.get_output_embeddings().weight[model.config.eos_token_id] *= 30
     model.save_pretrained(ends_early)
     more = {
-        "reward_function": f"{REWARDS}.length",
+        "reward": reward("length"),
         "sampling": SamplingOptions(max_new_tokens=30),
-        "ppo": PPOOptions(minibatches=4, inner_epochs=2, missing_eos_penalty=0.0, kl_coef=0.0, value_clip_range=None),
+        "objective": ObjectiveOptions(minibatches=4, inner_epochs=2),
+        "kl": KLOptions(0.0),
+        "value": UNCLIPPED,
         "iterations": 12,
     }
     found = faults(tmp_path, files, ends_early, more)
@@ -94,8 +115,9 @@ def test_an_eos_share_that_collapses_and_a_length_that_explodes(
 
 def test_a_value_function_that_explains_nothing(faults: Any, tmp_path: Path, files: Files, tiny_model: Path) -> None:
     more = {
-        "reward_function": f"{REWARDS}.length_of_prompt",
-        "optimizer": PPOOptimizerOptions(learning_rate=1e-6, value_learning_rate=1.0, warmup_iterations=0),
+        "reward": RewardOptions(None, f"{REWARDS}.length_of_prompt"),
+        "optimizer": PPOOptimizerOptions(learning_rate=1e-6, warmup_iterations=0),
+        "value": ValueOptions(learning_rate=1.0),
     }
     assert "the value function explains nothing" in faults(tmp_path, files, tiny_model, more)
 
@@ -103,7 +125,11 @@ def test_a_value_function_that_explains_nothing(faults: Any, tmp_path: Path, fil
 def test_a_labeler_that_falls_while_the_reward_rises(
     faults: Any, tmp_path: Path, files: Files, tiny_model: Path
 ) -> None:
-    more = {"labeler": f"{REWARDS}.few_letters", "ppo": PPOOptions(minibatches=2, inner_epochs=2, kl_coef=0.0)}
+    more = {
+        "selection": SelectionOptions(labeler=f"{REWARDS}.few_letters"),
+        "objective": ObjectiveOptions(minibatches=2, inner_epochs=2),
+        "kl": KLOptions(0.0),
+    }
     found = faults(tmp_path, files, tiny_model, more | {"iterations": 12}, {"validation_path": str(files.ppo)})
     assert "the policy exploits the reward model" in found
 
@@ -115,7 +141,7 @@ def test_a_reward_model_that_was_never_calibrated(
     run = shutil.copytree(trained, tmp_path / "run", ignore=shutil.ignore_patterns("ppo", "logs", "checkpoints"))
     record = json.loads((run / "rm" / "stage.json").read_text())
     (run / "rm" / "stage.json").write_text(json.dumps(record | {"reward_bias": bias}))
-    more = {"lora": LoraOptions(top_layers=2), "iterations": 1, "ppo": PPOOptions(minibatches=1)}
+    more = {"lora": LoraOptions(top_layers=2), "iterations": 1, "objective": ObjectiveOptions(minibatches=1)}
     assert ("was never calibrated" in faults(tmp_path, files, run / "sft", more)) == (bias == 0.0)
 
 

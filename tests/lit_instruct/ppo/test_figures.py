@@ -19,8 +19,7 @@ def test_figures_of_episodes() -> None:
         log_probs=torch.tensor([[-1.0, -2.0, 0.0], [-1.0, -1.0, -1.0]]),
         reference_log_probs=torch.tensor([[-1.5, -2.5, 0.0], [-1.0, 0.0, -1.0]]),
         values=nothing,
-        scores=torch.tensor([9.0, 9.0]),
-        raw_scores=torch.tensor([4.0, 0.5]),
+        scores=torch.tensor([4.0, 0.5]),
         reward_parts=torch.tensor([[3.0, 0.5], [0.0, 0.25]]),
         ended=torch.tensor([True, False]),
         entropy=torch.tensor([0.5, 1.5]),
@@ -31,7 +30,7 @@ def test_figures_of_episodes() -> None:
         [0.5, -1.0, 3.0, 0.0, 1.5, 0.0, 0.25],
     ]
     names = ["reward", "kl", "response_length", "eos_share", "entropy", "reward/main", "reward/brevity"]
-    assert figure_names(["brevity"]) == names
+    assert figure_names(["main", "brevity"]) == names
 
 
 def test_means_overall_and_by_group() -> None:

@@ -18,7 +18,14 @@ from lit_instruct.batches import PromptBatch
 from lit_instruct.errors import UserError
 from lit_instruct.models.lora import LoraOptions
 from lit_instruct.ppo.non_finite import non_finite
-from lit_instruct.ppo.options import PPOOptimizerOptions, PPOOptions, ShapingOptions
+from lit_instruct.ppo.options import (
+    ObjectiveOptions,
+    PPOMemoryOptions,
+    PPOOptimizerOptions,
+    RewardOptions,
+    SelectionOptions,
+)
+from lit_instruct.ppo.update import Updater
 from lit_instruct.rollouts.generate import SamplingOptions
 from lit_instruct.stages.ppo import PPOModule
 from tests.lit_instruct.stages.helpers import Files, fit, plain_trainer
@@ -27,7 +34,8 @@ from tests.lit_instruct.stages.test_ppo import LETTERS, train
 REWARDS = "tests.lit_instruct.stages.rewards"
 NINTH = f"{REWARDS}.not_a_number_for_the_ninth"
 SKIP = PPOOptimizerOptions(learning_rate=1e-2, warmup_iterations=0, on_non_finite="skip")
-OBJECTIVE = PPOOptions(minibatches=2, micro_batch_size=3)
+OBJECTIVE = ObjectiveOptions(minibatches=2)
+MEMORY = PPOMemoryOptions(micro_batch_size=3)
 
 
 class Weights(Callback):
@@ -43,19 +51,20 @@ class Weights(Callback):
         self.prompts.append([row.prompt for row in batch.rows])
 
 
-def skipping(folder: Path, files: Files, base: Path, function: str, **more: Any) -> tuple[PPOModule, Weights]:
+def skipping(
+    folder: Path, files: Files, base: Path, function: str, normalize: bool = False
+) -> tuple[PPOModule, Weights]:
     """Five iterations that skip what is not finite."""
     module = PPOModule(
         str(base),
-        None,
-        function,
-        iterations=5,
-        lora=LoraOptions(top_layers=2),
-        ppo=OBJECTIVE,
+        5,
+        LoraOptions(top_layers=2),
+        OBJECTIVE,
+        reward=RewardOptions(None, function, normalize=normalize),
         optimizer=SKIP,
+        memory=MEMORY,
         sampling=SamplingOptions(max_new_tokens=6),
         dtype="float32",
-        **more,
     )
     seen = Weights()
     data = PromptDataModule(str(files.ppo), validation_share=0.0, batch_size=8)
@@ -77,13 +86,12 @@ def test_what_is_not_finite_is_named() -> None:
 def test_an_iteration_with_a_reward_that_is_no_number_is_skipped(
     tmp_path: Path, files: Files, tiny_model: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    shaping = ShapingOptions(normalize_rewards=True)
-    module, seen = skipping(tmp_path, files, tiny_model, NINTH, shaping=shaping)
+    module, seen = skipping(tmp_path, files, tiny_model, NINTH, normalize=True)
     bad = [any(prompt.endswith(" 9") for prompt in prompts) for prompts in seen.prompts]
     assert True in bad
     assert False in bad
     assert [same(*pair) for pair in zip(seen.weights, seen.weights[1:], strict=False)] == bad
-    assert all(torch.tensor(weights).isfinite().all() for weights in module.score_moments)
+    assert all(torch.tensor(weights).isfinite().all() for weights in module.targets.score_moments)
     first = bad.index(True)
     row = next(i for i, prompt in enumerate(seen.prompts[first]) if prompt.endswith(" 9"))
     assert f"iteration {first + 1}: reward/main is nan for row {row} of the batch (prompt " in caplog.text
@@ -117,16 +125,17 @@ def test_a_step_with_an_infinite_loss_is_skipped_and_the_others_are_not(
 ) -> None:
     broken_loss(5)  # two micro-batches a step, two steps an iteration: the first step of the second iteration
     stepped: list[bool] = []
-    module = PPOModule._step
+    update = Updater.step
 
-    def step(self: PPOModule, *given: Any) -> None:
-        before = [p.detach().clone() for p in self.parameters() if p.requires_grad]
-        module(self, *given)
-        stepped.append(not same(before, [p for p in self.parameters() if p.requires_grad]))
+    def step(self: Updater, *given: Any) -> Any:
+        before = [p.detach().clone() for p in self.roles.parameters() if p.requires_grad]
+        found = update(self, *given)
+        stepped.append(not same(before, [p for p in self.roles.parameters() if p.requires_grad]))
+        return found
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(PPOModule, "_step", step)
-        more = {"iterations": 3, "ppo": OBJECTIVE, "optimizer": SKIP}
+        patch.setattr(Updater, "step", step)
+        more = {"iterations": 3, "objective": OBJECTIVE, "optimizer": SKIP}
         trained, rows = train(tmp_path, files, tiny_model, more)
     assert stepped == [True, True, False, True, True, True]
     assert [row["ppo/skipped_steps"] for row in rows] == [0.0, 1.0, 0.0]
@@ -153,7 +162,7 @@ def test_a_step_with_an_infinite_loss_is_skipped_and_the_others_are_not(
 def test_stop_ends_the_iteration_leaves_a_checkpoint_and_can_go_on(
     tmp_path: Path, files: Files, trained: Path, broken_loss: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    start = [f"--model.base={trained / 'sft'}", f"--model.reward={trained / 'rm'}"]
+    start = [f"--model.base={trained / 'sft'}", f"--model.reward.model={trained / 'rm'}"]
     broken_loss(6)  # 8 episodes in two steps of two micro-batches
     assert fit("ppo", tmp_path, files, *start) == 2
     error = capsys.readouterr().err
@@ -175,7 +184,7 @@ def test_a_trainer_without_our_callbacks_stops_too(
 ) -> None:
     broken_loss(5 if last else 1)
     with pytest.raises(UserError, match=r"iteration \d, step 1: loss/policy is "):
-        train(tmp_path, files, tiny_model, {"iterations": 2, "ppo": OBJECTIVE})
+        train(tmp_path, files, tiny_model, {"iterations": 2, "objective": OBJECTIVE})
 
 
 @pytest.mark.parametrize(
@@ -188,7 +197,7 @@ def test_a_trainer_without_our_callbacks_stops_too(
 def test_a_reward_function_that_fails_names_the_row_and_leaves_a_checkpoint(
     tmp_path: Path, trained: Path, capsys: pytest.CaptureFixture[str], files: Files, function: str, message: str
 ) -> None:
-    start = [f"--model.base={trained / 'sft'}", f"--model.reward_function={REWARDS}.{function}"]
+    start = [f"--model.base={trained / 'sft'}", f"--model.reward.function={REWARDS}.{function}"]
     assert fit("ppo", tmp_path, files, *start) == 2
     error = capsys.readouterr().err
     assert message in error
@@ -197,12 +206,17 @@ def test_a_reward_function_that_fails_names_the_row_and_leaves_a_checkpoint(
     checkpoint = tmp_path / "ppo/checkpoints/last.ckpt"
     saved = torch.load(checkpoint, weights_only=True)
     assert 1 <= saved["ppo"]["iterations_done"] < 4
-    mended = [*start[:1], f"--model.reward_function={LETTERS}", "--ckpt_path=last"]
+    mended = [*start[:1], f"--model.reward.function={LETTERS}", "--ckpt_path=last"]
     assert fit("ppo", tmp_path, files, *mended) == 0
 
 
 def test_a_labeler_that_fails_in_validation_is_named(tmp_path: Path, files: Files, tiny_model: Path) -> None:
-    module = PPOModule(str(tiny_model), None, LETTERS, labeler=f"{REWARDS}.not_a_number", dtype="float32")
+    module = PPOModule(
+        str(tiny_model),
+        reward=RewardOptions(None, LETTERS),
+        selection=SelectionOptions(labeler=f"{REWARDS}.not_a_number"),
+        dtype="float32",
+    )
     data = PromptDataModule(str(files.ppo), str(files.ppo_validation))
     with pytest.raises(UserError, match="not_a_number: it returned nan for row 2"):
         plain_trainer(tmp_path).validate(module, data, verbose=False)

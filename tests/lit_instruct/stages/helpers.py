@@ -86,8 +86,8 @@ SMALL = {
     "ppo": [
         "--model.iterations=4",
         "--data.batch_size=8",
-        "--model.ppo.minibatches=2",
-        "--model.ppo.micro_batch_size=3",
+        "--model.objective.minibatches=2",
+        "--model.memory.micro_batch_size=3",
         "--model.sampling.max_new_tokens=6",
         "--trainer.val_check_interval=2",
         "--trainer.check_val_every_n_epoch=null",

@@ -23,8 +23,10 @@ from lit_instruct.batches import PromptBatch, Rollout
 from lit_instruct.losses.masked import masked_moments, whiten
 from lit_instruct.models.heads import ScoreHead
 from lit_instruct.models.roles import Role, Roles
-from lit_instruct.ppo.collect import Collector
-from lit_instruct.ppo.options import PPOOptimizerOptions, PPOOptions, ShapingOptions
+from lit_instruct.ppo.collect import Collector, Reward, join_rows
+from lit_instruct.ppo.options import KLOptions, ObjectiveOptions, PPOOptimizerOptions, RewardOptions, ValueOptions
+from lit_instruct.ppo.targets import Target, Targets
+from lit_instruct.ppo.update import Step, Updater
 from lit_instruct.rollouts.generate import SamplingOptions
 from lit_instruct.stages.ppo import PPOModule
 from tests.lit_instruct.stages.helpers import plain_trainer
@@ -33,7 +35,6 @@ RECORDINGS = Path(__file__).parents[2] / "oracle" / "recordings"
 RECORDED = json.loads((RECORDINGS / "cases.json").read_text())
 CASES: dict[str, dict[str, Any]] = RECORDED["cases"]
 """Settings and figures of each recording."""
-Targets = list[tuple[Tensor, Tensor]]
 
 
 class Recording:
@@ -81,50 +82,62 @@ class Replay(PPOModule):
         recording: of TRL.
         given: takes TRL's log-probabilities and values in place of our own.
         state_after: counts the state after a response that ended early as TRL did; see `test_ppo_oracle.py`.
-        **ppo: options of the objective other than the recording's.
+        minibatches: optimizer steps per inner epoch.
+        micro_batch_size: rows of a micro-batch; None takes as many as TRL.
     """
 
-    def __init__(self, recording: Recording, given: bool, state_after: bool, **ppo: Any) -> None:
+    def __init__(
+        self,
+        recording: Recording,
+        given: bool,
+        state_after: bool,
+        minibatches: int = 1,
+        micro_batch_size: int | None = None,
+    ) -> None:
         case = recording.case
-        options: dict[str, Any] = {
-            "clip_range": case["cliprange"],
-            "value_clip_range": case["cliprange_value"],
-            "kl_coef": case["kl_coef"],
-            "kl_estimator": case["kl_estimator"],
-            "discount": case["gamma"],
-            "gae_lambda": case["lam"],
-            "inner_epochs": case["num_ppo_epochs"],
-            "minibatches": 1,
-            "micro_batch_size": len(recording.responses) // case["micro_batches"],
-            "missing_eos_penalty": case["missing_eos_penalty"] or 0.0,
-        }
         rate = case["learning_rate"]
         super().__init__(
             "recorded",
-            reward_function="recorded",
             iterations=1,
             lora=None,
-            ppo=PPOOptions(**(options | ppo)),
-            shaping=ShapingOptions(whiten_rewards=case["whiten_rewards"], value_coef=case["vf_coef"]),
-            optimizer=PPOOptimizerOptions(
-                learning_rate=rate, value_learning_rate=rate, warmup_iterations=0, max_grad_norm=1e9
+            objective=ObjectiveOptions(
+                case["cliprange"], case["gamma"], case["lam"], True, 0.0, case["num_ppo_epochs"], 1
             ),
+            kl=KLOptions(case["kl_coef"], case["kl_estimator"]),
+            reward=RewardOptions(
+                function="recorded",
+                whiten=case["whiten_rewards"],
+                missing_eos_penalty=case["missing_eos_penalty"] or 0.0,
+            ),
+            value=ValueOptions("reward_model", case["cliprange_value"], case["vf_coef"], rate),
+            optimizer=PPOOptimizerOptions(learning_rate=rate, warmup_iterations=0, max_grad_norm=1e9),
             sampling=SamplingOptions(temperature=case["temperature"]),
         )
         self.recording, self.given, self.state_after = recording, given, state_after
-        self.roles, self.offloading = roles_of(recording), nullcontext()
+        self.micro_batch_size = micro_batch_size or len(recording.responses) // case["micro_batches"]
         self.prompter: Any = SimpleNamespace(
             pad_id=case["pad_id"], stop_ids=[case["eos_id"]] if case["stops"] else [], decode=str
         )
-        scores = recording.raw_scores.tolist()
-        self.collector = RecordedCollector(
-            self.roles, self.prompter, self.sampling, lambda *_: scores, 0.0, self.options.missing_eos_penalty, 8
-        )
-        self.collector.replay = self
         self.rollouts: list[Rollout] = []
-        self.targets: Targets = []
+        self.found: list[Target] = []
         self.losses: list[dict[str, float]] = []
         self.gradient_norms: list[float] = []
+
+    def setup(self, stage: str) -> None:
+        """Puts the recording in the place of models and samples."""
+        self.roles, self.offloading = roles_of(self.recording), nullcontext()
+        scores = self.recording.raw_scores.tolist()
+        rewards = [Reward("main", 1.0, lambda *_: scores)]
+        self.compose(rewards, 0.0)
+        sampling, count = self.options.sampling, self.options.objective.minibatches
+        self.collector = RecordedCollector(
+            self.roles, self.prompter, sampling, rewards, 0.0, count, self.cut, self.guard, self.ranks, join=self.join
+        )
+        self.collector.replay = self
+        self.targets = RecordedTargets(
+            self.options.reward, self.options.objective, self.kl.options.estimator, self.ranks
+        )
+        self.targets.replay = self
 
     def configure_optimizers(self) -> dict[str, Any]:
         """Takes the recorded epsilon; see `Case.adam_epsilon` of the recording script."""
@@ -135,7 +148,23 @@ class Replay(PPOModule):
 
     def run(self) -> Replay:
         """Trains for the recorded iteration."""
-        with TemporaryDirectory() as folder, patch("torch.nn.utils.clip_grad_norm_", self._noted_clipping):
+        step = Updater.step
+
+        def noted_step(updater: Updater, *given: Any) -> Step:
+            found = step(updater, *given)
+            self.losses.append(found.losses)
+            return found
+
+        def noted_clipping(parameters: Any, max_norm: float) -> Tensor:
+            norm = CLIP(parameters, max_norm)
+            self.gradient_norms.append(float(norm))
+            return norm
+
+        with (
+            TemporaryDirectory() as folder,
+            patch("torch.nn.utils.clip_grad_norm_", noted_clipping),
+            patch.object(Updater, "step", noted_step),
+        ):
             trainer = plain_trainer(Path(folder), max_epochs=-1)
             trainer.fit(self, DataLoader([prompts_of(self.recording)], collate_fn=lambda rows: rows[0]))
         return self
@@ -148,35 +177,40 @@ class Replay(PPOModule):
         found = {f"{role}.{name}": p for role, part in parts.items() for name, p in part.named_parameters()}
         return {name: p.detach() for name, p in found.items() if p.requires_grad}
 
-    def _targets(self, rollouts: list[Rollout]) -> Targets:
-        self.rollouts = rollouts
-        self.targets = super()._targets(rollouts)
-        if self.state_after:
-            self.targets = [self._as_trl_counts(*pair, r) for pair, r in zip(self.targets, rollouts, strict=True)]
-        return self.targets
-
-    def _as_trl_counts(self, advantages: Tensor, returns: Tensor, rollout: Rollout) -> tuple[Tensor, Tensor]:
-        """TRL whitens and averages over the tokens alone what it computed with the states after them."""
-        mask = self.recording.mask[self.collector.parts[0]]
-        advantages = whiten(advantages, mask, masked_moments(advantages, mask))
-        return advantages * rollout.response_mask.sum() / mask.sum(), returns
-
-    def _micro_batches(self, rows: list[int], lengths: list[int]) -> list[list[int]]:
-        """Returns as many as TRL made."""
-        size = self.options.micro_batch_size
+    def cut(self, rows: list[int], lengths: list[int]) -> list[list[int]]:
+        """Returns as many micro-batches as TRL made, unless told otherwise."""
+        size = self.micro_batch_size
         return [rows[first : first + size] for first in range(0, len(rows), size)]
 
-    def _update(self, minibatch: Any) -> dict[str, float]:
-        self.losses.append(super()._update(minibatch))
-        return self.losses[-1]
-
-    def _noted_clipping(self, parameters: Any, max_norm: float) -> Tensor:
-        norm = CLIP(parameters, max_norm)
-        self.gradient_norms.append(float(norm))
-        return norm
+    def join(self, batch: PromptBatch, responses: list[list[int]], rows: Sequence[int], pad_id: int) -> Any:
+        """Counts the state after a response where that is asked for."""
+        *others, response_mask = join_rows(batch, responses, rows, pad_id)
+        if self.state_after:
+            response_mask = self.recording.mask_and_state_after[rows, : response_mask.shape[1]]
+        return *others, response_mask
 
 
 CLIP = torch.nn.utils.clip_grad_norm_
+
+
+class RecordedTargets(Targets):
+    """Keeps what it was asked and what it found, counted as TRL does where that is asked for."""
+
+    replay: Replay
+
+    def __call__(self, rollouts: Sequence[Rollout], kl_coef: float) -> tuple[list[Target], float]:
+        """Finds the targets of a recording."""
+        found, spread = super().__call__(rollouts, kl_coef)
+        if self.replay.state_after:
+            found = [self.as_trl_counts(*pair) for pair in zip(found, rollouts, strict=True)]
+        self.replay.rollouts, self.replay.found = list(rollouts), found
+        return found, spread
+
+    def as_trl_counts(self, target: Target, rollout: Rollout) -> Target:
+        """TRL whitens and averages over the tokens alone what it computed with the states after them."""
+        mask = self.replay.recording.mask[self.replay.collector.parts[0]]
+        advantages = whiten(target.advantages, mask, masked_moments(target.advantages, mask))
+        return target._replace(advantages=advantages * rollout.response_mask.sum() / mask.sum())
 
 
 class RecordedCollector(Collector):
@@ -194,15 +228,10 @@ class RecordedCollector(Collector):
         """Scores with our code, then puts TRL's figures in place of ours where they are given."""
         self.parts = parts
         rollouts = super().score(batch, responses, parts)
-        return [self._as_recorded(rollout, list(rows)) for rollout, rows in zip(rollouts, parts, strict=True)]
+        return [self.as_recorded(rollout, list(rows)) for rollout, rows in zip(rollouts, parts, strict=True)]
 
-    def _join(self, batch: PromptBatch, responses: list[list[int]], rows: list[int]) -> tuple[Tensor, ...]:
-        *others, response_mask = super()._join(batch, responses, rows)
-        if self.replay.state_after:
-            response_mask = self.replay.recording.mask_and_state_after[rows, : response_mask.shape[1]]
-        return *others, response_mask
-
-    def _as_recorded(self, rollout: Rollout, rows: list[int]) -> Rollout:
+    def as_recorded(self, rollout: Rollout, rows: list[int]) -> Rollout:
+        """Puts TRL's figures in place of ours where they are given."""
         recording, width = self.replay.recording, rollout.response_mask.shape[1]
         tokens = recording.mask[rows, :width]
         if not self.replay.given:  # no action follows the state after a response

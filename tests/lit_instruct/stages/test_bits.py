@@ -105,7 +105,7 @@ def test_every_stage_refuses_in_one_sentence(
     message: str,
 ) -> None:
     start = {"sft": [f"--model.base={tiny_model}"], "rm": [f"--model.base={trained / 'sft'}"]}
-    start["ppo"] = [*start["rm"], f"--model.reward={trained / 'rm'}"]
+    start["ppo"] = [*start["rm"], f"--model.reward.model={trained / 'rm'}"]
     assert fit(stage, tmp_path, files, *start[stage], *options) == 2
     error = capsys.readouterr().err
     assert message in error

@@ -64,8 +64,8 @@ def test_reward_model(tmp_path: Path, trained: Path, files: Files) -> None:
 
 
 UNEVEN = [
-    "--model.generation_batch_size=2",
-    "--model.ppo.minibatches=4",
+    "--model.memory.generation_batch_size=2",
+    "--model.objective.minibatches=4",
     f"--model.sampling.stop_ids={list(range(3, 400, 4))}",
 ]
 """The processes have different numbers of decodings, of parts to score and of micro-batches, one of them none."""
@@ -81,13 +81,13 @@ def untied(tiny_model: Path, folder: Path) -> Path:
 
 
 def test_ppo(tmp_path: Path, trained: Path, files: Files) -> None:
-    start = [f"--model.base={trained / 'sft'}", f"--model.reward={trained / 'rm'}", *UNEVEN]
+    start = [f"--model.base={trained / 'sft'}", f"--model.reward.model={trained / 'rm'}", *UNEVEN]
     runs = {
         "mix": [*start, *MIX, f"--data.pretraining_path={files.text}", "--model.memory.gradient_checkpointing=true"],
         "average": [
             *start,
-            "--model.value=policy_trunk",
-            "--model.ppo.inner_epochs=2",
+            "--model.value.start=policy_trunk",
+            "--model.objective.inner_epochs=2",
             "--model.optimizer.ema_decay=0.5",
             "--model.selection.metric=val/reward",
         ],
@@ -99,7 +99,7 @@ def test_ppo(tmp_path: Path, trained: Path, files: Files) -> None:
 
 def test_ppo_with_a_reward_function(tmp_path: Path, trained: Path, files: Files, tiny_model: Path) -> None:
     """One that breaks on one process ends both; the model's output embedding is not its input embedding."""
-    function = "--model.reward_function=tests.lit_instruct.stages.rewards."
+    function = "--model.reward.function=tests.lit_instruct.stages.rewards."
     runs = {"untied": [f"--model.base={untied(tiny_model, tmp_path / 'base')}", f"{function}letters", *UNEVEN]}
     refused = [f"--model.base={trained / 'sft'}", f"{function}raises_for_the_ninth"]
     said = assert_both_train_the_same("ppo", tmp_path, files, runs, refused)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +12,33 @@ from torch import Tensor
 
 import lit_instruct.ppo.update as ppo_update
 from data_modules import PromptDataModule
+from lit_instruct.batches import Rollout
 from lit_instruct.errors import UserError
 from lit_instruct.models.lora import LoraOptions
+from lit_instruct.ppo.options import (
+    KLOptions,
+    ObjectiveOptions,
+    PPOMemoryOptions,
+    PPOOptimizerOptions,
+    PretrainingOptions,
+    RewardOptions,
+    ValueOptions,
+)
+from lit_instruct.ppo.targets import Target
+from lit_instruct.ppo.update import Updater
 from lit_instruct.rollouts.generate import SamplingOptions
-from lit_instruct.stages.ppo import PPOModule, PPOOptimizerOptions, PPOOptions, PretrainingOptions
+from lit_instruct.stages.ppo import PPOModule
 from tests.lit_instruct.stages.helpers import Files, assert_equal, plain_trainer
 
 LETTERS = "tests.lit_instruct.stages.rewards.letters"
-OBJECTIVE = PPOOptions(minibatches=1, micro_batch_size=3)
-FAST = PPOOptimizerOptions(learning_rate=1e-2, value_learning_rate=1e-2, warmup_iterations=0)
-OWN_MODEL: dict[str, Any] = {"reward": None, "reward_function": LETTERS}
+OBJECTIVE = ObjectiveOptions(minibatches=1)
+MEMORY = PPOMemoryOptions(micro_batch_size=3)
+FAST = {
+    "optimizer": PPOOptimizerOptions(learning_rate=1e-2, warmup_iterations=0),
+    "value": ValueOptions(learning_rate=1e-2),
+}
+UNCLIPPED = ValueOptions(clip_range=None, learning_rate=1e-2)
+OWN_REWARD = RewardOptions(None, LETTERS)
 
 
 class _Figures(Callback):
@@ -41,11 +57,12 @@ def train(
     """A short training by Lightning alone."""
     given: dict[str, Any] = {
         "iterations": 1,
-        "ppo": OBJECTIVE,
+        "objective": OBJECTIVE,
+        "memory": MEMORY,
         "lora": LoraOptions(top_layers=2),
         "sampling": SamplingOptions(max_new_tokens=6),
         "dtype": "float32",
-        **({"reward": str(base.parent / "rm")} if base.name == "sft" else OWN_MODEL),
+        "reward": RewardOptions(str(base.parent / "rm")) if base.name == "sft" else OWN_REWARD,
     }
     module, figures = PPOModule(str(base), **(given | (more or {}))), _Figures()
     rows = PromptDataModule(**{"path": str(files.ppo), "validation_share": 0.0, "batch_size": 8, **(data or {})})
@@ -57,22 +74,13 @@ def train(
 def gradients(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Tensor]]:
     """Gradients of every optimizer step, before they are clipped."""
     kept: list[dict[str, Tensor]] = []
-    step = PPOModule._step
+    clip = Updater.clip_gradients
 
-    def keep(module: PPOModule, *given: Any) -> None:
-        kept.append({name: p.grad.clone() for name, p in module.named_parameters() if p.grad is not None})
-        step(module, *given)
+    def keep(updater: Updater, optimizer: Any) -> Any:
+        kept.append({name: p.grad.clone() for name, p in updater.roles.named_parameters() if p.grad is not None})
+        return clip(updater, optimizer)
 
-    monkeypatch.setattr(PPOModule, "_step", keep)
-    return kept
-
-
-@pytest.fixture
-def rollouts(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """The rollouts of every iteration, as the update gets them."""
-    kept: list[Any] = []
-    targets = PPOModule._targets
-    monkeypatch.setattr(PPOModule, "_targets", lambda module, new: (kept.extend(new), targets(module, new))[1])
+    monkeypatch.setattr(Updater, "clip_gradients", keep)
     return kept
 
 
@@ -88,8 +96,8 @@ def test_before_the_first_step_the_policy_is_the_one_that_sampled(
         return loss(log_probs, old, *more)
 
     monkeypatch.setattr(ppo_update, "clipped_policy_loss", keep)
-    objective = PPOOptions(minibatches=2, micro_batch_size=2)
-    _, rows = train(tmp_path, files, trained / "sft", {"dtype": dtype, "lora": lora, "ppo": objective})
+    more = {"objective": ObjectiveOptions(minibatches=2), "memory": PPOMemoryOptions(micro_batch_size=2)}
+    _, rows = train(tmp_path, files, trained / "sft", {"dtype": dtype, "lora": lora} | more)
     parts = len(seen) // 2
     assert all(torch.equal(*pair) for pair in seen[: max(1, parts - 1)])
     assert not all(torch.equal(*pair) for pair in seen)
@@ -106,8 +114,9 @@ def test_micro_batches_do_not_change_the_update(
 ) -> None:
     results, steps = [], []
     for size in (1, 3, 8):
-        objective = PPOOptions(minibatches=minibatches, micro_batch_size=size, inner_epochs=2)
-        module, _ = train(tmp_path, files, trained / "sft", {"ppo": objective})
+        objective = ObjectiveOptions(minibatches=minibatches, inner_epochs=2)
+        more = {"objective": objective, "memory": PPOMemoryOptions(micro_batch_size=size)}
+        module, _ = train(tmp_path, files, trained / "sft", more)
         results.append({name: p.detach() for name, p in module.named_parameters() if p.requires_grad})
         steps.append(gradients[:])
         gradients.clear()
@@ -124,7 +133,12 @@ def test_the_pretraining_mix_adds_gamma_times_the_mean_loss(
     train(tmp_path, files, trained / "sft", None, data)
     mixed = {"pretraining": PretrainingOptions(ptx_coef=3.0, ptx_batch_ratio=0.5)}
     _, rows = train(tmp_path, files, trained / "sft", mixed, data)
-    fresh = PPOModule(str(trained / "sft"), str(trained / "rm"), lora=LoraOptions(top_layers=2), dtype="float32")
+    fresh = PPOModule(
+        str(trained / "sft"),
+        lora=LoraOptions(top_layers=2),
+        reward=RewardOptions(str(trained / "rm")),
+        dtype="float32",
+    )
     rows_module = PromptDataModule(str(files.ppo), **data)
     plain_trainer(tmp_path).validate(fresh, rows_module, verbose=False)
     blocks = rows_module.pretraining.batch(0, 4)  # 0.5 x 8 episodes
@@ -146,16 +160,16 @@ def test_the_mix_needs_a_text(tmp_path: Path, files: Files, trained: Path) -> No
 
 
 def test_a_cut_response_pays_for_its_missing_end(
-    tmp_path: Path, files: Files, trained: Path, rollouts: list[Any]
+    tmp_path: Path, files: Files, trained: Path, targeted: list[tuple[Rollout, Target]]
 ) -> None:
-    objective = replace(OBJECTIVE, missing_eos_penalty=5.0)
+    reward = RewardOptions(str(trained / "rm"), missing_eos_penalty=5.0)
     sampling = SamplingOptions(max_new_tokens=40)
-    module, rows = train(tmp_path, files, trained / "sft", {"ppo": objective, "sampling": sampling, "iterations": 3})
+    module, rows = train(tmp_path, files, trained / "sft", {"reward": reward, "sampling": sampling, "iterations": 3})
     ended, paid = [], []
-    for rollout in rollouts:
+    for rollout, target in targeted:
         last = rollout.response_ids.gather(1, rollout.response_length[:, None] - 1)[:, 0]
         ended += torch.isin(last, torch.tensor(module.prompter.stop_ids)).tolist()
-        paid += (rollout.raw_scores - rollout.scores).tolist()
+        paid += (rollout.scores - target.scores).tolist()
     assert True in ended
     assert False in ended
     assert paid == pytest.approx([0.0 if end else 5.0 for end in ended], abs=1e-5)
@@ -166,8 +180,8 @@ def test_it_learns_what_is_rewarded_and_a_price_on_kl_holds_it_back(
     tmp_path: Path, files: Files, tiny_model: Path
 ) -> None:
     def learn(kl_coef: float) -> list[dict[str, float]]:
-        objective = PPOOptions(minibatches=2, inner_epochs=2, kl_coef=kl_coef)
-        more = {"iterations": 15, "optimizer": FAST, "ppo": objective, "lora": None}
+        objective = ObjectiveOptions(minibatches=2, inner_epochs=2)
+        more = {"iterations": 15, "objective": objective, "kl": KLOptions(kl_coef), "lora": None, **FAST}
         return train(tmp_path, files, tiny_model, more, {"batch_size": 16})[1]
 
     free, held = learn(0.0), learn(20.0)
@@ -177,12 +191,14 @@ def test_it_learns_what_is_rewarded_and_a_price_on_kl_holds_it_back(
 
 
 def test_the_value_function_learns(tmp_path: Path, files: Files, tiny_model: Path) -> None:
-    optimizer = PPOOptimizerOptions(learning_rate=1e-6, value_learning_rate=1e-2, warmup_iterations=0)
+    optimizer = PPOOptimizerOptions(learning_rate=1e-6, warmup_iterations=0)
     more = {
         "iterations": 12,
         "optimizer": optimizer,
-        "reward_function": "tests.lit_instruct.stages.rewards.length_of_prompt",
-        "ppo": PPOOptions(minibatches=2, inner_epochs=2, value_clip_range=None, missing_eos_penalty=0.0, kl_coef=0.0),
+        "reward": RewardOptions(None, "tests.lit_instruct.stages.rewards.length_of_prompt", missing_eos_penalty=0.0),
+        "objective": ObjectiveOptions(minibatches=2, inner_epochs=2),
+        "kl": KLOptions(0.0),
+        "value": UNCLIPPED,
     }
     _, rows = train(tmp_path, files, tiny_model, more, {"batch_size": 16})
     assert rows[-1]["loss/value"] < rows[0]["loss/value"] / 3
@@ -190,18 +206,23 @@ def test_the_value_function_learns(tmp_path: Path, files: Files, tiny_model: Pat
 
 
 def test_without_a_reward_model_of_its_base_the_value_head_starts_at_zero(
-    tmp_path: Path, files: Files, tiny_model: Path, rollouts: list[Any]
+    tmp_path: Path, files: Files, tiny_model: Path, targeted: list[tuple[Rollout, Target]]
 ) -> None:
     for lora in (LoraOptions(top_layers=2), None):
         train(tmp_path, files, tiny_model, {"lora": lora})
-    assert rollouts
-    assert not any(rollout.values.any() for rollout in rollouts)
+    assert targeted
+    assert not any(rollout.values.any() for rollout, _ in targeted)
 
 
 def test_with_one_it_starts_as_the_reward_model(
     tmp_path: Path, files: Files, trained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    module = PPOModule(str(trained / "sft"), str(trained / "rm"), lora=LoraOptions(top_layers=2), dtype="float32")
+    module = PPOModule(
+        str(trained / "sft"),
+        lora=LoraOptions(top_layers=2),
+        reward=RewardOptions(str(trained / "rm")),
+        dtype="float32",
+    )
     plain_trainer(tmp_path).validate(module, PromptDataModule(str(files.ppo)), verbose=False)
     assert torch.equal(module.roles.value_head.weight, module.roles.reward_head.weight)
     weights = dict(module.named_parameters())
@@ -224,12 +245,12 @@ def test_a_broken_reward_function_is_named(
 ) -> None:
     function = f"tests.lit_instruct.stages.rewards.{name}"
     with pytest.raises(UserError, match=message):
-        train(tmp_path, files, tiny_model, {"reward_function": function})
+        train(tmp_path, files, tiny_model, {"reward": RewardOptions(None, function)})
 
 
 def test_more_minibatches_than_prompts_are_refused(tmp_path: Path, files: Files, tiny_model: Path) -> None:
-    with pytest.raises(UserError, match="--model.ppo.minibatches=9: more than the 8 prompts"):
-        train(tmp_path, files, tiny_model, {"ppo": PPOOptions(minibatches=9)})
+    with pytest.raises(UserError, match="--model.objective.minibatches=9: more than the 8 prompts"):
+        train(tmp_path, files, tiny_model, {"objective": ObjectiveOptions(minibatches=9)})
 
 
 def test_the_rate_rises_from_a_tenth_and_stays() -> None:
@@ -246,19 +267,19 @@ def test_the_rate_of_an_iteration_is_that_of_the_schedule(tmp_path: Path, files:
         def on_train_batch_start(self, trainer: Any, *_: Any) -> None:
             used.append(trainer.optimizers[0].param_groups[0]["lr"])
 
-    module = PPOModule(str(tiny_model), iterations=5, optimizer=optimizer, ppo=OBJECTIVE, dtype="float32", **OWN_MODEL)
+    module = PPOModule(str(tiny_model), 5, objective=OBJECTIVE, reward=OWN_REWARD, optimizer=optimizer, dtype="float32")
     trainer = plain_trainer(tmp_path, callbacks=[Rates()], max_epochs=-1)
     trainer.fit(module, PromptDataModule(str(files.ppo), validation_share=0.0, batch_size=8))
     assert used == pytest.approx([1e-4, 4e-4, 7e-4, 1e-3, 1e-3])
 
 
 def test_wrong_options_are_refused() -> None:
-    with pytest.raises(UserError, match="--model.ppo.minibatches=0"):
-        PPOOptions(minibatches=0)
-    with pytest.raises(UserError, match="--model.ppo.clip_range"):
-        PPOOptions(clip_range=0.0)
-    with pytest.raises(UserError, match="--model.reward"):
-        PPOModule("somewhere", reward=None)
+    with pytest.raises(UserError, match="--model.objective.minibatches=0"):
+        ObjectiveOptions(minibatches=0)
+    with pytest.raises(UserError, match="--model.objective.clip_range"):
+        ObjectiveOptions(clip_range=0.0)
+    with pytest.raises(UserError, match="--model.reward.model"):
+        RewardOptions(None)
 
 
 def test_validation_samples_are_the_same_whatever_was_trained_before(
@@ -266,7 +287,9 @@ def test_validation_samples_are_the_same_whatever_was_trained_before(
 ) -> None:
     figures = []
     for size in (2, 8):
-        module = PPOModule(str(tiny_model), dtype="float32", sampling=SamplingOptions(max_new_tokens=6), **OWN_MODEL)
+        module = PPOModule(
+            str(tiny_model), reward=OWN_REWARD, sampling=SamplingOptions(max_new_tokens=6), dtype="float32"
+        )
         data = PromptDataModule(str(files.ppo), str(files.ppo_validation), batch_size=size)
         figures.append(plain_trainer(tmp_path).validate(module, data, verbose=False)[0])
     assert figures[0] == pytest.approx(figures[1], abs=1e-5)

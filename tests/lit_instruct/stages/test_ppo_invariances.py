@@ -19,8 +19,15 @@ from torch.nn.functional import pad
 
 from data_modules import PromptDataModule
 from lit_instruct.models.lora import LoraOptions
-from lit_instruct.ppo.collect import Collector
-from lit_instruct.ppo.options import PPOOptimizerOptions, PPOOptions
+from lit_instruct.ppo import collect
+from lit_instruct.ppo.options import (
+    ObjectiveOptions,
+    PPOMemoryOptions,
+    PPOOptimizerOptions,
+    RewardOptions,
+    ValueOptions,
+)
+from lit_instruct.ppo.update import Updater
 from lit_instruct.rollouts.generate import SamplingOptions
 from lit_instruct.rollouts.text import Response, TextGenerator
 from lit_instruct.stages.ppo import PPOModule
@@ -45,24 +52,24 @@ def sft(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
 def train(tmp_path: Path, sft: Path, files: Files, monkeypatch: pytest.MonkeyPatch) -> Train:
     """One iteration of two optimizer steps; returns both."""
 
-    def run(lora: LoraOptions | None, path: Path = files.ppo, **ppo: Any) -> list[Step]:
+    def run(lora: LoraOptions | None, path: Path = files.ppo, micro_batch_size: int = 8) -> list[Step]:
         steps: list[Step] = []
         gradients: list[dict[str, Tensor]] = []
-        step, update = PPOModule._step, PPOModule._update
+        clip, step = Updater.clip_gradients, Updater.step
 
-        def keep_gradients(module: PPOModule, *given: Any) -> None:
-            gradients.append({n: p.grad.clone() for n, p in module.named_parameters() if p.grad is not None})
-            step(module, *given)
+        def keep_gradients(updater: Updater, *given: Any) -> Any:
+            gradients.append({n: p.grad.clone() for n, p in updater.roles.named_parameters() if p.grad is not None})
+            return clip(updater, *given)
 
-        def keep_losses(module: PPOModule, *minibatch: Any) -> dict[str, float]:
-            losses = update(module, *minibatch)
-            steps.append((gradients[-1], losses))
-            return losses
+        def keep_losses(updater: Updater, *given: Any) -> Any:
+            found = step(updater, *given)
+            steps.append((gradients[-1], found.losses))
+            return found
 
         with monkeypatch.context() as watched:
-            watched.setattr(PPOModule, "_step", keep_gradients)
-            watched.setattr(PPOModule, "_update", keep_losses)
-            module = module_of(sft, lora, PPOOptions(minibatches=1, inner_epochs=2, **ppo))
+            watched.setattr(Updater, "clip_gradients", keep_gradients)
+            watched.setattr(Updater, "step", keep_losses)
+            module = module_of(sft, lora, ObjectiveOptions(minibatches=1, inner_epochs=2), 1, micro_batch_size)
             data = PromptDataModule(str(path), validation_share=0.0, batch_size=8)
             plain_trainer(tmp_path, max_epochs=-1).fit(module, data)
         return steps
@@ -70,15 +77,19 @@ def train(tmp_path: Path, sft: Path, files: Files, monkeypatch: pytest.MonkeyPat
     return run
 
 
-def module_of(sft: Path, lora: LoraOptions | None, objective: PPOOptions, iterations: int = 1) -> PPOModule:
+def module_of(
+    sft: Path, lora: LoraOptions | None, objective: ObjectiveOptions, iterations: int = 1, micro_batch_size: int = 8
+) -> PPOModule:
     """PPO on the SFT and the reward stage of a run."""
     return PPOModule(
         str(sft),
-        str(sft.parent / "rm"),
-        iterations=iterations,
-        lora=lora,
-        ppo=objective,
-        optimizer=PPOOptimizerOptions(learning_rate=1e-2, value_learning_rate=1e-2, warmup_iterations=0),
+        iterations,
+        lora,
+        objective,
+        reward=RewardOptions(str(sft.parent / "rm")),
+        value=ValueOptions(learning_rate=1e-2),
+        optimizer=PPOOptimizerOptions(learning_rate=1e-2, warmup_iterations=0),
+        memory=PPOMemoryOptions(micro_batch_size=micro_batch_size),
         sampling=SamplingOptions(max_new_tokens=6),
         dtype="float32",
     )
@@ -99,18 +110,18 @@ def test_padding_on_either_side(
     train: Train, monkeypatch: pytest.MonkeyPatch, lora: LoraOptions | None, left: int, right: int
 ) -> None:
     plain = train(lora)
-    join = Collector._join
+    join = collect.join_rows
 
-    def wider(collector: Collector, *rows: Any) -> tuple[Tensor, ...]:
-        input_ids, mask, prompt_length, response_mask = join(collector, *rows)
+    def wider(batch: Any, responses: Any, rows: Any, pad_id: int) -> tuple[Tensor, ...]:
+        input_ids, mask, prompt_length, response_mask = join(batch, responses, rows, pad_id)
         return (
-            pad(input_ids, (left, right), value=collector.prompter.pad_id),
+            pad(input_ids, (left, right), value=pad_id),
             pad(mask, (left, right)),
             prompt_length + left,  # the column in which responses start
             pad(response_mask, (0, right)),
         )
 
-    monkeypatch.setattr(Collector, "_join", wider)
+    monkeypatch.setattr(collect, "join_rows", wider)
     assert_same(plain, train(lora))
 
 
@@ -146,7 +157,7 @@ def test_training_changes_policy_and_value_alone(
     tmp_path: Path, sft: Path, files: Files, lora: LoraOptions | None
 ) -> None:
     snapshot = Snapshot()
-    module = module_of(sft, lora, PPOOptions(minibatches=2, inner_epochs=2), iterations=2)
+    module = module_of(sft, lora, ObjectiveOptions(minibatches=2, inner_epochs=2), iterations=2)
     data = PromptDataModule(str(files.ppo), validation_share=0.0, batch_size=8)
     plain_trainer(tmp_path, max_epochs=-1, callbacks=[snapshot]).fit(module, data)
     after = module.state_dict()
@@ -165,7 +176,7 @@ def test_training_changes_policy_and_value_alone(
 def test_the_reference_is_the_sft_model_after_training_too(
     tmp_path: Path, sft: Path, files: Files, lora: LoraOptions | None
 ) -> None:
-    module = module_of(sft, lora, PPOOptions(minibatches=2, inner_epochs=2), iterations=3)
+    module = module_of(sft, lora, ObjectiveOptions(minibatches=2, inner_epochs=2), iterations=3)
     data = PromptDataModule(str(files.ppo), validation_share=0.0, batch_size=8)
     plain_trainer(tmp_path, max_epochs=-1).fit(module, data)
     batch = data.collate([data.train_dataset[row] for row in range(4)])

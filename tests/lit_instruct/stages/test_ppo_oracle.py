@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lit_instruct.stages.ppo import PPOModule
+from lit_instruct.ppo.targets import Targets
 from tests.lit_instruct.stages.helpers import assert_equal
 from tests.lit_instruct.stages.oracle_replay import CASES, Recording, Replay, recording_of, replay_of
 
@@ -67,7 +67,7 @@ def test_log_probs_and_values_are_those_of_trl(name: str) -> None:
     ):
         found = in_order(replayed, [getattr(rollout, ours) for rollout in replayed.rollouts])
         torch.testing.assert_close(found[mask], recording[theirs][mask], rtol=0, atol=1e-5)
-    scores = in_order(replayed, [rollout.scores for rollout in replayed.rollouts])
+    scores = in_order(replayed, [target.scores for target in replayed.found])
     torch.testing.assert_close(scores, recording["scores"], rtol=0, atol=EXACT)
 
 
@@ -75,9 +75,9 @@ def test_log_probs_and_values_are_those_of_trl(name: str) -> None:
 def test_advantages_and_returns(name: str) -> None:
     replayed, recording = replay(name), recording_of(name)
     counted, tokens = recording.mask_and_state_after, recording.mask
-    advantages = in_order(replayed, [advantages for advantages, _ in replayed.targets])
-    returns = in_order(replayed, [returns for _, returns in replayed.targets])
-    # TRL averages policy losses over tokens, our module over all that its mask counts; see `_as_trl_counts`.
+    advantages = in_order(replayed, [target.advantages for target in replayed.found])
+    returns = in_order(replayed, [target.returns for target in replayed.found])
+    # TRL averages policy losses over tokens, our module over all that its mask counts; see `as_trl_counts`.
     advantages = advantages * tokens.sum() / counted.sum()
     torch.testing.assert_close(advantages, recording["advantages"], rtol=0, atol=EXACT)
     torch.testing.assert_close(returns * counted, recording["returns"] * counted, rtol=0, atol=EXACT)
@@ -113,7 +113,7 @@ def test_the_state_after_a_response() -> None:
     """Defect: what a response is worth depends on how long the others of its batch are."""
     for name in ("undiscounted", "k1-1"):
         plain, recording = replay_of(name, True, False), recording_of(name)
-        returns = in_order(plain, [returns for _, returns in plain.targets])
+        returns = in_order(plain, [target.returns for target in plain.found])
         early = recording.ended & (recording.mask.sum(dim=1) < recording.mask.shape[1])
         difference = ((returns - recording["returns"]) * recording.mask).abs().amax(dim=1)
         assert early.any()
@@ -215,9 +215,10 @@ def test_whitening_is_over_all_processes() -> None:
     recordings = [recording_of("two-processes", rank) for rank in range(2)]
     replays = [Replay(recording, True, False).run() for recording in recordings]
     rollouts = [rollout for replayed in replays for rollout in replayed.rollouts]
+    kl_coef = replays[0].kl.coef
     ours = [
-        advantages[rollout.response_mask].mean().item()
-        for (advantages, _), rollout in zip(PPOModule._targets(replays[0], rollouts), rollouts, strict=True)
+        target.advantages[rollout.response_mask].mean().item()
+        for target, rollout in zip(Targets.__call__(replays[0].targets, rollouts, kl_coef)[0], rollouts, strict=True)
     ]
     theirs = [recording["advantages"][recording.mask].mean().item() for recording in recordings]
     both("mean advantage on each of 2 ranks", theirs, ours)

@@ -13,12 +13,13 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from lit_instruct.handover import prompter_of
 from lit_instruct.models.loading import find_source
 from lit_instruct.models.lora import LoraOptions
-from lit_instruct.ppo.options import PPOOptions
+from lit_instruct.ppo.options import RewardOptions
+from lit_instruct.ppo.targets import Targets
 from lit_instruct.rollouts.text_reward import TextReward
 from lit_instruct.stages.ppo import PPOModule
 from tests.lit_instruct.rollouts.stage_folders import reward_folder, sft_folder
 from tests.lit_instruct.stages.helpers import Files
-from tests.lit_instruct.stages.test_ppo import FAST, train
+from tests.lit_instruct.stages.test_ppo import FAST, UNCLIPPED, train
 from tests.tiny import tiny_llama
 
 WIDTH = 48
@@ -49,14 +50,14 @@ def reward_models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def rollouts(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, dict[str, Tensor]]]:
     """The rollouts of every iteration, and the weights before its first step."""
     kept: list[tuple[Any, dict[str, Tensor]]] = []
-    targets = PPOModule._targets
+    targets = Targets.__call__
 
-    def keep(module: PPOModule, new: list[Any]) -> Any:
-        weights = {name: value.detach().clone() for name, value in module.roles.state_dict().items()}
+    def keep(self: Targets, new: list[Any], kl_coef: float) -> Any:
+        weights = {name: value.detach().clone() for name, value in self.ranks.networks.state_dict().items()}
         kept.extend((rollout, weights) for rollout in new)
-        return targets(module, new)
+        return targets(self, new, kl_coef)
 
-    monkeypatch.setattr(PPOModule, "_targets", keep)
+    monkeypatch.setattr(Targets, "__call__", keep)
     return kept
 
 
@@ -78,14 +79,14 @@ def test_the_value_function_is_a_copy_of_a_larger_reward_model_and_learns(
     lora: LoraOptions | None,
     kind: str,
 ) -> None:
-    objective = PPOOptions(minibatches=1, micro_batch_size=3, value_clip_range=None)
-    more = {"lora": lora, "reward": str(reward_models[kind]), "optimizer": FAST, "iterations": 2, "ppo": objective}
+    reward = RewardOptions(str(reward_models[kind]))
+    more = {"lora": lora, "reward": reward, "iterations": 2, **FAST, "value": UNCLIPPED}
     module, rows = train(tmp_path, files, trained / "sft", more)
     assert module.roles.value_head.weight.shape == (1, WIDTH)
     scorer = TextReward.from_source(str(reward_models[kind]), dtype="float32")
     first, before = rollouts[0]
     for ids, mask, width, values, score in zip(
-        first.input_ids, first.attention_mask, first.prompt_length, first.values, first.raw_scores, strict=True
+        first.input_ids, first.attention_mask, first.prompt_length, first.values, first.scores, strict=True
     ):
         prompt = ids[:width].tolist()
         assert float(values[0]) == pytest.approx(scorer.score_ids([prompt])[0], abs=1e-4)  # V of the prompt alone
@@ -119,7 +120,9 @@ def test_with_another_vocabulary_the_value_function_starts_as_the_sft_model(
     own = prompter_of(find_source(str(trained / "sft")))
     assert words.prompt_ids("the cat") != own.prompt_ids("the cat")
     with caplog.at_level("INFO"):
-        module, rows = train(tmp_path, files, trained / "sft", {"lora": lora, "reward": str(reward_models["words"])})
+        module, rows = train(
+            tmp_path, files, trained / "sft", {"lora": lora, "reward": RewardOptions(str(reward_models["words"]))}
+        )
     assert module.roles.value_head.weight.shape == (1, 32)
     assert "words has another vocabulary" in caplog.text
     assert rows[0]["ppo/reward"] != 0.0

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from lit_instruct.batches import PromptBatch
-from lit_instruct.ppo.options import PPOOptions
+from lit_instruct.ppo.collect import Collector
+from lit_instruct.ppo.options import ObjectiveOptions, RewardOptions
 from lit_instruct.rollouts.generate import SamplingOptions
-from lit_instruct.stages.ppo import PPOModule
 from tests.lit_instruct.stages.helpers import Files, write_rows
 from tests.lit_instruct.stages.test_ppo import FAST, train
 
@@ -34,13 +34,13 @@ STOP_IDS = [30, 31, 32, 33, 34, 35, 36, 37, 38, 39, 40, 41]
 def sampled(monkeypatch: pytest.MonkeyPatch) -> list[tuple[PromptBatch, list[list[int]]]]:
     """The prompts and responses of every iteration."""
     kept: list[tuple[PromptBatch, list[list[int]]]] = []
-    score = PPOModule._score
+    score = Collector.score
 
-    def keep(module: PPOModule, batch: PromptBatch, responses: list[list[int]], parts: Any) -> Any:
+    def keep(collector: Collector, batch: PromptBatch, responses: list[list[int]], parts: Any) -> Any:
         kept.append((batch, responses))
-        return score(module, batch, responses, parts)
+        return score(collector, batch, responses, parts)
 
-    monkeypatch.setattr(PPOModule, "_score", keep)
+    monkeypatch.setattr(Collector, "score", keep)
     return kept
 
 
@@ -49,7 +49,7 @@ def test_system_prompts_and_earlier_turns_are_read_and_sampling_options_hold(
 ) -> None:
     path = write_rows(tmp_path / "conversations.jsonl", ROWS)
     sampling = SamplingOptions(max_new_tokens=40, temperature=0.9, top_p=0.95, top_k=300, stop_ids=STOP_IDS)
-    more = {"sampling": sampling, "iterations": 3, "optimizer": FAST, "ppo": PPOOptions(minibatches=2)}
+    more = {"sampling": sampling, "iterations": 3, **FAST, "objective": ObjectiveOptions(minibatches=2)}
     module, rows = train(tmp_path, files, tiny_model, more, {"path": str(path), "batch_size": 4})
     stops = {*STOP_IDS, *module.prompter.stop_ids}
     ended = []
@@ -80,6 +80,6 @@ def test_a_reward_function_reads_the_last_turn_of_the_user(
     asked: list[str] = []
     rewards = "tests.lit_instruct.stages.rewards"
     monkeypatch.setattr(f"{rewards}.length", lambda pairs: (asked.extend(p for p, _ in pairs), [0.0] * len(pairs))[1])
-    more = {"reward_function": f"{rewards}.length"}
+    more = {"reward": RewardOptions(None, f"{rewards}.length")}
     train(tmp_path, files, tiny_model, more, {"path": str(path), "batch_size": 4})
     assert sorted(asked) == ["And the sun?", "And the sun?", "Hello", "Hello there"]

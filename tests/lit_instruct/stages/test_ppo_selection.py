@@ -12,7 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from data_modules import PromptDataModule
 from lit_instruct.errors import UserError
-from lit_instruct.ppo.options import PPOOptions, SelectionOptions
+from lit_instruct.ppo.options import PPOMemoryOptions, RewardOptions, SelectionOptions
 from lit_instruct.rollouts.generate import SamplingOptions
 from lit_instruct.stages.ppo import PPOModule
 from tests.lit_instruct.stages.helpers import FLOAT, QUICK, SMALL, Files, column, fit, plain_trainer, run, weights
@@ -20,13 +20,13 @@ from tests.lit_instruct.stages.test_ppo import LETTERS, train
 
 # An estimate of KL from a few samples goes up and down: its highest value is seldom the last.
 BY_KL = ["--model.selection.metric=val/kl", "--model.optimizer.warmup_iterations=0"]
-STRAYS = ["--model.optimizer.learning_rate=0.01", "--model.ppo.kl_coef=0", "--trainer.val_check_interval=1"]
+STRAYS = ["--model.optimizer.learning_rate=0.01", "--model.kl.coef=0", "--trainer.val_check_interval=1"]
 REWARDS = "tests.lit_instruct.stages.rewards"
 
 
 def start(trained: Path) -> list[str]:
     """PPO on the trained SFT and reward stages, and rates at which the policy strays from them."""
-    return [f"--model.base={trained / 'sft'}", f"--model.reward={trained / 'rm'}", *BY_KL, *STRAYS]
+    return [f"--model.base={trained / 'sft'}", f"--model.reward.model={trained / 'rm'}", *BY_KL, *STRAYS]
 
 
 def policy_of(checkpoint: Path) -> dict[str, torch.Tensor]:
@@ -85,7 +85,7 @@ def test_without_a_metric_the_last_policy_is_the_result(trained: Path) -> None:
     ("metric", "data", "message"),
     [
         ("val/rewards", {}, "val/rewards: not measured; choose one of val/reward, val/kl"),
-        ("val/labeler", {}, "not measured; it needs --model.labeler"),
+        ("val/labeler", {}, "not measured; it needs --model.selection.labeler"),
         ("val/reward/chat", {}, "not measured"),
         ("val/kl", {"validation_path": None}, "there are no validation prompts; give --data.validation_path"),
     ],
@@ -102,7 +102,7 @@ def test_a_metric_that_nothing_measures_is_refused(
 def test_every_figure_can_choose(tmp_path: Path, files: Files, tiny_model: Path, metric: str) -> None:
     held = tmp_path / "held.jsonl"
     held.write_text('{"prompt": "Hello", "use_case": "chat"}\n{"prompt": "Hi"}\n')
-    given = {"selection": SelectionOptions(metric), "labeler": f"{REWARDS}.length_of_prompt"}
+    given = {"selection": SelectionOptions(metric, labeler=f"{REWARDS}.length_of_prompt")}
     module, _ = train(tmp_path, files, tiny_model, given, {"validation_path": str(held)})
     assert metric in module.trainer.callback_metrics
 
@@ -131,14 +131,13 @@ def test_the_table_of_samples_is_in_tensorboard(trained: Path) -> None:
 def test_samples_show_what_the_labeler_says(tmp_path: Path, files: Files, tiny_model: Path) -> None:
     module = PPOModule(
         str(tiny_model),
-        None,
-        LETTERS,
-        labeler=f"{REWARDS}.length_of_prompt",
-        ppo=PPOOptions(micro_batch_size=2),
+        reward=RewardOptions(None, LETTERS),
+        selection=SelectionOptions(labeler=f"{REWARDS}.length_of_prompt"),
+        memory=PPOMemoryOptions(micro_batch_size=2),
         sampling=SamplingOptions(max_new_tokens=4),
         dtype="float32",
     )
     data = PromptDataModule(str(files.ppo), str(files.ppo_validation))
     plain_trainer(tmp_path).validate(module, data, verbose=False)
-    assert len(module.samples) == 5
-    assert all(sample["labeler"] == len(sample["prompt"]) / 10 for sample in module.samples)
+    assert len(module.validation.samples) == 5
+    assert all(sample["labeler"] == len(sample["prompt"]) / 10 for sample in module.validation.samples)

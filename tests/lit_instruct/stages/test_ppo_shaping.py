@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,65 +16,58 @@ from lit_instruct.errors import UserError
 from lit_instruct.losses.advantages import generalized_advantages
 from lit_instruct.models.lora import LoraOptions
 from lit_instruct.ppo.options import (
-    KLControlOptions,
+    FurtherReward,
+    KLOptions,
+    ObjectiveOptions,
+    PPOMemoryOptions,
     PPOOptimizerOptions,
-    PPOOptions,
     PretrainingOptions,
     RewardOptions,
-    ShapingOptions,
+    SelectionOptions,
+    ValueOptions,
 )
+from lit_instruct.ppo.ranks import Ranks
+from lit_instruct.ppo.targets import Target, Targets
 from lit_instruct.rollouts.generate import SamplingOptions
 from lit_instruct.stages.ppo import PPOModule
 from tests.lit_instruct.stages.helpers import Files, plain_trainer
-from tests.lit_instruct.stages.test_ppo import FAST, LETTERS, OBJECTIVE, train
+from tests.lit_instruct.stages.test_ppo import FAST, OBJECTIVE, OWN_REWARD, train
 
 
-@pytest.fixture
-def shaped(monkeypatch: pytest.MonkeyPatch) -> list[Rollout]:
-    """The rollouts of all iterations, their scores shaped."""
-    kept: list[Rollout] = []
-    targets = PPOModule._targets
-
-    def keep(module: PPOModule, rollouts: list[Rollout]) -> Any:
-        kept.extend(rollouts)
-        return targets(module, rollouts)
-
-    monkeypatch.setattr(PPOModule, "_targets", keep)
-    return kept
-
-
-def _all(rollouts: list[Rollout], name: str) -> Tensor:
-    return torch.cat([getattr(rollout, name) for rollout in rollouts])
+def _scores(targeted: list[tuple[Rollout, Target]]) -> tuple[Tensor, Tensor, Tensor]:
+    """Raw scores, shaped scores, and whether each response ended."""
+    parts = [(rollout.scores, target.scores, rollout.ended) for rollout, target in targeted]
+    raw, shaped, ended = (torch.cat(column) for column in zip(*parts, strict=True))
+    return raw, shaped, ended
 
 
 def test_scores_are_scaled_then_clipped_then_pay_for_a_missing_end(
-    tmp_path: Path, files: Files, tiny_model: Path, shaped: list[Rollout]
+    tmp_path: Path, files: Files, tiny_model: Path, targeted: list[tuple[Rollout, Target]]
 ) -> None:
-    shaping = ShapingOptions(reward_scale=0.5, reward_clip=1.0)
-    train(tmp_path, files, tiny_model, {"shaping": shaping, "ppo": PPOOptions(minibatches=1, missing_eos_penalty=3.0)})
-    raw, ended = _all(shaped, "raw_scores"), _all(shaped, "ended")
+    train(tmp_path, files, tiny_model, {"reward": replace(OWN_REWARD, scale=0.5, clip=1.0, missing_eos_penalty=3.0)})
+    raw, shaped, ended = _scores(targeted)
     assert (0.5 * raw).abs().max() > 1
-    torch.testing.assert_close(_all(shaped, "scores"), (0.5 * raw).clamp(-1, 1) - 3.0 * ~ended)
+    torch.testing.assert_close(shaped, (0.5 * raw).clamp(-1, 1) - 3.0 * ~ended)
 
 
 def test_a_cut_response_can_get_a_fixed_score(
-    tmp_path: Path, files: Files, tiny_model: Path, shaped: list[Rollout]
+    tmp_path: Path, files: Files, tiny_model: Path, targeted: list[tuple[Rollout, Target]]
 ) -> None:
-    shaping = ShapingOptions(missing_eos_score=-7.0, reward_scale=2.0)
+    reward = replace(OWN_REWARD, missing_eos_score=-7.0, scale=2.0)
     sampling = SamplingOptions(max_new_tokens=40)
-    train(tmp_path, files, tiny_model, {"shaping": shaping, "sampling": sampling, "iterations": 3})
-    raw, ended = _all(shaped, "raw_scores"), _all(shaped, "ended")
+    train(tmp_path, files, tiny_model, {"reward": reward, "sampling": sampling, "iterations": 3})
+    raw, shaped, ended = _scores(targeted)
     assert 0 < ended.sum() < len(ended)
-    torch.testing.assert_close(_all(shaped, "scores"), torch.where(ended, 2 * raw, -7.0))
+    torch.testing.assert_close(shaped, torch.where(ended, 2 * raw, -7.0))
 
 
 def test_scores_are_normalised_by_the_statistics_of_all_episodes_so_far(
-    tmp_path: Path, files: Files, tiny_model: Path, shaped: list[Rollout]
+    tmp_path: Path, files: Files, tiny_model: Path, targeted: list[tuple[Rollout, Target]]
 ) -> None:
-    objective = PPOOptions(minibatches=1, micro_batch_size=8, missing_eos_penalty=0.0)
-    shaping = ShapingOptions(normalize_rewards=True)
-    train(tmp_path, files, tiny_model, {"shaping": shaping, "ppo": objective, "iterations": 2})
-    raw, scores = _all(shaped, "raw_scores"), _all(shaped, "scores")
+    reward = replace(OWN_REWARD, normalize=True, missing_eos_penalty=0.0)
+    more = {"reward": reward, "memory": PPOMemoryOptions(micro_batch_size=8), "iterations": 2}
+    train(tmp_path, files, tiny_model, more)
+    raw, scores, _ = _scores(targeted)
     first = raw[: len(raw) // 2]
     torch.testing.assert_close(scores[: len(first)], (first - first.mean()) / first.std())
     torch.testing.assert_close(scores[len(first) :], ((raw - raw.mean()) / raw.std())[len(first) :])
@@ -89,29 +83,20 @@ def test_rewards_of_tokens_are_whitened_without_moving_their_mean(
         seen.append((rewards, mask))
         return generalized_advantages(rewards, values, mask, *more)
 
-    monkeypatch.setattr("lit_instruct.ppo.update.generalized_advantages", keep)
-    train(tmp_path, files, tiny_model, {"shaping": ShapingOptions(whiten_rewards=whiten)})
+    monkeypatch.setattr("lit_instruct.ppo.targets.generalized_advantages", keep)
+    train(tmp_path, files, tiny_model, {"reward": replace(OWN_REWARD, whiten=whiten)})
     rewards = torch.cat([part[mask] for part, mask in seen])
     assert (abs(rewards.std().item() - 1) < 1e-3) == whiten
     assert rewards.mean() > 0.05
 
 
-def test_advantages_can_stay_as_they_are(tmp_path: Path, files: Files, tiny_model: Path) -> None:
+def test_advantages_can_stay_as_they_are() -> None:
     kept: dict[bool, Tensor] = {}
     for whiten in (True, False):
-        module = PPOModule(
-            str(tiny_model),
-            None,
-            LETTERS,
-            lora=LoraOptions(top_layers=2),
-            ppo=OBJECTIVE,
-            shaping=ShapingOptions(whiten_advantages=whiten),
-            dtype="float32",
-        )
-        plain_trainer(tmp_path).validate(module, PromptDataModule(str(files.ppo)), verbose=False)
         rollouts = _random_rollouts()
-        targets = module._targets(rollouts)
-        kept[whiten] = torch.cat([a[r.response_mask] for (a, _), r in zip(targets, rollouts, strict=True)])
+        find = Targets(RewardOptions(), ObjectiveOptions(whiten_advantages=whiten), "k1", Ranks(torch.nn.Linear(1, 1)))
+        targets, _ = find(rollouts, 0.02)
+        kept[whiten] = torch.cat([t.advantages[r.response_mask] for t, r in zip(targets, rollouts, strict=True)])
     assert kept[True].mean().abs() < 1e-5
     torch.testing.assert_close((kept[False] - kept[False].mean()) / kept[False].std(), kept[True])
 
@@ -121,32 +106,35 @@ def _random_rollouts() -> list[Rollout]:
     mask = torch.tensor([[True] * 4, [True] * 2 + [False] * 2, [True] * 3 + [False]])
     parts = {name: torch.randn(3, 4, generator=generator) * mask for name in ("log_probs", "values")}
     fields: dict[str, Any] = dict.fromkeys(Rollout._fields, torch.zeros(3))
-    fields |= {"response_mask": mask, "reference_log_probs": torch.zeros(3, 4), "scores": torch.tensor([2.0, -1, 0.5])}
+    fields |= {
+        "ended": torch.ones(3, dtype=torch.bool),
+        "response_mask": mask,
+        "reference_log_probs": torch.zeros(3, 4),
+        "scores": torch.tensor([2.0, -1, 0.5]),
+    }
     return [Rollout(**(fields | parts))]
 
 
 def test_the_price_of_divergence_follows_its_target(tmp_path: Path, files: Files, tiny_model: Path) -> None:
-    more = {"iterations": 4, "optimizer": FAST, "ppo": PPOOptions(minibatches=2, kl_coef=0.5), "lora": None}
-    control = KLControlOptions(target=0.01, gain=0.5)
-    module, rows = train(tmp_path, files, tiny_model, more | {"kl_control": control})
+    more = {"iterations": 4, "objective": ObjectiveOptions(minibatches=2), "lora": None, **FAST}
+    module, rows = train(tmp_path, files, tiny_model, more | {"kl": KLOptions(0.5, target=0.01, gain=0.5)})
     assert [row["ppo/kl_coef"] for row in rows] == pytest.approx([0.5, 0.45, *[row["ppo/kl_coef"] for row in rows[2:]]])
-    for row, following in zip(rows, [*rows[1:], {"ppo/kl_coef": module.kl_coef}], strict=True):
+    for row, following in zip(rows, [*rows[1:], {"ppo/kl_coef": module.kl.coef}], strict=True):
         error = max(-0.2, min(0.2, (row["ppo/kl"] - 0.01) / 0.01))
         assert following["ppo/kl_coef"] == pytest.approx(row["ppo/kl_coef"] * (1 + 0.5 * error))
-    assert module.kl_coef > 0.45  # the first iteration has no divergence, the later ones too much
+    assert module.kl.coef > 0.45  # the first iteration has no divergence, the later ones too much
 
 
 @pytest.mark.parametrize("what", ["stop", "shrink"])
 def test_passing_the_bound_stops_or_slows(
     tmp_path: Path, files: Files, tiny_model: Path, caplog: pytest.LogCaptureFixture, what: Any
 ) -> None:
-    control = KLControlOptions(bound=0.02, on_bound=what)
-    more = {"iterations": 6, "optimizer": FAST, "lora": None, "kl_control": control}
-    _, rows = train(tmp_path, files, tiny_model, more | {"ppo": PPOOptions(minibatches=2, kl_coef=0.0)})
+    more = {"iterations": 6, "lora": None, "kl": KLOptions(0.0, bound=0.02, on_bound=what), **FAST}
+    _, rows = train(tmp_path, files, tiny_model, more | {"objective": ObjectiveOptions(minibatches=2)})
     passed = [row["ppo/kl"] > 0.02 for row in rows]
     assert passed[0] is False
     assert True in passed
-    assert caplog.text.count("passed --model.kl_control.bound=0.02") == sum(passed)
+    assert caplog.text.count("exceeded --model.kl.bound=0.02") == sum(passed)
     if what == "stop":
         assert len(rows) == passed.index(True) + 1
     else:
@@ -159,10 +147,8 @@ def test_the_average_policy_is_measured_and_handed_over(tmp_path: Path, files: F
     more: dict[str, Any] = {"iterations": 3, "lora": LoraOptions(top_layers=2)}
     kl = {}
     for decay in (None, 0.0, 0.999):
-        optimizer = PPOOptimizerOptions(
-            learning_rate=1e-2, value_learning_rate=1e-2, warmup_iterations=0, ema_decay=decay
-        )
-        module, _ = train(tmp_path, files, tiny_model, more | {"optimizer": optimizer}, held)
+        fast = FAST | {"optimizer": replace(FAST["optimizer"], ema_decay=decay)}
+        module, _ = train(tmp_path, files, tiny_model, more | fast, held)
         trained = [parameter.detach().clone() for parameter in module.roles.parameters_of("policy")]
         kl[decay] = module.trainer.validate(module, module.trainer.datamodule, verbose=False)[0]["val/kl"]
         assert all(map(torch.equal, trained, module.roles.parameters_of("policy")))
@@ -175,8 +161,8 @@ def test_the_average_policy_is_measured_and_handed_over(tmp_path: Path, files: F
 
 
 def test_further_rewards_are_trained_on_and_logged_apart(tmp_path: Path, files: Files, tiny_model: Path) -> None:
-    further = [RewardOptions("length", function="tests.lit_instruct.stages.rewards.length_of_prompt", weight=0.5)]
-    _, (row,) = train(tmp_path, files, tiny_model, {"further_rewards": further})
+    further = [FurtherReward("length", function="tests.lit_instruct.stages.rewards.length_of_prompt", weight=0.5)]
+    _, (row,) = train(tmp_path, files, tiny_model, {"reward": replace(OWN_REWARD, further=further)})
     assert row["ppo/reward/length"] > 1
     assert row["ppo/reward"] == pytest.approx(row["ppo/reward/main"] + 0.5 * row["ppo/reward/length"], rel=1e-5)
 
@@ -187,7 +173,7 @@ def test_validation_reports_by_use_case(tmp_path: Path, files: Files, tiny_model
         '{"prompt": "Hello", "use_case": "chat"}\n{"prompt": "Hi", "use_case": "chat"}\n{"prompt": "Add 1 and 2"}\n'
     )
     judge = "tests.lit_instruct.stages.rewards.length_of_prompt"
-    module = PPOModule(str(tiny_model), None, LETTERS, labeler=judge, dtype="float32")
+    module = PPOModule(str(tiny_model), reward=OWN_REWARD, selection=SelectionOptions(labeler=judge), dtype="float32")
     data = PromptDataModule(str(files.ppo), str(prompts))
     found = plain_trainer(tmp_path).validate(module, data, verbose=False)[0]
     assert found["val/labeler/chat"] == pytest.approx(0.35)
@@ -197,7 +183,7 @@ def test_validation_reports_by_use_case(tmp_path: Path, files: Files, tiny_model
 
 @pytest.mark.parametrize("lora", [LoraOptions(top_layers=2), None], ids=["lora", "full"])
 def test_a_value_head_on_the_policys_trunk(tmp_path: Path, files: Files, trained: Path, lora: Any) -> None:
-    more = {"value": "policy_trunk", "lora": lora, "iterations": 3, "optimizer": FAST}
+    more = {"lora": lora, "iterations": 3, **FAST, "value": replace(FAST["value"], start="policy_trunk")}
     module, rows = train(tmp_path, files, trained / "sft", more)
     assert [parameter.shape for parameter in module.roles.parameters_of("value")] == [(1, 32), (1,)]
     assert not any(".value." in name for name, _ in module.named_parameters())
@@ -208,7 +194,7 @@ def test_a_value_head_on_the_policys_trunk(tmp_path: Path, files: Files, trained
 def test_an_entropy_bonus_keeps_distributions_wide(tmp_path: Path, files: Files, tiny_model: Path) -> None:
     entropies = []
     for coef in (0.0, 5.0):
-        more = {"iterations": 8, "optimizer": FAST, "lora": None, "shaping": ShapingOptions(entropy_coef=coef)}
+        more = {"iterations": 8, "lora": None, "objective": replace(OBJECTIVE, entropy_coef=coef), **FAST}
         entropies.append(train(tmp_path, files, tiny_model, more, {"batch_size": 16})[1][-1]["ppo/entropy"])
     assert entropies[1] > entropies[0] + 0.1
 
@@ -216,16 +202,16 @@ def test_an_entropy_bonus_keeps_distributions_wide(tmp_path: Path, files: Files,
 @pytest.mark.parametrize(
     ("options", "values", "message"),
     [
-        (ShapingOptions, {"reward_clip": 0.0}, "--model.shaping.reward_clip=0.0"),
-        (ShapingOptions, {"value_coef": 0.0}, "--model.shaping.value_coef=0.0"),
-        (KLControlOptions, {"target": -1.0}, "--model.kl_control.target=-1.0"),
-        (KLControlOptions, {"target": 6.0, "bound": 5.0}, "must be above --model.kl_control.target=6.0"),
-        (PPOOptions, {"kl_coef": -0.1}, "--model.ppo.kl_coef=-0.1"),
+        (RewardOptions, {"clip": 0.0}, "--model.reward.clip=0.0"),
+        (ValueOptions, {"coef": 0.0}, "--model.value.coef=0.0"),
+        (KLOptions, {"target": -1.0}, "--model.kl.target=-1.0"),
+        (KLOptions, {"target": 6.0, "bound": 5.0}, "must be above --model.kl.target=6.0"),
+        (KLOptions, {"coef": -0.1}, "--model.kl.coef=-0.1"),
         (PPOOptimizerOptions, {"ema_decay": 1.0}, "--model.optimizer.ema_decay=1.0"),
         (PretrainingOptions, {"ptx_coef": -1.0}, "--model.pretraining.ptx_coef=-1.0"),
         (PretrainingOptions, {"ptx_batch_ratio": 0.0}, "ptx_batch_ratio=0.0.*--model.pretraining.ptx_coef=0"),
-        (RewardOptions, {"name": "x"}, "'x' needs either a model or a function"),
-        (RewardOptions, {"name": "x", "model": "a", "function": "b"}, "'x' needs either a model or a function"),
+        (FurtherReward, {"name": "x"}, "'x' needs either a model or a function"),
+        (FurtherReward, {"name": "x", "model": "a", "function": "b"}, "'x' needs either a model or a function"),
     ],
 )
 def test_impossible_options_are_refused(options: Any, values: dict[str, Any], message: str) -> None:
@@ -235,10 +221,12 @@ def test_impossible_options_are_refused(options: Any, values: dict[str, Any], me
 
 @pytest.mark.parametrize("lora", [LoraOptions(top_layers=2), None], ids=["lora", "full"])
 def test_a_value_function_can_start_as_the_reward_models_trunk_with_a_head_of_zeros(
-    tmp_path: Path, files: Files, trained: Path, shaped: list[Rollout], lora: Any
+    tmp_path: Path, files: Files, trained: Path, targeted: list[tuple[Rollout, Target]], lora: Any
 ) -> None:
-    module, _ = train(tmp_path, files, trained / "sft", {"value": "zero_head", "lora": lora, "iterations": 2})
-    first, second = shaped[0], shaped[-1]
+    module, _ = train(
+        tmp_path, files, trained / "sft", {"value": ValueOptions("zero_head"), "lora": lora, "iterations": 2}
+    )
+    (first, _), (second, _) = targeted[0], targeted[-1]
     assert not first.values.any()
     assert second.values.any()
     assert not module.roles.value_on_policy

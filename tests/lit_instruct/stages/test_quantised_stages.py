@@ -103,7 +103,7 @@ def test_a_result_is_opened_as_it_was_trained(
 def test_a_stage_says_that_its_parent_stood_on_another_base(
     tmp_path: Path, files: Files, trained: Path, quantised: Callable[[str], Path], caplog: pytest.LogCaptureFixture
 ) -> None:
-    parents = [f"--model.base={trained / 'sft'}", f"--model.reward={quantised('4bit') / 'rm'}"]
+    parents = [f"--model.base={trained / 'sft'}", f"--model.reward.model={quantised('4bit') / 'rm'}"]
     assert fit("ppo", tmp_path, files, *parents, "--model.quantize=8bit", "--model.iterations=1") == 0
     said = _opened_on_another_base(caplog)
     assert [message.partition(" and ")[0].rpartition("/")[2] for message in said] == [
@@ -124,7 +124,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
     start = {
         "sft": [f"--model.base={tiny_model}"],
         "rm": [f"--model.base={folder / 'sft'}", f"--data.demonstrations_path={files.sft}"],
-        "ppo": [f"--model.base={folder / 'sft'}", f"--model.reward={folder / 'rm'}"],
+        "ppo": [f"--model.base={folder / 'sft'}", f"--model.reward.model={folder / 'rm'}"],
     }[stage]
     options = [*start, f"--model.quantize={bits}", *EVERYTHING]
     assert fit(stage, tmp_path, files, *options, PRESS, f"--trainer.callbacks.during={during}") == 130
@@ -147,7 +147,7 @@ def test_the_separate_base_of_a_reward_model_is_quantised(
     model = TextReward.from_source(str(quantised("4bit") / "rm"), "float32", "none")
     model.network.merge_and_unload().save_pretrained(foreign)
     model.prompter.tokenizer.save_pretrained(foreign)
-    options = [f"--model.base={quantised('4bit') / 'sft'}", f"--model.reward={foreign}", "--model.iterations=1"]
+    options = [f"--model.base={quantised('4bit') / 'sft'}", f"--model.reward.model={foreign}", "--model.iterations=1"]
     assert fit("ppo", tmp_path / "run", files, *options, "--model.quantize=4bit", *EVERYTHING[3:]) == 0
     assert [getattr(reward.network, "is_loaded_in_4bit", False) for reward in opened] == [False, True]
     assert opened[1].network.score.weight.dtype == torch.float32
@@ -178,11 +178,11 @@ LEARNING: dict[str, tuple[str, list[str]]] = {
     "ppo": (
         "loss/value",
         [
-            "--model.reward_function=tests.lit_instruct.stages.rewards.letters",
+            "--model.reward.function=tests.lit_instruct.stages.rewards.letters",
             "--model.iterations=6",
             "--trainer.limit_val_batches=0",
             "--data.batch_size=32",
-            "--model.optimizer.value_learning_rate=5e-3",
+            "--model.value.learning_rate=5e-3",
             "--model.optimizer.warmup_iterations=0",
         ],
     ),

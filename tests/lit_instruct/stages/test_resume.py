@@ -47,7 +47,7 @@ def _start(stage: str, trained: Path, tiny_model: Path, files: Files) -> list[st
     return {
         "sft": [f"--model.base={tiny_model}"],
         "rm": [f"--model.base={trained / 'sft'}", f"--data.demonstrations_path={files.sft}"],
-        "ppo": [f"--model.base={trained / 'sft'}", f"--model.reward={trained / 'rm'}"],
+        "ppo": [f"--model.base={trained / 'sft'}", f"--model.reward.model={trained / 'rm'}"],
     }[stage]
 
 

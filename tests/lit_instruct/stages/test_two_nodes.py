@@ -53,7 +53,7 @@ def stop_ids(trained: Path, folder: Path, files: Files) -> list[int]:
             return responses
 
         patch.setattr(Collector, "sample", spy)
-        start = [f"--model.base={trained / 'sft'}", f"--model.reward={trained / 'rm'}"]
+        start = [f"--model.base={trained / 'sft'}", f"--model.reward.model={trained / 'rm'}"]
         assert fit("ppo", folder, files, *start, FOUR_BITS, "--model.iterations=1") == 0
     assert not set(first[:4]) & set(first[4:])
     return sorted(set(first[4:]))
@@ -67,7 +67,7 @@ def outcome(tmp_path_factory: pytest.TempPathFactory, trained: Path, tiny_model:
     options: dict[str, list[Any]] = {
         "sft": [f"--model.base={tiny_model}", FOUR_BITS, "--data.limit=19"],
         "rm": [*start, FOUR_BITS, "--data.limit=11", f"--data.demonstrations_path={files.sft}"],
-        "ppo": [*start, f"--model.reward={trained / 'rm'}", FOUR_BITS, f"--model.sampling.stop_ids={early}"],
+        "ppo": [*start, f"--model.reward.model={trained / 'rm'}", FOUR_BITS, f"--model.sampling.stop_ids={early}"],
         "fsdp2": [f"--model.base={tiny_model}", "--data.limit=19"],
     }
     jobs = []

@@ -16,7 +16,7 @@ from tests.lit_instruct.stages.helpers import FLOAT, SMALL, Files, assert_equal,
 
 pytestmark = pytest.mark.slow
 MIX = ["--model.pretraining.ptx_coef=1.0", "--data.pretraining_block=16"]
-UNEVEN = ["--model.ppo.minibatches=4", "--model.ppo.inner_epochs=2"]
+UNEVEN = ["--model.objective.minibatches=4", "--model.objective.inner_epochs=2"]
 """Two prompts each, dealt over all processes: one may have both, or none."""
 
 
@@ -69,9 +69,9 @@ def test_ppo_skips_a_step_on_both_or_on_none(tmp_path: Path, trained: Path, file
     """One of them alone sees the reward that is no number."""
     start = [
         f"--model.base={trained / 'sft'}",
-        "--model.reward_function=tests.lit_instruct.stages.rewards.not_a_number_for_the_ninth",
+        "--model.reward.function=tests.lit_instruct.stages.rewards.not_a_number_for_the_ninth",
         "--model.optimizer.on_non_finite=skip",
-        "--model.shaping.whiten_advantages=false",  # so that other minibatches are not NaN as well
+        "--model.objective.whiten_advantages=false",  # so that other minibatches are not NaN as well
     ]
     one, two = both("ppo", tmp_path, files, start, [])
     assert_equal(weights(one), weights(two), 1e-5)
@@ -95,7 +95,7 @@ def test_a_reward_that_fails_on_one_process_ends_both(tmp_path: Path, trained: P
     parallel = ["--trainer.accelerator=cpu", "--trainer.devices=2", "--trainer.strategy=ddp"]
     command = [sys.executable, "-m", "lit_instruct.cli", "ppo", "fit", "--run", str(tmp_path), *words, *parallel]
     done = subprocess.run(
-        [*command, f"--model.reward_function={function}"],
+        [*command, f"--model.reward.function={function}"],
         capture_output=True,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
@@ -109,5 +109,5 @@ def test_a_reward_that_fails_on_one_process_ends_both(tmp_path: Path, trained: P
 
 @pytest.mark.parametrize("more", [UNEVEN, MIX, [*MIX, *UNEVEN]], ids=["uneven minibatches", "mix", "uneven mix"])
 def test_ppo(tmp_path: Path, trained: Path, files: Files, more: list[str]) -> None:
-    start = [f"--model.base={trained / 'sft'}", f"--model.reward={trained / 'rm'}"]
+    start = [f"--model.base={trained / 'sft'}", f"--model.reward.model={trained / 'rm'}"]
     assert_same(*both("ppo", tmp_path, files, [*start, f"--data.pretraining_path={files.text}", *more], []))
