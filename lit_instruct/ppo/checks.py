@@ -8,66 +8,65 @@ from typing import TYPE_CHECKING
 from lit_instruct.errors import UserError
 from lit_instruct.models.loading import Source, find_source, load_config, load_tokenizer
 from lit_instruct.models.lora import read_head
-from lit_instruct.ppo.options import ObjectiveOptions, PretrainingOptions, RewardOptions, SelectionOptions
+from lit_instruct.ppo.figures import figure_names
+from lit_instruct.ppo.options import SelectionOptions
+from lit_instruct.ppo.topics import PPOOptions
+from lit_instruct.prompting import Prompter
 
 if TYPE_CHECKING:
     from data_modules.prompts import PromptDataModule
 
 
-def check_models(
-    source: Source, reward_source: Source | None, reward: RewardOptions, max_new_tokens: int, data: PromptDataModule
+def check_run(
+    options: PPOOptions,
+    source: Source,
+    reward_source: Source | None,
+    prompter: Prompter,
+    data: PromptDataModule,
 ) -> None:
     """Refuses models that cannot read the prompts with their responses, or cannot score them.
 
     Args:
+        options: of the run.
         source: of the policy.
         reward_source: of the main reward; None for a function.
-        reward: with the further rewards.
-        max_new_tokens: limit of a response.
+        prompter: the prompt format.
         data: the prompts.
 
     Raises:
         UserError: naming both sides of the contradiction.
     """
-    check_lengths(source, max_new_tokens, data)
+    check_lengths(source, options.sampling.max_new_tokens, data)
+    options.sampling.stop_rule(prompter)
     if reward_source is not None:
         check_reward(reward_source, "--model.reward.model")
-    for further in reward.further:
+    for further in options.reward.further:
         if further.model is not None:
             check_reward(find_source(further.model), f"--model.reward.further: {further.name!r}, model")
 
 
-def check_training(
-    objective: ObjectiveOptions,
-    pretraining: PretrainingOptions,
-    selection: SelectionOptions,
-    figures: Sequence[str],
-    compiled_adapters: bool,
-    data: PromptDataModule,
-) -> None:
+def check_training(options: PPOOptions, compiled_adapters: bool, data: PromptDataModule) -> None:
     """Refuses what only a training needs.
 
     Args:
-        objective: how many minibatches.
-        pretraining: whether a text is mixed in.
-        selection: which metric of validation chooses the policy.
-        figures: names of what validation measures.
+        options: of the run.
         compiled_adapters: whether torch.compile has wrapped a module that trains adapters.
         data: the prompts.
 
     Raises:
         UserError: naming both sides of the contradiction.
     """
-    check_batch(objective.minibatches, data)
+    check_batch(options.objective.minibatches, data)
     if compiled_adapters:
         raise UserError(
             "torch.compile: adapters (--model.lora) take turns on one base, which compiled code would not see; "
             "give the Trainer the module itself, or train all weights with --model.lora=null"
         )
-    if pretraining.ptx_coef and data.pretraining is None:
+    if options.pretraining.ptx_coef and data.pretraining is None:
         raise UserError("--model.pretraining.ptx_coef: needs a text to mix in; give --data.pretraining_path")
-    if selection.metric is not None:
-        check_selection(selection, figures, data)
+    if options.selection.metric is not None:
+        names = figure_names(options.reward.names)
+        check_selection(options.selection, [*names, *(["labeler"] if options.selection.labeler else [])], data)
 
 
 def check_batch(minibatches: int, data: PromptDataModule) -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from statistics import fmean
 from typing import Any
 
+from lightning.pytorch.utilities import rank_zero_only
+
 Figures = Mapping[str, float]
+log = logging.getLogger(__name__)
 
 RATIO_ERROR = 1e-3
 """Largest |ratio - 1| before the first step that is still rounding."""
@@ -83,6 +87,14 @@ class Diagnostics:
         fresh = {name: text for name, text in found.items() if text is not None and name not in self.said}
         self.said = [*self.said, *fresh]
         return list(fresh.values())
+
+
+@rank_zero_only
+def warn(*faults: str | None) -> None:
+    """Logs faults, on one process alone."""
+    for fault in faults:
+        if fault is not None:
+            log.warning("PPO: %s", fault)
 
 
 def uncalibrated(reward_bias: float | None) -> str | None:

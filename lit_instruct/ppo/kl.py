@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import logging
+from typing import Literal
+
 from lit_instruct.losses.divergence import adapted_kl_coef
 from lit_instruct.ppo.options import KLOptions
 
+log = logging.getLogger(__name__)
 GAIN = 0.1
 """Of the adaptive coefficient, as in Ziegler et al. 2019."""
 
@@ -30,9 +34,19 @@ class KLController:
         if self.options.target is not None:
             self.coef = adapted_kl_coef(self.coef, kl, self.options.target, self.options.gain or GAIN)
 
-    def exceeds_bound(self, kl: float) -> bool:
-        """Tells whether an iteration's KL, in nats per response, is beyond `--model.kl.bound`."""
-        return self.options.bound is not None and kl > self.options.bound
+    def beyond_bound(self, kl: float, iteration: int) -> Literal["shrink", "stop"] | None:
+        """Returns what `--model.kl.on_bound` asks for where an iteration exceeded the bound, and logs it.
+
+        Args:
+            kl: of the iteration, in nats per response.
+            iteration: its number, for the log.
+        """
+        options = self.options
+        if options.bound is None or kl <= options.bound:
+            return None
+        what = "the training ends here" if options.on_bound == "stop" else "the policy's learning rate is halved"
+        log.warning("iteration %s: KL %.1f nats exceeded --model.kl.bound=%s; %s", iteration, kl, options.bound, what)
+        return options.on_bound
 
     def restore(self, coef: float, first_coef: float) -> None:
         """Resumes an adapted coefficient, unless the option that it started from has changed.

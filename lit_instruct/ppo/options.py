@@ -255,11 +255,8 @@ class SelectionOptions:
 
     def __post_init__(self) -> None:
         """Refuses values that choose nothing."""
-        if self.patience is None:
-            return
-        if self.patience < 1:
-            raise UserError(f"--model.selection.patience={self.patience}: must be at least 1, or null")
-        if self.metric is None:
+        _at_least_one("selection", self, "patience")
+        if self.patience is not None and self.metric is None:
             raise UserError(
                 f"--model.selection.patience={self.patience}: it needs --model.selection.metric, which is null; name "
                 "the metric that has to improve, such as val/reward"
@@ -290,8 +287,9 @@ class PPOMemoryOptions(MemoryOptions):
 
 def _at_least_one(group: str, options: object, *names: str) -> None:
     for name in names:
-        if getattr(options, name) < 1:
-            raise UserError(f"--model.{group}.{name}={getattr(options, name)}: must be at least 1")
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            raise UserError(f"--model.{group}.{name}={value}: must be at least 1")
 
 
 def _above_zero(group: str, options: object, *names: str) -> None:

@@ -8,53 +8,26 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from lightning.pytorch.strategies import Strategy
-
 from lit_instruct.models.roles import Roles
 from lit_instruct.ppo.collect import Collector, Reward
 from lit_instruct.ppo.minibatches import micro_batches
 from lit_instruct.ppo.non_finite import NonFinite
-from lit_instruct.ppo.options import (
-    KLOptions,
-    ObjectiveOptions,
-    PPOMemoryOptions,
-    PPOOptimizerOptions,
-    PretrainingOptions,
-    RewardOptions,
-    SelectionOptions,
-    ValueOptions,
-)
 from lit_instruct.ppo.pretraining_mix import PretrainingMix
 from lit_instruct.ppo.ranks import Ranks
 from lit_instruct.ppo.targets import Targets
+from lit_instruct.ppo.topics import PPOOptions
 from lit_instruct.ppo.update import Updater
 from lit_instruct.ppo.validation import Validation
 from lit_instruct.prompting import Prompter
-from lit_instruct.rollouts.generate import SamplingOptions
-from lit_instruct.rollouts.reward_functions import TextScorer
+from lit_instruct.rollouts.reward_functions import function_scorer
 
 if TYPE_CHECKING:
     from data_modules.prompts import PromptDataModule
 
 
-class PPOOptions(NamedTuple):
-    """All options of an iteration, by topic."""
-
-    objective: ObjectiveOptions = ObjectiveOptions()
-    kl: KLOptions = KLOptions()
-    reward: RewardOptions = RewardOptions()
-    value: ValueOptions = ValueOptions()
-    optimizer: PPOOptimizerOptions = PPOOptimizerOptions()
-    sampling: SamplingOptions = SamplingOptions()
-    pretraining: PretrainingOptions = PretrainingOptions()
-    selection: SelectionOptions = SelectionOptions()
-    memory: PPOMemoryOptions = PPOMemoryOptions()
-
-
 class Parts(NamedTuple):
     """What an iteration is made of."""
 
-    ranks: Ranks
     guard: NonFinite
     collector: Collector
     targets: Targets
@@ -68,9 +41,8 @@ def build_parts(
     prompter: Prompter,
     rewards: Sequence[Reward],
     reward_bias: float,
-    labeler: TextScorer | None,
     data: PromptDataModule,
-    strategy: Strategy | None,
+    ranks: Ranks,
     folder: Path,
     offloading: AbstractContextManager[Any],
     seed: int,
@@ -83,16 +55,19 @@ def build_parts(
         prompter: the prompt format.
         rewards: the main one first.
         reward_bias: added to every score of the reward role.
-        labeler: judges validation samples; None for none.
         data: its batch size and pretraining text.
-        strategy: of the Trainer; None for a single process.
-        folder: where the stage writes.
+        ranks: the processes.
+        folder: where episodes with NaN or inf are saved.
         offloading: context of forward passes of the training.
         seed: of all random numbers.
+
+    Raises:
+        UserError: the labeler cannot be imported.
     """
     objective, memory = options.objective, options.memory
-    ranks = Ranks(roles, strategy)
-    guard = NonFinite(options.optimizer.on_non_finite, folder / "non_finite", prompter.decode, ranks)
+    guard = NonFinite(options.optimizer.on_non_finite, folder, prompter.decode, ranks)
+    labeler = options.selection.labeler
+    judge = function_scorer(labeler, option="--model.selection.labeler") if labeler is not None else None
     collector = Collector(
         roles,
         prompter,
@@ -114,10 +89,9 @@ def build_parts(
         )
     temperature, max_grad_norm = options.sampling.temperature, options.optimizer.max_grad_norm
     return Parts(
-        ranks,
         guard,
         collector,
         Targets(options.reward, objective, options.kl.estimator, ranks),
         Updater(roles, objective, options.value, temperature, max_grad_norm, mix, guard, ranks, offloading),
-        Validation(collector, labeler, seed, ranks),
+        Validation(collector, judge, seed, ranks),
     )

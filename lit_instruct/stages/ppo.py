@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning.pytorch.utilities import rank_zero_only
 from peft import PeftModel
 
 from lit_instruct.batches import PromptBatch
@@ -23,10 +21,10 @@ from lit_instruct.models.optimizers import make_optimizer
 from lit_instruct.models.quantised import Quantize
 from lit_instruct.models.sharding import whole_weights
 from lit_instruct.ppo.average import PolicyAverage
-from lit_instruct.ppo.checks import check_models, check_training
+from lit_instruct.ppo.checks import check_run, check_training
 from lit_instruct.ppo.collect import Reward
-from lit_instruct.ppo.diagnostics import Diagnostics, uncalibrated
-from lit_instruct.ppo.figures import clock_figures, figure_names, rollout_figures
+from lit_instruct.ppo.diagnostics import Diagnostics, uncalibrated, warn
+from lit_instruct.ppo.figures import clock_figures, rollout_figures
 from lit_instruct.ppo.kl import KLController
 from lit_instruct.ppo.options import (
     KLOptions,
@@ -38,10 +36,12 @@ from lit_instruct.ppo.options import (
     SelectionOptions,
     ValueOptions,
 )
-from lit_instruct.ppo.parts import PPOOptions, build_parts
-from lit_instruct.ppo.update import Update
+from lit_instruct.ppo.parts import build_parts
+from lit_instruct.ppo.ranks import Ranks
+from lit_instruct.ppo.rewards import rewards_of
+from lit_instruct.ppo.topics import PPOOptions
 from lit_instruct.rollouts.generate import SamplingOptions
-from lit_instruct.rollouts.reward_functions import TextScorer, function_scorer
+from lit_instruct.rollouts.reward_functions import TextScorer
 from lit_instruct.rollouts.text_reward import model_scorer
 from lit_instruct.stages.base import PromptOptions, StageModule
 from lit_instruct.stages.resume import options_of
@@ -50,8 +50,6 @@ if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
 
     from data_modules.prompts import PromptDataModule
-
-log = logging.getLogger(__name__)
 
 
 class PPOModule(StageModule):
@@ -104,7 +102,6 @@ class PPOModule(StageModule):
         self.options = PPOOptions(objective, kl, reward, value, optimizer, sampling, pretraining, selection, memory)
         self.optimizer_options = optimizer
         self.patience = selection.patience
-        self.labeler = function_scorer(selection.labeler) if selection.labeler is not None else None
         self.reward_name = None if reward.function else reward.model
         self.parents = {"sft": base} | ({"reward": self.reward_name} if self.reward_name else {})
         self.iterations_done = 0
@@ -125,39 +122,29 @@ class PPOModule(StageModule):
     @property
     def monitor(self) -> tuple[str, str] | None:
         """The metric that chooses the best checkpoint, and its direction; None where the last policy is the result."""
-        return (
-            (self.options.selection.metric, self.options.selection.mode)
-            if self.options.selection.metric is not None
-            else None
-        )
+        selection = self.options.selection
+        return (selection.metric, selection.mode) if selection.metric is not None else None
 
     def setup(self, stage: str) -> None:
         """Builds the four roles, and the parts of an iteration on them."""
         if hasattr(self, "roles"):
             return
-        data, reward = self.trainer.datamodule, self.reward_source
-        check_models(self.source, reward, self.options.reward, self.options.sampling.max_new_tokens, data)
-        self.options.sampling.stop_rule(self.prompter)
+        data, options, reward = self.trainer.datamodule, self.options, self.reward_source
+        check_run(options, self.source, reward, self.prompter, data)
         if stage == "fit":
-            names = [*figure_names(self.options.reward.names), *(["labeler"] if self.labeler is not None else [])]
-            compiled = self.lora is not None and self._compiler_ctx is not None
-            check_training(
-                self.options.objective, self.options.pretraining, self.options.selection, names, compiled, data
-            )
+            check_training(options, self.lora is not None and self._compiler_ctx is not None, data)
         quantised = self.quantised()
         torch.manual_seed(self.seed)
-        rewards = [Reward("main", 1.0, self._reward_from_outside())]
+        shared = self.lora is not None and reward is not None and shares_base(self.source, reward)
+        rewards = rewards_of(options.reward, shared, self._open_reward)
         parent = read_stage_of(reward) if reward is not None else None
-        if stage == "fit" and parent is not None and not self.options.reward.normalize:
-            self._warn([text for text in (uncalibrated(parent.reward_bias),) if text])
-        if reward is not None and rewards[0].score is None:
+        if stage == "fit" and parent is not None and not options.reward.normalize:
+            warn(uncalibrated(parent.reward_bias))
+        if reward is not None and shared:
             check_same_format(self.prompter, parent, reward.name, f"make rm RUN={Path(reward.name).parent.name}")
             bits_of(reward, self.quantize)
-        rewards += [Reward(r.name, r.weight, self._scorer(r.model, r.function)) for r in self.options.reward.further]
         bias = (parent.reward_bias if parent is not None else None) or 0.0
-        self.roles = ppo_roles(
-            self.source, reward, self.lora, self.frozen_dtype, bias, self.options.value.start, quantised
-        )
+        self.roles = ppo_roles(self.source, reward, self.lora, self.frozen_dtype, bias, options.value.start, quantised)
         self.keep_less_memory(self.roles)
         self.compose(rewards, bias)
 
@@ -168,17 +155,16 @@ class PPOModule(StageModule):
             rewards: the main one first.
             reward_bias: added to every score of the reward role.
         """
-        trainer = self.trainer
-        self.ranks, self.guard, self.collector, self.targets, self.updater, self.validation = build_parts(
+        self.ranks = Ranks(self.roles, self.trainer.strategy)
+        self.guard, self.collector, self.targets, self.updater, self.validation = build_parts(
             self.options,
             self.roles,
             self.prompter,
             rewards,
             reward_bias,
-            self.labeler,
-            trainer.datamodule,
-            trainer.strategy,
-            Path(trainer.default_root_dir),
+            self.trainer.datamodule,
+            self.ranks,
+            Path(self.trainer.default_root_dir) / "non_finite",
             self.offloading,
             self.seed,
         )
@@ -214,12 +200,24 @@ class PPOModule(StageModule):
         self.iterations_done += 1
         self.episodes_done += len(rollouts.responses) * self.ranks.count
         figures = rollout_figures(rollouts.parts, targets, self.options.reward.names, self.ranks)
-        figures |= update.losses | self._counted(spread, update) | clock_figures(began, rollouts, self.ranks)
+        figures |= update.losses | clock_figures(began, rollouts, self.ranks)
+        figures |= {
+            "ppo/advantage_std": spread,
+            "ppo/kl_coef": self.kl.coef,
+            "ppo/learning_rate": self.lr_schedulers().get_last_lr()[0],
+            "ppo/iteration": float(self.iterations_done),
+            "ppo/episodes": float(self.episodes_done),
+            "ppo/first_ratio_error": update.first_ratio_error,
+            "ppo/skipped_steps": float(update.skipped_steps),
+        }
         self.log_dict(figures)
         if not update.skipped_steps:  # NaN says nothing about the training
-            self._warn(self.diagnostics.iteration(figures))
+            warn(*self.diagnostics.iteration(figures))
             self.kl.adapt(figures["ppo/kl"])
-            self._hold_bound(figures["ppo/kl"])
+            beyond = self.kl.beyond_bound(figures["ppo/kl"], self.iterations_done)
+            self.trainer.should_stop = self.trainer.should_stop or beyond == "stop"
+            if beyond == "shrink":
+                self.lr_schedulers().base_lrs[0] /= 2
         self.fault = self.guard.fault
         if self.iterations_done >= self.iterations:
             self.trainer.should_stop = True
@@ -240,7 +238,7 @@ class PPOModule(StageModule):
         figures = self.validation.figures()
         self.log_dict(figures)
         if not self.trainer.sanity_checking:
-            self._warn(self.diagnostics.validation(figures))
+            warn(*self.diagnostics.validation(figures))
 
     test_step = validation_step
     on_test_epoch_start = on_validation_epoch_start
@@ -304,35 +302,6 @@ class PPOModule(StageModule):
         """Returns the hub commit of the base, where it has one."""
         return getattr(self.roles.language_model("policy").config, "_commit_hash", None)
 
-    @rank_zero_only
-    def _warn(self, faults: list[str]) -> None:
-        for fault in faults:
-            log.warning("PPO: %s", fault)
-
-    def _counted(self, spread: float, update: Update) -> dict[str, float]:
-        return {
-            "ppo/advantage_std": spread,
-            "ppo/kl_coef": self.kl.coef,
-            "ppo/learning_rate": self.lr_schedulers().get_last_lr()[0],
-            "ppo/iteration": float(self.iterations_done),
-            "ppo/episodes": float(self.episodes_done),
-            "ppo/first_ratio_error": update.first_ratio_error,
-            "ppo/skipped_steps": float(update.skipped_steps),
-        }
-
-    def _hold_bound(self, kl: float) -> None:
-        """Ends the training, or halves the policy's learning rate, where an iteration exceeded the bound on KL."""
-        if not self.kl.exceeds_bound(kl):
-            return
-        options = self.kl.options
-        what = f"iteration {self.iterations_done}: KL {kl:.1f} nats exceeded --model.kl.bound={options.bound}"
-        if options.on_bound == "stop":
-            log.warning("%s; the training ends here", what)
-            self.trainer.should_stop = True
-        else:
-            log.warning("%s; the policy's learning rate is halved", what)
-            self.lr_schedulers().base_lrs[0] /= 2
-
     def _check_iterations(self) -> None:
         """Refuses to train for less than the checkpoint already has, and notes whether that is all."""
         if self.iterations_done > self.iterations:
@@ -341,19 +310,6 @@ class PPOModule(StageModule):
             )
         self.trainer.should_stop = self.trainer.should_stop or self.iterations_done == self.iterations
 
-    def _reward_from_outside(self) -> TextScorer | None:
-        """A scorer of text where the reward is a function, or a model that is no adapter on the policy's base."""
-        if (
-            self.options.reward.function is None
-            and self.lora is not None
-            and shares_base(self.source, self.reward_source)
-        ):
-            return None
-        return self._scorer(self.reward_name, self.options.reward.function)
-
-    def _scorer(self, model: str | None, function: str | None) -> TextScorer:
-        """A scorer of text; NaN from it is found where all rewards are checked."""
-        if function is not None:
-            return function_scorer(function, finite=False)
-        assert model is not None
-        return model_scorer(model, self.dtype_name, self.quantize, self.trainer.strategy.root_device, self.mesh())
+    def _open_reward(self, model: str) -> TextScorer:
+        device = self.trainer.strategy.root_device
+        return model_scorer(model, self.dtype_name, self.quantize, device, self.mesh())
