@@ -22,7 +22,14 @@ from lit_instruct.handover import prompter_of, read_stage_of
 from lit_instruct.models.assemble import merged_language_model, scoring_network
 from lit_instruct.models.loading import find_source
 from lit_instruct.models.lora import LoraOptions
-from lit_instruct.ppo.options import PPOOptimizerOptions, PPOOptions
+from lit_instruct.ppo.options import (
+    KLOptions,
+    ObjectiveOptions,
+    PPOMemoryOptions,
+    PPOOptimizerOptions,
+    RewardOptions,
+    ValueOptions,
+)
 from lit_instruct.prompting import Prompter
 from lit_instruct.rollouts.generate import SamplingOptions
 from lit_instruct.stages.ppo import PPOModule
@@ -63,23 +70,17 @@ def ours(side: str, seed: int, run: str, settings: Settings) -> Run:
     part = ADAPTED[side]
     module = PPOModule(
         base=f"{run}/sft",
-        reward=f"{run}/rm",
         iterations=settings.iterations,
         lora=LoraOptions(r=settings.lora_r, top_layers=layers // part if part > 1 else 0),
-        ppo=PPOOptions(
-            kl_coef=settings.kl_coef,
-            inner_epochs=settings.inner_epochs,
-            minibatches=settings.minibatches,
-            micro_batch_size=settings.micro_batch_size,
-            missing_eos_penalty=settings.missing_eos_penalty,
-        ),
+        objective=ObjectiveOptions(inner_epochs=settings.inner_epochs, minibatches=settings.minibatches),
+        kl=KLOptions(settings.kl_coef),
+        reward=RewardOptions(f"{run}/rm", missing_eos_penalty=settings.missing_eos_penalty),
+        value=ValueOptions("zero_head", learning_rate=settings.value_learning_rate),
         optimizer=PPOOptimizerOptions(
-            learning_rate=settings.learning_rate,
-            value_learning_rate=settings.value_learning_rate,
-            warmup_iterations=settings.warmup_iterations,
+            learning_rate=settings.learning_rate, warmup_iterations=settings.warmup_iterations
         ),
         sampling=SamplingOptions(max_new_tokens=settings.response_tokens),
-        value="zero_head",
+        memory=PPOMemoryOptions(micro_batch_size=settings.micro_batch_size),
         seed=seed,
     )
     data = prompts_of(settings, seed)

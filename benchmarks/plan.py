@@ -39,13 +39,13 @@ OPTIONS = {
     "rm": ["--data.batch_size=2", "--model.max_tokens=1024"],
     "ppo": [
         "--data.batch_size=8",
-        "--model.ppo.minibatches=2",
-        "--model.ppo.micro_batch_size=4",
-        "--model.generation_batch_size=8",
+        "--model.objective.minibatches=2",
+        "--model.memory.micro_batch_size=4",
+        "--model.memory.generation_batch_size=8",
         f"--model.sampling.max_new_tokens={LENGTH // 2}",
         f"--data.max_prompt_length={LENGTH // 2}",
         "--model.iterations=1",
-        "--model.reward_function=benchmarks.plan_work.length_of",
+        "--model.reward.function=benchmarks.plan_work.length_of",
         "--trainer.max_epochs=1",
     ],
 }

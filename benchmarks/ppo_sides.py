@@ -28,7 +28,7 @@ from lit_instruct.models.embedded import NAME
 from lit_instruct.models.loading import find_source, load_tokenizer
 from lit_instruct.models.lora import LoraOptions, save_adapter
 from lit_instruct.models.roles import Roles
-from lit_instruct.ppo.options import PPOOptions
+from lit_instruct.ppo.options import ObjectiveOptions, PPOMemoryOptions, RewardOptions, ValueOptions
 from lit_instruct.prompting import Prompter
 from lit_instruct.rollouts.generate import SamplingOptions
 from lit_instruct.rollouts.stopping import StopRule
@@ -163,13 +163,14 @@ def ours(work: dict[str, Any]) -> dict[str, Any]:
     parents = Path(work["folder"]) / work["side"]
     module = PPOModule(
         base=str(parents / "sft"),
-        reward=str(parents / "rm"),
         iterations=work["warmup"] + work["iterations"],
         lora=LoraOptions(top_layers=work["top_layers"]),
-        ppo=PPOOptions(inner_epochs=workload.inner_epochs, minibatches=1, micro_batch_size=work["micro_batch_size"]),
+        objective=ObjectiveOptions(inner_epochs=workload.inner_epochs, minibatches=1),
+        reward=RewardOptions(str(parents / "rm")),
+        value=ValueOptions(work["value"]),
         sampling=SamplingOptions(max_new_tokens=workload.response_tokens),
         dtype="bfloat16" if frozen == torch.bfloat16 else "float32",
-        value=work["value"],
+        memory=PPOMemoryOptions(micro_batch_size=work["micro_batch_size"]),
         seed=SEED,
     )
     data = PromptDataModule(

@@ -35,7 +35,12 @@ def train(
         words: more options, such as --data.limit=64.
         recipe: of the stage.
     """
-    given = [f"--config={recipe}", f"--model.base={run}/sft", f"--model.reward={run}/rm", f"--model.labeler={LABELER}"]
+    given = [
+        f"--config={recipe}",
+        f"--model.base={run}/sft",
+        f"--model.reward.model={run}/rm",
+        f"--model.selection.labeler={LABELER}",
+    ]
     given += [f"--model.iterations={iterations}", f"--model.pretraining.ptx_coef={ptx_coef}"]
     given += [f"--data.pretraining_path={folder}/train.txt", f"--data.pretraining_block={BLOCK}"]
     module, data = from_recipe([*given, *words])

@@ -38,7 +38,7 @@ HELP = f"""lit-instruct {{{",".join(COMMANDS)}}} ...
 {chr(10).join(f"  {name:13}{text}" for name, text in OF_REWARD_MODEL.items())}
 
 Stages take {{fit,validate,test}}, a recipe and any option of the module, its data and Lightning's Trainer:
-  lit-instruct ppo fit --config recipes/demo/ppo.yaml --run runs/demo --model.ppo.kl_coef=0.05 --trainer.devices=2
+  lit-instruct ppo fit --config recipes/demo/ppo.yaml --run runs/demo --model.kl.coef=0.05 --trainer.devices=2
 Options of a command: lit-instruct <command> --help; of a stage: lit-instruct <stage> fit --help
 """
 

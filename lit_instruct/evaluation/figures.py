@@ -63,7 +63,7 @@ def sameness(distinct: dict[str, Any]) -> list[str]:
         return []
     return [
         f"ppo says much the same to different prompts: its distinct-2 is {100 * ratio:.0f} % of sft's. A higher score "
-        "may be a sentence that the reward model likes; look at the samples, raise --model.ppo.kl_coef or "
+        "may be a sentence that the reward model likes; look at the samples, raise --model.kl.coef or "
         "take fewer --model.iterations"
     ]
 

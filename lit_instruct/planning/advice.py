@@ -13,7 +13,7 @@ Changes = dict[str, Any]
 """Option by dotted name -> its new value."""
 WANTED = 2
 """Options to name."""
-MERGE = "model.merge_for_rollouts"
+MERGE = "model.memory.merge_for_rollouts"
 
 
 @dataclass(frozen=True)
@@ -81,8 +81,8 @@ def savings(stage: StageName, options: Options, device: str) -> Iterator[list[Ch
         yield [{"model.lora.r": 16}]
     elif options["model.quantize"] != "4bit":
         yield [{"model.quantize": "8bit"}, {"model.quantize": "4bit"}][options["model.quantize"] == "8bit" :]
-    if stage == "ppo" and options["model.value"] != "policy_trunk":
-        yield [{"model.value": "policy_trunk"}]
+    if stage == "ppo" and options["model.value.start"] != "policy_trunk":
+        yield [{"model.value.start": "policy_trunk"}]
     if device == "cuda" and not options["model.memory.activation_offloading"]:
         yield [{"model.memory.activation_offloading": True}]
     length = "model.sampling.max_new_tokens" if stage == "ppo" else "data.max_length"
@@ -126,8 +126,8 @@ def _pass_sizes(stage: StageName, options: Options) -> list[tuple[str, int]]:
     if stage == "rm":
         return [("model.max_tokens", 2**17)]
     local = max(1, options["data.batch_size"] // processes_of(options))
-    minibatch = -(-local // options["model.ppo.minibatches"])
-    return [("model.ppo.micro_batch_size", minibatch), ("model.generation_batch_size", local)]
+    minibatch = -(-local // options["model.objective.minibatches"])
+    return [("model.memory.micro_batch_size", minibatch), ("model.memory.generation_batch_size", local)]
 
 
 def _halves(size: int, least: int) -> list[int]:

@@ -102,10 +102,10 @@ def read_work(stage: StageName, options: Options, device: Literal["cpu", "cuda"]
     frozen = {"auto": frozen, "float32": 4, "bfloat16": 2}[options["model.dtype"]]
     precision = str(options.get("trainer.precision") or "")
     compute = frozen if not precision else (2 if "16" in precision else 4)
-    reward = options.get("model.reward") if stage == "ppo" and not options.get("model.reward_function") else None
+    reward = options.get("model.reward.model") if stage == "ppo" and not options.get("model.reward.function") else None
     shared = lora is not None and reward is not None and _is_stage(str(reward))
     others = [shape_of(base) if _is_stage(str(reward)) else shape_of(str(reward))] if reward and not shared else []
-    others += [shape_of(str(item["model"])) for item in options.get("model.further_rewards") or () if item["model"]]
+    others += [shape_of(str(item["model"])) for item in options.get("model.reward.further") or () if item["model"]]
     others += [shape_of(str(options["model.selection_reward"]))] if options.get("model.selection_reward") else []
     rows, length, tokens, passes = _batch(stage, options, processes, device)
     prompt = int(options.get("data.max_prompt_length", 0))
@@ -147,8 +147,8 @@ def _batch(stage: StageName, options: Options, processes: int, device: str) -> t
         tokens = max(length, min(most, whole))
         return max(1, tokens // length), length, tokens, accumulated * -(-whole // tokens)
     length = int(options["data.max_prompt_length"]) + int(options["model.sampling.max_new_tokens"])
-    minibatch = -(-(size // processes or 1) // int(options["model.ppo.minibatches"]))
-    rows = min(int(options["model.ppo.micro_batch_size"]), minibatch)
+    minibatch = -(-(size // processes or 1) // int(options["model.objective.minibatches"]))
+    rows = min(int(options["model.memory.micro_batch_size"]), minibatch)
     rows = max(1, min(rows, ENOUGH_TOKENS.get(device, rows * length) // length))
     return rows, length, rows * length, -(-minibatch // rows)
 
@@ -164,14 +164,14 @@ def _attends(stage: StageName, options: Options, short: bool) -> Attention:
 def _rollouts(options: Options, processes: int, shared: bool) -> Rollouts:
     size = max(1, int(options["data.batch_size"]) // processes)
     return Rollouts(
-        rows=min(int(options["model.generation_batch_size"]), size),
+        rows=min(int(options["model.memory.generation_batch_size"]), size),
         prompt=int(options["data.max_prompt_length"]),
         new=int(options["model.sampling.max_new_tokens"]),
         kept_rows=size,
-        value=options["model.value"],
+        value=options["model.value.start"],
         shared_reward=shared,
         average=options.get("model.optimizer.ema_decay") is not None,
-        merged=bool(options["model.merge_for_rollouts"]),
+        merged=bool(options["model.memory.merge_for_rollouts"]),
     )
 
 

@@ -81,7 +81,7 @@ class StageCLI(LightningCLI):
         """Fills in the run folder."""
         run = self._get(self.config, "run")
         model = self._get(self.config, "model")
-        for name, value in list(model.items()):
+        for name, value in list(model.items()):  # dotted names, those of groups included
             if isinstance(value, str) and RUN in value:
                 model[name] = value.replace(RUN, run)
         self._get(self.config, "trainer").default_root_dir = str(self.folder)

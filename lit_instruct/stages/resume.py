@@ -17,10 +17,10 @@ from lit_instruct.stages.given import data_options, trainer_options
 BOUND = {
     "model.base": "the weights are those of that model",
     "model.lora": "the trained tensors are those of this adapter",
-    "model.value": "it only says how the value function starts",
+    "model.value.start": "it only says how the value function starts",
     "model.optimizer.name": "the optimizer's state is of that kind",
-    "model.ppo.inner_epochs": "the steps of an iteration are counted with it",
-    "model.ppo.minibatches": "the steps of an iteration are counted with it",
+    "model.objective.inner_epochs": "the steps of an iteration are counted with it",
+    "model.objective.minibatches": "the steps of an iteration are counted with it",
     "trainer.accumulate_grad_batches": "the batches of an epoch are grouped by it",
 }
 """Options that cannot change when a run is continued, and why."""

@@ -100,13 +100,13 @@ def _base(run_folder: Path) -> str:
         ("sft", ["--model.base=/nowhere/model"], "/nowhere/model"),
         ("sft", ["--model.base=nobody/no-such-model"], "nobody/no-such-model"),
         ("rm", ["--model.base=nobody/no-such-model"], "nobody/no-such-model"),
-        ("ppo", ["--model.reward=/nowhere/model"], "/nowhere/model"),
+        ("ppo", ["--model.reward.model=/nowhere/model"], "/nowhere/model"),
         ("sft", ["--model.lora.top_layers=9"], "--model.lora.top_layers=9"),
         ("sft", ["--model.lora.targets=nonsense"], "--model.lora.targets"),
         ("sft", ["--data.batch_size=0"], "--data.batch_size"),
-        ("ppo", ["--model.ppo.minibatches=99"], "--model.ppo.minibatches=99"),
-        ("ppo", ["--model.reward_function=no.such.function"], "no.such.function"),
-        ("ppo", ["--model.reward_function=tests.lit_instruct.stages.rewards.not_a_number"], "row 2"),
+        ("ppo", ["--model.objective.minibatches=99"], "--model.objective.minibatches=99"),
+        ("ppo", ["--model.reward.function=no.such.function"], "no.such.function"),
+        ("ppo", ["--model.reward.function=tests.lit_instruct.stages.rewards.not_a_number"], "row 2"),
         ("ppo", ["--data.pretraining_path=/nowhere.txt"], "/nowhere.txt"),
         ("ppo", ["--model.pretraining.ptx_coef=1"], "--data.pretraining_path"),
         ("sft", ["--ckpt_path=/nowhere.ckpt"], "/nowhere.ckpt"),
@@ -132,7 +132,7 @@ def test_bad_options_are_named_and_leave_the_run_alone(
         ["--nonsense=1"],
         ["--model.lora.r=many"],
         ["--model.lora.r=0"],
-        ["--model.ppo.minibatches=0"],
+        ["--model.objective.minibatches=0"],
         ["--config=recipes/no_such/sft.yaml"],
     ],
     ids=lambda options: options[0],
@@ -171,7 +171,7 @@ def test_a_reward_model_in_another_prompt_format(
     base = f"--model.base={_base(trained)}"
     assert fit("sft", tmp_path / "raw", files, base, "--model.prompt.template=raw") == 0
     capsys.readouterr()
-    start = [f"--model.base={tmp_path / 'raw/sft'}", f"--model.reward={trained / 'rm'}"]
+    start = [f"--model.base={tmp_path / 'raw/sft'}", f"--model.reward.model={trained / 'rm'}"]
     assert fit("ppo", tmp_path / "raw", files, *start) == 2
     message = one_message(capsys)
     assert "prompt format" in message
@@ -182,13 +182,13 @@ def test_a_reward_adapter_of_another_base_is_read_as_text(tmp_path: Path, traine
     """It cannot share the policy's base, but it can score: it is loaded by itself."""
     other = tiny_llama(tmp_path / "other", seed=5)
     assert fit("sft", tmp_path / "run", files, f"--model.base={other}") == 0
-    assert fit("ppo", tmp_path / "run", files, f"--model.reward={trained / 'rm'}") == 0
+    assert fit("ppo", tmp_path / "run", files, f"--model.reward.model={trained / 'rm'}") == 0
 
 
 def test_an_adapter_without_a_head_is_no_reward_model(
     run_folder: Path, files: Files, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert fit("ppo", run_folder, files, f"--model.reward={run_folder / 'sft'}") == 2
+    assert fit("ppo", run_folder, files, f"--model.reward.model={run_folder / 'sft'}") == 2
     assert "head" in one_message(capsys)
 
 

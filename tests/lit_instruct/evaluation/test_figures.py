@@ -14,4 +14,4 @@ def test_samples_are_evenly_spaced_from_best_to_worst() -> None:
 def test_a_policy_that_says_the_same_to_every_prompt_is_named() -> None:
     assert sameness({"ppo_over_sft": 0.85}) == sameness({"ppo_over_sft": 1.1}) == sameness({"ppo_over_sft": None}) == []
     (warning,) = sameness({"ppo_over_sft": 0.532})
-    assert "53 % of sft's" in warning and "--model.ppo.kl_coef" in warning
+    assert "53 % of sft's" in warning and "--model.kl.coef" in warning

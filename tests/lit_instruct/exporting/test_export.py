@@ -152,7 +152,7 @@ def test_the_card_says_what_was_trained_on_what(tmp_path: Path, trained: Path, f
         f"| rm | path | {files.rm.name} |",
         f"| rm | demonstrations_path | {files.sft.name} |",
         f"| ppo | path | {files.ppo.name} |",
-        "| ppo | `model.ppo.kl_coef` | 0.02 |",
+        "| ppo | `model.kl.coef` | 0.02 |",
         "| ppo | `data.batch_size` | 8 |",
         "| ppo | `trainer.world_size` | 1 |",
         "| ppo/kl |",

@@ -31,13 +31,13 @@ PPO = SHARED | {
     "data.batch_size": 64,
     "data.max_prompt_length": 30,
     "model.sampling.max_new_tokens": 70,
-    "model.generation_batch_size": 32,
-    "model.merge_for_rollouts": True,
-    "model.ppo.minibatches": 8,
-    "model.ppo.micro_batch_size": 4,
-    "model.reward": "runs/none/rm",
-    "model.reward_function": None,
-    "model.value": "reward_model",
+    "model.memory.generation_batch_size": 32,
+    "model.memory.merge_for_rollouts": True,
+    "model.objective.minibatches": 8,
+    "model.memory.micro_batch_size": 4,
+    "model.reward.model": "runs/none/rm",
+    "model.reward.function": None,
+    "model.value.start": "reward_model",
 }
 OPTIONS: dict[str, dict[str, Any]] = {"sft": SFT, "rm": RM, "ppo": PPO}
 
@@ -69,7 +69,7 @@ def test_parts_of_adapters_on_one_base() -> None:
     assert of_ppo["adapters"] == 4 * 4 * one + rounded + 2 * head  # policy, SFT, value and reward
     assert of_sft["optimizer"] == 2 * of_sft["gradients"] == 8 * one
     assert of_ppo["gradients"] == 4 * 2 * one + head  # policy and value
-    no_value = memory_of(work("ppo", model__value="policy_trunk")).phases["update"]
+    no_value = memory_of(work("ppo", model__value__start="policy_trunk")).phases["update"]
     assert no_value["gradients"] == 4 * one + head
 
 
@@ -85,7 +85,7 @@ def test_a_rollout_merges_adapters_into_plain_matrices_only() -> None:
     plain, quantised = memory_of(work("ppo")), memory_of(work("ppo", model__quantize="4bit"))
     assert plain.phases["rollout"]["merged"] == 2 * plain_parameters("smollm2-135m")
     assert quantised.phases["rollout"]["merged"] == 0
-    assert memory_of(work("ppo", model__merge_for_rollouts=False)).phases["rollout"]["merged"] == 0
+    assert memory_of(work("ppo", model__memory__merge_for_rollouts=False)).phases["rollout"]["merged"] == 0
     upper = memory_of(work("ppo", model__lora__top_layers=3))
     assert upper.phases["rollout"]["merged"] == plain.phases["rollout"]["merged"] // 10
 
@@ -123,11 +123,13 @@ def test_less_memory_for_every_option_that_promises_it() -> None:
         {"model__quantize": "8bit"},
         {"model__memory__gradient_checkpointing": True},
         {"model__memory__activation_offloading": True},
-        {"model__ppo__micro_batch_size": 1},
+        {"model__memory__micro_batch_size": 1},
         {"model__lora__top_layers": 4},
-        {"model__merge_for_rollouts": False},
+        {"model__memory__merge_for_rollouts": False},
     ):
-        assert memory_of(work("ppo", "llama-8b", **{"model__generation_batch_size": 1, **changes})).peak < base, changes
+        assert (
+            memory_of(work("ppo", "llama-8b", **{"model__memory__generation_batch_size": 1, **changes})).peak < base
+        ), changes
     update = memory_of(work("sft", "llama-8b", model__lora=None)).phases["update"]
     assert memory_of(work("sft", "llama-8b", model__lora=None, model__optimizer__name="adamw_8bit")).phases["update"][
         "optimizer"

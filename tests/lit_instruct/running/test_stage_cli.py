@@ -68,7 +68,7 @@ def test_fast_dev_run_writes_nothing(run_folder: Path, files: Files, stage: str)
 @pytest.mark.parametrize("stage", STAGES)
 def test_fast_dev_run_leaves_no_folder(tmp_path: Path, trained: Path, files: Files, stage: str) -> None:
     base = start(trained, "sft") if stage == "sft" else [f"--model.base={trained / 'sft'}"]
-    more = [f"--model.reward={trained / 'rm'}"] if stage == "ppo" else []
+    more = [f"--model.reward.model={trained / 'rm'}"] if stage == "ppo" else []
     assert fit(stage, tmp_path / "fresh", files, *base, *more, "--trainer.fast_dev_run=1") == 0
     assert not (tmp_path / "fresh").exists()
 
@@ -76,7 +76,7 @@ def test_fast_dev_run_leaves_no_folder(tmp_path: Path, trained: Path, files: Fil
 @pytest.mark.parametrize("stage", STAGES)
 def test_without_loggers(tmp_path: Path, trained: Path, files: Files, stage: str) -> None:
     base = start(trained, "sft") if stage == "sft" else [f"--model.base={trained / 'sft'}"]
-    more = [f"--model.reward={trained / 'rm'}"] if stage == "ppo" else []
+    more = [f"--model.reward.model={trained / 'rm'}"] if stage == "ppo" else []
     assert fit(stage, tmp_path, files, *base, *more, "--trainer.logger=false") == 0
     assert (tmp_path / stage / "stage.json").is_file()
     assert not (tmp_path / stage / "logs/metrics.csv").exists()

@@ -20,6 +20,7 @@ from lightning.pytorch.strategies import (
 from data_modules import PromptDataModule
 from lit_instruct.errors import UserError
 from lit_instruct.models.lora import LoraOptions
+from lit_instruct.ppo.options import RewardOptions
 from lit_instruct.stages.bits import check_bits
 from lit_instruct.stages.ppo import PPOModule
 from tests.lit_instruct.stages.helpers import Files, fit, plain_trainer
@@ -128,7 +129,7 @@ def test_a_missing_library(
 
 
 def test_compiled_code_with_adapters_that_take_turns(tmp_path: Path, files: Files, trained: Path) -> None:
-    stage = PPOModule(str(trained / "sft"), str(trained / "rm"), dtype="float32", iterations=1)
+    stage = PPOModule(str(trained / "sft"), 1, reward=RewardOptions(str(trained / "rm")), dtype="float32")
     data = PromptDataModule(str(files.ppo), validation_path=str(files.ppo_validation), batch_size=8)
     with pytest.raises(UserError, match=r"^torch.compile: adapters \(--model.lora\) take turns on one base"):
         plain_trainer(tmp_path, max_epochs=1).fit(torch.compile(stage), data)

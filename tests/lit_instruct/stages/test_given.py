@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from lit_instruct.models.lora import LoraOptions
+from lit_instruct.ppo.options import RewardOptions
 from lit_instruct.stages.given import as_json, constructor_arguments, data_options
 from lit_instruct.stages.ppo import PPOModule
 from tests.lit_instruct.stages.helpers import Files
@@ -34,9 +35,9 @@ def test_the_arguments_of_the_most_specific_class() -> None:
 
 
 def test_all_of_ppo_is_json() -> None:
-    module = PPOModule(base="a", reward="b")
+    module = PPOModule(base="a", reward=RewardOptions("b"))
     assert json.loads(json.dumps(module.given)) == module.given
-    assert module.given["ppo"]["kl_coef"] == 0.02
+    assert module.given["kl"]["coef"] == 0.02
     assert module.given["base"] == "a"
 
 
