@@ -101,7 +101,7 @@ class Replay(PPOModule):
             iterations=1,
             lora=None,
             objective=ObjectiveOptions(
-                case["cliprange"], case["gamma"], case["lam"], True, 0.0, case["num_ppo_epochs"], 1
+                case["cliprange"], case["gamma"], case["lam"], True, 0.0, case["num_ppo_epochs"], minibatches
             ),
             kl=KLOptions(case["kl_coef"], case["kl_estimator"]),
             reward=RewardOptions(
