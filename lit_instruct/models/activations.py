@@ -1,4 +1,4 @@
-"""What training keeps of its forward passes for the backward ones, and how to keep less."""
+"""What a forward pass stores for the backward pass, and how to store less."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from lit_instruct.errors import UserError
 
 @dataclass
 class MemoryOptions:
-    """What is done to keep less in the device's memory; neither changes a gradient.
+    """How to use less device memory; neither option changes a gradient.
 
     Args:
-        gradient_checkpointing: keeps only the input of each decoder layer and computes the rest again in the backward
+        gradient_checkpointing: stores only the input of each decoder layer and recomputes the rest in the backward
             pass: a third more work.
-        activation_offloading: keeps what the backward pass needs in the host's memory and brings it back in time. On a
-            CPU, where it lies there already, it does nothing.
+        activation_offloading: stores what the backward pass needs in host memory and copies it back in time. It has no
+            effect on a CPU.
     """
 
     gradient_checkpointing: bool = False
@@ -31,20 +31,20 @@ class MemoryOptions:
 
 
 def checkpoint_layers(network: nn.Module) -> None:
-    """Makes every decoder layer keep only its input, and compute the rest again in the backward pass.
+    """Makes every decoder layer store only its input and recompute the rest in the backward pass.
 
-    transformers' own switch works in training mode alone; PPO is always in evaluation mode, without dropout. The
-    backward pass must come before another adapter becomes active: the layers are computed again with the active one.
+    transformers' own switch works only in training mode; PPO is always in evaluation mode, without dropout. The
+    backward pass must run before another adapter is activated: layers are recomputed with the active one.
 
     Args:
-        network: a transformers model, PEFT's wrapper and all; all of its layers are changed.
+        network: a transformers model, with or without PEFT's wrapper; all of its layers are changed.
 
     Raises:
-        UserError: it has no layers that transformers would checkpoint.
+        UserError: it has no layers that transformers can checkpoint.
     """
     layers = [layer for layer in network.modules() if isinstance(layer, GradientCheckpointingLayer)]
     if not layers:
-        raise UserError("--model.memory.gradient_checkpointing: this model's layers are not made for it; leave it out")
+        raise UserError("--model.memory.gradient_checkpointing: this model does not support it; leave it out")
     for layer in layers:
         in_8_bits = any(type(parameter).__name__ == "Int8Params" for parameter in layer.parameters())
         layer.forward = partial(_reentrant if in_8_bits else _checkpointed, layer, layer.forward)
@@ -57,9 +57,9 @@ def _checkpointed(_: nn.Module, forward: Callable[..., Any], *args: Any, **kwarg
 
 
 def _reentrant(layer: nn.Module, forward: Callable[..., Any], hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
-    """The kind of checkpoint whose first pass has no graph.
+    """Reentrant checkpoint, whose first pass builds no graph.
 
-    bitsandbytes keeps the input of an 8-bit product in the graph, where the other kind does not see it.
+    bitsandbytes stores the input of an 8-bit product in the graph, where the other kind does not find it.
     """
     if not torch.is_grad_enabled():
         return forward(hidden, *args, **kwargs)

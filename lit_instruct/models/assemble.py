@@ -1,4 +1,4 @@
-"""Builds the roles of PPO, and the single models of the other stages, from what earlier stages left."""
+"""Builds the roles of PPO, and the single models of the other stages, from the output of earlier stages."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ def policy_network(
     """Returns a trainable language model that starts as `source`.
 
     Args:
-        source: of the weights to start from; its adapter is copied into the new one, or merged.
+        source: the model to start from; its adapter is copied into the new one, or merged.
         lora: adapter options; None trains every weight, in float32.
         dtype: of frozen weights.
-        quantised: how the base is; None quantises nothing, and with `lora` None nothing can be.
+        quantised: how the base is quantised; None does not quantise, and is required if `lora` is None.
 
     Raises:
         UserError: the source cannot be opened, or its adapter is larger than `lora`.
@@ -59,7 +59,7 @@ def reward_network(
         lora: adapter options; None trains every weight, in float32.
         dtype: of frozen weights.
         pad_id: id of padding.
-        quantised: how the decoder is; None quantises nothing, and with `lora` None nothing can be.
+        quantised: how the decoder is quantised; None does not quantise, and is required if `lora` is None.
     """
     if lora is None:
         model = load_sequence_classifier(_base_only(source), torch.float32, pad_id, new_head=True)
@@ -96,9 +96,9 @@ def scoring_network(
 
 
 def merged_language_model(source: Source, dtype: torch.dtype, quantised: Quantisation | None = None) -> nn.Module:
-    """Returns the language model of `source` with its adapter, if it has one, folded into the weights.
+    """Returns the language model of `source` with its adapter, if any, merged into the weights.
 
-    On a quantised base the adapter stays beside the weights: rounding their sum to 8 or 4 bits would lose it.
+    On a quantised base the adapter is not merged: rounding the sum to 8 or 4 bits would lose it.
     """
     base = load_causal_lm(source, dtype, quantised)
     if source.adapter is None:
@@ -108,7 +108,7 @@ def merged_language_model(source: Source, dtype: torch.dtype, quantised: Quantis
 
 
 def shares_base(policy: Source, reward: Source | None) -> bool:
-    """Tells whether the reward model is an adapter on the policy's own base, so that both fit on one copy."""
+    """Tells whether the reward model is an adapter on the policy's base, so that both can share one copy."""
     return reward is not None and reward.adapter is not None and reward.base == policy.base
 
 
@@ -125,17 +125,17 @@ def ppo_roles(
 
     Args:
         policy: the SFT model; it is also the reference.
-        reward: the reward model, from which the value function starts, on the reward model's own base and size where
-            that is another; one that is an adapter on the policy's base plays its role there too, otherwise the reward
-            has to come from elsewhere. Without one, or where its vocabulary is another, the value function starts as a
-            copy of the SFT model with a zero head.
+        reward: the reward model, from which the value function starts, on its own base if that is not the policy's. If
+            it is an adapter on the policy's base, it is also the reward role; otherwise the reward has to come from
+            elsewhere. Without a reward model, or if its vocabulary differs, the value function starts as a copy of the
+            SFT model with a zero head.
         lora: adapter options of the policy; None trains every weight of policy and value.
         dtype: of frozen weights.
-        reward_bias: what is added to the reward head's output; a value function that starts from the reward model
-            starts with it too, or its first values would all be off by as much.
+        reward_bias: added to the reward head's output; a value function that starts from the reward model starts with
+            this bias too.
         value: "reward_model" starts the value function as a copy of the reward model, "zero_head" as a copy with a head
             of zeros (all values are 0 at first), "policy_trunk" as a head of zeros on the policy's own decoder.
-        quantised: how the base is; None quantises nothing, and with `lora` None nothing can be.
+        quantised: how the base is quantised; None does not quantise, and is required if `lora` is None.
 
     Raises:
         UserError: a model cannot be opened or does not fit.
@@ -156,12 +156,12 @@ def ppo_roles(
 
 
 def _value_beside(base: PreTrainedModel, reward: Source, lora: LoraOptions) -> tuple[Role, Tensor]:
-    """The value role on the reward model's own base, with its adapter or a fresh one, and the reward model's head."""
+    """Returns the value role on the reward model's own base, with its adapter or a fresh one, and the reward head."""
     if reward.adapter is not None:
         config, head = _adapter_config(reward), read_head(reward.adapter)
     else:
         config, head = replace(lora, dropout=0.0).config(base, base.config.num_hidden_layers), base.score.weight.data
-    base.score, config.task_type = nn.Identity(), None  # no language model
+    base.score, config.task_type = nn.Identity(), None  # not a language model
     network = get_peft_model(base, config, adapter_name="value")
     if reward.adapter is not None:
         load_adapter_weights(network, "value", reward.adapter)
@@ -223,7 +223,7 @@ def _merged_classifier(source: Source) -> nn.Module:
 
 
 def _value_head(reward_head: Tensor, bias: float, value: ValueKind) -> ScoreHead:
-    """A head that says what the reward model says, bias included, or one of zeros."""
+    """Returns a head that equals the reward head, bias included, or one of zeros."""
     head = _zero_head(reward_head.shape[1])
     if value == "reward_model":
         head.weight.data.copy_(reward_head)
@@ -239,7 +239,7 @@ def _zero_head(hidden_size: int) -> ScoreHead:
 
 
 def _same_vocabulary(one: Source, other: Source) -> bool:
-    """Tells whether token ids of one model mean the same to the other."""
+    """Tells whether token ids mean the same to both models."""
     return load_tokenizer(one).get_vocab() == load_tokenizer(other).get_vocab()
 
 
@@ -248,7 +248,7 @@ def _base_only(source: Source) -> Source:
 
 
 def _adapter_config(source: Source) -> PeftConfig:
-    """The saved configuration as a plain adapter of a language model, without dropout: PPO compares probabilities."""
+    """Returns the saved configuration for a language model, without dropout: PPO compares probabilities."""
     config = PeftConfig.from_pretrained(str(source.adapter))
     config.task_type, config.modules_to_save, config.lora_dropout = "CAUSAL_LM", None, 0.0
     config.inference_mode = False

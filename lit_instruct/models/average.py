@@ -1,4 +1,4 @@
-"""An exponential average of the policy's trained weights."""
+"""An exponential moving average of the policy's trained weights."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 
 class WeightAverage:
-    """average <- decay * average + (1 - decay) * weights, of the given parameters alone.
+    """average <- decay * average + (1 - decay) * weights, for the given parameters only.
 
     Lightning's weight-averaging callback copies the whole module, whose frozen base may be quantised.
 
     Args:
-        parameters: what is averaged; the average starts as a float32 copy of them.
-        decay: share of the old average that is kept at every update, in [0, 1).
+        parameters: the weights to average; the average starts as a float32 copy of them.
+        decay: weight of the old average in every update, in [0, 1).
 
     Source: C.4 (0.992).
     """
@@ -29,13 +29,13 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Takes the present weights into the average."""
+        """Updates the average with the current weights."""
         for average, parameter in zip(self.averages, self.parameters, strict=True):
             average.lerp_(parameter.detach().float(), 1 - self.decay)
 
     @contextlib.contextmanager
     def in_place(self) -> Iterator[None]:
-        """Lets the parameters hold the average inside the block; afterwards they are what they were, to the bit."""
+        """Replaces the parameters by the average inside the block and restores them bit for bit afterwards."""
         kept = [_put(average, parameter) for average, parameter in zip(self.averages, self.parameters, strict=True)]
         try:
             yield
@@ -46,20 +46,20 @@ class WeightAverage:
     def state(self) -> list[Tensor]:
         """Returns the average for a checkpoint.
 
-        Of weights in pieces, for which every process has to call it, rank 0 has the whole.
+        For sharded weights every process has to call it; only rank 0 gets the whole average.
         """
         return [_whole(average) for average in self.averages]
 
     def load(self, averages: list[Tensor]) -> None:
-        """Takes up the average of a checkpoint, which every process has."""
+        """Restores the average from a checkpoint; every process passes the whole."""
         self.averages = [_like(saved, parameter) for saved, parameter in zip(averages, self.parameters, strict=True)]
 
 
 @torch.no_grad()
 def _put(average: Tensor, parameter: nn.Parameter) -> Tensor:
-    """Lets a parameter hold its average; returns what it held."""
+    """Replaces a parameter by its average; returns its previous data."""
     kept = parameter.data
-    if isinstance(parameter, DTensor):  # FSDP2 gathers from where the pieces lie
+    if isinstance(parameter, DTensor):  # FSDP2 gathers from the shards' own memory
         kept = parameter.detach().clone()
         parameter.copy_(average)
     else:
@@ -76,7 +76,7 @@ def _put_back(weights: Tensor, parameter: nn.Parameter) -> None:
 
 
 def _whole(average: Tensor) -> Tensor:
-    """The average itself, or what its pieces make together: on the host of rank 0, and nothing elsewhere."""
+    """Returns the average, or the whole of a sharded one: in host memory on rank 0, empty on other ranks."""
     if not isinstance(average, DTensor):
         return average
     whole = average.full_tensor()
@@ -84,7 +84,7 @@ def _whole(average: Tensor) -> Tensor:
 
 
 def _like(saved: Tensor, parameter: nn.Parameter) -> Tensor:
-    """This process's piece of a whole tensor where the parameter is one."""
+    """Returns a whole tensor on the parameter's device, or this process's shard of it if the parameter is sharded."""
     if not isinstance(parameter, DTensor):
         return saved.to(parameter.device)
     return distribute_tensor(

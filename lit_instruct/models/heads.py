@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 CHUNK_TOKENS = 128
-"""Tokens whose logits exist at one time: enough for a fast product with the output embedding."""
+"""Tokens whose logits exist at a time: enough for a fast product with the output embedding."""
 CACHED_TOKENS = 16
-"""Tokens whose logits a CPU widens to float32 at one time: 16 x 49k x 4 bytes stay in its cache."""
+"""Tokens whose logits a CPU casts to float32 at a time: 16 x 49k x 4 bytes stay in its cache."""
 
 
 class ScoreHead(nn.Linear):
@@ -41,7 +41,7 @@ class ScoreHead(nn.Linear):
 
 
 class TokenLogProbs(NamedTuple):
-    """What a language model says of n tokens."""
+    """A language model's probabilities of n tokens."""
 
     log_probs: Tensor
     """(n,) float32, log-probability of the token in nats, with gradient."""
@@ -56,14 +56,14 @@ def token_log_probs(
 ) -> TokenLogProbs:
     """Returns log softmax(W h / temperature)[token], chunk by chunk.
 
-    Never holds more than a chunk of the (n, V) logits: the backward pass computes them again.
+    Only one chunk of the (n, V) logits exists at a time; the backward pass recomputes them.
 
     Args:
-        hidden: (n, H) final hidden states, contiguous; each predicts the token beside it.
+        hidden: (n, H) final hidden states, contiguous; each predicts the token of the same row.
         output_weight: (V, H) weight of the output embedding.
         tokens: (n,) long.
         temperature: of the policy's distribution.
-        describe: also returns entropy and top token, which costs two more passes over the logits.
+        describe: also computes entropy and `is_top`, with two more passes over the logits.
     """
     return TokenLogProbs(*_TokenLogProbs.apply(hidden, output_weight, tokens, temperature, describe))
 
@@ -109,7 +109,7 @@ class _TokenLogProbs(torch.autograd.Function):
         small_hidden, small_weight = hidden.to(ctx.dtype), weight.to(ctx.dtype)
         with torch.autocast(hidden.device.type, enabled=False):
             for chunk in _slices(0, len(tokens), CHUNK_TOKENS):
-                logits = small_hidden[chunk] @ small_weight.T  # their gradient takes their place
+                logits = small_hidden[chunk] @ small_weight.T  # overwritten by their gradient
                 for rows in _blocks(chunk, hidden.device.type):
                     block = logits[_within(rows, chunk)]
                     log_probs = _log_softmax(block, ctx.temperature)

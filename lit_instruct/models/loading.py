@@ -1,4 +1,4 @@
-"""Opens base models, tokenizers and the folders that stages leave behind."""
+"""Opens base models, tokenizers and stage folders."""
 
 from __future__ import annotations
 
@@ -29,23 +29,23 @@ DtypeName = Literal["auto", "float32", "bfloat16"]
 
 @dataclass(frozen=True)
 class Source:
-    """Where a model comes from: a base and, where a stage trained LoRA, an adapter on it."""
+    """Where a model comes from: a base and, if a stage trained LoRA, an adapter on it."""
 
     name: str
     """As the user gave it: embedded name, hub id or folder."""
     base: str
-    """Hub id (org/name or org/name@revision) or folder of the base, which `pinned` makes `from_pretrained` open."""
+    """Hub id (org/name or org/name@revision) or folder of the base; `pinned` turns it into arguments."""
     adapter: Path | None
     """Folder of a PEFT adapter on that base, or None."""
 
     @property
     def tokenizer(self) -> str:
-        """Where the tokenizer lies: a stage folder has its own."""
+        """Where the tokenizer is: a stage folder has its own."""
         return str(self.adapter) if self.adapter is not None else self.base
 
 
 def find_source(name: str) -> Source:
-    """Returns where a model lies.
+    """Returns where a model is.
 
     Args:
         name: the embedded model's name, a hub id (org/name, or org/name@revision for one commit, tag or branch), a
@@ -80,7 +80,7 @@ def _base_of(config: Path) -> str:
 
 
 def pinned(base: str) -> dict[str, str]:
-    """Returns what `from_pretrained` is given for a base: org/name@revision is one commit, tag or branch of it."""
+    """Returns the arguments of `from_pretrained` for a base; org/name@revision is a commit, tag or branch of it."""
     name, at, revision = base.partition("@")
     if not at or Path(base).exists():
         return {"pretrained_model_name_or_path": base}
@@ -115,9 +115,9 @@ def load_causal_lm(source: Source, dtype: torch.dtype, quantised: Quantisation |
     """Opens the base of a language model, without its adapter, in evaluation mode.
 
     Args:
-        source: which.
-        dtype: of what is not quantised.
-        quantised: how its linear layers are, but for the output embedding; None quantises nothing.
+        source: the model.
+        dtype: of all weights that are not quantised.
+        quantised: how its linear layers except the output embedding are quantised; None does not quantise.
 
     Raises:
         UserError: it does not exist or is no causal language model.
@@ -146,7 +146,7 @@ def load_sequence_classifier(
         pad_id: id of padding, by which the model finds the last real token.
         new_head: starts with a fresh head (weights N(0, 1/(H+1)), as in Stiennon et al. 2020) instead of
             requiring a trained one.
-        quantised: how the decoder's linear layers are quantised; None quantises nothing.
+        quantised: how the decoder's linear layers are quantised; None does not quantise.
 
     Raises:
         UserError: it does not exist, or has no trained scalar head and `new_head` is False.
@@ -178,10 +178,10 @@ def load_sequence_classifier(
 
 
 def pick_dtype(name: DtypeName, device: torch.device) -> torch.dtype:
-    """Returns the dtype for frozen weights: bfloat16 where the device computes in it, float32 elsewhere.
+    """Returns the dtype for frozen weights: bfloat16 if the device supports it natively, otherwise float32.
 
     Args:
-        name: "auto" asks the device.
+        name: "auto" decides by device.
         device: where the model will run.
     """
     if name != "auto":
@@ -190,7 +190,7 @@ def pick_dtype(name: DtypeName, device: torch.device) -> torch.dtype:
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
     if device.type == "cpu":
         native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-        return torch.bfloat16 if native else torch.float32  # where it is emulated it is many times slower
+        return torch.bfloat16 if native else torch.float32  # emulated bfloat16 is many times slower
     return torch.float32
 
 

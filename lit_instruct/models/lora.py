@@ -1,4 +1,4 @@
-"""LoRA adapters: options, creation, growth from a parent's, saving and reading."""
+"""LoRA adapters: options, creation, starting from a smaller adapter, saving and reading."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ class LoraOptions:
         r: rank.
         alpha: the update is scaled by alpha / r.
         dropout: dropout on the adapter's input during SFT and reward training (PPO always runs without).
-        targets: the linear layers to adapt, by the ends of their names, separated by commas; "all-linear" adapts
-            each one but the output embedding.
-        top_layers: adapts the uppermost so many decoder layers; 0 adapts all of them. What lies below is frozen,
-            shared by all roles and computed once.
-        dora: also trains the length of each row of the weights apart from its direction (Liu et al. 2024); slower, as
-            the lengths are computed anew in every pass.
+        targets: the linear layers to adapt, by the last part of their names, separated by commas; "all-linear" adapts
+            all except the output embedding.
+        top_layers: number of upper decoder layers to adapt; 0 adapts all of them. The layers below are frozen, shared
+            by all roles and computed once.
+        dora: also trains the norm of each row of the weights, apart from its direction (Liu et al. 2024); slower, since
+            norms are computed in every pass.
         rslora: scales the update by alpha / sqrt(r) instead, which suits large ranks (Kalajdzievski 2023).
     """
 
@@ -46,7 +46,7 @@ class LoraOptions:
     rslora: bool = False
 
     def __post_init__(self) -> None:
-        """Refuses values that make no adapter."""
+        """Refuses values that do not give an adapter."""
         if self.r < 1:
             raise UserError(
                 f"--model.lora.r={self.r}: the rank must be at least 1 (--model.lora=null trains all weights)"
@@ -62,7 +62,7 @@ class LoraOptions:
         Args:
             network: the model to adapt, for the names of its linear layers.
             layers: its number of decoder layers.
-            with_head: a reward model's adapter, which carries the `score` head.
+            with_head: for a reward model's adapter, which includes the `score` head.
 
         Raises:
             UserError: more top layers than the model has, or a target that it lacks.
@@ -102,7 +102,7 @@ def lora_layers(network: nn.Module, adapter: str) -> dict[str, LoraLayer]:
 
 @torch.no_grad()
 def merged_weight(layer: LoraLayer, adapter: str) -> Tensor:
-    """Returns W + s B A of a layer on a plain matrix, or what DoRA makes of it, rounded to W's dtype at the end."""
+    """Returns W + s B A of a layer on a plain matrix, or DoRA's merged weight, rounded to W's dtype at the end."""
     weight = layer.get_base_layer().weight.data
     if adapter not in layer.lora_variant:
         return (weight.float() + layer.get_delta_weight(adapter).float()).to(weight.dtype)
@@ -115,8 +115,8 @@ def merged_weight(layer: LoraLayer, adapter: str) -> Tensor:
 def load_adapter_weights(network: PeftModel, adapter: str, folder: Path) -> None:
     """Starts an adapter as a copy of a saved one, which may be smaller.
 
-    A larger rank keeps the saved rows and adds fresh ones whose product is zero; a layer the saved adapter
-    lacks stays at zero; so the function it computes is the saved one. Equal shapes are copied to the bit.
+    A larger rank keeps the saved rows and adds fresh ones whose product is zero, and a layer that the saved adapter
+    lacks stays at zero, so both adapters compute the same function. Equal shapes are copied bit for bit.
 
     Args:
         network: model with the adapter already created.
@@ -131,7 +131,7 @@ def load_adapter_weights(network: PeftModel, adapter: str, folder: Path) -> None
     if saved_config.use_dora != own_config.use_dora:
         kinds = ("DoRA", "plain LoRA") if saved_config.use_dora else ("plain LoRA", "DoRA")
         raise UserError(
-            f"{folder}: its adapter is {kinds[0]}, which does not go on as {kinds[1]}; "
+            f"{folder}: its adapter is {kinds[0]}, which cannot continue as {kinds[1]}; "
             f"give --model.lora.dora={str(saved_config.use_dora).lower()}"
         )
     ratio = _scale(saved_config) / _scale(own_config)
@@ -154,7 +154,7 @@ def load_adapter_weights(network: PeftModel, adapter: str, folder: Path) -> None
 
 
 def attach_adapter(base: nn.Module, folder: Path) -> PeftModel:
-    """Returns `base` with a saved adapter on it, as plain PEFT opens it.
+    """Returns `base` with a saved adapter, as plain PEFT opens it.
 
     Raises:
         UserError: the adapter cannot be read or belongs on another base.
@@ -181,7 +181,7 @@ def _scale(config: PeftConfig) -> float:
 
 
 def _fits(key: str, saved: Tensor, own: Tensor) -> bool:
-    """Tells whether a matrix has the same width and at most the same rank; DoRA's lengths have no rank."""
+    """Tells whether a matrix has the same width and at most the same rank; DoRA's norms have no rank."""
     if saved.dim() == 1:
         return saved.shape == own.shape
     rank_axis = 0 if "lora_A" in key else 1
@@ -193,7 +193,7 @@ def read_head(folder: Path) -> Tensor:
     """Returns the reward head saved in an adapter folder: (1, H) float32.
 
     Raises:
-        UserError: the adapter has no head, so it is no reward model.
+        UserError: the adapter has no head, so it is not a reward model.
     """
     _, weights = _read_adapter(folder)
     if HEAD_KEY not in weights:
@@ -202,12 +202,12 @@ def read_head(folder: Path) -> Tensor:
 
 
 def save_adapter(network: PeftModel, adapter: str, folder: Path) -> None:
-    """Writes one adapter, whatever its name, as a folder that plain PEFT opens (head included where it has one).
+    """Writes an adapter, under any name, as a folder that plain PEFT opens, with its head if it has one.
 
     Args:
         network: the model that holds it.
         adapter: its name.
-        folder: existing folder; the files lie at its top level.
+        folder: existing folder; the files go to its top level.
     """
     weights = get_peft_model_state_dict(network, adapter_name=adapter)
     save_file({key: value.contiguous() for key, value in weights.items()}, folder / "adapter_model.safetensors")

@@ -1,4 +1,4 @@
-"""AdamW, and the optimizers of bitsandbytes, which keep their states in 8 bits."""
+"""AdamW, and the optimizers of bitsandbytes with 8-bit states."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 OptimizerName = Literal["adamw", "adamw_8bit", "paged_adamw_8bit", "lion_8bit"]
-"""AdamW with states in float32 (8 bytes a trained weight), in 8 bits (2 bytes), in 8 bits in memory that a CUDA device
-may move to the host, or Lion with its one state in 8 bits (1 byte)."""
+"""AdamW with float32 states (8 bytes per trained weight), with 8-bit states (2 bytes), with 8-bit states that a CUDA
+device may page to host memory, or Lion with its one state in 8 bits (1 byte)."""
 BETA1 = 0.9
 
 
@@ -24,21 +24,21 @@ def make_optimizer(
 ) -> torch.optim.Optimizer:
     """Returns an optimizer with decoupled weight decay; beta1 is 0.9.
 
-    States of fewer than 4,096 numbers stay in float32 whatever the name. On a CPU there is nothing to page from, and
-    paged_adamw_8bit is adamw_8bit.
+    States of fewer than 4,096 values always stay in float32. On a CPU there is no paging, and paged_adamw_8bit is the
+    same as adamw_8bit.
 
     Args:
-        name: which.
-        parameters: what is trained, or groups of it as torch takes them.
-        learning_rate: of groups without one; Lion's steps all have this size, and it wants a third to a tenth of
+        name: the optimizer.
+        parameters: trained parameters, or parameter groups as torch takes them.
+        learning_rate: of groups without one; every step of Lion has this size, so it needs a third to a tenth of
             AdamW's.
         beta2: decay of the second moment (AdamW) or of the momentum (Lion).
-        weight_decay: share of a weight that a step at learning rate 1 would take away.
+        weight_decay: coefficient of decoupled weight decay.
     """
     options: dict[str, Any] = {"lr": learning_rate, "betas": (BETA1, beta2), "weight_decay": weight_decay}
     if name == "adamw":
         return torch.optim.AdamW(parameters, **options)
-    import bitsandbytes.optim  # not installed everywhere; `quantised.check_bitsandbytes` has said so at the start
+    import bitsandbytes.optim  # optional; `quantised.check_bitsandbytes` has checked it at the start
 
     warnings.filterwarnings("ignore", "Paged optimizers are not supported on CPU")
     kinds = {"adamw_8bit": "AdamW8bit", "paged_adamw_8bit": "PagedAdamW8bit", "lion_8bit": "Lion8bit"}

@@ -1,4 +1,4 @@
-"""Bases in 8 and 4 bits, by bitsandbytes: how they are loaded, and what training on them needs."""
+"""Bases in 8 and 4 bits with bitsandbytes: how they are loaded, and what training on them needs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from transformers import BitsAndBytesConfig
 from lit_instruct.errors import UserError
 
 Quantize = Literal["none", "8bit", "4bit"]
-"""Bits of a frozen base: those of its dtype, LLM.int8 or NF4."""
+"""Quantisation of a frozen base: none, LLM.int8 or NF4."""
 
 
 @dataclass(frozen=True)
@@ -27,11 +27,11 @@ class Quantisation:
     """Where it will run; the weights are quantised there."""
 
     def load_options(self, dtype: torch.dtype, kept: list[str] | None = None) -> dict[str, Any]:
-        """Returns what transformers' `from_pretrained` is asked for.
+        """Returns the arguments of transformers' `from_pretrained`.
 
         Args:
-            dtype: in which 4-bit weights are multiplied, and of all that is not quantised.
-            kept: ends of the names of linear layers that are not quantised; None keeps the output embedding.
+            dtype: of products with 4-bit weights.
+            kept: last parts of the names of linear layers that are not quantised; None means the output embedding.
         """
         if self.kind == "4bit":
             config = BitsAndBytesConfig(
@@ -42,10 +42,10 @@ class Quantisation:
                 llm_int8_skip_modules=kept,
             )
         else:
-            # With a threshold, the columns that stay in 16 bits are those with an outlier anywhere in the batch: what a
-            # model says of a row would depend on the rows beside it.
+            # With a threshold, columns with an outlier anywhere in the batch stay in 16 bits: the output for a row
+            # would depend on the other rows.
             config = BitsAndBytesConfig(load_in_8bit=True, llm_int8_threshold=0.0, llm_int8_skip_modules=kept)
-            # It warns at every product that the input is rounded to 8 bits by way of float16.
+            # It warns at every product that the input is cast to float16 before it is rounded to 8 bits.
             logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
         return {"quantization_config": config, "device_map": {"": self.device}}
 
@@ -53,12 +53,12 @@ class Quantisation:
 def quantisation(
     kind: Quantize, device: torch.device, option: str = "--quantize", reason: str = ""
 ) -> Quantisation | None:
-    """Returns how bases are quantised, or None where they are not.
+    """Returns how bases are quantised, or None if they are not.
 
     Args:
         kind: the user's choice.
         device: where they will run.
-        option: what the user chose by, for the message.
+        option: name of the user's option, for the message.
         reason: why it was chosen if not by the user, for the message.
 
     Raises:
@@ -71,14 +71,14 @@ def quantisation(
 
 
 def check_bitsandbytes(choice: str, device: torch.device) -> None:
-    """Refuses a choice that bitsandbytes has to serve where it cannot.
+    """Refuses a choice that needs bitsandbytes if it is missing or does not support the device.
 
     Args:
         choice: option and value, such as --quantize=4bit.
         device: where it would run.
 
     Raises:
-        UserError: it is not installed, or this is neither a CPU nor a CUDA device.
+        UserError: it is not installed, or the device is neither a CPU nor a CUDA device.
     """
     if find_spec("bitsandbytes") is None:
         raise UserError(f"{choice}: needs bitsandbytes; install it with pip install 'lit-instruct[quantization]'")
@@ -90,8 +90,8 @@ def check_dora(network: nn.Module, name: str) -> None:
     """Refuses DoRA on 8-bit layers on a CPU, where PEFT loses their scales after the first pass.
 
     Args:
-        network: with adapters in it.
-        name: what brought them, for the message.
+        network: a model with adapters.
+        name: the option or folder they come from, for the message.
 
     Raises:
         UserError: it has such layers.
@@ -101,18 +101,18 @@ def check_dora(network: nn.Module, name: str) -> None:
         if type(weight).__name__ != "Int8Params" or weight.device.type != "cpu":
             continue
         if len(getattr(layer, "lora_magnitude_vector", ())):
-            raise UserError(f"{name}: on a CPU, DoRA does not work on a base in 8 bits; take 4bit or none, or a GPU")
+            raise UserError(f"{name}: on a CPU, DoRA does not work on a base in 8 bits; use 4bit or none, or a GPU")
 
 
 def keep_differentiable(network: nn.Module) -> None:
-    """Keeps 4-bit layers in the form that gradients pass through.
+    """Keeps 4-bit layers in the format that gradients pass through.
 
     On CPUs with AVX512-BF16, the first forward in evaluation mode without gradients makes bitsandbytes repack the
-    weights for good into a form whose product has no gradient: after a validation, the adapters below it would silently
-    learn nothing. (The product in that form is also another one.)
+    weights permanently into a format whose product has no gradient: after a validation, adapters below such a layer
+    would silently stop learning. (The product in that format also rounds differently.)
 
     Args:
-        network: its 4-bit layers, if it has any, are changed.
+        network: its 4-bit layers, if any, are changed.
     """
     for module in network.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
@@ -120,14 +120,17 @@ def keep_differentiable(network: nn.Module) -> None:
 
 
 def leave_file(network: nn.Module) -> None:
-    """Copies what is not quantised out of the file that it is mapped from, where that is a CPU's memory.
+    """Copies the tensors that are not quantised out of the memory-mapped file, on a CPU.
 
-    As long as one tensor lies in the mapped file, the pages of all 16- or 32-bit weights that were read stay beside the
-    quantised ones.
+    As long as one tensor is backed by the mapped file, the pages of all 16- or 32-bit weights read from it stay in
+    memory beside the quantised ones.
 
     Args:
-        network: loaded in 8 or 4 bits.
+        network: a model loaded in 8 or 4 bits.
     """
     for tensor in (*network.parameters(), *network.buffers()):
-        if tensor.device.type == "cpu" and type(tensor) in (nn.Parameter, torch.Tensor):  # bitsandbytes has its own
+        if tensor.device.type == "cpu" and type(tensor) in (
+            nn.Parameter,
+            torch.Tensor,
+        ):  # bitsandbytes has its own types
             tensor.data = tensor.data.clone()

@@ -1,4 +1,4 @@
-"""Weights in pieces over the processes, by FSDP2: cut up, run in step, and put together again for a file."""
+"""Weights sharded over the processes with FSDP2: sharding, running in step, and gathering them for a file."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ Item = TypeVar("Item")
 
 
 def shard(model: nn.Module, mesh: DeviceMesh, compute: torch.dtype | None) -> None:
-    """Cuts up a transformers model in place: each process keeps a piece of every weight and gathers a layer at a time.
+    """Shards a transformers model in place: each process keeps a shard of every weight and gathers one layer at a time.
 
-    Every process must run it equally often, by its own `forward` or `inside` it.
+    Every process must run it equally often, with its own `forward` or `inside` it.
 
     Args:
-        model: causal language model or sequence classifier; `ScoreHead`s in it stay in float32.
+        model: causal language model or sequence classifier; each `ScoreHead` in it stays in float32.
         mesh: one-dimensional, over the processes.
-        compute: dtype in which layers are gathered and multiplied, None for their own; gradients are summed in float32.
+        compute: dtype in which layers are gathered and computed; None is their own. Gradients are summed in float32.
     """
     policy = MixedPrecisionPolicy(param_dtype=compute, reduce_dtype=torch.float32)
     for layer in getattr(model, model.base_model_prefix).layers:
         fully_shard(layer, mesh=mesh, mp_policy=policy)
     for head in [module for module in model.modules() if isinstance(module, ScoreHead)]:
         shard_head(head, mesh)
-    # Not kept whole after a forward: weights may be exchanged before the next one.
+    # Resharded after each forward: weights may be replaced before the next one.
     fully_shard(model, mesh=mesh, mp_policy=policy, reshard_after_forward=True)
     own_forward = model.forward
 
@@ -52,34 +52,33 @@ def shard_head(head: ScoreHead, mesh: DeviceMesh) -> None:
         head: in float32.
         mesh: one-dimensional, over the processes.
     """
-    warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view")  # which nothing here changes in place
+    warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view")  # nothing here changes it in place
     fully_shard(head, mesh=mesh, reshard_after_forward=True)
 
 
 def inside(model: nn.Module, work: Callable[[], Result]) -> Result:
-    """Runs work that reads the weights of a model's parts; FSDP2 holds those that are in no layer only in its forward.
+    """Runs work that reads weights outside the layers of a model; FSDP2 gathers these only during its forward.
 
     Args:
-        model: a transformers model, cut up or not.
-        work: returns tensors; whatever has gradients in them belongs to this forward of the model.
+        model: a transformers model, sharded or not.
+        work: returns tensors; their gradients belong to this forward of the model.
     """
-    cut_up = isinstance(model, FSDPModule)
-    return model(work=work) if cut_up else work()
+    return model(work=work) if isinstance(model, FSDPModule) else work()
 
 
 def is_sharded(model: nn.Module) -> bool:
-    """Tells whether FSDP2 holds the weights in pieces: then every forward is one that all ranks take part in."""
+    """Tells whether FSDP2 shards the weights: then every forward is a collective, and all ranks take part."""
     return any(isinstance(module, FSDPModule) for module in model.modules())
 
 
 def most_of_all(model: nn.Module, *counts: int) -> list[int]:
-    """Returns the largest of each count over the processes where a model is cut up, the counts themselves elsewhere.
+    """Returns the maximum of each count over the processes if a model is sharded, otherwise the counts themselves.
 
     All processes have to call it.
 
     Args:
-        model: which is about to run.
-        counts: of this process, such as the forwards to come.
+        model: the model that is about to run.
+        counts: of this process, such as its number of forwards.
     """
     if not is_sharded(model):
         return list(counts)
@@ -97,15 +96,15 @@ def in_step(items: Sequence[Item], idle: Item, model: nn.Module) -> list[Item]:
     Args:
         items: of this process.
         idle: an item whose result does not count.
-        model: which will run them; nothing is added unless it is sharded.
+        model: the model that runs them; nothing is added unless it is sharded.
     """
     return [idle] * (most_of_all(model, len(items))[0] - len(items)) + list(items)
 
 
 def whole_weights(model: nn.Module) -> dict[str, Tensor] | None:
-    """Returns the whole weights of a cut-up model on rank 0, {} on others, None for other models.
+    """Returns the whole weights of a sharded model on rank 0 and {} on other ranks; None if it is not sharded.
 
-    All processes must call it.
+    All processes have to call it.
     """
     if not is_sharded(model):
         return None
@@ -118,5 +117,5 @@ def whole_weights(model: nn.Module) -> dict[str, Tensor] | None:
 
 
 def load_whole_weights(model: nn.Module, weights: dict[str, Any]) -> None:
-    """Sets some weights of a cut-up model from whole ones, which every process has."""
+    """Sets some weights of a sharded model from whole ones, which every process has."""
     set_model_state_dict(model, weights, options=StateDictOptions(full_state_dict=True, strict=False))
