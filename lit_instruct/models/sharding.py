@@ -63,7 +63,8 @@ def inside(model: nn.Module, work: Callable[[], Result]) -> Result:
         model: a transformers model, sharded or not.
         work: returns tensors; their gradients belong to this forward of the model.
     """
-    return model(work=work) if isinstance(model, FSDPModule) else work()
+    sharded = isinstance(model, FSDPModule)  # named: the type checker would not let an FSDPModule be called
+    return model(work=work) if sharded else work()
 
 
 def is_sharded(model: nn.Module) -> bool:
