@@ -15,11 +15,11 @@ from data_modules.tables.arrow import Item
 from lit_instruct.batches import right_pad
 
 IGNORED = -100
-"""Label of a token that the loss leaves out."""
+"""Label of a token that the loss ignores."""
 
 
 class PromptResponseDataModule(RowDataModule[Demonstration]):
-    """Prompts with the responses that labelers wrote for them (section 3.2), as ids and labels.
+    """Prompts with responses written by labelers (section 3.2), as ids and labels.
 
     After `setup`, `train_dataset` and `validation_dataset` (None without validation rows) are
     `datasets.Dataset`s with the columns input_ids and labels.
@@ -27,16 +27,16 @@ class PromptResponseDataModule(RowDataModule[Demonstration]):
     Args:
         path: Training rows: a file (.jsonl, .json, .csv, .parquet), a folder of those, a hub id with its split
             (org/name:train), or several with weights (a.jsonl@3,b.jsonl@1).
-        validation_path: Validation rows; without it, a share of the training rows is set aside.
-        validation_share: Share of the prompts set aside where there is no validation file; 0 sets none aside.
+        validation_path: Validation rows; without it, a share of the training rows is split off.
+        validation_share: Share of the prompts split off if there is no validation file; 0 splits off none.
         max_length: Most tokens of prompt and response together.
         on_long: What to do with a longer row: stop with an error, or drop it.
         batch_size: Rows per batch and process.
         loss_on: Train on every assistant turn of a conversation, on the last one only, or on all tokens.
         seed: Determines the order of the rows.
-        limit: Use only the first rows of the training file.
-        format: Layout of the rows; auto finds it by the first ones.
-        on_bad_row: Stop with an error at a bad row, or skip, count and set aside such rows.
+        limit: Use only this many training rows, from the start.
+        format: Layout of the rows; auto detects it from the first rows.
+        on_bad_row: Stop with an error at a bad row, or skip bad rows, count them and write them to a file.
     """
 
     row_type = Demonstration
@@ -75,7 +75,7 @@ class PromptResponseDataModule(RowDataModule[Demonstration]):
         self._collate: Callable[[list[Item]], Any] = self.pad
 
     def use(self, train_dataset: Any, validation_dataset: Any, collate: Callable[[list[Item]], Any]) -> None:
-        """Serves these datasets through this collate function from now on (TRL packs and collates them)."""
+        """Replaces the datasets and the collate function by those of TRL, which packs and collates."""
         self.train_dataset, self.validation_dataset, self._collate = (
             train_dataset,
             validation_dataset,
@@ -83,7 +83,7 @@ class PromptResponseDataModule(RowDataModule[Demonstration]):
         )
 
     def encode_batch(self, rows: list[Demonstration]) -> list[Item]:
-        """ids of prompt and response, and labels: -100 where the loss looks away."""
+        """Token ids of prompt and response, and labels: -100 where the loss ignores them."""
         prompter = self.get_prompter()
         by_turns = [self.loss_on == "responses" and _has_earlier_response(row) for row in rows]
         others = [row for row, separate in zip(rows, by_turns, strict=True) if not separate]
@@ -102,7 +102,7 @@ class PromptResponseDataModule(RowDataModule[Demonstration]):
         return len(item["input_ids"])
 
     def collate(self, items: list[Item]) -> Any:
-        """Batch by the function given to `use`, or else padded."""
+        """Makes a batch with the function given to `use`, or else by padding."""
         return self._collate(items)
 
     def pad(self, items: list[Item]) -> dict[str, Tensor]:
@@ -117,6 +117,6 @@ def _has_earlier_response(row: Demonstration) -> bool:
 
 
 def _item(pieces: list[tuple[list[int], bool]]) -> Item:
-    """An item of pieces of ids, each with whether it is trained on."""
+    """Joins runs of token ids, each with whether it is trained on, into an item."""
     labels = [ids if trained else [IGNORED] * len(ids) for ids, trained in pieces]
     return {"input_ids": list(chain(*(ids for ids, _ in pieces))), "labels": list(chain(*labels))}

@@ -1,4 +1,4 @@
-"""Prompts alone -> batches for PPO (step 3), and the text of its pretraining mix."""
+"""Prompts without responses -> batches for PPO (step 3), and the text of its pretraining mix."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ from lit_instruct.batches import PromptBatch, left_pad
 class PromptDataModule(RowDataModule[PromptRow]):
     """Prompts of users (section 3.2), as left-padded ids.
 
-    A batch's `row_number` counts `train_rows`, in validation `validation_rows`.
+    A batch's `row_number` is an index into `train_rows`, in validation into `validation_rows`.
 
     Args:
         path: Training rows: a file (.jsonl, .json, .csv, .parquet, .txt), a folder of those, a hub id with its split
             (org/name:train), or several with weights (a.jsonl@3,b.jsonl@1).
-        validation_path: Validation rows; without it, a share of the training rows is set aside.
-        validation_share: Share of the prompts set aside where there is no validation file; 0 sets none aside.
-        validation_limit: Use only the first rows of the validation prompts.
+        validation_path: Validation rows; without it, a share of the training rows is split off.
+        validation_share: Share of the prompts split off if there is no validation file; 0 splits off none.
+        validation_limit: Use only this many validation prompts, from the start.
         max_prompt_length: Most tokens of a prompt, template included.
         on_long: What to do with a longer prompt: stop with an error, or drop it.
         batch_size: Prompts per PPO iteration, over all processes together.
         pretraining_path: Text for the pretraining mix (PPO-ptx).
-        pretraining_block: Tokens of one piece of that text.
+        pretraining_block: Tokens per block of that text.
         seed: Determines the order of the prompts and of the pretraining text.
-        limit: Use only the first rows of the training file.
-        format: Layout of the rows; auto finds it by the first ones.
-        on_bad_row: Stop with an error at a bad row, or skip, count and set aside such rows.
+        limit: Use only this many training rows, from the start.
+        format: Layout of the rows; auto detects it from the first rows.
+        on_bad_row: Stop with an error at a bad row, or skip bad rows, count them and write them to a file.
         hygiene: Which prompts are left out.
     """
 
@@ -99,19 +99,19 @@ class PromptDataModule(RowDataModule[PromptRow]):
         super().setup(stage)
 
     def encode_batch(self, rows: list[PromptRow]) -> list[Item]:
-        """ids of each prompt."""
+        """Token ids of each prompt."""
         return [{"ids": ids} for ids in self.get_prompter().prompts_ids([row.prompt for row in rows])]
 
     def item_length(self, item: Item) -> int:
-        """Tokens of the prompt."""
+        """Number of tokens of the prompt."""
         return len(item["ids"])
 
     def facts(self) -> PromptFacts:
-        """What the steps of hygiene choose by."""
+        """Chooses among the prompts by the steps of hygiene."""
         return PromptFacts(self.hygiene, self.get_prompter())
 
     def draws(self) -> bool:
-        """Whether sources are mixed, or use cases resampled."""
+        """Whether sources are mixed or use cases resampled."""
         return self.hygiene.use_case_mix is not None or super().draws()
 
     def as_dataset(self, items: Any, rows: LazyRows[PromptRow]) -> Any:
@@ -119,7 +119,7 @@ class PromptDataModule(RowDataModule[PromptRow]):
         return _Prompts(items, rows)
 
     def tell(self) -> None:
-        """Logs what hygiene removed too, and the mix of use cases."""
+        """Also logs what hygiene removed, and the mix of use cases."""
         super().tell()
         text = self.pretraining
         if text is not None and text.bad:
@@ -133,25 +133,25 @@ class PromptDataModule(RowDataModule[PromptRow]):
             rank_zero_info(f"{self.path}: use cases of the training prompts: {shares}.")
 
     def collate(self, items: list[Item]) -> PromptBatch:
-        """Prompts padded on the left."""
+        """Pads the prompts on the left."""
         ids, mask = left_pad([item["ids"] for item in items], self.get_prompter().pad_id)
         numbers = torch.tensor([item["index"] for item in items])
         return PromptBatch(ids, mask, numbers, [item["row"] for item in items])
 
     @property
     def longest(self) -> int:
-        """Tokens of the longest prompt of all rows."""
+        """Number of tokens of the longest prompt."""
         return max(data.longest for data in (self.train_dataset, self.validation_dataset) if data is not None)
 
     def process_batch_size(self) -> int:
-        """This process's share of the prompts of an iteration."""
+        """Prompts of an iteration on one process."""
         possible = self.batch_size % self.world_size == 0
         check_option("batch_size", self.batch_size, possible, f"a multiple of the {self.world_size} processes")
         return self.batch_size // self.world_size
 
 
 class _Prompts:
-    """Prompts that lie in a file: ids, number and row of each.
+    """Prompts in a file: ids, index and row of each.
 
     Args:
         items: `datasets.Dataset` with the column ids.
@@ -167,13 +167,13 @@ class _Prompts:
 
     @property
     def longest(self) -> int:
-        """Tokens of the longest prompt."""
+        """Number of tokens of the longest prompt."""
         return int(pc.max(pc.list_value_length(self._items.data.column("ids"))).as_py())
 
     def __getitem__(self, index: int) -> Item:
         return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: list[int]) -> list[Item]:
-        """All items of a batch together, which is how DataLoader asks for them."""
+        """All items of a batch at once; DataLoader prefers this method."""
         found = zip(indices, self._items[indices]["ids"], self._rows.take(indices), strict=True)
         return [{"index": index, "ids": ids, "row": row} for index, ids, row in found]

@@ -24,26 +24,25 @@ class RankedComparisonDataModule(RowDataModule[RankedComparison]):
 
     After `setup`, the items of `train_dataset` and `validation_dataset` hold `sequences` (K lists of prompt
     and response ids, each ending in EOS), `ranks` (1 is the best), `margin` and, for TRL's RewardTrainer,
-    the best and the worst of them as `chosen_ids` and `rejected_ids`. Rows whose responses are all tied say
-    nothing and are dropped.
+    the best and the worst of them as `chosen_ids` and `rejected_ids`. Rows whose responses are all tied
+    teach nothing and are dropped.
 
-    A row's field `margin` says by how much rewards are to differ: with two responses a number, as in TRL; with
-    K responses a list of K numbers, by whose difference the reward of the better of two is to exceed the
-    other's.
+    A row's field `margin` states by how much rewards should differ: for two responses a number, as in TRL; for K
+    responses a list of K numbers, where the rewards of two responses should differ by the difference of their numbers.
 
     Args:
         path: Training rows: a file (.jsonl, .json, .csv, .parquet), a folder of those, a hub id with its split
             (org/name:train), or several with weights (a.jsonl@3,b.jsonl@1).
-        validation_path: Validation rows; without it, a share of the training rows is set aside.
-        validation_share: Share of the prompts set aside where there is no validation file; 0 sets none aside.
-        demonstrations_path: Demonstrations that score 0 on average once the bias is set, after training.
+        validation_path: Validation rows; without it, a share of the training rows is split off.
+        validation_share: Share of the prompts split off if there is no validation file; 0 splits off none.
+        demonstrations_path: Demonstrations whose mean reward is 0 once the bias is set, after training.
         max_length: Most tokens of prompt and response together.
         on_long: What to do with a longer row: stop with an error, or drop it with all its responses.
         batch_size: Prompts per batch and process; each brings its K responses.
         seed: Determines the order of the prompts.
-        limit: Use only the first rows of the training file.
-        format: Layout of the rows; auto finds it by the first ones.
-        on_bad_row: Stop with an error at a bad row, or skip, count and set aside such rows.
+        limit: Use only this many training rows, from the start.
+        format: Layout of the rows; auto detects it from the first rows.
+        on_bad_row: Stop with an error at a bad row, or skip bad rows, count them and write them to a file.
     """
 
     row_type = RankedComparison

@@ -1,4 +1,4 @@
-"""One checked row type for each dataset kind, streamed from files, folders and hub datasets."""
+"""One checked row type for each kind of dataset, streamed from files, folders and hub datasets."""
 
 from __future__ import annotations
 
@@ -32,29 +32,28 @@ from lit_instruct.errors import DataError, UserError
 from lit_instruct.prompting import Prompt
 
 SAMPLE = 64
-"""Records by which the layout of a source is found."""
+"""Number of records from which the layout of a source is detected."""
 
 
 @dataclass
 class Row:
     """What every row has: a prompt, further fields of the file (`extra`) and where it was read.
 
-    Not frozen, though nobody changes a row: Lightning rebuilds the dataclasses of a batch that it moves to a
-    device.
+    Not frozen, although rows never change: Lightning rebuilds the dataclasses in a batch when it moves it to a device.
 
     Raises:
         DataError: a field is wrong.
     """
 
     layouts: ClassVar[tuple[Layout, ...]]
-    """Those that rows of this type come in."""
+    """Layouts that hold rows of this type."""
     text_field: ClassVar[str | None] = None
-    """Field that a line of plain text stands for; None where plain text makes no row."""
+    """Field that holds a line of plain text; None if plain text is not a row."""
 
     prompt: Prompt
-    """A text, or messages of which the last is the user's."""
+    """A text, or messages that end with the user's."""
     extra: dict[str, Any] = field(default_factory=dict, kw_only=True)
-    """Fields of the file that the row type does not know, such as the author of a demonstration."""
+    """Fields of the file that the row type does not define, such as the author of a demonstration."""
     where: str = field(default="", kw_only=True, compare=False, repr=False)
     """ "file:line", for error messages."""
 
@@ -71,7 +70,7 @@ class Row:
 
     @classmethod
     def from_fields(cls, values: Record, where: str = "") -> Self:
-        """Builds a row from the fields that a layout gave; those that the type does not know become `extra`.
+        """Builds a row from the fields of a layout; fields that the type does not define become `extra`.
 
         Raises:
             DataError: a field is wrong.
@@ -101,8 +100,8 @@ class RankedComparison(Row):
     responses: list[str]
     ranks: list[int]
     margin: Any = field(default=None, kw_only=True)
-    """One number for each response, by whose difference its reward is to exceed that of a worse one; given as TRL does,
-    a number for a pair, or not at all."""
+    """One number per response: the rewards of two responses should differ by the difference of their numbers. A single
+    number for a pair, as in TRL, and None are converted."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -150,7 +149,7 @@ RowType = TypeVar("RowType", bound=Row)
 
 
 def read_rows(path: str | Path, row_type: type[RowType], **options: Any) -> list[RowType]:
-    """All rows of `stream_rows`, which has the same arguments."""
+    """Returns all rows of `stream_rows`, which has the same arguments."""
     return list(stream_rows(path, row_type, **options))
 
 
@@ -163,21 +162,21 @@ def stream_rows(
     bad_rows: BadRows | None = None,
     seed: int = 0,
 ) -> Iterator[RowType]:
-    """Reads and checks rows one at a time, in memory that does not grow with their number.
+    """Yields checked rows one at a time, in memory that does not grow with their number.
 
     Args:
         path: a file, a folder of files or a hub id with its split (`data_modules.reading.readers`), or several of
             them with weights (`data_modules.reading.sources`).
         row_type: Demonstration, RankedComparison or PromptRow.
-        layout: name of one of `row_type.layouts`; "auto" finds it by the first rows, for each source by itself.
-        on_bad_row: "error" stops at a bad row, "skip" leaves it out and counts it. A file that is damaged as a
-            whole is an error either way.
-        bad_rows: where skipped rows go, for the caller to tell of; None only logs how many they were.
+        layout: name of one of `row_type.layouts`; "auto" detects it from the first rows of each source.
+        on_bad_row: "error" stops at a bad row, "skip" leaves it out and counts it. A damaged file is an error in both
+            cases.
+        bad_rows: collects skipped rows, for the caller to report; None only logs their number.
         seed: determines how sources with weights are mixed.
 
     Raises:
         DataError: a row or a file is wrong, or no row is left; the message begins with "path:line".
-        UserError: `path`, `layout` or `on_bad_row` is not possible.
+        UserError: `path`, `layout` or `on_bad_row` is invalid.
     """
     check_format(layout, row_type)
     if on_bad_row not in ("error", "skip"):
@@ -191,14 +190,14 @@ def stream_rows(
 
 
 def check_format(layout: str, row_type: type[Row]) -> None:
-    """Raises UserError "--data.format: ..." unless rows of this type come in that layout."""
+    """Raises UserError "--data.format: ..." unless rows of this type have that layout."""
     names = ["auto", *(known.name for known in row_type.layouts), *([TEXT_FORMAT] if row_type.text_field else [])]
     if layout not in names:
         raise UserError(f"--data.format: {layout} is not possible here; choose one of {', '.join(names)}")
 
 
 def detect_layouts(path: str, row_type: type[Row]) -> list[Layout]:
-    """The layouts of the first rows of one source, the most frequent first; empty where none is known.
+    """Returns the layouts of the first rows of one source, most frequent first; empty if none is known.
 
     Raises:
         DataError: the source cannot be read.
@@ -207,7 +206,7 @@ def detect_layouts(path: str, row_type: type[Row]) -> list[Layout]:
 
 
 class _Item(NamedTuple):
-    """A record, or several that belong together."""
+    """A record, or a group of records that are one example."""
 
     where: str
     record: Record
@@ -215,7 +214,7 @@ class _Item(NamedTuple):
 
 
 def _rows_of(path: str, row_type: type[RowType], layout: str, bad: BadRows | None) -> Iterator[RowType]:
-    """Rows of one source."""
+    """Yields the rows of one source."""
     found = read_source(path, row_type.text_field, only_text=layout == TEXT_FORMAT)
     first = list(islice(found, SAMPLE))
     if not first:
@@ -245,7 +244,7 @@ def _rows_of(path: str, row_type: type[RowType], layout: str, bad: BadRows | Non
 
 
 def _items(found: Iterable[Found], bad: BadRows | None) -> Iterator[_Item]:
-    """Decodes records; those that cannot be are refused."""
+    """Decodes records; those that cannot be decoded are bad rows."""
     for one in found:
         try:
             record = _object(one)
@@ -256,7 +255,7 @@ def _items(found: Iterable[Found], bad: BadRows | None) -> Iterator[_Item]:
 
 
 def _grouped(items: Iterable[_Item], name: str) -> Iterator[_Item]:
-    """Puts neighbouring records together that have the same value of field `name`; of too many, the first."""
+    """Groups neighbouring records with the same value of field `name`, at most MAX_GROUP + 1 of them."""
     for value, group in groupby(items, key=lambda item: item.record.get(name)):
         members = list(islice(group, MAX_GROUP + 1))
         record = {name: value, "records": [member.record for member in members]}
@@ -274,7 +273,7 @@ def _decodable(found: Iterable[Found]) -> Iterator[Record]:
     for one in found:
         try:
             record = _object(one)
-        except DataError:  # it is refused, or counted, when its turn comes
+        except DataError:  # reported or counted when its turn comes
             continue
         yield record
 

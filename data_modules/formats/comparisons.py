@@ -63,7 +63,7 @@ def _summaries(record: Record) -> Fields:
 
 
 def _post(info: Any) -> str:
-    """What is to be summarised, and "TL;DR:" (the prompt of Stiennon et al. 2020)."""
+    """The text to summarise, then "TL;DR:" (the prompt of Stiennon et al. 2020)."""
     if not isinstance(info, dict) or not (info.get("post") or info.get("article")):
         raise DataError('field "info" must be an object with a post or an article; correct the row')
     headings = {"subreddit": "SUBREDDIT: r/", "title": "TITLE: ", "post": "POST: ", "article": ""}
@@ -102,7 +102,7 @@ def _preference(record: Record) -> Fields:
 
 
 def _pair(chosen: Any, rejected: Any) -> Record:
-    """Two conversations that differ in their last turn alone."""
+    """Two conversations that differ only in their last turn."""
     prompt, better = split_last_turn(chosen, "chosen")
     other_prompt, worse = split_last_turn(rejected, "rejected")
     if prompt != other_prompt:
@@ -111,7 +111,7 @@ def _pair(chosen: Any, rejected: Any) -> Record:
 
 
 def _common_beginning(chosen: Any, rejected: Any) -> Record:
-    """Two texts with the prompt in front: it is what they share, up to the last white space in that."""
+    """Two texts that start with the prompt: their common beginning, up to its last white space."""
     check_text(chosen, 'field "chosen"')
     check_text(rejected, 'field "rejected"')
     pairs = enumerate(zip(chosen, rejected, strict=False))

@@ -38,7 +38,7 @@ def _dolly(record: Record) -> Fields:
 
 
 def _instruction(record: Record, field: str) -> Any:
-    """The instruction, and after an empty line the text that it is about where there is one."""
+    """The instruction, followed after an empty line by its input if there is one."""
     instruction, text = check_text(record["instruction"], 'field "instruction"'), record.get(field)
     if text is None or text == "":
         return instruction
@@ -54,4 +54,4 @@ DEMONSTRATION_LAYOUTS = (
     Layout("alpaca", ("instruction", "output"), _alpaca, takes=("input",)),
     Layout("dolly", ("instruction", "response"), _dolly, takes=("context", "category")),
 )
-"""Each before those it could be mistaken for: many datasets keep further fields beside those they are known by."""
+"""Each before those it could be mistaken for: many datasets have fields beyond those that identify their layout."""

@@ -11,31 +11,31 @@ from lit_instruct.errors import DataError
 
 Record = dict[str, Any]
 MAX_GROUP = 2000
-"""Most records that belong together, such as the messages of a tree."""
+"""Most records in a group, such as the messages of a tree."""
 Fields = list[Record]
-"""Fields of the rows that one record holds."""
+"""Fields of the rows in one record."""
 
 
 class MissingFieldError(DataError):
-    """A record lacks a field of the layout that it is taken for; in another layout it may be whole."""
+    """A record lacks a field of its layout; in another layout it may be complete."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """A public way to write rows of one kind."""
+    """A public format for rows of one kind."""
 
     name: str
     """As in --data.format."""
     needs: tuple[str, ...]
-    """Fields that a record must have; those that are null do not count."""
+    """Fields that a record must have, not null."""
     convert: Callable[[Record], Fields]
-    """The fields of the rows in a record, which it leaves unchanged; raises DataError without the place."""
+    """Returns the fields of the rows in a record, which stays unchanged; raises DataError without the place."""
     takes: tuple[str, ...] = ()
-    """Further fields that `convert` uses; all others are kept with the row."""
+    """Further fields that `convert` uses; all others stay with the row."""
     fits: Callable[[Record], bool] | None = None
-    """What else tells a record of this layout from one of a layout with the same fields."""
+    """Distinguishes a record of this layout from one of another layout with the same fields."""
     group: str | None = None
-    """Field by which neighbouring records belong together: `convert` gets {group: its value, "records": [...]}."""
+    """Field that groups neighbouring records: `convert` gets {group: its value, "records": [...]}."""
 
     def recognises(self, record: Any) -> bool:
         """Whether a record looks like this layout."""
@@ -44,7 +44,7 @@ class Layout:
         return self.fits is None or self.fits(record)
 
     def rows(self, record: Record) -> Fields:
-        """The fields of the rows in a record (or in a group of them), with those that the layout does not use.
+        """Returns the fields of the rows in a record (or a group), including those that the layout does not use.
 
         Raises:
             MissingFieldError: a field is missing.
@@ -63,21 +63,21 @@ class Layout:
 
 
 def detect(records: Iterable[Any], layouts: Sequence[Layout]) -> list[Layout]:
-    """The layouts of a file's first records, the most frequent first; empty where none is known.
+    """Returns the layouts of the first records of a file, most frequent first; empty if none is known.
 
     Args:
         records: decoded records.
-        layouts: those of the kind of row that is wanted, each before those that it could be mistaken for.
+        layouts: of the wanted kind of row, each before those that it could be mistaken for.
     """
     counts = Counter(layout for layout in (find(record, layouts) for record in records) if layout is not None)
     return [layout for layout, _ in counts.most_common()]
 
 
 def find(record: Any, layouts: Sequence[Layout]) -> Layout | None:
-    """The first of the layouts that recognises a record."""
+    """Returns the first layout that recognises a record."""
     return next((layout for layout in layouts if layout.recognises(record)), None)
 
 
 def listed(names: Sequence[str]) -> str:
-    """Names as in "a, b and c"."""
+    """Joins names as in "a, b and c"."""
     return " and ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else "".join(names)

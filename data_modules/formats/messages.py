@@ -1,4 +1,4 @@
-"""Conversations in all their spellings -> messages {role, content}."""
+"""Conversations in all public notations -> messages {role, content}."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ HH_START = "\n\nHuman:"
 
 
 def as_messages(value: Any, field: str) -> Messages:
-    """Messages with nothing but role and content.
+    """Returns messages that have only role and content.
 
     Args:
         value: a list of {role, content}, or of {from, value} as in ShareGPT.
-        field: where it stands, for the message.
+        field: its name, for the message.
 
     Raises:
         DataError: it is something else.
@@ -41,7 +41,7 @@ def as_messages(value: Any, field: str) -> Messages:
 
 
 def split_last_turn(value: Any, field: str) -> tuple[Messages, str]:
-    """Splits a conversation into what comes before its last assistant turn, and that turn's text.
+    """Splits a conversation into the messages before its last assistant turn and the text of that turn.
 
     Raises:
         DataError: it does not end with the assistant's turn.
@@ -53,7 +53,7 @@ def split_last_turn(value: Any, field: str) -> tuple[Messages, str]:
 
 
 def reply_text(reply: Any, field: str) -> str:
-    """The text of a reply given as text or as a list of one assistant message.
+    """Returns the text of a reply given as text or as a list of one assistant message.
 
     Raises:
         DataError: it is something else.
@@ -66,9 +66,9 @@ def reply_text(reply: Any, field: str) -> str:
 
 
 def from_dialogue(text: Any, field: str) -> Messages:
-    """Reads a dialogue string of HH-RLHF: "\\n\\nHuman: ...\\n\\nAssistant: ...".
+    """Parses a dialogue string of HH-RLHF: "\\n\\nHuman: ...\\n\\nAssistant: ...".
 
-    An empty turn of the assistant at the end, where a response is to begin, is left out.
+    An empty assistant turn at the end, which marks where a response starts, is dropped.
 
     Raises:
         DataError: it does not begin with "\\n\\nHuman:".
@@ -89,7 +89,7 @@ def is_dialogue(value: Any) -> bool:
 
 
 def prompt_of(value: Any, field: str = "prompt") -> Any:
-    """A prompt given as text, as a dialogue string or as messages.
+    """Returns a prompt given as text, as a dialogue string or as messages.
 
     Raises:
         DataError: it is something else.
@@ -104,10 +104,10 @@ def prompt_of(value: Any, field: str = "prompt") -> Any:
 
 
 def with_system(prompt: Any, system: Any) -> Any:
-    """A prompt as messages that begin with a system message; unchanged where `system` is None or empty.
+    """Returns a prompt as messages that start with a system message; unchanged if `system` is None or empty.
 
     Raises:
-        DataError: `system` is no text, or the prompt has a system message of its own.
+        DataError: `system` is not text, or the prompt has its own system message.
     """
     if system is None or system == "":
         return prompt
@@ -119,11 +119,11 @@ def with_system(prompt: Any, system: Any) -> Any:
 
 
 def check_text(value: Any, name: str) -> str:
-    """The value, which must be a text that says something and can be encoded.
+    """Returns the value, which must be text that is not blank and can be encoded.
 
     Args:
         value: anything.
-        name: what it is, for the message.
+        name: its name, for the message.
 
     Raises:
         DataError: it is not.
@@ -142,7 +142,7 @@ def check_text(value: Any, name: str) -> str:
 
 
 def kind(value: Any) -> str:
-    """What a value is, in words."""
+    """Describes the type of a value in words."""
     if value == []:
         return "an empty list"
     names = {type(None): "null", bool: "a truth value", int: "a number", float: "a number", str: "a text"}
@@ -157,7 +157,7 @@ def _as_message(message: Any, name: str) -> dict[str, str]:
     if role is None:
         raise DataError(f"{name} must have a role (system, user, assistant) and a content; correct the row")
     content = message.get("content", message.get("value"))
-    # An empty system message says that there is to be none.
+    # An empty system message switches the default one off.
     if role == "system" and content == "":
         return {"role": role, "content": ""}
     return {"role": role, "content": check_text(content, f"the content of {name}")}

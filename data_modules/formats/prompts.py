@@ -1,4 +1,4 @@
-"""Layouts of prompts alone (step 3)."""
+"""Layouts of prompts without responses (step 3)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def _prompt(record: Record) -> Fields:
 
 
 def _messages(record: Record) -> Fields:
-    """All messages up to the last user turn: a response at the end is left out."""
+    """All messages up to the last user turn; a response at the end is dropped."""
     messages = as_messages(record["messages"], "messages")
     if messages[-1]["role"] == "assistant":
         messages = messages[:-1]
@@ -30,7 +30,7 @@ def _conversation(field: str) -> Layout:
         if first is None:
             raise DataError(f'field "{field}" has no turn of the user; remove the row')
         prompt = [*(message for message in messages[:first] if message["role"] == "system"), messages[first]]
-        # WildChat knows its users by the hash of their address.
+        # WildChat identifies users by a hash of their address.
         user = {"user": record["hashed_ip"]} if record.get("user") is None and record.get("hashed_ip") else {}
         return [{"prompt": prompt, **user}]
 
@@ -45,4 +45,4 @@ PROMPT_LAYOUTS = (
 )
 """Each before those it could be mistaken for."""
 TEXT_FORMAT = "text"
-"""--data.format=text reads one prompt a line; a .txt file needs no --data.format."""
+"""--data.format=text reads one prompt per line; a .txt file needs no --data.format."""

@@ -15,7 +15,7 @@ def ranks_of_scores(scores: Sequence[Any], field: str) -> list[int]:
 
     Args:
         scores: higher is better.
-        field: where they stand, for the message.
+        field: its name, for the message.
 
     Raises:
         DataError: one is not a finite number.
@@ -27,8 +27,8 @@ def ranks_of_order(order: Sequence[Any], field: str) -> list[int]:
     """1 for the lowest number: [0, 3, 3] -> [1, 2, 2].
 
     Args:
-        order: lower is better, from any start.
-        field: where they stand, for the message.
+        order: lower is better; may start anywhere.
+        field: its name, for the message.
 
     Raises:
         DataError: one is not a finite number.
@@ -37,10 +37,10 @@ def ranks_of_order(order: Sequence[Any], field: str) -> list[int]:
 
 
 def margin_of_each(margin: Any, ranks: Sequence[int]) -> list[float]:
-    """One number for each response, by whose difference its reward is to exceed that of a worse one.
+    """Returns one number per response; the rewards of two responses should differ by the difference of their numbers.
 
     Args:
-        margin: a number for each response; with two responses also the one number between them, as in TRL; None is 0.
+        margin: one number per response; for two responses also a single difference, as in TRL; None is 0.
         ranks: of the responses.
 
     Raises:

@@ -1,7 +1,7 @@
 """OpenAssistant's message trees -> one comparison for each message with two or more ranked replies.
 
-A tree comes whole (`*.trees.jsonl.gz`: prompt, with replies in replies) or as a table of messages
-(`*.messages.jsonl.gz` and the hub's Parquet: message_id, parent_id), in which a tree's rows are neighbours.
+A tree is nested in one record (`*.trees.jsonl.gz`: prompt, with replies in replies) or spread over a table
+(`*.messages.jsonl.gz` and the Parquet files on the hub: message_id, parent_id), where the rows of a tree are adjacent.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def _table(record: Record) -> Fields:
 
 
 def _comparisons(roots: list[Any]) -> Fields:
-    """Walks down from the roots without recursion: a file decides how deep a tree is."""
+    """Walks down from the roots without recursion, since the depth of a tree depends on the file."""
     found: Fields = []
     stack: list[tuple[Any, list[dict[str, str]]]] = [(root, []) for root in reversed(roots)]
     while stack:

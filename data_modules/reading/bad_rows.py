@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import IO, Any, Literal, Self
 
 from lit_instruct.errors import DataError, UserError
+from lit_instruct.files import beside
 
 OnBadRow = Literal["error", "skip"]
 
@@ -46,7 +47,7 @@ class BadRows:
         try:
             if self._file is None:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
-                self._file = self._scratch.open("w", encoding="utf-8")
+                self._file = beside(self.path).open("w", encoding="utf-8")
             self._file.write(line + "\n")
         except OSError as error:
             raise UserError(f"{self.path}: the bad rows cannot be written there ({error.strerror})") from error
@@ -62,13 +63,8 @@ class BadRows:
     def __exit__(self, *_: object) -> None:
         if self._file is not None and self.path is not None:
             self._file.close()
-            os.replace(self._scratch, self.path)
+            os.replace(beside(self.path), self.path)
             self._file = None
-
-    @property
-    def _scratch(self) -> Path:
-        assert self.path is not None
-        return self.path.with_name(f".{self.path.name}.{os.getpid()}")
 
 
 def _readable(row: Any) -> Any:

@@ -1,1 +1,1 @@
-"""`lit-instruct data inspect`: what is in a dataset, and what training would make of it."""
+"""`lit-instruct data inspect`: what is in a dataset, and what training would do with it."""

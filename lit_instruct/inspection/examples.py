@@ -1,4 +1,4 @@
-"""Rows as the model sees them: text in pieces, and which pieces the loss (or the reward) is about."""
+"""Rows as the model sees them: spans of text, and which of them the loss (or the reward) applies to."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from lit_instruct.prompting import Prompter
 
 
 class Piece(NamedTuple):
-    """A part of a rendered row."""
+    """A span of a rendered row."""
 
     text: str
-    """Special tokens written out."""
+    """With special tokens."""
     trained: bool
-    """Whether the loss is about it; in comparisons, whether it is a response that is ranked."""
+    """Whether the loss applies to it; in comparisons, whether it is a ranked response."""
 
 
 class Example(NamedTuple):
@@ -26,12 +26,12 @@ class Example(NamedTuple):
 
 
 def rendered(row: Row, prompter: Prompter, every_turn: bool) -> Example:
-    """A row as the model sees it; of a comparison, the prompt once and the responses in the order of their ranks.
+    """Renders a row as the model sees it; for a comparison, the prompt once and then the responses by rank.
 
     Args:
-        row: any kind of row.
+        row: of any kind.
         prompter: of the model.
-        every_turn: whether every assistant turn of a demonstration is trained on, or the last one.
+        every_turn: whether a demonstration is trained on every assistant turn, or only on the last.
     """
     if isinstance(row, RankedComparison):
         prompt = Piece(_text(prompter, prompter.prompt_ids(row.prompt)), trained=False)

@@ -1,4 +1,4 @@
-"""What each step of prompt hygiene would drop, and why: counts, and the first prompts of each."""
+"""What each step of prompt hygiene would remove, and why: counts, and the first prompts of each step."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from data_modules.hygiene.facts import PromptFacts, user_text, whole_text
 from data_modules.hygiene.personal_information import find_personal_information
-from data_modules.hygiene.steps import HygieneOptions, is_few_shot
+from data_modules.hygiene.steps import OPTION_OF, HygieneOptions, is_few_shot
 from data_modules.rows import PromptRow
 from lit_instruct.prompting import Prompter, prompt_text
 
@@ -22,13 +22,6 @@ OFF: dict[str, Any] = {
     "personal_information": "keep",
     "use_case_mix": None,
 }
-STEPS = {
-    "shared prefix": "unique_prefix",
-    "over the limit of a user": "max_per_user",
-    "personal information": "personal_information",
-    "use-case mix": "use_case_mix",
-}
-"""Name of each step -> the option that asks for it, in the order of the steps."""
 
 
 @dataclass
@@ -37,25 +30,25 @@ class Step:
 
     name: str
     option: str
-    """Its option with the value that was asked for, such as "max_per_user=200"."""
+    """Its option with the given value, such as "max_per_user=200"."""
     asked: bool
-    """False where the option leaves the step out."""
+    """Whether the option switches the step on."""
     dropped: int = 0
     examples: list[dict[str, str]] = field(default_factory=list)
-    """{where, why, prompt} of the first that are dropped."""
+    """{where, why, prompt} of the first removed prompts."""
     rows: list[int] = field(default_factory=list, repr=False)
-    """Row numbers of the examples."""
+    """Row indices of the examples."""
     first: list[int] = field(default_factory=list, repr=False)
-    """For each example of a shared prefix, the row that stays."""
+    """For each example of a shared prefix, the index of the row that is kept."""
 
 
 class HygienePreview:
-    """Applies the steps to all rows as to training prompts (nothing is set aside for validation).
+    """Applies the steps to all rows as to training prompts (no validation split).
 
     Args:
         options: as for the training.
         prompter: owner of the tokenizer.
-        seed: of the resampling of use cases.
+        seed: for resampling use cases.
     """
 
     def __init__(self, options: HygieneOptions, prompter: Prompter, seed: int = 0) -> None:
@@ -63,15 +56,15 @@ class HygienePreview:
         self.facts = PromptFacts(options, prompter)
 
     def add(self, rows: Sequence[PromptRow]) -> None:
-        """Takes note of further rows."""
+        """Records the facts of more rows."""
         self.facts.add(rows)
 
     def steps(self) -> list[Step]:
-        """Every step with what it drops; a later one sees what the earlier ones left."""
+        """Returns every step with what it removes; each sees what the earlier ones kept."""
         asked = self.options
         found, on = [], dict(OFF)
         kept = np.ones(len(self.facts.split), dtype=bool)
-        for name, option in STEPS.items():
+        for name, option in OPTION_OF.items():
             value = getattr(asked, option)
             step = Step(name, f"{option}={'null' if value is None else value}", asked=value != OFF[option])
             found.append(step)
@@ -91,8 +84,8 @@ class HygienePreview:
         """Fills in the examples of each step.
 
         Args:
-            steps: of `steps`.
-            rows: the same rows again, in the same order; read as far as the last example.
+            steps: returned by `steps`.
+            rows: the same rows again, in the same order; read up to the last example.
         """
         wanted = {number for step in steps for number in (*step.rows, *step.first)}
         seen: dict[int, PromptRow] = {}

@@ -1,4 +1,4 @@
-"""`lit-instruct data inspect PATH`: what is in a dataset, and what training would make of it."""
+"""`lit-instruct data inspect PATH`: what is in a dataset, and what training would do with it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from lit_instruct.prompting import Prompter
 
 ROWS_TOGETHER = 256
 STDOUT = "-"
-"""File that stands for standard output."""
+"""File name that means standard output."""
 
 
 def inspect(options: InspectOptions) -> dict[str, Any]:
@@ -58,13 +58,13 @@ def inspect(options: InspectOptions) -> dict[str, Any]:
 
 
 def inspect_rows(options: InspectOptions, row_type: type[Row], prompter: Prompter, bad: BadRows) -> dict[str, Any]:
-    """The figures of rows that are no pretraining text.
+    """Returns the figures of rows other than pretraining text.
 
     Args:
         options: as given.
         row_type: what the rows are.
         prompter: of the model.
-        bad: takes bad rows.
+        bad: collects bad rows.
     """
     check_format(options.format, row_type)
     statistics = RowStatistics(prompter, options.max_length, bad)
@@ -110,14 +110,14 @@ def _rows(options: InspectOptions, row_type: type[Row], bad: BadRows) -> Iterato
 
 
 def _within(options: InspectOptions, row_type: type[Row], statistics: RowStatistics) -> Iterator[Any]:
-    """The rows once more, without those over the limit of length."""
+    """Yields the rows again, without those over the length limit."""
     rows = _rows(options, row_type, statistics.bad_rows)
     while batch := list(islice(rows, ROWS_TOGETHER)):
         yield from statistics.add(batch)
 
 
 def _formats(options: InspectOptions, row_type: type[Row]) -> dict[str, list[str]]:
-    """Source -> the layouts of its first rows."""
+    """Source -> layouts of its first rows."""
     found = {}
     for source in parse_sources(options.path):
         text = options.format == TEXT_FORMAT or kind_of(Path(source.path)) == TEXT_SUFFIX

@@ -1,4 +1,4 @@
-"""What the rows of a dataset are for, told from the first of them."""
+"""Detects what the rows of a dataset are for from the first of them."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ KINDS: dict[str, type[Row]] = {
     "demonstrations": Demonstration,
     "prompts": PromptRow,
 }
-"""In the order in which they are looked for: most comparisons and demonstrations could be read as prompts too."""
+"""In order of preference: most comparisons and demonstrations could also be read as prompts."""
 
 
 def find_kind(path: str) -> str:
-    """One of KINDS, or pretraining: the first kind that the first rows of the first source can be read as.
+    """Returns one of KINDS, or "pretraining": the first kind as which the first rows of the first source can be read.
 
     Raises:
-        DataError: they are of none, or cannot be read.
+        DataError: they have no known kind, or cannot be read.
     """
     first = parse_sources(path)[0].path
     if not Path(first).is_dir() and kind_of(Path(first)) in PLAIN:
@@ -47,7 +47,7 @@ def _first_records(path: str) -> Iterator[Any]:
     for found in islice(read_source(path, PromptRow.text_field), SAMPLE):
         try:
             yield found.record()
-        except DataError:  # counted as a bad row when all are read
+        except DataError:  # counted as a bad row when all rows are read
             continue
 
 
@@ -60,7 +60,7 @@ def _is_usable(record: Any, row_type: type[Row]) -> bool:
     if layout is None:
         return False
     if layout.group is not None:
-        return True  # one of several records that are a row together
+        return True  # one of several records that form a row
     try:
         for values in layout.rows(record):
             row_type.from_fields(values)

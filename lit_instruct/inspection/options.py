@@ -19,18 +19,18 @@ class InspectOptions:
     Args:
         path: file (.jsonl, .json, .csv, .parquet, .txt; .gz too), folder, hub id with its split (org/name:train), or
             several with weights (a.jsonl@3,b.jsonl@1); may stand first, without --path.
-        kind: what the rows are for; auto finds it by the first ones.
-        format: layout of the rows, as --data.format in training; auto finds it by the first ones.
-        base: model, by name, hub id or folder, whose tokenizer and prompt format are used.
-        max_length: limit in tokens, as --data.max_length (of prompts --data.max_prompt_length) in training.
+        kind: what the rows are for; auto detects it from the first rows.
+        format: layout of the rows, as --data.format in training; auto detects it from the first rows.
+        base: model (name, hub id or folder) whose tokenizer and prompt format are used.
+        max_length: limit in tokens, as --data.max_length (for prompts --data.max_prompt_length) in training.
         loss_on: which turns of a demonstration the examples mark as trained.
-        hygiene: steps of prompt hygiene to try; unlike in training, prefixes of 64 tokens are looked at too.
-        on_bad_row: stop at a bad row, or count it and go on.
-        bad_rows: file, .jsonl, to which bad rows are written with the reason.
-        limit: look at the first so many rows only.
-        examples: rows to show as the model sees them.
+        hygiene: steps of prompt hygiene to try; unlike in training, prompts are also compared by their first 64 tokens.
+        on_bad_row: stop at a bad row, or count it and continue.
+        bad_rows: .jsonl file to write bad rows to, with the reason.
+        limit: read only this many rows.
+        examples: number of rows to show as the model sees them.
         json: file to write all figures to; --json without a file prints them to standard output instead of the tables.
-        seed: of the mix of sources with weights, and of resampled use cases.
+        seed: for mixing sources with weights and for resampling use cases.
     """
 
     path: str
@@ -48,7 +48,7 @@ class InspectOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Refuses numbers that mean nothing."""
+        """Checks the numbers."""
         for name, least in (("max_length", 1), ("limit", 1), ("examples", 0)):
             value = getattr(self, name)
             if value is not None and value < least:

@@ -17,12 +17,12 @@ SHOWN_CHARACTERS = 400
 
 
 def inspect_text(options: InspectOptions, prompter: Prompter, bad_rows: BadRows | None) -> dict[str, Any]:
-    """The figures of a pretraining text.
+    """Returns the figures of a pretraining text.
 
     Args:
         options: as given.
         prompter: of the model.
-        bad_rows: takes bad rows; None makes them an error.
+        bad_rows: collects bad rows; None makes them an error.
     """
     lengths: Counter[int] = Counter()
     examples = []

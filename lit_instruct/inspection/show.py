@@ -1,4 +1,4 @@
-"""The report of `lit-instruct data inspect` on the screen."""
+"""Prints the report of `lit-instruct data inspect`."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from rich.text import Text
 BAR = 40
 """Characters of the longest bar."""
 LONGEST = 600
-"""Characters of a piece that are shown."""
+"""Most characters shown of a span."""
 OPEN, CLOSE = "⟦", "⟧"
-"""Around what is trained on, since not every screen shows colours."""
+"""Around what is trained on, since not every terminal shows colours."""
 
 
 def show(report: dict[str, Any], console: Console | None = None) -> None:
@@ -22,7 +22,7 @@ def show(report: dict[str, Any], console: Console | None = None) -> None:
 
     Args:
         report: of `lit_instruct.inspection.inspect`.
-        console: where to; None is the screen.
+        console: where to print; None is standard output.
     """
     console = console or Console(highlight=False)
 
@@ -39,7 +39,7 @@ def show(report: dict[str, Any], console: Console | None = None) -> None:
         shares = {name: f"{share:.1%}" for name, share in report["use_cases"].items()}
         part("Use cases", _counts("use case", "share", shares))
     if "hygiene" in report:
-        part("Hygiene: what each step would drop of these prompts", _hygiene(report["hygiene"]))
+        part("Hygiene: what each step would remove from these prompts", _hygiene(report["hygiene"]))
     console.print()
     for one in report["examples"]:
         console.print(_example(one))
@@ -58,7 +58,7 @@ def _overview(report: dict[str, Any]) -> Table:
     add("rows", f"{report['rows']:,}")
     bad = report["bad_rows"]
     if bad["count"]:
-        place = f", written to {bad['written_to']}" if bad["written_to"] else " (--bad_rows=FILE keeps them)"
+        place = f", written to {bad['written_to']}" if bad["written_to"] else " (--bad_rows=FILE writes them to a file)"
         add("bad rows", f"{bad['count']:,}{place}; the first: {bad['first']}")
     if "total_tokens" in report:
         add("tokens", f"{report['total_tokens']:,}")
@@ -67,17 +67,18 @@ def _overview(report: dict[str, Any]) -> Table:
     limit = report["length_limit"]
     add("too long", f"{limit['rows_over']:,} rows over {limit['tokens']} tokens")
     duplicates = report["duplicates"]
-    add("duplicates", f"{duplicates['prompts']:,} prompts, {duplicates['rows']:,} whole rows come again")
+    add("duplicates", f"{duplicates['prompts']:,} repeated prompts, {duplicates['rows']:,} repeated rows")
     if report["users"]:
         add("users", f"{report['users']:,}")
     add("user turns", ", ".join(f"{count:,} rows with {turns}" for turns, count in report["user_turns"].items()))
     if "ties" in report:
         ties = report["ties"]
-        add("pairs", f"{ties['pairs']:,}, of which {ties['tied_pairs']:,} are ties and teach nothing")
+        add("pairs", f"{ties['pairs']:,}, of which {ties['tied_pairs']:,} are ties, which are not trained on")
         add(
-            "tied rows", f"{ties['rows_with_ties']:,} with a tie; {ties['rows_all_tied']:,} all ties, which are dropped"
+            "tied rows",
+            f"{ties['rows_with_ties']:,} with a tie; {ties['rows_all_tied']:,} all ties, which are dropped",
         )
-        add("identical", f"{ties['identical_responses']:,} responses that stand twice in their row")
+        add("identical", f"{ties['identical_responses']:,} responses that repeat another one in the same row")
     return table
 
 
@@ -98,7 +99,7 @@ def _counts(name: str, what: str, counts: dict[str, Any]) -> Table:
 
 
 def _hygiene(steps: list[dict[str, Any]]) -> Table:
-    table = Table("step", "--data.hygiene", "drops", "why, for the first")
+    table = Table("step", "--data.hygiene", "removes", "why, for the first")
     for step in steps:
         why = "\n".join(f"{one['where']}: {one['why']}" for one in step["examples"])
         table.add_row(step["name"], step["option"], f"{step['dropped']:,}" if step["asked"] else "-", Text(why))

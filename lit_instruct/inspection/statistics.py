@@ -1,4 +1,4 @@
-"""What is counted over the rows of a dataset: one pass, some bytes a row."""
+"""Counts over the rows of a dataset: one pass, a few bytes per row."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from lit_instruct.prompting import Prompter
 
 BINS = 12
 MOST_NAMES = 1000
-"""More use cases than that are none; the rest counts as "other"."""
+"""A field with more distinct values does not hold use cases; further ones count as "other"."""
 UNNAMED = "unnamed"
 
 
@@ -25,9 +25,9 @@ class RowStatistics:
     """Token lengths, K, ties, duplicates and use cases of rows.
 
     Args:
-        prompter: owner of the tokenizer.
-        limit: tokens of a row that training allows.
-        bad_rows: takes rows that the chat template refuses.
+        prompter: holds the tokenizer.
+        limit: most tokens of a row in training.
+        bad_rows: collects rows that the chat template refuses.
     """
 
     def __init__(self, prompter: Prompter, limit: int, bad_rows: BadRows) -> None:
@@ -43,7 +43,7 @@ class RowStatistics:
         self.prompt_hashes, self.row_hashes, self.users = array("q"), array("q"), array("q")
 
     def add(self, rows: Sequence[Row]) -> list[Row]:
-        """Counts rows, and returns those that are within the limit of length."""
+        """Counts rows and returns those within the length limit."""
         within = []
         for row, prompt, lengths in self._tokenised(rows):
             self.rows += 1
@@ -64,7 +64,7 @@ class RowStatistics:
         return within
 
     def summary(self) -> dict[str, Any]:
-        """All figures, JSON-able."""
+        """Returns all figures, JSON-able."""
         tokens = {"prompt": describe_lengths(self.prompt_tokens)}
         if self.response_tokens:
             tokens |= {
@@ -91,7 +91,7 @@ class RowStatistics:
         return found
 
     def _tokenised(self, rows: Sequence[Row]) -> list[tuple[Row, int, list[int]]]:
-        """Each row with the tokens of its prompt and of its responses."""
+        """Returns each row with the number of tokens of its prompt and of each response."""
         try:
             prompts = self.prompter.prompts_ids([row.prompt for row in rows])
         except UserError as error:  # such as a template that refuses some of these messages
@@ -117,7 +117,7 @@ class RowStatistics:
             self.users.extend([_hash(user)] if user is not None else [])
 
     def _use_case_shares(self) -> dict[str, float]:
-        """Share of each, the most frequent first; empty where no row names one."""
+        """Returns the share of each use case, most frequent first; empty if no row has one."""
         if set(self.use_cases) <= {UNNAMED}:
             return {}
         return {name: round(count / self.rows, 4) for name, count in self.use_cases.most_common()}
@@ -140,7 +140,7 @@ class Ties:
         self.identical += len(row.responses) - len(set(row.responses))
 
     def summary(self) -> dict[str, int]:
-        """The counts; a pair that is not tied is one that the reward model learns from."""
+        """Returns the counts; the reward model learns only from pairs that are not tied."""
         return {
             "pairs": self.pairs,
             "tied_pairs": self.tied_pairs,
@@ -151,7 +151,7 @@ class Ties:
 
 
 def responses_of(row: Row) -> list[str]:
-    """The responses that a row holds: none, one or K."""
+    """Returns the responses of a row: none, one or K."""
     if isinstance(row, RankedComparison):
         return row.responses
     return [row.response] if isinstance(row, Demonstration) else []
@@ -162,7 +162,7 @@ def histogram(counts: Counter[int], bins: int = BINS) -> list[dict[str, int]]:
 
     Args:
         counts: length -> how many have it.
-        bins: at most so many.
+        bins: most bins.
 
     Returns:
         {from, to, count} for each bin up to the longest; both ends belong to it.
@@ -198,7 +198,7 @@ def describe_lengths(counts: Counter[int]) -> dict[str, Any]:
 
 
 def quantile(counts: Counter[int], share: float) -> int:
-    """The smallest length that at least `share` of all do not exceed.
+    """Returns the smallest length that at least `share` of all lengths do not exceed.
 
     Args:
         counts: length -> how many have it.
