@@ -193,15 +193,17 @@ def environment() -> dict[str, Any]:
     """Returns the machine (no name, no path), the packages' versions and the date."""
     import torch
 
-    from lit_instruct.handover import package_versions
+    from lit_instruct.machine import cpu_cores, memory_bytes, package_versions
+
+    memory = memory_bytes()
 
     machine: dict[str, Any] = {
         "system": platform.system(),
         "architecture": platform.machine(),
         "processor": _field("/proc/cpuinfo", "model name") or platform.processor() or None,
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": cpu_cores(),
         "torch_threads": torch.get_num_threads(),
-        "memory_gb": _memory_gb(),
+        "memory_gb": None if memory is None else round(memory / 1e9, 1),
     }
     if torch.cuda.is_available():
         machine["gpu"] = torch.cuda.get_device_name(0)
@@ -284,11 +286,3 @@ def _field(path: str, name: str) -> str | None:
             if field.strip() == name:
                 return value.strip()
     return None
-
-
-def _memory_gb() -> float | None:
-    """Memory of the machine in 10^9 bytes; None where the system does not say."""
-    try:
-        return round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9, 1)
-    except (AttributeError, ValueError, OSError):
-        return None

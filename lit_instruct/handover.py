@@ -1,4 +1,4 @@
-"""What a stage leaves for the next one: a model folder with `stage.json` in it, written in one go."""
+"""What a stage leaves for the next one: a model folder with `stage.json` in it, written atomically."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ import contextlib
 import datetime
 import json
 import logging
-import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Iterator
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from lit_instruct import machine
 from lit_instruct.errors import UserError
 from lit_instruct.files import replacing_files
 from lit_instruct.models.loading import Source, find_source, load_tokenizer
@@ -29,63 +28,75 @@ MODEL_FILES = (
     "model.safetensors",
     "model.safetensors.index.json",
 )
-"""An adapter or whole weights; a new model leaves none of the other kind's files behind."""
-PACKAGES = ("lit-instruct", "torch", "lightning", "trl", "transformers", "peft", "bitsandbytes", "datasets")
+"""Files of an adapter or of whole weights; a new model removes those of the other kind."""
+PACKAGES = (*machine.PACKAGES, "bitsandbytes", "datasets")
 
 
 @dataclass(frozen=True)
 class Stage:
-    """The record beside a stage's model."""
+    """The record of a stage's model."""
 
     stage: str
     """sft, rm or ppo."""
     base: dict[str, Any]
     """`source` as the user named it, and `revision` (commit on the hub, or None)."""
     parents: dict[str, str]
-    """The folders this stage started from, by role."""
+    """Role -> folder that this stage started from."""
     prompt_format: dict[str, Any]
     """How prompts become ids; the next stage must do the same."""
     metrics: dict[str, float]
     """Final figures."""
     seed: int
     seconds: float
-    """Wall time of the training, from its start to its last step, interruptions left out."""
+    """Wall time of the training without interruptions."""
     peak_memory_gb: float | None = None
-    """Most memory that the process held, in 10^9 bytes; None where the system does not tell."""
+    """Peak resident memory of the process in 10^9 bytes; None where the system does not report it."""
     reward_bias: float | None = None
     """Added to every score of a reward model."""
     data: dict[str, Any] | None = None
-    """How many rows there were, and how many were left out for which reason (`data_modules.tables.build.Report`)."""
+    """How many rows there were, and how many were left out for what reason (`data_modules.tables.build.Report`)."""
     options: dict[str, Any] | None = None
-    """What `model`, `data` and `trainer` were given."""
+    """Options of `model`, `data` and `trainer`."""
     base_precision: str | None = None
-    """Of the base that an adapter was trained on: 8bit, 4bit or a dtype; of the weights where all were trained."""
+    """Precision of the base under an adapter (8bit, 4bit or a dtype), or of the weights where all were trained."""
     versions: dict[str, str] = field(default_factory=dict)
     created: str = ""
 
 
 def read_stage(folder: Path) -> Stage | None:
-    """Returns the record of a stage folder, or None where the folder is no stage's.
+    """Returns the record of a stage folder, or None for any other folder.
 
     Raises:
-        UserError: the file is damaged.
+        UserError: the file is damaged, or of a version with other fields.
     """
     path = folder / STAGE_FILE
     if not path.is_file():
         return None
     try:
-        return Stage(**json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        by = dict(record.get("versions") or {}).get("lit-instruct", "of another version")
+    except (ValueError, TypeError, AttributeError) as error:
         raise UserError(f"{path}: damaged ({error}); run that stage again") from error
+    unknown = sorted(record.keys() - {one.name for one in fields(Stage)})
+    missing = sorted(
+        {one.name for one in fields(Stage) if one.default is one.default_factory is MISSING} - record.keys()
+    )
+    if unknown or missing:
+        found = [f"with unknown fields {', '.join(unknown)}"] if unknown else []
+        found += [f"without {', '.join(missing)}"] if missing else []
+        raise UserError(
+            f"{path}: written by lit-instruct {by} {' and '.join(found)}; use that version, or run the stage again"
+        )
+    return Stage(**record)
 
 
 def read_stage_of(source: Source) -> Stage | None:
-    """Returns the record beside a model, or None where no stage made it."""
+    """Returns the record of a model, or None where no stage made it."""
     return read_stage(Path(source.tokenizer)) if Path(source.tokenizer).is_dir() else None
 
 
 def prompter_of(source: Source) -> Prompter:
-    """Returns the prompt format of a model: as its stage recorded it, else as its tokenizer suggests.
+    """Returns the prompt format of a model: the one its stage recorded, else its tokenizer's default.
 
     Raises:
         UserError: there is no tokenizer.
@@ -98,11 +109,11 @@ def prompter_of(source: Source) -> Prompter:
 
 
 def bits_of(source: Source, wanted: Quantize | None) -> Quantize:
-    """Returns in how many bits to open a model's base, and says so where it was trained on one of another number.
+    """Returns how to quantise a model's base, with a warning where it was trained on another precision.
 
     Args:
         source: the model.
-        wanted: "8bit", "4bit" or "none"; None takes what its stage trained on, and "none" where no stage made it.
+        wanted: "8bit", "4bit" or "none"; None uses that of its stage, or "none" where no stage made it.
     """
     stage = read_stage_of(source)
     trained = stage.base_precision if stage is not None else None
@@ -112,8 +123,8 @@ def bits_of(source: Source, wanted: Quantize | None) -> Quantize:
     if trained is not None and wanted != before:
         now = "a base that is not quantised" if wanted == "none" else f"a base in {wanted}"
         log.warning(
-            "%s: trained on a base in %s and opened on %s, which changes a little what it says "
-            "(docs/memory.md has it measured)",
+            "%s: trained on a base in %s and opened on %s, which changes its outputs slightly "
+            "(measured in docs/memory.md)",
             source.name,
             trained,
             now,
@@ -126,7 +137,7 @@ def find_parent(folder: str, stage: str, wanted_by: str) -> Source:
 
     Args:
         folder: where it should be.
-        stage: which stage makes it, for the message.
+        stage: the stage that makes it, for the message.
         wanted_by: the stage that needs it, for the message.
 
     Raises:
@@ -144,13 +155,13 @@ def find_parent(folder: str, stage: str, wanted_by: str) -> Source:
 
 
 def check_same_format(own: Prompter, parent: Stage | None, parent_folder: str, command: str) -> None:
-    """Refuses a parent whose prompts become other ids than this stage's.
+    """Refuses a parent whose prompts are tokenised differently from this stage's.
 
     Args:
         own: this stage's prompt format.
-        parent: the parent's record; a model that no stage made is taken as it is.
+        parent: the parent's record; None, for a model that no stage made, is accepted.
         parent_folder: for the message.
-        command: what makes a fitting parent, for the message.
+        command: the command that makes a matching parent, for the message.
 
     Raises:
         UserError: they differ.
@@ -164,16 +175,6 @@ def check_same_format(own: Prompter, parent: Stage | None, parent_folder: str, c
         f"{[theirs.get(key) for key in differing]} there, {[ours[key] for key in differing]} here); "
         f"run `{command}` again"
     )
-
-
-def peak_memory_gb() -> float | None:
-    """Returns the most memory that this process has held so far, in 10^9 bytes."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    unit = 1 if sys.platform == "darwin" else 1024
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9, 2)
 
 
 @contextlib.contextmanager
@@ -190,16 +191,7 @@ def replacing_stage(folder: Path) -> Iterator[Path]:
 def write_stage(folder: Path, stage: Stage) -> None:
     """Writes stage.json into a folder, usually the scratch folder of `replacing_stage`."""
     record = asdict(stage) | {
-        "versions": package_versions(PACKAGES),
+        "versions": machine.package_versions(PACKAGES),
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
     (folder / STAGE_FILE).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-
-
-def package_versions(packages: Sequence[str]) -> dict[str, str]:
-    """Returns the versions of those packages that are installed."""
-    found = {}
-    for package in packages:
-        with contextlib.suppress(PackageNotFoundError):
-            found[package] = version(package)
-    return found

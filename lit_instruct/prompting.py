@@ -28,7 +28,7 @@ class Message(TypedDict):
 Prompt = str | list[Message]
 Template = Literal["auto", "chat", "raw"]
 
-# Texts that no template contains, used to see what a template puts around a message.
+# Texts that no template contains, to find what a template puts around a message.
 _SYSTEM_MARK, _USER_MARK, _ASSISTANT_MARK = "SYSTEMMARK", "USERMARK", "ASSISTANTMARK"
 
 
@@ -40,11 +40,11 @@ class Prompter:
     end a turn.
 
     Args:
-        tokenizer: tokenizer of the base model; its pad token is changed where it is missing or equals EOS.
+        tokenizer: of the base model; its pad token is changed where it is missing or equals EOS.
         template: "chat" renders with the tokenizer's chat template (plain text becomes one user message),
             "raw" takes the text verbatim, "auto" is chat where there is a chat template and raw elsewhere.
-        system: system prompt for prompts that have none of their own. Without it the template's own default
-            system prompt is switched off.
+        system: system prompt for prompts that have none of their own. None turns the template's own default
+            system prompt off.
 
     Raises:
         UserError: "chat" without a chat template, or a `system` that the template cannot place.
@@ -68,7 +68,7 @@ class Prompter:
 
     @property
     def added_system(self) -> str | None:
-        """The system prompt put in front of prompts without one; None where nothing is put there."""
+        """The system prompt inserted before prompts that have none; None where nothing is inserted."""
         return self._system_message["content"] if self._system_message is not None else None
 
     def prompt_ids(self, prompt: Prompt) -> list[int]:
@@ -108,7 +108,7 @@ class Prompter:
 
         Args:
             texts: any number.
-            split_special_tokens: reads special tokens that are written out as ordinary text.
+            split_special_tokens: tokenises written-out special tokens as ordinary text.
         """
         if not texts:
             return []
@@ -122,12 +122,12 @@ class Prompter:
         return [list(ids) for ids in encoded["input_ids"]]
 
     def turn_ids(self, prompt: Prompt, response: str) -> list[tuple[list[int], bool]]:
-        """Token ids of a conversation in pieces, each with whether the assistant says it: those end with one EOS.
+        """Token ids of a conversation in segments, each with True for an assistant turn; those end with one EOS.
 
-        The pieces in between are what the template puts there, up to where the next response begins.
+        The other segments hold the template's text and user turns, up to where the next response begins.
 
         Raises:
-            UserError: as `prompt_ids`; or the template renders an earlier turn otherwise once more turns follow.
+            UserError: as `prompt_ids`; or the template renders an earlier turn differently once more turns follow.
         """
         earlier = not isinstance(prompt, str) and any(message["role"] == "assistant" for message in prompt)
         if self.kind == "raw" or not earlier:
@@ -168,11 +168,11 @@ class Prompter:
         }
 
     def fingerprint(self) -> str:
-        """A hash of all that decides which ids a text becomes; two prompters with the same one agree on every text."""
+        """A hash of everything that determines tokenisation; prompters with the same hash give the same ids."""
         tokenizer = self.tokenizer
         if tokenizer.is_fast:
             encoder = json.loads(tokenizer.backend_tokenizer.to_str())
-            encoder["truncation"] = encoder["padding"] = None  # those of whatever call came last
+            encoder["truncation"] = encoder["padding"] = None  # left over from the last call
         else:
             encoder = {"vocabulary": tokenizer.get_vocab(), "options": tokenizer.init_kwargs}
         parts = [type(self).__qualname__, type(tokenizer).__qualname__, self.describe(), self.stop_ids, encoder]
@@ -187,18 +187,18 @@ class Prompter:
 
     @staticmethod
     def _said(text: str, before: str, content: str) -> str:
-        """What of an assistant turn stands in a rendered conversation: templates may strip it."""
+        """The text of an assistant turn as rendered: templates may strip it."""
         for said in (content, content.strip()):
             if text.startswith(before + said):
                 return said
         raise UserError(
-            "the model's chat template renders earlier turns otherwise once more follow, so that only the last one "
+            "the model's chat template renders earlier turns differently once more follow, so only the last one "
             "can be trained on; use --data.loss_on=last_response"
         )
 
     def _as_text(self, content: str) -> str:
-        """Breaks up special tokens written out in a message, so that they are read as ordinary text."""
-        if self._special_token.search(content):  # seldom, and a model may have hundreds of special tokens
+        """Splits special tokens written out in a message, so that they are tokenised as ordinary text."""
+        if self._special_token.search(content):  # rare, and there may be hundreds of special tokens
             for token in self._special_tokens:
                 content = content.replace(token, f"{token[0]} {token[1:]}")
         return content
@@ -219,7 +219,7 @@ class Prompter:
         return self.texts_ids([text], split_special_tokens)[0]
 
     def _without_end(self, ids: list[int]) -> list[int]:
-        """Takes off the EOS with which some tokenizers close every text."""
+        """Removes the EOS that some tokenizers append to every text."""
         ids = list(ids)
         while ids and ids[-1] in self.stop_ids:
             ids.pop()
@@ -227,7 +227,7 @@ class Prompter:
 
     def _check_system(self) -> None:
         if self.kind == "raw":
-            raise UserError("system: a raw prompt has no place for a system prompt; leave it out or use template chat")
+            raise UserError("system: a raw prompt cannot have a system prompt; leave it out or use template chat")
         if self._render_with_system() is None:
             raise UserError("system: the model's chat template does not accept a system prompt; leave it out")
 
@@ -243,7 +243,7 @@ class Prompter:
         return text if _SYSTEM_MARK in text else None
 
     def _missing_system_message(self) -> Message | None:
-        """What to put where a prompt has no system message: `system`, or "" against the template's own."""
+        """The system message to insert where a prompt has none: `system`, or "" to suppress the template's own."""
         if self.system is not None:
             return {"role": "system", "content": self.system}
         if self.kind == "raw":
@@ -291,9 +291,9 @@ def _template_kind(tokenizer: PreTrainedTokenizerBase, template: Template) -> Li
 
 
 def _pad_id(tokenizer: PreTrainedTokenizerBase, stop_ids: list[int]) -> int:
-    """A pad id that is not EOS, so that no code can mistake padding for the end of a response.
+    """A pad id other than EOS, so that padding is never mistaken for the end of a response.
 
-    Masks mark the padding everywhere, so any other id serves where the tokenizer has no spare special token.
+    All code masks padding, so any other id will do where the tokenizer has no spare special token.
     """
     special = sorted(tokenizer.all_special_ids, key=lambda i: "pad" not in tokenizer.convert_ids_to_tokens(i))
     wanted = [tokenizer.pad_token_id, tokenizer.unk_token_id, *special, *range(len(stop_ids) + 1)]

@@ -26,22 +26,22 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 @dataclass
 class ChatOptions:
-    """Whom to talk to and how it answers."""
+    """Which model to talk to, and how it samples."""
 
     run: str = "runs/demo/ppo"
     """Stage folder, hub id, Hugging Face folder or embedded name of the model."""
     compare: str | None = None
     """A second model that answers too, shown beside the first."""
     max_new_tokens: int = 128
-    """Longest answer in tokens."""
+    """Length limit of an answer in tokens."""
     temperature: float = 0.7
     """Sampling temperature; lower is more predictable."""
     top_p: float = 0.95
-    """Sample from the most probable tokens that together have this probability."""
+    """Nucleus sampling: keep the most probable tokens that together have this probability."""
     seed: int = 0
-    """Seed of the first answer; every further one adds 1."""
+    """Seed of the first answer; each further answer adds 1."""
     history: bool = False
-    """Show the model the earlier turns as well (the demo trains on single turns; needs a chat template)."""
+    """Include earlier turns in the prompt (the demo trains on single turns; needs a chat template)."""
     quantize: Literal["none", "8bit", "4bit"] | None = None
     """Bits of the models' bases; null takes those that their stages trained on."""
 
@@ -56,14 +56,14 @@ class ChatOptions:
 
 @dataclass
 class Speaker:
-    """A model in the conversation, with what it remembers."""
+    """A model in the conversation, with its history."""
 
     name: str
     generator: TextGenerator
     messages: list[Message] = field(default_factory=list)
 
     def answer(self, text: str, turn: int, options: ChatOptions) -> Response:
-        """Answer to one input; with `history` both are kept as messages."""
+        """Answers one input; with `history` both become part of the conversation."""
         asked: Message = {"role": "user", "content": text}
         prompt: Prompt = [*self.messages, asked] if options.history else text
         response = self.generator.respond(
@@ -85,20 +85,20 @@ def chat(
     stdin: TextIO | None = None,
     stdout: TextIO | None = None,
 ) -> None:
-    """Answer what is typed until /quit, end of input or Ctrl-C.
+    """Answers each input until /quit, end of input or Ctrl-C.
 
-    In a terminal the answers appear in panels, two side by side with `compare`. Where stdin is a pipe, every
-    input line gives one output line: the answer with its line breaks as spaces, or with `compare` both,
-    parted by a tab.
+    In a terminal the answers appear in panels, two side by side with `compare`. With a pipe as stdin, every
+    input line gives one output line: the answer with its line breaks as spaces, or with `compare` both
+    answers separated by a tab.
 
     Args:
-        options: whom to talk to.
+        options: the models and their sampling.
         load: model source -> TextGenerator; for tests.
         stdin: input, by default the process's.
         stdout: output, by default the process's.
 
     Raises:
-        UserError: a model cannot be opened, or cannot take what the options ask for.
+        UserError: a model cannot be opened, or does not support the options.
     """
     source, out = stdin or sys.stdin, stdout or sys.stdout
     try:
@@ -123,7 +123,9 @@ def _load(options: ChatOptions, load: Callable[[str], TextGenerator] | None) -> 
 
 def _talk(speakers: list[Speaker], options: ChatOptions, console: Console) -> None:
     hint = (
-        "/quit leaves, /new forgets the conversation" if options.history else "every input stands alone, /quit leaves"
+        "/quit to leave, /new to start a new conversation"
+        if options.history
+        else "each input stands alone; /quit to leave"
     )
     console.print(Text(hint, style="dim"))
     for turn, text in enumerate(_typed(console, speakers)):
@@ -133,7 +135,7 @@ def _talk(speakers: list[Speaker], options: ChatOptions, console: Console) -> No
 
 
 def _typed(console: Console, speakers: list[Speaker]) -> Iterator[str]:
-    """What the user types, without commands and empty lines, until /quit or the end of input."""
+    """Yields what the user types, without commands and empty lines, until /quit or the end of input."""
     import contextlib
 
     with contextlib.suppress(ImportError):  # not on every platform
@@ -159,14 +161,14 @@ def _side_by_side(speakers: Iterable[Speaker], answers: Iterable[Response], widt
         Panel(_shown(answer), title=Text(speaker.name), title_align="left")
         for speaker, answer in zip(speakers, answers, strict=True)
     ]
-    # Below 80 columns two panels are unreadably narrow; there they go below each other.
+    # Below 80 columns two panels would be too narrow, so they are stacked.
     beside = len(panels) > 1 and width >= 80
     return Columns(panels, width=(width - 1) // 2 if beside else width, padding=(0, 1 if beside else 0))
 
 
 def _shown(answer: Response) -> Text:
     text = Text(printable(answer.text) or "(empty)")  # Text, not str: "[bold]" in an answer is no markup
-    return text if answer.ended else text.append(" [cut off]", style="dim")
+    return text if answer.ended else text.append(" [length limit]", style="dim")
 
 
 def _answer_lines(speakers: list[Speaker], options: ChatOptions, lines: Iterable[str], out: TextIO) -> None:

@@ -14,7 +14,7 @@ import lightning
 from lightning.pytorch.cli import LightningArgumentParser
 
 from lit_instruct.errors import UserError
-from lit_instruct.planning.device import this_device
+from lit_instruct.machine import this_device
 from lit_instruct.planning.options import base_of, flat
 from lit_instruct.planning.plan import Plan, make_plan
 from lit_instruct.planning.rates import Rate, given_rate, measured_rate

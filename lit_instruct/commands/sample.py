@@ -1,4 +1,4 @@
-"""`lit-instruct sample`: K labelled responses to each prompt, as ranked comparisons: one round of the paper's loop."""
+"""`lit-instruct sample`: samples K responses to each prompt and ranks them by a labeler, as new comparisons."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class SampleData:
 
     Args:
         path: file of prompts.
-        limit: use only the first so many.
+        limit: use only this many, from the start.
     """
 
     path: str
@@ -43,8 +43,8 @@ class SampleOptions:
         labeler: import path of a Python function list[(prompt, response)] -> list[float].
         sampling: length and temperature.
         batch_size: sequences decoded side by side.
-        seed: of the sampling.
-        quantize: bits of the model's base: none, 8bit or 4bit; null takes those that its stage trained on.
+        seed: of sampling.
+        quantize: of the model's base: none, 8bit or 4bit; null uses that of its stage.
     """
 
     run: str
@@ -67,7 +67,7 @@ def sample(options: SampleOptions) -> Path:
     """Writes ranked comparisons and returns their file.
 
     Raises:
-        UserError: prompts, model or labeler are wrong.
+        UserError: prompts, model or labeler cannot be used.
     """
     out = Path(options.out)
     if not out.parent.is_dir():
@@ -98,9 +98,8 @@ def sample(options: SampleOptions) -> Path:
             ranked.append({"prompt": row.prompt, "responses": answers, "ranks": ranks(points), "scores": points})
     write_jsonl(out, ranked)
     left_out = len(rows) - len(ranked)
-    print(
-        f"{out}: {len(ranked)} prompts, K = {options.k}" + (f"; {left_out} without two responses" if left_out else "")
-    )
+    note = f"; {left_out} left out, with fewer than two non-empty responses" if left_out else ""
+    print(f"{out}: {len(ranked)} prompts, K = {options.k}{note}")
     return out
 
 

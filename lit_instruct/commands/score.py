@@ -1,4 +1,4 @@
-"""Rewards for others: `lit-instruct rm score` for a file of any length, `lit_instruct.score` in Python."""
+"""Rewards as a service to other programs: `lit-instruct rm score` for files, `lit_instruct.score` in Python."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from lit_instruct.prompting import Prompt
 from lit_instruct.rollouts.text_reward import BATCH_TOKENS, TextReward
 
 WINDOW = 64
-"""Rows that are read, sorted by length and scored together; the batches of a row depend on its window alone."""
+"""Rows that are read, sorted by length and scored together; which rows share a batch depends on the window alone."""
 
 
 def _candidates(record: Record) -> list[Record]:
@@ -71,9 +71,9 @@ class ScoreData:
 
     Args:
         path: file, folder or hub id of rows with a prompt and one response or several.
-        format: layout of the rows; auto finds it.
+        format: layout of the rows; auto detects it.
         on_bad_row: stop at a bad row, or skip it and write it to <out>.bad.jsonl with the reason.
-        limit: use only the first so many.
+        limit: use only this many, from the start.
     """
 
     path: str
@@ -89,7 +89,7 @@ class ScoreData:
 
 @dataclass
 class ScoreOptions:
-    """Adds a reward model's scores to the rows of a file of any length; a run that was cut off is continued.
+    """Adds a reward model's scores to the rows of a file; the same command resumes an interrupted run.
 
     Args:
         run: run folder such as runs/demo, its stage folder runs/demo/rm, or any sequence classifier with one output.
@@ -97,9 +97,9 @@ class ScoreOptions:
         out: file to write, .jsonl; each line is a row with the field `reward` (one response) or `rewards` (a list in
             the order of its responses) after its own.
         field: another name for that field.
-        batch_tokens: most tokens at one time.
-        dtype: of the weights; in bfloat16 a score depends a little on the rows it is batched with.
-        quantize: bits of the model's base: none, 8bit or 4bit; null takes those that its stage trained on.
+        batch_tokens: most tokens per batch.
+        dtype: of the weights; in bfloat16 a score depends slightly on the rows in its batch.
+        quantize: of the model's base: none, 8bit or 4bit; null uses that of its stage.
     """
 
     run: str
@@ -118,7 +118,7 @@ class ScoreOptions:
         if not out.parent.is_dir():
             raise UserError(f"--out={self.out}: no such folder; make it first")
         if source.exists() and (out.resolve() == source.resolve() or source.resolve() in out.resolve().parents):
-            raise UserError(f"--out={self.out}: it is among the rows to score (--data.path); name another file")
+            raise UserError(f"--out={self.out}: it is one of the files to score (--data.path); name another")
 
 
 def score(
@@ -131,13 +131,13 @@ def score(
 ) -> list[float]:
     """Returns the reward of each response, as PPO and `lit-instruct rm score` see it; higher is better.
 
-    It opens the model at every call; to score often, keep a `lit_instruct.rollouts.text_reward.TextReward`.
+    Every call opens the model; to score often, keep a `lit_instruct.rollouts.text_reward.TextReward`.
 
     Args:
         run: run folder such as runs/demo, its stage folder runs/demo/rm, or any sequence classifier with one output.
         prompts: B prompts, each a text or a list of messages.
         responses: B texts.
-        batch_tokens: most tokens at one time.
+        batch_tokens: most tokens per batch.
         dtype: of the weights; auto is bfloat16 where the device computes in it.
         quantize: bits of the model's base; None takes those that its stage trained on.
 
@@ -152,10 +152,10 @@ def score(
 def score_file(options: ScoreOptions) -> Path:
     """Writes the rows with their scores and returns the file.
 
-    All rows are checked before the model is opened.
+    All rows are checked before the model is loaded.
 
     Raises:
-        UserError: rows or model are wrong, or `out` holds something else than the beginning of this file.
+        UserError: rows or model cannot be used, or `out` holds anything but the beginning of this result.
     """
     out = Path(options.out)
     with BadRows(out.with_name(f"{out.stem}.bad.jsonl")) as bad:
@@ -168,7 +168,7 @@ def score_file(options: ScoreOptions) -> Path:
         try:
             _fill(file, model, options, total)
         except KeyboardInterrupt:
-            print(f"\nStopped; the same command continues {out}.", flush=True)
+            print(f"\nInterrupted; run the same command to continue {out}.", flush=True)
             raise
     print(f"{out}: {total} rows" + (f", {earlier} of them from an earlier run" if earlier else ""))
     return out
@@ -190,7 +190,7 @@ def reward_source(run: str) -> str:
 
 
 def _fill(file: ScoredFile, model: TextReward, options: ScoreOptions, total: int) -> None:
-    """Adds the rows that the file lacks; the last of those it has are scored again: is it the same model?"""
+    """Adds the missing rows; the last earlier ones are scored again to check that it is the same model."""
     columns = (TextColumn("scoring"), BarColumn(), MofNCompleteColumn(), TextColumn("rows"), TimeRemainingColumn())
     rows = options.data.rows(BadRows())
     with Progress(*columns, transient=True) as progress:
@@ -214,7 +214,7 @@ def _line(row: ScorableRow, field: str | None) -> tuple[dict[str, Any], str]:
     record = row.record()
     name = field or ("reward" if row.responses is None else "rewards")
     if name in record:
-        raise UserError(f"{row.where}: the row has a field {name!r} already; name another with --field")
+        raise UserError(f"{row.where}: the row already has a field {name!r}; choose another with --field")
     return record, name
 
 
@@ -234,7 +234,7 @@ def _ids(model: TextReward, row: ScorableRow) -> list[list[int]]:
     longest = max(map(len, sequences))
     if longest > model.max_length:
         raise UserError(
-            f"{row.where}: prompt and response are {longest} tokens long, the model reads {model.max_length}; "
+            f"{row.where}: prompt and response have {longest} tokens, the model reads at most {model.max_length}; "
             "shorten the row or leave it out"
         )
     return sequences

@@ -1,4 +1,4 @@
-"""The file that `lit-instruct rm score` writes: rows with their scores, continued where an earlier run was cut off."""
+"""The file that `lit-instruct rm score` writes: rows with their scores, continued where an earlier run stopped."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from lit_instruct.files import cannot_write
 
 Scores = float | list[float]
 TOLERANCE = 0.02
-"""How far, absolutely and relatively, the same model's scores may lie apart on another device."""
+"""Absolute and relative difference allowed between scores of the same model on different devices."""
 
 
 class ScoredFile:
-    """JSON lines of which the last field is the score; what is in the file already is checked and kept.
+    """JSON lines whose last field is the score; existing lines are checked and kept.
 
     Args:
-        path: the file; it is made where there is none. Nothing in it changes before all of it is known to be ours.
+        path: the file, created if missing. Nothing in it changes before all of its lines have been checked.
         model: for messages.
 
     Raises:
@@ -45,15 +45,15 @@ class ScoredFile:
             UserError: it has more than `total` rows.
         """
         if self.earlier_rows + bool(self._cut) > total:
-            raise self._refusal(total + 1, f"the data has only {total} rows; the file is of other data")
+            raise self._refusal(total + 1, f"the data has only {total} rows; the file belongs to other data")
 
     @property
     def rows_follow(self) -> bool:
-        """Whether there are earlier rows that `take` has not reached."""
+        """Whether `take` has earlier rows left."""
         return self._line < self.earlier_rows
 
     def take(self, row: dict[str, Any], field: str, where: str) -> Scores:
-        """Returns the score that the file has for its next row, which must be this one.
+        """Returns the score of the file's next row, which must be this one.
 
         Args:
             row: the row without its score.
@@ -68,29 +68,29 @@ class ScoredFile:
         try:
             if line.startswith(start):
                 return json.loads(line[len(start) :].rstrip()[:-1])
-        except ValueError:  # what follows is no number: refused like any other row
+        except ValueError:  # not a number: refused like any other mismatch
             pass
-        raise self._refusal(self._line, f"this is not {where} with its {field}; the file is of other data")
+        raise self._refusal(self._line, f"this is not {where} with its {field}; the file belongs to other data")
 
     def check(self, earlier: Sequence[Scores], scores: Sequence[Scores]) -> None:
-        """Compares the scores of the rows taken last with what the model gives.
+        """Compares the scores of the last rows taken with the model's.
 
         Raises:
-            UserError: they are another model's.
+            UserError: they differ.
         """
         first = self._line - len(earlier) + 1
         for line, (before, now) in enumerate(zip(earlier, scores, strict=False), start=first):
             if not _same(before, now):
-                reason = f"{self.model} scores this {now}, not {before}; the file is of another model"
+                reason = f"{self.model} scores this {now}, not {before}; the file belongs to another model"
                 raise self._refusal(line, reason)
 
     def write(self, rows: Sequence[tuple[dict[str, Any], str, Scores]]) -> None:
-        """Appends rows, each with the name of its score's field and the score, and hands them to the disk.
+        """Appends rows, each with the name of its score's field and the score, and flushes them.
 
-        A last line that was cut off gives way to the first of them.
+        The first of them replaces an incomplete last line.
 
         Raises:
-            UserError: that line was of another row, or the rows cannot be written.
+            UserError: that line belongs to another row, or the rows cannot be written.
         """
         try:
             if rows and self._cut:
@@ -111,12 +111,13 @@ class ScoredFile:
     def _replace_cut_line(self, row: dict[str, Any], field: str) -> None:
         start = _start(row, field)
         if not (self._cut.startswith(start) or start.startswith(self._cut)):
-            raise self._refusal(self.earlier_rows + 1, "this is not the next row, cut off; the file is of other data")
+            reason = "this is not the start of the next row; the file belongs to other data"
+            raise self._refusal(self.earlier_rows + 1, reason)
         self._written.truncate(self._whole)
         self._cut = b""
 
     def _measure(self) -> tuple[int, int, bytes]:
-        """Number of whole lines, their bytes, and what follows them without an end."""
+        """Number of complete lines, their bytes, and the incomplete line after them."""
         lines, whole, rest = 0, 0, b""
         for line in self._earlier:
             if line.endswith(b"\n"):
@@ -136,7 +137,7 @@ def _start(row: dict[str, Any], field: str) -> bytes:
 
 
 def _dumped(row: dict[str, Any]) -> bytes:
-    """A row as JSON in UTF-8; half of a character, which UTF-8 cannot hold, is written as an escape."""
+    """A row as JSON in UTF-8; a lone surrogate, which UTF-8 cannot hold, is escaped."""
     try:
         return json.dumps(row, ensure_ascii=False, default=str).encode()
     except UnicodeEncodeError:

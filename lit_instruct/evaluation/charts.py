@@ -16,6 +16,8 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from lit_instruct.evaluation.measures import system_labels
+
 # Stand-in colours, replaced by CSS variables in the finished SVG so that the page's light and dark themes
 # apply.
 INK, MUTED, GRID = "#010101", "#020202", "#030303"
@@ -114,7 +116,7 @@ def _draw_line(axes: Axes, one: Series) -> None:
     if len(one.x) <= _MANY_POINTS:
         axes.plot(one.x, one.y, color=one.color, label=one.label, linestyle=style, marker=marker, markersize=3.5)
         return
-    # Many noisy points: the values faintly, their running mean over a tenth of them on top.
+    # Many noisy points: faint values under their running mean over a tenth of them.
     axes.plot(one.x, one.y, color=one.color, alpha=0.25, linewidth=0.9)
     window = max(3, len(one.x) // 10)
     mean = [float(np.mean(one.y[max(0, i - window + 1) : i + 1])) for i in range(len(one.y))]
@@ -122,11 +124,11 @@ def _draw_line(axes: Axes, one: Series) -> None:
 
 
 def frontier_chart(report: dict[str, Any], ppo: Curves) -> Markup:
-    """Reward-model score against KL to SFT: PPO's way through training, and all systems on held-out prompts.
+    """Reward-model score against KL to SFT: PPO's path through training, and all systems on held-out prompts.
 
     Gao et al. 2022 (arXiv 2210.10760) plot it over sqrt(KL), which spreads the beginning; so does this chart.
     """
-    best = f"best_of_{report['options']['best_of']}"
+    best, systems = f"best_of_{report['options']['best_of']}", system_labels(report["options"]["best_of"])
     with matplotlib.rc_context(STYLE):
         figure, axes = new_figure(4.9, 4.1)
         way = _paired(ppo, "ppo/kl", "ppo/reward")
@@ -135,10 +137,9 @@ def frontier_chart(report: dict[str, Any], ppo: Curves) -> Markup:
             kl, reward = zip(*way, strict=True)
             axes.plot(kl, reward, color=PPO, alpha=0.35, linewidth=1.0, label="PPO, training")
             axes.scatter(kl, reward, color=PPO, alpha=0.35, s=9, linewidths=0)
-        points = ((best, BEST, "D", f"best-of-{report['options']['best_of']}"),)
         for name, color, marker, label in (
-            ("sft", SFT, "s", "SFT"),
-            *points,
+            ("sft", SFT, "s", systems["sft"]),
+            (best, BEST, "D", systems[best]),
             ("ppo", PPO, "o", "PPO, held-out"),
         ):
             at, score = report["kl"][name], report["reward"][name]
@@ -154,7 +155,7 @@ def frontier_chart(report: dict[str, Any], ppo: Curves) -> Markup:
                 elinewidth=1.2,
                 label=label,
             )
-        axes.set_xlabel("KL to SFT, nats a response (square-root scale)")
+        axes.set_xlabel("KL to SFT, nats per response (square-root scale)")
         axes.set_ylabel("reward-model score")
         axes.set_xlim(left=min(0.0, axes.get_xlim()[0]))
         legend(axes, 2)
@@ -176,9 +177,9 @@ def _signed_square(values: np.ndarray) -> np.ndarray:
 
 
 def case_chart(report: dict[str, Any], measure: str = "labeler") -> Markup:
-    """Scores by use case: one group of bars each for SFT, best-of-n and PPO, with 95 % intervals."""
-    n = report["options"]["best_of"]
-    systems = (("sft", SFT, "SFT"), (f"best_of_{n}", BEST, f"best-of-{n}"), ("ppo", PPO, "PPO"))
+    """Scores by use case: a bar each for SFT, best-of-n and PPO, with 95 % intervals."""
+    labels = system_labels(report["options"]["best_of"])
+    systems = [(name, color, labels[name]) for name, color in zip(list(labels)[1:], (SFT, BEST, PPO), strict=True)]
     cases = sorted(report["by_use_case"].items(), key=lambda item: (-item[1]["prompts"], item[0]))
     with matplotlib.rc_context(STYLE):
         figure, axes = new_figure(4.9, 0.9 + 0.42 * len(cases))

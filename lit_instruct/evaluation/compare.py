@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from lit_instruct.errors import UserError
 from lit_instruct.evaluation.figures import choose_samples, figures_of, sameness, samples_of
 from lit_instruct.evaluation.options import EvalOptions
-from lit_instruct.evaluation.provenance import provenance
 from lit_instruct.evaluation.systems import Loaders, default_loaders, measure_systems
+from lit_instruct.machine import peak_memory_gb, provenance
 
 if TYPE_CHECKING:
     from data_modules.rows import PromptRow
@@ -24,29 +24,28 @@ STAGES = {"sft": "SFT", "rm": "reward model", "ppo": "PPO"}
 def evaluate(options: EvalOptions, loaders: Loaders | None = None) -> dict[str, Any]:
     """Compares the stages of a run on held-out prompts, writes eval/report.{json,html}, returns the report.
 
-    Systems: `base` (the model SFT started from, in SFT's prompt format), `sft`, `best_of_<n>` (n samples of
-    SFT, the reward model's favourite), `ppo`. Each answers every prompt once, with the same seed; SFT's
+    Systems: `base` (the model SFT started from, in SFT's prompt format), `sft`, `best_of_<n>` (of n samples of
+    SFT the one with the highest reward), `ppo`. Each answers every prompt once, with the same seed; SFT's
     answer is the first of its n. All intervals are 95 % bootstrap intervals over prompts.
 
-    - kl: nats a response to the SFT model, ``mean over prompts of sum_t log pi(y_t) - log pi_sft(y_t)``, y ~
+    - kl: nats per response to the SFT model, ``mean over prompts of sum_t log pi(y_t) - log pi_sft(y_t)``, y ~
       pi, the divergence in eq. 2's penalty; for best-of-n the analytic ``log n - (n - 1) / n``.
-    - reward: the reward model's score of the response's text, closed by the EOS.
-    - distinct_2: distinct word bigrams over all bigrams of a system's responses (one a prompt, so sets are
-      equal).
-    - win_rate.ppo_vs_sft: share of prompts where the labeler prefers PPO, ties half.
+    - reward: the reward model's score of the response's text, ended by the EOS.
+    - distinct_2: distinct word bigrams over all bigrams of a system's responses (one per prompt, so the sets
+      have equal size).
+    - win_rate.ppo_vs_sft: share of prompts where the labeler prefers PPO; ties count half.
 
     Args:
         options: what to compare.
-        loaders: what opens the models; by default the run's stage folders.
+        loaders: functions that open the models; by default from the run's stage folders.
 
     Raises:
         UserError: a stage is missing or does not fit the others, the prompts cannot be read, a labeler
-            misbehaves, the report cannot be written.
+            fails, or the report cannot be written.
     """
     from lit_instruct.evaluation.report import build_page
     from lit_instruct.evaluation.summary import print_summary
     from lit_instruct.files import as_json, replacing_files
-    from lit_instruct.handover import peak_memory_gb
 
     started = time.monotonic()
     run = Path(options.run)
@@ -74,7 +73,7 @@ def evaluate(options: EvalOptions, loaders: Loaders | None = None) -> dict[str, 
 
 
 def required_stage(run: Path, name: str) -> Stage:
-    """Record of a stage of the run.
+    """Returns the record of a stage of the run.
 
     Raises:
         UserError: the stage has not run, or its stage.json is damaged.
@@ -89,7 +88,7 @@ def required_stage(run: Path, name: str) -> Stage:
 
 
 def read_prompts(path: str, limit: int | None) -> list[PromptRow]:
-    """Rows of the prompt file; with a limit, that many spread evenly over it (files are often sorted)."""
+    """Reads the prompt file; a limit takes that many rows spread evenly over it, because files are often sorted."""
     from data_modules.rows import PromptRow, read_rows
 
     rows = read_rows(path, PromptRow)
@@ -106,7 +105,7 @@ def _check_fit(run: Path, stages: dict[str, Stage]) -> list[str]:
         )
     return [
         f"{name} was made again after ppo, which started from an earlier one: "
-        f"run `make ppo RUN={run.name}` again for figures that belong together"
+        f"run `make ppo RUN={run.name}` again to get figures that belong together"
         for name in ("sft", "rm")
         if stages[name].created > stages["ppo"].created
     ]

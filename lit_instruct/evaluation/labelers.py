@@ -2,12 +2,11 @@
 
 A labeler is any callable ``list[(prompt, response)] -> list[float]``, higher is better. The two here look at
 the response's text alone, are deterministic, need no model and no network, and score about a thousand
-responses a second.
+responses per second.
 
-They are stand-ins, not judges of quality. **What neither can see**: the prompt, and with it whether the
-response answers it; whether a statement is true; grammar, logic and order; languages other than English. A
-policy that learns to please `tone` learns a cheerful tone, complete sentences and no loops, which is what the
-demo wants to show and nothing more.
+They do not judge quality. **What neither can see**: the prompt, and so whether the response answers it;
+whether a statement is true; grammar, logic and order; languages other than English. A policy trained on `tone`
+learns a cheerful tone, complete sentences and no loops; the demo shows that and nothing more.
 """
 
 from __future__ import annotations
@@ -47,7 +46,7 @@ def words(text: str) -> list[str]:
 def is_finished(text: str) -> bool:
     """True where the text ends in sentence-final punctuation (closing quotes, brackets and emoji may follow).
 
-    An ellipsis trails off and a lone list number ("3.") promises more: both count as unfinished.
+    An ellipsis and a lone list number ("3.") count as unfinished.
     """
     stripped = text.strip()
     if _ELLIPSIS.search(stripped) or _BARE_LIST_NUMBER.search(stripped):
@@ -61,11 +60,11 @@ def repeated_share(items: Sequence[object]) -> float:
 
 
 def repetition_penalty(text: str) -> float:
-    """Points taken off for saying things twice, between 0 and 1.
+    """Penalty for repetition, between 0 and 1.
 
     ``min(1, max(0, b - 0.1) + 0.5 s)`` with b the share of word bigrams, and s the share of sentences (or
-    lines), that occurred earlier in the text. The tolerance of 0.1 lets ordinary prose repeat "of the" for
-    free.
+    lines), that occurred earlier in the text. The tolerance of 0.1 lets ordinary prose repeat "of the" without
+    penalty.
     """
     tokens = words(text)
     bigrams = list(pairwise(tokens))
@@ -89,10 +88,10 @@ def tone(pairs: Sequence[tuple[str, str]]) -> list[float]:
     padding with praise, exclamation marks and capitals (they raise VADER's score: the known ways to game it).
 
     Args:
-        pairs: (prompt, response) texts; the prompt is not looked at.
+        pairs: (prompt, response) texts; the prompt is ignored.
 
     Returns:
-        One score a pair, in [-2.5, 1]; higher is better.
+        One score per pair, in [-2.5, 1]; higher is better.
     """
     analyzer = _vader()
     return [_tone(response, analyzer) for _, response in pairs]
@@ -107,10 +106,10 @@ def _tone(response: str, analyzer: SentimentIntensityAnalyzer) -> float:
 
 
 def second_opinion(pairs: Sequence[tuple[str, str]]) -> list[float]:
-    """Mean valence of the words by AFINN: a labeler that no training used, to see if a gain carries over.
+    """Mean valence of the words by AFINN: a labeler that no training used, to see whether a gain carries over.
 
     ``score = v / sqrt(v^2 + 1/4)`` with ``v = sum of word valences / max(words, 10)``, valences from -5 to 5
-    out of the AFINN list (Nielsen 2011, arXiv 1103.2903; the package afinn), rated by other people than
+    from the AFINN list (Nielsen 2011, arXiv 1103.2903; the package afinn), rated by other people than
     VADER's lexicon.
 
     It shares neither lexicon nor rules with `tone`: no bonus for "!" or capitals, and because it is a mean,
@@ -120,10 +119,10 @@ def second_opinion(pairs: Sequence[tuple[str, str]]) -> list[float]:
     sarcasm, unfinished and repeated text.
 
     Args:
-        pairs: (prompt, response) texts; the prompt is not looked at.
+        pairs: (prompt, response) texts; the prompt is ignored.
 
     Returns:
-        One score a pair, in [-1, 1]; 0 for text without a listed word; higher is better.
+        One score per pair, in [-1, 1]; 0 for text without a listed word; higher is better.
     """
     lexicon = _afinn()
     return [_second_opinion(response, lexicon) for _, response in pairs]

@@ -10,8 +10,23 @@ import numpy as np
 
 from lit_instruct.evaluation.labelers import words
 
+LABELS = {
+    "labeler": "labeler score",
+    "second_labeler": "second labeler",
+    "reward": "reward model",
+    "kl": "KL to SFT (nats)",
+    "length": "length (tokens)",
+    "distinct_2": "distinct-2",
+    "eos_share": "EOS share",
+}
+"""Key of a measure in report.json -> its name in tables and on cards."""
 _BLOCK = 2_000_000
 """Most resampled values held at once (16 MB), whatever the number of prompts."""
+
+
+def system_labels(best_of: int) -> dict[str, str]:
+    """Returns key of a system in report.json -> its name in tables and charts."""
+    return {"base": "base", "sft": "SFT", f"best_of_{best_of}": f"best-of-{best_of}", "ppo": "PPO"}
 
 
 class Interval(NamedTuple):
@@ -26,7 +41,7 @@ def bootstrap(values: Sequence[float], seed: int, n: int = 2000) -> Interval:
     """Mean with a percentile bootstrap interval: the 2.5 % and 97.5 % quantiles of n resampled means.
 
     Args:
-        values: one number a prompt (at least one); the prompts are what is drawn again, with replacement.
+        values: one number per prompt, at least one; prompts are resampled with replacement.
         seed: seed of the resampling; equal seeds give equal intervals.
         n: number of resamples.
 
@@ -47,7 +62,7 @@ def paired_difference(ours: Sequence[float], theirs: Sequence[float], seed: int,
     A pair stays together when it is resampled: what makes one prompt easier than another cancels.
 
     Args:
-        ours: one number a prompt; a positive result means that ours is higher.
+        ours: one number per prompt; a positive result means that ours is higher.
         theirs: the other system's number for each prompt, in the same order.
         seed: seed of the resampling.
         n: number of resamples.
@@ -99,7 +114,7 @@ def distinct_2_interval(responses: Sequence[str], seed: int, n: int = 500) -> In
     the bootstrap's (the delete-half jackknife, Shao & Wu 1989).
 
     Args:
-        responses: the texts, one a prompt.
+        responses: one text per prompt.
         seed: seed of the subsampling.
         n: number of subsamples.
     """
@@ -119,7 +134,7 @@ def distinct_2_interval(responses: Sequence[str], seed: int, n: int = 500) -> In
 
 
 def best_of_n_kl(n: int) -> float:
-    """KL of best-of-n sampling to the model sampled from, in nats a response: ``log n - (n - 1) / n``.
+    """KL of best-of-n sampling to the model sampled from, in nats per response: ``log n - (n - 1) / n``.
 
     The usual figure (Stiennon et al. 2020, arXiv 2009.01325; Gao et al. 2022), an upper bound where responses
     can be equal.

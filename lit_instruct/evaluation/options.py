@@ -15,23 +15,23 @@ class EvalOptions:
     run: str = "runs/demo"
     """Run folder with the stages sft, rm and ppo; the report goes to its folder eval."""
     prompts: str = "recipes/demo/data/prompts_validation.jsonl"
-    """Held-out prompts, one JSON object a line: prompt, use_case (optional)."""
+    """Held-out prompts, one JSON object per line: prompt, use_case (optional)."""
     limit: int | None = None
-    """Most prompts to use, spread evenly over the file; none = all."""
+    """Number of prompts to use, spread evenly over the file; null uses all."""
     best_of: int = 8
-    """n of best-of-n: samples from the SFT model, of which the reward model picks one."""
+    """n of best-of-n: how many samples of the SFT model the reward model chooses from."""
     max_new_tokens: int = 48
-    """Longest response in tokens; take what PPO trained with."""
+    """Length limit of a response in tokens; use PPO's."""
     temperature: float = 1.0
-    """Sampling temperature of all systems; the KL is exact at 1 only, where the model itself is sampled."""
+    """Sampling temperature of all systems; the KL is exact only at 1."""
     seed: int = 0
-    """Seed of sampling and of the bootstrap."""
+    """Seed of sampling and bootstrap."""
     labeler: str = "lit_instruct.evaluation.labelers.tone"
-    """Import path of the labeler whose scores the report leads with."""
+    """Import path of the labeler whose scores come first in the report."""
     second_labeler: str = "lit_instruct.evaluation.labelers.second_opinion"
-    """Import path of a labeler that no training used."""
+    """Import path of a labeler that was not used in training."""
     batch_size: int = 64
-    """Responses generated at once."""
+    """Responses sampled side by side."""
     quantize: Literal["none", "8bit", "4bit"] | None = None
     """Bits of the models' bases; null takes those that their stages trained on, and none for the base itself."""
 

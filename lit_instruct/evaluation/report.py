@@ -1,4 +1,4 @@
-"""report.html: one self-contained page made from report.json and the stages' logs."""
+"""report.html: one self-contained page from report.json and the stages' logs."""
 
 from __future__ import annotations
 
@@ -10,17 +10,9 @@ from markupsafe import Markup
 
 from lit_instruct.evaluation import charts
 from lit_instruct.evaluation.charts import Curves, Series
+from lit_instruct.evaluation.measures import LABELS, system_labels
 from lit_instruct.evaluation.page import number, percent, render, signed
 
-MEASURES = {
-    "labeler": "labeler score",
-    "second_labeler": "second labeler",
-    "reward": "reward-model score",
-    "kl": "KL to SFT, nats a response",
-    "length": "length, tokens",
-    "distinct_2": "distinct-2",
-    "eos_share": "EOS share",
-}
 MOODS = {"up": "good", "down": "bad", "unclear": "plain"}
 TEMPLATE = "report.html.jinja"
 
@@ -29,8 +21,7 @@ def build_page(run: Path, report: dict[str, Any]) -> str:
     """The page of a report as HTML.
 
     Args:
-        run: the run's folder; its logs (<stage>/logs/metrics.csv) give the training curves, as far as they
-            exist.
+        run: the run's folder; the training curves come from its logs (<stage>/logs/metrics.csv), where they exist.
         report: what `evaluate` returns.
     """
     logs = {
@@ -43,9 +34,9 @@ def build_page(run: Path, report: dict[str, Any]) -> str:
         TEMPLATE,
         report=report,
         run=run.name,
-        systems={"base": "base", "sft": "SFT", best: f"best-of-{report['options']['best_of']}", "ppo": "PPO"},
+        systems=system_labels(report["options"]["best_of"]),
         best=best,
-        measures=MEASURES,
+        measures=LABELS,
         verdict=verdict(report),
         gained=gained(report),
         cost=cost(report),
@@ -56,7 +47,7 @@ def build_page(run: Path, report: dict[str, Any]) -> str:
 
 
 def direction(interval: dict[str, float], zero: float = 0.0) -> str:
-    """ "up" or "down" where the interval lies on one side of `zero`, "unclear" where it holds it."""
+    """ "up" or "down" where the interval lies on one side of `zero`, "unclear" where it contains it."""
     if interval["ci_low"] > zero:
         return "up"
     return "down" if interval["ci_high"] < zero else "unclear"
@@ -79,14 +70,14 @@ def verdict(report: dict[str, Any]) -> str:
     }[direction(report["second_labeler"]["ppo_minus_sft"])]
     return (
         f"PPO {words[direction(gain)]} ({interval}) and is preferred to it on {percent(win['mean'])} of "
-        f"{report['prompts']} held-out prompts, at a distance of {number(kl, 1)} nats a response; {second}."
+        f"{report['prompts']} held-out prompts, at a distance of {number(kl, 1)} nats per response; {second}."
     )
 
 
 def gained(report: dict[str, Any]) -> list[dict[str, str]]:
     """Cards: what PPO gained over SFT."""
     win = report["win_rate"]["ppo_vs_sft"]
-    cards = [_difference(report, name, MEASURES[name]) for name in ("labeler", "second_labeler", "reward")]
+    cards = [_difference(report, name, LABELS[name]) for name in ("labeler", "second_labeler", "reward")]
     preferred = {
         "title": "preferred to SFT",
         "value": percent(win["mean"]),
@@ -120,7 +111,7 @@ def cost(report: dict[str, Any]) -> list[dict[str, str]]:
         {
             "title": "KL to SFT",
             "value": f"{number(kl['mean'], 1)} nats",
-            "note": f"{number(kl['ci_low'], 1)} to {number(kl['ci_high'], 1)} a response",
+            "note": f"{number(kl['ci_low'], 1)} to {number(kl['ci_high'], 1)} per response",
             "mood": "plain",
         },
         {
@@ -145,7 +136,7 @@ def cost(report: dict[str, Any]) -> list[dict[str, str]]:
 
 
 def training_charts(logs: dict[str, Curves]) -> list[dict[str, Any]]:
-    """Groups of charts, one a stage; what a stage did not log is left out."""
+    """Groups of charts, one per stage; what a stage did not log is left out."""
     step, iteration = "optimizer step", "PPO iteration"
     sft, reward, ppo = charts.SFT, charts.BEST, charts.PPO
     plan: list[tuple[str, str, str, Sequence[tuple[str, str, str, str]]]] = [
@@ -171,7 +162,7 @@ def training_charts(logs: dict[str, Curves]) -> list[dict[str, Any]]:
             iteration,
             [
                 ("reward-model score", "ppo/reward", "val/reward", ppo),
-                ("KL to SFT, nats a response", "ppo/kl", "val/kl", ppo),
+                ("KL to SFT, nats per response", "ppo/kl", "val/kl", ppo),
                 ("response length, tokens", "ppo/response_length", "val/response_length", ppo),
                 ("EOS share", "ppo/eos_share", "val/eos_share", ppo),
                 ("policy loss", "loss/policy", "", ppo),

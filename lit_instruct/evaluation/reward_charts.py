@@ -12,13 +12,13 @@ from markupsafe import Markup
 from lit_instruct.evaluation.charts import BEST, INK, MUTED, STYLE, as_svg, legend, new_figure, shortened
 
 SHOWN_POINTS = 1500
-"""Most dots of the scatter plot; more would make the page heavy and the plot no clearer."""
+"""Limit of dots in the scatter plot; more would make the page larger and the plot no clearer."""
 MEANS = 8
-"""Points of the line through the scatter plot."""
+"""Groups of similar length whose means form the line through the scatter plot."""
 
 
 def reliability_chart(bins: Sequence[Mapping[str, Any]]) -> Markup:
-    """How often the model is right against how sure it is; on the diagonal its probabilities mean what they say."""
+    """Accuracy against confidence; on the diagonal the probabilities are calibrated."""
     total = sum(one["pairs"] for one in bins)
     confidence = [one["confidence"] for one in bins]
     with matplotlib.rc_context(STYLE):
@@ -43,7 +43,7 @@ def reliability_chart(bins: Sequence[Mapping[str, Any]]) -> Markup:
 
 
 def accuracy_chart(key: str, label: str, groups: Mapping[str, Mapping[str, Any]], overall: float) -> Markup:
-    """Pair accuracy of each group with 95 % intervals; lines at a coin's 1/2 and at the overall accuracy."""
+    """Pair accuracy of each group with 95 % intervals; lines at chance (1/2) and at the overall accuracy."""
     accuracies = list(groups.values())
     values = np.array([one["value"] for one in accuracies])
     below = values - [one["ci_low"] for one in accuracies]
@@ -60,7 +60,7 @@ def accuracy_chart(key: str, label: str, groups: Mapping[str, Mapping[str, Any]]
             linestyle="none",
             elinewidth=1.3,
         )
-        axes.axvline(0.5, color=MUTED, linewidth=0.9, linestyle=":", label="coin")
+        axes.axvline(0.5, color=MUTED, linewidth=0.9, linestyle=":", label="chance")
         axes.axvline(overall, color=INK, linewidth=0.9, linestyle="--", label="all pairs")
         axes.set_yticks(range(len(groups)), [f"{shortened(name)} ({one['pairs']})" for name, one in groups.items()])
         axes.tick_params(axis="y", length=0, labelcolor=INK)

@@ -1,7 +1,7 @@
 """Measures of a reward model as pure functions: rewards and ranks in, numbers out, no model and no file.
 
-A *row* is one ranked comparison: K responses to a prompt. A *pair* is two of them with different ranks; ties compare
-nothing.
+A *row* is one ranked comparison: K responses to a prompt. A *pair* is two of them with different ranks; ties form no
+pair.
 """
 
 from __future__ import annotations
@@ -55,20 +55,20 @@ class Bin(NamedTuple):
     high: float
     pairs: int
     confidence: float
-    """Mean of sigmoid(|r_w - r_l|): how sure the model is of its own order."""
+    """Mean of sigmoid(|r_w - r_l|): the model's confidence in its own order."""
     accuracy: float
     """Share of the pairs in which that order is the labeler's; equal rewards count half."""
 
 
 class LengthRelation(NamedTuple):
-    """How the reward goes with the length of the response; None where one of them does not vary."""
+    """How the reward relates to the length of the response; None where one of them is constant."""
 
     pearson: float | None
     """Linear correlation over all responses."""
     spearman: float | None
     """Correlation of their ranks."""
     pearson_within_rows: float | None
-    """Linear correlation of what is left of both once each row's mean is taken off."""
+    """Linear correlation of both after subtracting each row's mean."""
     longer_preferred_by_labeler: float | None
     """Share of the pairs of unequal length in which the labeler ranks the longer response higher."""
     longer_preferred_by_model: float | None
@@ -79,8 +79,8 @@ def ranked_pairs(rewards: Sequence[Sequence[float]], ranks: Sequence[Sequence[in
     """Returns every pair of differently ranked responses to the same prompt.
 
     Args:
-        rewards: K numbers a row, higher is better; rows may differ in K.
-        ranks: K whole numbers a row, 1 is the best, equal ranks are ties.
+        rewards: K numbers per row, higher is better; rows may differ in K.
+        ranks: K integers per row, 1 is the best, equal ranks are ties.
 
     Raises:
         ValueError: a row has more rewards than ranks, or fewer.
@@ -99,11 +99,11 @@ def pair_accuracy(pairs: Pairs, chosen: np.ndarray, seed: int, n: int = 1000) ->
     """Returns the share of pairs that the model orders as the labeler did, equal rewards counting as wrong.
 
     The 95 % interval is a percentile bootstrap over rows: the pairs of a row are not independent, so they are drawn
-    together. A single row leaves everything open: its interval is 0 to 1.
+    together. The interval of a single row is 0 to 1.
 
     Args:
         pairs: of `ranked_pairs`.
-        chosen: (number of pairs,) bool, the pairs to look at.
+        chosen: (number of pairs,) bool, which pairs to count.
         seed: of the bootstrap.
         n: number of resamples.
 
@@ -115,7 +115,7 @@ def pair_accuracy(pairs: Pairs, chosen: np.ndarray, seed: int, n: int = 1000) ->
     _, row = np.unique(pairs.row[chosen], return_inverse=True)
     counted = np.bincount(row).astype(np.float64)
     correct = np.bincount(row, weights=pairs.margin[chosen] > 0)
-    if len(counted) == 1:  # drawn again it would be itself, as if there were no doubt
+    if len(counted) == 1:  # every resample would equal it, as if it were certain
         return Accuracy(float(correct[0] / counted[0]), 0.0, 1.0, int(counted[0]), 1)
     shares = [correct[rows].sum(axis=1) / counted[rows].sum(axis=1) for rows in resamples(len(counted), seed, n)]
     low, high = np.quantile(np.concatenate(shares), [0.025, 0.975])
@@ -126,8 +126,8 @@ def calibration_error(margins: np.ndarray) -> float:
     """Expected calibration error of sigmoid(r_w - r_l) as the probability that the labeler prefers w.
 
     ECE = sum over bins of share of pairs x |accuracy - confidence|. Every pair counts in both directions (w over l,
-    which happened, and l over w, which did not): in the better response's direction alone the answer would always be
-    yes.
+    which happened, and l over w, which did not): in one direction alone the outcome would always be
+    1.
 
     Args:
         margins: (n,) r_w - r_l, n at least 1.
@@ -158,10 +158,10 @@ def reliability(margins: np.ndarray) -> list[Bin]:
 def length_relation(
     rewards: Sequence[Sequence[float]], lengths: Sequence[Sequence[int]], pairs: Pairs
 ) -> LengthRelation:
-    """Returns how far the reward is a matter of length.
+    """Returns how strongly the reward depends on length.
 
     Args:
-        rewards: K numbers a row.
+        rewards: K numbers per row.
         lengths: tokens of the same responses.
         pairs: of the same rewards.
     """

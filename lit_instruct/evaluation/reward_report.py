@@ -1,4 +1,4 @@
-"""`lit-instruct rm validate`: what a reward model gets right on held-out comparisons, as validation.{json,html}."""
+"""`lit-instruct rm validate`: measures a reward model on held-out comparisons, as validation.{json,html}."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from rich.text import Text
 from data_modules.rows import RankedComparison
 from lit_instruct.evaluation import reward_charts as charts
 from lit_instruct.evaluation.page import number, percent, render, signed
-from lit_instruct.evaluation.provenance import provenance
 from lit_instruct.evaluation.reward_measures import (
     Accuracy,
     Pairs,
@@ -25,6 +24,7 @@ from lit_instruct.evaluation.reward_measures import (
     reliability,
 )
 from lit_instruct.files import as_json, replacing_files
+from lit_instruct.machine import provenance
 
 TEMPLATE = "validation.html.jinja"
 GROUPS = {
@@ -34,11 +34,11 @@ GROUPS = {
     "by_labeler": "labeler",
 }
 SHOWN_GROUPS = 24
-"""Most use cases or labelers that page and table show; the JSON has them all."""
+"""How many use cases or labelers page and table show; the JSON has them all."""
 
 
 class Demonstrations(NamedTuple):
-    """Rewards of the demonstrations, and the bias that is to make them 0 on average."""
+    """Rewards of the demonstrations, and the bias that should make them 0 on average."""
 
     rewards: list[float]
     """Without the bias."""
@@ -53,16 +53,16 @@ def validation_report(
     demonstrations: Demonstrations | None,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Returns every figure about a reward model on held-out comparisons, ready for JSON.
+    """Returns all figures of a reward model on held-out comparisons, JSON-able.
 
     Pair accuracies are {value, ci_low, ci_high, pairs, rows} with 95 % bootstrap intervals over rows. Use case and
-    labeler are the rows' own fields of these names; rows without one are in no such group.
+    labeler are the rows' own fields of these names; rows without them are left out of those groups.
 
     Args:
         rows: ranked comparisons, at least one pair among them.
         rewards: of each row's responses, without the bias.
         lengths: tokens of each row's responses, the EOS included.
-        demonstrations: what they scored; None where there are none.
+        demonstrations: their rewards; None without demonstrations.
         seed: of the bootstrap.
     """
     pairs = ranked_pairs(rewards, [row.ranks for row in rows])
@@ -149,7 +149,7 @@ def verdict(report: dict[str, Any]) -> str:
     better = "better than" if accuracy["ci_low"] > 0.5 else "not clearly better than"
     return (
         f"The reward model orders {percent(accuracy['value'])} of {report['pairs']} held-out pairs as labelled "
-        f"({interval}), {better} a coin. Its probabilities are off by {number(100 * error, 1)} points on average."
+        f"({interval}), {better} chance. Its probabilities are off by {number(100 * error, 1)} points on average."
     )
 
 
@@ -166,7 +166,7 @@ def cards(report: dict[str, Any]) -> list[dict[str, str]]:
         {
             "title": "calibration error (ECE)",
             "value": number(report["calibration"]["error"], 3),
-            "note": "mean distance between how sure it is and how often it is right",
+            "note": "mean gap between confidence and accuracy",
             "mood": "plain",
         },
         {
@@ -198,7 +198,7 @@ def _groups(rows: Sequence[RankedComparison], pairs: Pairs, seed: int) -> dict[s
 
 
 def _accuracies(pairs: Pairs, keys: np.ndarray, seed: int) -> dict[str, Any]:
-    """Pair accuracy of each key; numbers in their order, names in theirs."""
+    """Pair accuracy of each key; in numeric or alphabetical order."""
     distinct = sorted({key for key in keys.tolist() if key is not None}, key=lambda key: (len(key), key))
     ordered = distinct if all(key.isdigit() for key in distinct) else sorted(distinct)
     found = {key: pair_accuracy(pairs, keys == key, seed) for key in ordered}

@@ -8,24 +8,17 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from lit_instruct.evaluation.measures import LABELS, system_labels
+
 
 def print_summary(report: dict[str, Any], folder: Path) -> None:
-    """Prints the table, what PPO gained and where the report lies."""
-    rows = {
-        "labeler": "labeler score",
-        "second_labeler": "second labeler",
-        "reward": "reward model",
-        "kl": "KL to SFT (nats)",
-        "length": "length (tokens)",
-        "distinct_2": "distinct-2",
-        "eos_share": "EOS share",
-    }
-    systems = ("base", "sft", f"best_of_{report['options']['best_of']}", "ppo")
+    """Prints the table, what PPO gained and the path of the report."""
+    systems = list(system_labels(report["options"]["best_of"]))
     table = Table(title=f"{report['prompts']} held-out prompts: mean ± half the 95 % interval")
     table.add_column("")
     for name in systems:
         table.add_column(name, justify="right")
-    for measure, label in rows.items():
+    for measure, label in LABELS.items():
         table.add_row(label, *(_cell(report[measure][name]) for name in systems))
     console = Console()
     console.print(table)

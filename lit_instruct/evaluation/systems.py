@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class System:
-    """One system's responses to the held-out prompts, and what was measured on each (one number a prompt)."""
+    """One system's responses to the held-out prompts, and what was measured on each (one number per prompt)."""
 
     name: str
     responses: list[Response]
@@ -33,7 +33,7 @@ class System:
     second_labeler: list[float]
 
     def per_prompt(self) -> dict[str, list[float]]:
-        """Measure -> one value a prompt; length counts tokens with the EOS, eos_share is 1 where it came."""
+        """Returns measure -> one value per prompt; length counts the EOS, eos_share is 1 where it is there."""
         return {
             "labeler": self.labeler,
             "second_labeler": self.second_labeler,
@@ -45,12 +45,12 @@ class System:
 
 
 class Loaders(NamedTuple):
-    """What opens the models of a run; tests put in their own."""
+    """Functions that open the models of a run; tests pass their own."""
 
     generator: Callable[..., TextGenerator]
     """(source, prompter=None) -> language model."""
     prompter: Callable[[str], Prompter]
-    """source -> the prompt format it was trained with, without its weights."""
+    """source -> the prompt format it was trained with, without loading weights."""
     reward: Callable[[str], TextReward]
     """source -> reward model."""
 
@@ -79,7 +79,7 @@ def measure_systems(options: EvalOptions, base: str, prompts: list[Prompt], load
         scoring_function(options.second_labeler, "--second_labeler"),
     ]
     answers, log_probs = {}, {}
-    # The base model answers in SFT's prompt format: what differs is the training, not the prompt.
+    # The base model answers in SFT's prompt format, so that only the training differs.
     for name, source, prompter in (
         ("base", base, loaders.prompter(str(run / "sft"))),
         ("ppo", str(run / "ppo"), None),
@@ -88,7 +88,7 @@ def measure_systems(options: EvalOptions, base: str, prompts: list[Prompt], load
         answers[name] = [row[0] for row in _respond(model, options, prompts, name, k=1)]
         log_probs[name] = model.log_probs(prompts, answers[name], progress=f"{name}: log-probabilities")
         del model
-        gc.collect()  # all of it goes before the next one comes
+        gc.collect()  # free it before the next model is loaded
 
     model = loaders.generator(str(run / "sft"), None)
     many = _respond(model, options, prompts, "sft", k=n)
@@ -127,7 +127,7 @@ def _respond(
 def _rewards(
     model: TextReward, prompts: list[Prompt], many: list[list[Response]], answers: dict[str, list[Response]]
 ) -> tuple[dict[str, list[float]], list[int]]:
-    """Scores of each system and of the best of many, and which of the many that is (the first of equals)."""
+    """Scores of each system and of the best of many, and the index of that best one (the first of equals)."""
     rewards = {
         name: model.score(prompts, [answer.text for answer in system], progress=f"rm: scores of {name}")
         for name, system in answers.items()

@@ -1,4 +1,4 @@
-"""What others must load as the base of an exported model, and how it differs from what was trained on."""
+"""The public name of an exported model's base, and how that base differs from the one it was trained on."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from lit_instruct.models.embedded import CONVERSION, NAME
 EMBEDDED_ON_HUB = "HuggingFaceTB/SmolLM2-135M-Instruct"
 EMBEDDED_DIFFERS = (
     "It was trained on the embedded copy of this base, whose weights are Q4_1 (4 bits) dequantised to bfloat16; the "
-    "hub's are the bfloat16 weights that copy was rounded from. On those the adapter computes slightly different "
-    "numbers, which were not measured; `lit-instruct export --merge` writes the weights it was trained on."
+    "hub's are the bfloat16 weights that copy was rounded from. On those the adapter's outputs differ slightly, by "
+    "an amount that was not measured; `lit-instruct export --merge` writes the weights it was trained on."
 )
 FOLDER_ONLY = (
-    "The base is a folder on the machine of the training. Put the model there, or write another place into "
+    "The base is a folder on the machine that trained it. Put the model there, or set another path in "
     "`adapter_config.json`."
 )
 
 
 @dataclass(frozen=True)
 class PublicBase:
-    """A base by the name under which others find it."""
+    """A base by the name that others load it with."""
 
     name: str
     """Hub id or folder."""
@@ -40,7 +40,7 @@ class PublicBase:
 
 
 def public_base(base: str, given: str | None) -> PublicBase:
-    """Returns the name of a base for others.
+    """Returns the public name of a base.
 
     Args:
         base: hub id or folder that `from_pretrained` opened in the training.
@@ -54,12 +54,12 @@ def public_base(base: str, given: str | None) -> PublicBase:
 
 
 def is_hub_id(name: str) -> bool:
-    """Tells whether a name is `organisation/name` and no folder on this machine."""
+    """Tells whether a name is `organisation/name` and not a folder on this machine."""
     return re.fullmatch(r"[\w.-]+/[\w.-]+", name) is not None and name[0] != "." and not Path(name).exists()
 
 
 def base_licence(base: str, public: PublicBase) -> str | None:
-    """Returns the licence field of the base's model card, None where there is none or it cannot be had.
+    """Returns the licence field of the base's model card, None where there is none or it cannot be read.
 
     Args:
         base: hub id or folder that the training opened.

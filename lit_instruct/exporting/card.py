@@ -13,6 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from data_modules.reading.sources import parse_sources
 from lit_instruct.exporting.base_name import PublicBase, base_licence, data_licence, is_hub_id
 from lit_instruct.handover import Stage, read_stage
+from lit_instruct.planning.options import flat
 from lit_instruct.prompting import Prompter
 
 STEPS = {
@@ -26,7 +27,7 @@ NOT_STATED = "not stated"
 
 @dataclass(frozen=True)
 class CardFacts:
-    """What the export knows beside stage.json."""
+    """What the export knows in addition to stage.json."""
 
     opened_base: str
     """Hub id or folder that the training opened."""
@@ -50,7 +51,7 @@ class DataRow:
 
 
 def public_stage(stage: Stage, base: PublicBase, prompter: Prompter) -> Stage:
-    """Returns the record for others: names in place of this machine's folders, and the exported prompt format."""
+    """Returns the record to publish: names instead of this machine's folders, and the exported prompt format."""
     data = stage.data and {
         **stage.data,
         "sources": {
@@ -76,7 +77,7 @@ def write_card(folder: Path, run: Path, name: str, stage: Stage, facts: CardFact
         run: the stage's folder, for the records of the stages before.
         name: title.
         stage: its record.
-        facts: what else there is to say.
+        facts: what the records do not hold.
     """
     stages = {found.stage: found for found in [*_parents(run, stage), stage]}
     data = [row for found in stages.values() for row in _data_rows(found)]
@@ -98,7 +99,11 @@ def write_card(folder: Path, run: Path, name: str, stage: Stage, facts: CardFact
         facts=facts,
         licence=licence,
         data=data,
-        options=[(found.stage, *pair) for found in stages.values() for pair in _flat(_without_folders(found.options))],
+        options=[
+            (found.stage, *pair)
+            for found in stages.values()
+            for pair in flat(_without_folders(found.options or {})).items()
+        ],
         not_stated=NOT_STATED,
     )
     (folder / "README.md").write_text(text, encoding="utf-8")
@@ -118,7 +123,7 @@ def _front_matter(stage: Stage, facts: CardFacts, licence: str | None, data: lis
 
 
 def _parents(run: Path, stage: Stage) -> Iterator[Stage]:
-    """The records of the stages before, as far as their folders are still there: at their path or beside this one."""
+    """The records of earlier stages whose folders still exist, at the recorded path or next to this one."""
     for folder in dict.fromkeys(stage.parents.values()):
         for path in (Path(folder).expanduser(), run.parent / Path(folder).name):
             found = read_stage(path) if path.resolve() != run.resolve() else None
@@ -143,7 +148,7 @@ def _data_rows(stage: Stage) -> Iterator[DataRow]:
 
 
 def _without_folders(value: Any) -> Any:
-    """Shortens absolute paths to their last part: what lies where on this machine is nobody's business."""
+    """Shortens absolute paths to their last part, so that a published card does not show the layout of this machine."""
     if isinstance(value, dict):
         return {key: _without_folders(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -151,15 +156,6 @@ def _without_folders(value: Any) -> Any:
     if isinstance(value, str) and value.startswith(("/", "~")):
         return ",".join(Path(part).name for part in value.split(","))
     return value
-
-
-def _flat(options: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Nested options as (name with dots, value)."""
-    for name, value in (options or {}).items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
 
 
 def _cell(value: Any) -> str:

@@ -25,7 +25,7 @@ PROMPTS = (
     "Is a whale a fish? Answer briefly.",
 )
 RESPONSES, RESPONSE_TOKENS = 4, 32
-"""To each prompt, and most tokens of each."""
+"""Responses per prompt, and their longest length in tokens."""
 
 
 @dataclass(frozen=True)
@@ -69,19 +69,19 @@ def rewards(network: nn.Module, texts: Texts) -> Tensor:
 
 
 def mean_kl(trained: Tensor, exported: Tensor) -> float:
-    """Returns mean over tokens of sum_v p(v) (log p(v) - log q(v)), in nats a token.
+    """Returns mean over tokens of sum_v p(v) (log p(v) - log q(v)), in nats per token.
 
     Args:
         trained: (tokens, V) log p.
         exported: (tokens, V) log q.
     """
     kl = (trained.double().exp() * (trained.double() - exported.double())).sum(dim=-1).mean()
-    return max(0.0, float(kl))  # float32 log-probabilities sum to 1 but for their rounding
+    return max(0.0, float(kl))  # rounding can make it slightly negative
 
 
 @torch.no_grad()
 def _logits(network: nn.Module, texts: Texts) -> list[Tensor]:
-    """A row at a time, so that the memory is that of one."""
+    """One row at a time, so that memory is that of one."""
     found = []
     device = next(network.parameters()).device
     with computing_as_trained(network):

@@ -36,17 +36,17 @@ ADAPTER, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
 
 
 def export(options: ExportOptions) -> Path:
-    """Writes a stage's model for others, says how far it is from the trained one, and returns its folder.
+    """Exports a stage's model, prints how far it is from the trained one, and returns its folder.
 
     Raises:
-        UserError: no stage lies there, the target holds foreign files, the model cannot be opened, or the merged model
-            differs from the trained one by more than `max_kl`.
+        UserError: `run` is not a stage folder, the target holds other files, the model cannot be opened, or the merged
+            model differs from the trained one by more than `max_kl`.
     """
     folder, target = Path(options.run).expanduser(), Path(options.to).expanduser()
     stage = read_stage(folder)
     if stage is None:
         raise UserError(
-            f"--run={options.run}: no stage's folder (no {STAGE_FILE} in it); give one such as runs/demo/ppo"
+            f"--run={options.run}: not a stage folder (no {STAGE_FILE} in it); give one such as runs/demo/ppo"
         )
     check_target(target, folder)
     source = find_source(str(folder))
@@ -74,14 +74,14 @@ def export(options: ExportOptions) -> Path:
         (scratch / STAGE_FILE).write_text(json.dumps(asdict(public_stage(stage, base, exported)), indent=2) + "\n")
         write_card(scratch, folder, target.name, stage, facts)
         write_record(scratch, record)
-    _tell(target, record)
+    _print_record(target, record)
     if options.push_to_hub:
         push(target, options.push_to_hub)
     return target
 
 
 def _base_of_whole(stage: Stage, options: ExportOptions) -> PublicBase:
-    """The base that all weights were trained from; nobody has to load it, so nothing is said of it."""
+    """The base that all weights were trained from; no remark, because nobody has to load it."""
     return replace(public_base(str(stage.base["source"]), options.base), remark=None)
 
 
@@ -92,7 +92,7 @@ def _sampling(stage: Stage) -> dict[str, Any] | None:
 def _write_adapter(
     scratch: Path, source: Source, stage: Stage, base: PublicBase, options: ExportOptions
 ) -> dict[str, Any]:
-    """Copies the adapter, and names a base that others have."""
+    """Copies the adapter, and names a base that others can load."""
     assert source.adapter is not None
     dtype = DTYPES.get(options.dtype)
     if dtype is None:
@@ -114,7 +114,7 @@ def _write_whole(
 ) -> dict[str, Any]:
     """Writes all weights, and returns how far they are from the trained model.
 
-    One model is in memory at a time.
+    Only one model is in memory at a time.
     """
     is_reward = stage.stage == "rm"
     dtype = weights_dtype(options.dtype, source, stage)
@@ -131,7 +131,7 @@ def _write_whole(
     if not is_reward and measured["kl_to_trained"] > options.max_kl:
         way_out = "8-bit bases round activations too, so" if stage.base_precision == "8bit" else "take --dtype=fp32,"
         raise UserError(
-            f"--merge: the merged model is {measured['kl_to_trained']:.4f} nats a token from the trained one, over "
+            f"--merge: the merged model is {measured['kl_to_trained']:.4f} nats per token from the trained one, over "
             f"--max-kl={options.max_kl:g}, and was not written; {way_out} export it as an adapter, or raise --max-kl"
         )
     config: Any = merged.config
@@ -153,12 +153,12 @@ def _name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def _tell(target: Path, record: dict[str, Any]) -> None:
+def _print_record(target: Path, record: dict[str, Any]) -> None:
     print(f"{target}: {record['stage']} as {record['form']}, {record['dtype']}, base {record['base']}")
     if "kl_to_trained" in record:
         tokens = record["measured_tokens"]
-        print(f"KL of it to the trained model: {record['kl_to_trained']:.2g} nats a token ({tokens} sampled tokens)")
+        print(f"KL to the trained model: {record['kl_to_trained']:.2g} nats per token ({tokens} sampled tokens)")
     if "largest_reward_change" in record:
-        print(f"largest change of a reward: {record['largest_reward_change']:.2g} ({record['measured_texts']} texts)")
+        print(f"largest reward change: {record['largest_reward_change']:.2g} ({record['measured_texts']} texts)")
     if record["remark"]:
         print(record["remark"])

@@ -15,10 +15,10 @@ def push(folder: Path, repository: bool | str) -> str:
 
     Args:
         folder: a finished export.
-        repository: organisation/name; True takes the folder's name under the user's own account.
+        repository: organisation/name; True uses the folder's name under the user's account.
 
     Raises:
-        UserError: nobody is logged in, or the hub refuses.
+        UserError: the user is not logged in, or the hub refuses.
     """
     name = folder.resolve().name if repository is True else str(repository)
     api = HfApi()
@@ -27,10 +27,10 @@ def push(folder: Path, repository: bool | str) -> str:
         api.upload_folder(repo_id=made.repo_id, folder_path=folder, commit_message="Export of lit-instruct")
     except LocalTokenNotFoundError as error:
         raise UserError(
-            f"--push-to-hub: nobody is logged in; run `hf auth login` and export again ({folder} is whole)"
+            f"--push-to-hub: not logged in; run `hf auth login` and export again ({folder} is complete)"
         ) from error
     except (HfHubHTTPError, HFValidationError, OSError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise UserError(f"--push-to-hub={name}: the upload failed ({reason}); {folder} is whole, try again") from error
+        raise UserError(f"--push-to-hub={name}: the upload failed ({reason}); {folder} is complete: retry") from error
     print(f"uploaded to {made}, a private repository")
     return str(made)

@@ -1,4 +1,4 @@
-"""The model that a stage trained, as it was trained and as one without adapters."""
+"""The model that a stage trained: as it was trained, and with its adapter merged."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ def trained_network(source: Source, stage: Stage, pad_id: int) -> nn.Module:
     else:
         network = load_causal_lm(source, dtype, quantised)
         network = attach_adapter(network, source.adapter) if source.adapter is not None else network
-    keep_differentiable(network)  # the products of the training, not bitsandbytes' other ones for inference
+    keep_differentiable(network)  # use the kernels of training, not those that bitsandbytes uses for inference
     return network.eval().to(_device())
 
 
 def merged_network(source: Source, stage: Stage, pad_id: int, dtype: torch.dtype) -> nn.Module:
-    """Returns the network without adapters; they are folded in in float32, and only the sum is rounded to `dtype`.
+    """Returns the network with its adapter merged in float32; only the sum is rounded to `dtype`.
 
-    What they are folded into is the base of the training: after training on 4 bits the dequantised one, because the
-    adapter has learnt to make up for the rounding.
+    The adapter is merged into the base of the training: after 4-bit training that is the dequantised one, because the
+    adapter has learnt to compensate for the rounding.
 
     Raises:
         UserError: it cannot be opened.

@@ -16,16 +16,16 @@ class ExportOptions:
 
     Args:
         run: stage folder, such as runs/demo/ppo.
-        to: folder to write; it must be new, empty or an earlier export.
+        to: folder to write: new, empty or an earlier export.
         merge: folds the adapter into the weights of its base. A reward model is always merged, because transformers'
             sequence classifiers have no adapter form that keeps its bias.
-        dtype: of the weights; auto leaves an adapter, a reward model and a model without adapter in float32, as they
-            were trained, and writes a merged language model in its base's own dtype.
-        max_kl: most nats a token by which whole weights may differ from the trained model; above it nothing is
-            written. After training on 8 bits they differ by more, as LLM.int8 rounds activations too.
-        base: name by which others load the base, a hub id; by default the base's own.
+        dtype: of the weights; auto keeps adapters, reward models and fully trained models in float32, and writes a
+            merged language model in its base's dtype.
+        max_kl: largest KL, in nats per token, of whole weights to the trained model; above it nothing is written.
+            After 8-bit training it is larger, because LLM.int8 rounds activations too.
+        base: public name of the base, a hub id; by default its own.
         push_to_hub: uploads the folder to a private repository on the Hugging Face hub, with the login of `hf auth
-            login`: true names it as the folder, or give organisation/name.
+            login`: true names it after the folder, or give organisation/name.
     """
 
     run: str

@@ -1,4 +1,4 @@
-"""Prompt format and sampling of a stage as plain transformers knows them: chat template and generation config."""
+"""Prompt format and sampling of a stage for plain transformers: chat template and generation config."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ WITH_SYSTEM = (
     "{{%- set messages = [{{'role': 'system', 'content': {system}}}] + messages -%}}"
     "{{%- endif -%}}"
 )
-"""Goes before a chat template that would put another system prompt in than the one that was trained with."""
+"""Prepended to a chat template whose default system prompt is not the one of the training."""
 
 
 def exported_prompter(prompter: Prompter) -> Prompter:
     """Returns the prompt format with a tokenizer that applies it by itself: `apply_chat_template` gives the same ids.
 
-    The system prompt of the training (in most cases: none) moves into the template, and a model that was trained on raw
-    text loses the template it does not understand.
+    The system prompt of the training (usually none) moves into the template; a model trained on raw text loses
+    its template.
     """
     tokenizer = copy.deepcopy(prompter.tokenizer)
     if prompter.kind == "raw":
@@ -35,7 +35,7 @@ def exported_prompter(prompter: Prompter) -> Prompter:
 
 
 def generation_config(prompter: Prompter, sampling: dict[str, Any] | None) -> GenerationConfig:
-    """Returns how plain transformers should sample: as in the training.
+    """Returns the sampling settings of the training for plain transformers.
 
     Args:
         prompter: for the ids that end a response and that pad.

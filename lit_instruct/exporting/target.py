@@ -1,4 +1,4 @@
-"""The folder that an export goes to: written beside it and put in its place in one go, never over foreign files."""
+"""The target folder of an export: replaced as a whole, and never where it holds files of something else."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from lit_instruct.errors import UserError
 from lit_instruct.files import cannot_write
 
 RECORD = "export.json"
-"""Says what an export is; its list of files tells a folder of ours from a foreign one."""
+"""Describes the export; a target whose files are all in its list is an earlier export."""
 
 
 def check_target(target: Path, source: Path) -> None:
@@ -31,15 +31,13 @@ def check_target(target: Path, source: Path) -> None:
         UserError: it is a file, the source itself, or has files that no export wrote.
     """
     if target.exists() and not target.is_dir():
-        raise UserError(f"--to={target}: a file lies there; name a folder")
+        raise UserError(f"--to={target}: this is a file; name a folder")
     if target.exists() and source.exists() and target.resolve() == source.resolve():
-        raise UserError(f"--to={target}: this is the folder that is exported; name another")
+        raise UserError(f"--to={target}: this is the exported folder itself; name another")
     found = sorted(str(path.relative_to(target)) for path in target.rglob("*") if path.is_file())
     foreign = [name for name in found if name not in _written(target)]
     if foreign:
-        raise UserError(
-            f"--to={target}: {foreign[0]} in it is of no earlier export, and is not overwritten; name a new folder"
-        )
+        raise UserError(f"--to={target}: it holds {foreign[0]}, which no export wrote; name a new folder")
 
 
 def _written(target: Path) -> set[str]:
@@ -71,7 +69,7 @@ def replacing_folder(target: Path) -> Iterator[Path]:
         new.mkdir()
         yield new
         for path in new.rglob("*"):
-            if path.is_file():  # weights are saved readable by their owner alone
+            if path.is_file():  # safetensors saves weights readable only by their owner
                 path.chmod(new.stat().st_mode & 0o666)
         if target.exists():
             os.replace(target, scratch / "old")

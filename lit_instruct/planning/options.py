@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,10 @@ RUN = "{run}"
 
 
 def flat(value: Any, name: str = "") -> dict[str, Any]:
-    """Returns options by dotted name; lists stay as they are, and null groups are one option."""
+    """Returns nested options by dotted name: a list or null is one option, an empty group is none."""
     if isinstance(value, Namespace):
         value = value.as_dict()
-    if isinstance(value, dict) and value:
+    if isinstance(value, Mapping):
         return {key: inner for part, item in value.items() for key, inner in flat(item, f"{name}.{part}").items()}
     return {name.removeprefix("."): value}
 

@@ -6,8 +6,8 @@ import logging
 from pathlib import Path
 
 from lit_instruct.errors import UserError
+from lit_instruct.machine import peak_bytes, this_device
 from lit_instruct.planning.advice import Advice
-from lit_instruct.planning.device import measured_peak, this_device
 from lit_instruct.planning.options import base_of
 from lit_instruct.planning.plan import Plan, make_plan
 from lit_instruct.planning.table import gib, memory_table
@@ -58,7 +58,7 @@ def explain(stage: StageName, options: Options, last: Path | None) -> tuple[str,
     """
     plan = _plan_here(stage, options, share=ENOUGH)
     device = this_device(options.get("trainer.accelerator"))[0] if plan is None else plan.device
-    peak = measured_peak(device)
+    peak = peak_bytes(device)
     measured = f" at {gib(peak)} GiB measured" if peak is not None else ""
     planned = f" ({gib(plan.memory.peak)} GiB planned)" if plan is not None else ""
     go_on = "; go on from the last checkpoint with --ckpt_path=last" if last is not None else ""

@@ -20,13 +20,13 @@ from lightning.pytorch.strategies import (
 from torch import distributed
 
 from lit_instruct.errors import UserError
-from lit_instruct.handover import package_versions
+from lit_instruct.machine import package_versions
+from lit_instruct.planning.options import flat
 from lit_instruct.stages.base import StageModule
 from lit_instruct.stages.given import data_options, trainer_options
 
 FSDP2 = "fsdp2"
 """Our name, for --trainer.strategy, of Lightning's ModelParallelStrategy with all processes in one group."""
-COMPARED_PACKAGES = ("lit-instruct", "torch", "lightning", "trl", "transformers", "peft")
 LOST = ("gloo", "Connection reset", "Connection closed", "Timed out", "Broken pipe", "NCCL")
 """What torch says where another process is gone or late."""
 
@@ -126,18 +126,11 @@ def _facts(trainer: lightning.Trainer, module: StageModule) -> dict[str, Any]:
     """Everything that must be the same, by option."""
     data = getattr(trainer, "datamodule", None)
     options = {"model": module.given, "data": data_options(data), "trainer": trainer_options(trainer)}
-    facts = {f"--{name}": value for name, value in _flat(options, "")}
+    facts = {f"--{name}": value for name, value in flat(options).items()}
     for name in ("train_dataset", "validation_dataset"):
         rows = getattr(data, name, None)
         facts[f"rows of {name}"] = len(rows) if rows is not None else 0
-    return facts | {f"version of {name}": found for name, found in package_versions(COMPARED_PACKAGES).items()}
-
-
-def _flat(options: dict[str, Any], prefix: str) -> list[tuple[str, Any]]:
-    found: list[tuple[str, Any]] = []
-    for name, value in options.items():
-        found += _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else [(f"{prefix}{name}", value)]
-    return found
+    return facts | {f"version of {name}": found for name, found in package_versions().items()}
 
 
 def lost_process(error: BaseException) -> UserError | None:

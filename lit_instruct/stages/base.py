@@ -19,12 +19,12 @@ from lit_instruct.handover import (
     Stage,
     bits_of,
     find_parent,
-    peak_memory_gb,
     prompter_of,
     read_stage_of,
     replacing_stage,
     write_stage,
 )
+from lit_instruct.machine import peak_memory_gb
 from lit_instruct.models.activations import MemoryOptions, checkpoint_layers
 from lit_instruct.models.loading import DtypeName, Source, find_source, pick_dtype
 from lit_instruct.models.lora import LoraOptions

@@ -12,6 +12,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from lit_instruct.errors import UserError
 from lit_instruct.handover import read_stage_of
 from lit_instruct.models.loading import Source
+from lit_instruct.planning.options import flat
 from lit_instruct.stages.given import data_options, trainer_options
 
 BOUND = {
@@ -42,7 +43,7 @@ def options_of(
     """
     patience = {found.monitor: found.patience for found in trainer.callbacks if isinstance(found, EarlyStopping)}
     parts = {"model": given, "data": data_options(trainer.datamodule), "trainer": trainer_options(trainer)}
-    named = _flat(parts) | {f"trainer.callbacks.patience({name})": value for name, value in patience.items()}
+    named = flat(parts) | {f"trainer.callbacks.patience({name})": value for name, value in patience.items()}
     del named[MEASURED]
     return named | {f"model.{name}": _identity(source) for name, source in sources.items()}
 
@@ -104,16 +105,6 @@ def _identity(source: Source | None) -> str | None:
     """Names a model: a stage's by the moment it was made, so that its folder may be moved but not trained anew."""
     stage = read_stage_of(source) if source is not None else None
     return stage.created if stage is not None else source.name if source is not None else None
-
-
-def _flat(parts: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name, value in parts.items():
-        if isinstance(value, Mapping):
-            found |= _flat(value, f"{prefix}{name}.")
-        else:
-            found[f"{prefix}{name}"] = value
-    return found
 
 
 def _word(value: Any) -> str:

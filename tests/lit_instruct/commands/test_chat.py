@@ -111,7 +111,7 @@ def test_a_terminal_shows_panels_and_leaves_cleanly(
     assert opened["ppo"].prompts == opened["sft"].prompts == ["hello", "long"]
     assert shown.count("[bold]hello") == 2  # markup in an answer is text
     assert any("ppo:" in line and "sft:" in line for line in shown.splitlines())  # side by side
-    assert shown.count("[cut off]") == 2
+    assert shown.count("[length limit]") == 2
 
 
 def test_a_narrow_terminal_puts_answers_below_each_other(

@@ -85,7 +85,7 @@ def test_empty_responses_are_left_out(
     _answers(monkeypatch, [["aa", "", "b"], ["", "only one", ""], ["a", "bb", "ccc"]])
     rows = read_rows(sample(_options("any", prompts)), RankedComparison)
     assert [(row.responses, row.ranks) for row in rows] == [(["aa", "b"], [1, 2]), (["a", "bb", "ccc"], [3, 2, 1])]
-    assert "2 prompts, K = 3; 1 without two responses" in capsys.readouterr().out
+    assert "2 prompts, K = 3; 1 left out, with fewer than two" in capsys.readouterr().out
 
 
 def test_limit(monkeypatch: pytest.MonkeyPatch, prompts: Path) -> None:

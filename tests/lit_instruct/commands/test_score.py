@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import errno
-import json
 import subprocess
 import sys
 import tracemalloc
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,35 +13,11 @@ import pytest
 import lit_instruct
 from data_modules.rows import RankedComparison, read_rows
 from lit_instruct.commands import score as scoring
-from lit_instruct.commands import scored_file
 from lit_instruct.commands.score import ScoreData, ScoreOptions, reward_source, score_file
 from lit_instruct.errors import UserError
 from lit_instruct.rollouts.text_reward import TextReward
-from tests.lit_instruct.rollouts.stage_folders import reward_folder, sft_folder
+from tests.lit_instruct.commands.scoring import lines, options
 from tests.lit_instruct.stages.helpers import comparisons, demonstrations, run, write_rows
-
-
-@pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
-    """A run folder with SFT and a reward model."""
-    folder = tmp_path_factory.mktemp("scoring") / "demo"
-    reward_folder(folder / "rm", sft_folder(folder / "sft", tiny_model))
-    return folder
-
-
-@pytest.fixture
-def small_windows(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(scoring, "WINDOW", 4)
-    yield
-
-
-def options(demo: Path, rows: Path, **more: Any) -> ScoreOptions:
-    given = {"out": str(rows.parent / "scored.jsonl"), "dtype": "float32"} | more
-    return ScoreOptions(str(demo), ScoreData(str(rows)), **given)
-
-
-def lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def test_one_response_gets_a_reward(demo: Path, tmp_path: Path) -> None:
@@ -90,37 +63,6 @@ def _reply(text: str) -> dict[str, str]:
     return {"role": "assistant", "content": text}
 
 
-def test_a_cut_off_file_is_continued_to_the_byte(demo: Path, tmp_path: Path, small_windows: None) -> None:
-    rows = write_rows(tmp_path / "rows.jsonl", demonstrations(10))
-    out = score_file(options(demo, rows))
-    whole = out.read_bytes()
-    ends = [i + 1 for i, byte in enumerate(whole) if byte == ord("\n")]
-    assert len(ends) == 10
-    # At the end of a window, inside one, inside a line and inside its score, at the very start, and not at all.
-    for cut in (ends[3], ends[5], ends[5] + 9, ends[6] - 3, 7, 0, len(whole)):
-        out.write_bytes(whole[:cut])
-        assert score_file(options(demo, rows)).read_bytes() == whole
-
-
-def test_only_what_is_missing_is_scored(
-    demo: Path, tmp_path: Path, small_windows: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    rows = write_rows(tmp_path / "rows.jsonl", demonstrations(14))
-    out = score_file(options(demo, rows))
-    whole = out.read_bytes().splitlines(keepends=True)
-    scored: list[int] = []
-    original = TextReward.score_ids
-
-    def counting(self: TextReward, sequences: Any, *more: Any) -> list[float]:
-        scored.append(len(sequences))
-        return original(self, sequences, *more)
-
-    monkeypatch.setattr(TextReward, "score_ids", counting)
-    out.write_bytes(b"".join(whole[:9]))
-    score_file(options(demo, rows))
-    assert scored == [4, 2]  # the window of the ninth row again, and the last one
-
-
 def test_the_result_depends_on_neither_windows_nor_budget(
     demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -133,56 +75,9 @@ def test_the_result_depends_on_neither_windows_nor_budget(
             assert one["rewards"] == pytest.approx(other["rewards"], abs=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("earlier", "message"),
-    [
-        (b"my diary\nmonday: rain\n", "line 1: this is not .*rows.jsonl:1 with its reward; the file is of other data"),
-        (b"a note without an end", "line 1: this is not the next row, cut off"),
-        (b'{"prompt": "a"}\n' * 9, "line 6: the data has only 5 rows"),
-    ],
-    ids=["lines", "no end", "more lines"],
-)
-def test_a_file_of_something_else_is_left_alone(demo: Path, tmp_path: Path, earlier: bytes, message: str) -> None:
-    rows = write_rows(tmp_path / "rows.jsonl", demonstrations(5))
-    out = tmp_path / "scored.jsonl"
-    out.write_bytes(earlier)
-    with pytest.raises(UserError, match=f"--out=.*scored.jsonl: {message}"):
-        score_file(options(demo, rows))
-    assert out.read_bytes() == earlier
-
-
-def test_changed_data_and_another_model_are_refused(demo: Path, tmp_path: Path, tiny_model: Path) -> None:
-    given = demonstrations(5)
-    rows = write_rows(tmp_path / "rows.jsonl", given)
-    out = score_file(options(demo, rows))
-    out.write_bytes(b"".join(out.read_bytes().splitlines(keepends=True)[:3]))
-    before = out.read_bytes()
-    write_rows(rows, [*given[:2], {"prompt": "new", "response": "row"}, *given[3:]])
-    with pytest.raises(UserError, match=r"line 3: this is not .*rows.jsonl:3 with its reward"):
-        score_file(options(demo, rows))
-    write_rows(rows, given)
-    with pytest.raises(UserError, match="line 1: this is not .*rows.jsonl:1 with its points"):
-        score_file(options(demo, rows, field="points"))
-    edited = before.replace(b'"reward": ', b'"reward": 9', 1)
-    out.write_bytes(edited)
-    with pytest.raises(UserError, match=r"line 1: .*rm scores this .*, not .*; the file is of another model"):
-        score_file(options(demo, rows))
-    assert out.read_bytes() == edited
-
-
-def test_more_data_continue_the_file(demo: Path, tmp_path: Path) -> None:
-    given = demonstrations(8)
-    rows = write_rows(tmp_path / "rows.jsonl", given[:5])
-    first = score_file(options(demo, rows)).read_bytes()
-    write_rows(rows, given)
-    out = score_file(options(demo, rows))
-    assert out.read_bytes().startswith(first)
-    assert len(lines(out)) == 8
-
-
 def test_a_field_of_that_name_is_not_overwritten(demo: Path, tmp_path: Path) -> None:
     rows = write_rows(tmp_path / "rows.jsonl", [{**row, "rewards": [0.5] * 2} for row in comparisons(3, k=2)])
-    with pytest.raises(UserError, match=r"rows.jsonl:1: the row has a field 'rewards' already; name another"):
+    with pytest.raises(UserError, match=r"rows.jsonl:1: the row already has a field 'rewards'; choose another"):
         score_file(options(demo, rows))
     assert not (tmp_path / "scored.jsonl").exists()
     out = score_file(options(demo, rows, field="again"))
@@ -209,7 +104,7 @@ def test_bad_rows_stop_it_before_the_model_is_opened_or_are_put_aside(demo: Path
 
 def test_a_row_longer_than_the_model_is_named(demo: Path, tmp_path: Path) -> None:
     rows = write_rows(tmp_path / "rows.jsonl", [*demonstrations(2), {"prompt": "a", "response": "z9" * 400}])
-    with pytest.raises(UserError, match=r"rows.jsonl:3: prompt and response are \d+ tokens long, the model reads 512"):
+    with pytest.raises(UserError, match=r"rows.jsonl:3: prompt and response have \d+ tokens, .* at most 512"):
         score_file(options(demo, rows))
 
 
@@ -234,7 +129,7 @@ def test_which_model_a_name_means(demo: Path, tmp_path: Path) -> None:
     [
         ({"batch_tokens": 0}, "--batch_tokens=0"),
         ({"out": "/nowhere/out.jsonl"}, "--out=/nowhere/out.jsonl: no such folder"),
-        ({"out": "{rows}"}, "it is among the rows to score"),
+        ({"out": "{rows}"}, "it is one of the files to score"),
     ],
     ids=["budget", "folder", "itself"],
 )
@@ -247,7 +142,7 @@ def test_options_are_checked(demo: Path, tmp_path: Path, wrong: dict[str, Any], 
 
 def test_a_folder_is_not_scored_into_itself(demo: Path, tmp_path: Path) -> None:
     write_rows(tmp_path / "rows.jsonl", demonstrations(1))
-    with pytest.raises(UserError, match="it is among the rows to score"):
+    with pytest.raises(UserError, match="it is one of the files to score"):
         ScoreOptions(str(demo), ScoreData(str(tmp_path)), str(tmp_path / "scored.jsonl"))
 
 
@@ -265,45 +160,6 @@ def test_the_command(demo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert not (tmp_path / "other.jsonl").exists()
     assert run("rm", "score", "--help") == 0
     assert "--batch_tokens" in capsys.readouterr().out
-
-
-def test_an_interrupt_keeps_what_is_done(
-    demo: Path,
-    tmp_path: Path,
-    small_windows: None,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    rows = write_rows(tmp_path / "rows.jsonl", demonstrations(10))
-    whole = score_file(options(demo, rows, out=str(tmp_path / "whole.jsonl"))).read_bytes()
-    original, left = TextReward.score_ids, [2]
-
-    def pressed(self: TextReward, *given: Any) -> list[float]:
-        left[0] -= 1
-        if left[0] < 0:
-            raise KeyboardInterrupt
-        return original(self, *given)
-
-    words = ["rm", "score", "--run", demo, "--data.path", rows, "--out", tmp_path / "scored.jsonl"]
-    words += ["--dtype", "float32"]
-    with monkeypatch.context() as patch:
-        patch.setattr(TextReward, "score_ids", pressed)
-        assert run(*words) == 130
-    assert "the same command continues" in capsys.readouterr().out
-    assert len(lines(tmp_path / "scored.jsonl")) == 8
-    assert run(*words) == 0
-    assert (tmp_path / "scored.jsonl").read_bytes() == whole
-
-
-def test_a_full_disk_is_one_sentence(demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = write_rows(tmp_path / "rows.jsonl", demonstrations(3))
-
-    def full(*_: Any) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(scored_file, "_start", full)
-    with pytest.raises(UserError, match="scored.jsonl: no space left on the disk"):
-        score_file(options(demo, rows))
 
 
 def test_score_is_imported_on_demand_and_never_the_module() -> None:

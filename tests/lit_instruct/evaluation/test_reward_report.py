@@ -92,7 +92,7 @@ def test_many_groups_show_the_largest(report: dict[str, Any]) -> None:
     assert "16 more are in" in page
 
 
-@pytest.mark.parametrize(("low", "says"), [(0.51, "better than a coin"), (0.4, "not clearly better than a coin")])
+@pytest.mark.parametrize(("low", "says"), [(0.51, "better than chance"), (0.4, "not clearly better than chance")])
 def test_the_verdict_follows_the_interval(report: dict[str, Any], low: float, says: str) -> None:
     accuracy = {**report["pair_accuracy"], "value": 0.6, "ci_low": low}
     sentence = reward_report.verdict(report | {"pair_accuracy": accuracy})

@@ -78,7 +78,7 @@ def test_a_merged_model_opens_in_plain_transformers(
     torch.testing.assert_close(logits(merged, ids).float(), logits(ours, ids), rtol=0, atol=tolerance)
     assert merged.dtype == (torch.bfloat16 if dtype == "bf16" else torch.float32)
     assert 0 <= record["kl_to_trained"] < 0.01
-    assert "nats a token" in capsys.readouterr().out
+    assert "nats per token" in capsys.readouterr().out
 
 
 def test_a_model_without_adapter_is_copied(tmp_path: Path, full: Path) -> None:
@@ -233,7 +233,7 @@ def _base(source: Path) -> str:
     return str(json.loads((source / "adapter_config.json").read_text())["base_model_name_or_path"])
 
 
-@pytest.mark.parametrize(("to", "named"), [("sft", "is exported"), ("file", "a file lies there")])
+@pytest.mark.parametrize(("to", "named"), [("sft", "the exported folder itself"), ("file", "this is a file")])
 def test_impossible_targets(tmp_path: Path, run_folder: Path, to: str, named: str) -> None:
     (run_folder / "file").write_text("")
     before = snapshot(run_folder)
