@@ -53,7 +53,7 @@ def _distinct(systems: list[System], seed: int) -> dict[str, Any]:
 
 
 def sameness(distinct: dict[str, Any]) -> list[str]:
-    """Returns a warning where PPO says much the same to different prompts, as a policy does that exploits its reward.
+    """Returns a warning where PPO gives similar responses to different prompts, a sign of reward exploitation.
 
     Args:
         distinct: distinct-2 of sft and ppo, and their ratio (`ppo_over_sft`); None where SFT has no word pairs.
@@ -62,9 +62,9 @@ def sameness(distinct: dict[str, Any]) -> list[str]:
     if ratio is None or ratio >= LEAST_VARIETY:
         return []
     return [
-        f"ppo says much the same to different prompts: its distinct-2 is {100 * ratio:.0f} % of sft's. A higher score "
-        "may be a sentence that the reward model likes; look at the samples, raise --model.kl.coef or "
-        "take fewer --model.iterations"
+        f"ppo gives similar responses to different prompts: its distinct-2 is {100 * ratio:.0f} % of sft's. A higher "
+        "score may come from one sentence that the reward model likes; inspect the samples, raise --model.kl.coef or "
+        "reduce --model.iterations"
     ]
 
 

@@ -156,7 +156,7 @@ def test_a_policy_of_little_variety_is_pointed_out(run: Path, monkeypatch: pytes
     monkeypatch.setattr("lit_instruct.evaluation.figures.LEAST_VARIETY", 1.01)  # PPO's responses are as varied as SFT's
     (warning,) = evaluate(options(run), fake_loaders([]))["warnings"]
     assert "distinct-2 is 100 % of sft's" in warning
-    assert "much the same to different prompts" in (run / "eval" / "report.html").read_text()
+    assert "similar responses to different prompts" in (run / "eval" / "report.html").read_text()
 
 
 def short_labeler(pairs: list[tuple[str, str]]) -> list[float]:
