@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import errno
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -121,12 +121,12 @@ def test_an_interrupt_keeps_what_is_done(
     assert (tmp_path / "scored.jsonl").read_bytes() == whole
 
 
-def test_a_full_disk_is_one_sentence(demo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = write_rows(tmp_path / "rows.jsonl", demonstrations(3))
-
-    def full(*_: Any) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr("json.dumps", full)
-    with pytest.raises(UserError, match="scored.jsonl: no space left on the disk"):
-        score_file(options(demo, rows))
+def test_a_disk_that_fills_up_is_one_sentence(demo: Path, tmp_path: Path) -> None:
+    rows = write_rows(tmp_path / "rows.jsonl", [{**demonstrations(1)[0], "note": "x" * 200_000}])
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    try:
+        with pytest.raises(UserError, match="scored.jsonl: cannot write here .*; choose another place with --out"):
+            score_file(options(demo, rows))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
