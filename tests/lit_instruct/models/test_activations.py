@@ -124,7 +124,7 @@ def _tensors(*things: Any) -> list[Tensor]:
 
 @pytest.mark.parametrize("bits", BITS, ids=NAMES)
 def test_less_is_kept(tiny_model: Path, bits: Quantisation | None) -> None:
-    """bitsandbytes keeps the inputs of 8-bit products where the usual kind of checkpoint does not see them."""
+    """bitsandbytes keeps the inputs of 8-bit products where a non-reentrant checkpoint does not find them."""
     network = policy_network(find_source(str(tiny_model)), LoraOptions(r=4), torch.float32, bits).train()
     whole = _bytes_kept(network)
     checkpoint_layers(network)
@@ -143,7 +143,7 @@ def test_decoding_is_not_touched(tiny_model: Path) -> None:
 
 
 def test_a_model_without_such_layers() -> None:
-    with pytest.raises(UserError, match=r"^--model.memory.gradient_checkpointing: this model's layers are not made"):
+    with pytest.raises(UserError, match=r"^--model.memory.gradient_checkpointing: this model does not support it"):
         checkpoint_layers(nn.Sequential(nn.Linear(2, 2)))
 
 
@@ -158,21 +158,21 @@ def test_offloading_changes_no_gradient(
     roles.zero_grad()
     if checkpointing:
         checkpoint_layers(roles)
-    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: CPU)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda *_: CPU)
     monkeypatch.setattr(torch.cpu, "empty_cache", lambda: None, raising=False)
     here = partial(get_act_offloading_ctx_manager, use_pin_memory=False, use_streams=False)
     monkeypatch.setattr(trl_bridge, "get_act_offloading_ctx_manager", here)
     context = activation_offloading(roles, wanted=True)
-    for _ in range(2):  # it is entered again and again
+    for _ in range(2):  # the context is entered repeatedly
         roles.zero_grad()
         found = _gradients(roles, context)
-        assert context.tensor_id > 0  # tensors went through it
+        assert context.tensor_id > 0  # tensors were offloaded
         assert plain.keys() == found.keys()
         for name, gradient in plain.items():
             torch.testing.assert_close(found[name], gradient, atol=1e-7, rtol=1e-5, msg=name)
 
 
 def test_without_an_accelerator_nothing_is_offloaded(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: None)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda *_: None)
     with activation_offloading(nn.Linear(2, 2), wanted=True) as context:
         assert context is None

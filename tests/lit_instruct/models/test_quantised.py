@@ -215,7 +215,7 @@ def test_what_is_loaded_is_kept_differentiable(folders: tuple[str, str]) -> None
 
 def test_dora_on_eight_bits_is_refused_on_a_cpu(tiny_model: Path, tmp_path: Path) -> None:
     source, dora = find_source(str(tiny_model)), LoraOptions(r=4, dora=True)
-    with pytest.raises(UserError, match=r"^--model.lora.dora: on a CPU, DoRA does not work on a base in 8 bits; take"):
+    with pytest.raises(UserError, match=r"^--model.lora.dora: on a CPU, DoRA does not work on a base in 8 bits; use"):
         policy_network(source, dora, torch.float32, BITS[0])
     folder = find_source(str(sft_folder(tmp_path / "sft", tiny_model, dora)))
     with pytest.raises(UserError, match=r"/sft: on a CPU, DoRA does not work"):
