@@ -95,7 +95,7 @@ def write_text(path: Path, text: str, option: str) -> None:
         raise cannot_write(path, error, option) from error
 
 
-def as_json(value: Any) -> str:
+def json_text(value: Any) -> str:
     """Returns a value as indented JSON with a newline at its end."""
     return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
 

@@ -45,7 +45,7 @@ def evaluate(options: EvalOptions, loaders: Loaders | None = None) -> dict[str, 
     """
     from lit_instruct.evaluation.report import build_page
     from lit_instruct.evaluation.summary import print_summary
-    from lit_instruct.files import as_json, replacing_files
+    from lit_instruct.files import json_text, replacing_files
 
     started = time.monotonic()
     run = Path(options.run)
@@ -66,7 +66,7 @@ def evaluate(options: EvalOptions, loaders: Loaders | None = None) -> dict[str, 
     page = build_page(run, report)
     with replacing_files(run / "eval") as folder:
         lines = "".join(json.dumps(sample, ensure_ascii=False) + "\n" for sample in samples)
-        for name, text in (("samples.jsonl", lines), ("report.html", page), ("report.json", as_json(report))):
+        for name, text in (("samples.jsonl", lines), ("report.html", page), ("report.json", json_text(report))):
             (folder / name).write_text(text, encoding="utf-8", errors="replace")  # half a surrogate pair
     print_summary(report, run / "eval")
     return report

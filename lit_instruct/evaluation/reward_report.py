@@ -23,7 +23,7 @@ from lit_instruct.evaluation.reward_measures import (
     ranked_pairs,
     reliability,
 )
-from lit_instruct.files import as_json, replacing_files
+from lit_instruct.files import json_text, replacing_files
 from lit_instruct.machine import provenance
 
 TEMPLATE = "validation.html.jinja"
@@ -106,7 +106,7 @@ def write_report(
     page = build_page(folder.parent.name, whole, rewards, lengths)
     with replacing_files(folder) as scratch:
         (scratch / "validation.html").write_text(page, encoding="utf-8", errors="replace")
-        (scratch / "validation.json").write_text(as_json(whole), encoding="utf-8", errors="replace")
+        (scratch / "validation.json").write_text(json_text(whole), encoding="utf-8", errors="replace")
     _print_table(whole, folder)
 
 

@@ -14,7 +14,7 @@ from data_modules.reading.readers import TEXT_SUFFIX, kind_of
 from data_modules.reading.sources import parse_sources
 from data_modules.rows import PromptRow, Row, check_format, detect_layouts, stream_rows
 from lit_instruct.errors import DataError
-from lit_instruct.files import as_json, write_text
+from lit_instruct.files import json_text, write_text
 from lit_instruct.handover import prompter_of
 from lit_instruct.inspection.examples import rendered
 from lit_instruct.inspection.hygiene_preview import HygienePreview
@@ -49,10 +49,10 @@ def inspect(options: InspectOptions) -> dict[str, Any]:
             report = inspect_rows(options, KINDS[kind], prompter, bad)
         report = {"path": options.path, "kind": kind, **report, "bad_rows": _bad(bad)}
     if options.json == STDOUT:
-        print(as_json(report), end="")
+        print(json_text(report), end="")
         return report
     if options.json is not None:
-        write_text(Path(options.json), as_json(report), "--json")
+        write_text(Path(options.json), json_text(report), "--json")
     show(report)
     return report
 

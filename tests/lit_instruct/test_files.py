@@ -11,7 +11,7 @@ import pytest
 from safetensors import SafetensorError
 
 from lit_instruct.errors import UserError
-from lit_instruct.files import as_json, beside, replacing_file, replacing_files, write_text
+from lit_instruct.files import beside, json_text, replacing_file, replacing_files, write_text
 
 
 def earlier(tmp_path: Path) -> Path:
@@ -146,4 +146,4 @@ def test_what_a_killed_run_left_is_overwritten(tmp_path: Path) -> None:
 
 def test_a_file_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"absent/a.json: cannot write here .*; choose another place with --json"):
-        write_text(tmp_path / "absent" / "a.json", as_json({}), "--json")
+        write_text(tmp_path / "absent" / "a.json", json_text({}), "--json")
