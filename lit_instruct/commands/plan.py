@@ -1,9 +1,8 @@
-"""`lit-instruct plan`: what a stage will need, before anything is loaded."""
+"""`lit-instruct plan`: what a stage will need, before anything loads."""
 
 from __future__ import annotations
 
 import argparse
-import json
 import re
 from dataclasses import dataclass
 from functools import cache
@@ -14,26 +13,31 @@ import lightning
 from lightning.pytorch.cli import LightningArgumentParser
 
 from lit_instruct.errors import UserError
+from lit_instruct.files import as_json, write_text
 from lit_instruct.machine import this_device
 from lit_instruct.planning.options import base_of, flat
 from lit_instruct.planning.plan import Plan, make_plan
 from lit_instruct.planning.rates import Rate, given_rate, measured_rate
-from lit_instruct.planning.table import as_json, as_text
+from lit_instruct.planning.table import as_dict, as_text
 from lit_instruct.planning.work import StageName, check_gpu_size
 from lit_instruct.running.stage_cli import STAGES, StageCLI, mistake_behind
+from lit_instruct.stages.renamed import refuse_old_names
 
 CARD = re.compile(r"^# Hardware:.*GPUs? of (\d+) GB", re.MULTILINE)
-"""The line of a recipe that says on what it runs."""
+"""The line of a recipe that names its hardware."""
+STDOUT = "-"
+"""File that stands for standard output."""
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What the command line asks for."""
+    """Arguments of `lit-instruct plan`."""
 
     stage: StageName
     config: Path | None
     gpu: str | None
-    json: bool
+    json: str | None
+    """File for the plan as JSON; STDOUT prints it instead of the text."""
     rows: int | None
     tokens_per_second: float | None
     words: list[str]
@@ -46,7 +50,7 @@ class OptionsOnly(StageCLI):
     stage = "sft"  # whichever: it names a folder that nothing is written to
 
     def before_instantiate_classes(self) -> None:
-        """Keeps what the options say."""
+        """Leaves the options as they were parsed."""
 
     def instantiate_classes(self) -> None:
         """Builds nothing."""
@@ -66,7 +70,10 @@ def plan(arguments: list[str]) -> int:
     """
     asked = read_arguments(arguments)
     found = plan_of(asked)
-    print(json.dumps(as_json(found), indent=2) if asked.json else as_text(found))
+    figures = as_json(as_dict(found))
+    if asked.json not in (None, STDOUT):
+        write_text(Path(asked.json), figures, "--json")
+    print(figures if asked.json == STDOUT else as_text(found), end="" if asked.json == STDOUT else "\n")
     return 0 if found.fits is not False else 1
 
 
@@ -81,20 +88,26 @@ def read_arguments(arguments: list[str]) -> Asked:
     """
     parser = argparse.ArgumentParser(
         prog="lit-instruct plan",
-        description="Prints memory by part, disk and time of a stage before anything is loaded, and whether it fits.",
+        description="Prints memory by part, disk and time of a stage before anything loads, and whether it fits.",
         epilog="Further options are the stage's own: --model.quantize=4bit, --data.batch_size=4, --trainer.devices=2.",
         allow_abbrev=False,
     )
     parser.add_argument("--config", type=Path, help="recipe of the stage, such as recipes/gpu-24gb/ppo.yaml")
-    parser.add_argument("--stage", choices=tuple(STAGES), help="of a recipe with another name than its stage's")
-    parser.add_argument("--gpu", help="memory of the card, such as 24GB; default: what the recipe is for, or is here")
-    parser.add_argument("--json", action="store_true", help="the plan as JSON")
-    parser.add_argument("--rows", type=int, help="rows of the training data, where they are no local file")
-    parser.add_argument("--tokens-per-second", "--tokens_per_second", type=float, help="of the training, for its time")
+    parser.add_argument("--stage", choices=tuple(STAGES), help="for a recipe whose file is not named after its stage")
+    parser.add_argument(
+        "--gpu", help="memory of the GPU, such as 24GB; default: the recipe's hardware, else this machine"
+    )
+    parser.add_argument(
+        "--json", nargs="?", const=STDOUT, help="file for the plan as JSON; without one, print JSON and nothing else"
+    )
+    parser.add_argument("--rows", type=int, help="rows of the training data, if it is not a local file")
+    parser.add_argument(
+        "--tokens-per-second", "--tokens_per_second", type=float, help="training speed, to estimate the time"
+    )
     own, words = parser.parse_known_args(arguments)
     stage = own.stage or (own.config.stem if own.config is not None else None)
     if stage not in STAGES:
-        raise UserError("plan: of which stage? give --config=recipes/<name>/{sft,rm,ppo}.yaml, or --stage=ppo")
+        raise UserError("plan: which stage? give --config=recipes/<name>/{sft,rm,ppo}.yaml, or --stage=ppo")
     if own.config is not None and not own.config.is_file():
         raise UserError(f"--config={own.config}: no such file; check the path")
     return Asked(stage, own.config, own.gpu, own.json, own.rows, own.tokens_per_second, words)
@@ -118,7 +131,7 @@ def plan_of(asked: Asked) -> Plan:
 
 
 def stage_options(stage: str, words: list[str]) -> dict[str, Any]:
-    """Returns what the parser of a stage makes of some words, by dotted name.
+    """Parses words with the parser of a stage, and returns the options by dotted name.
 
     Args:
         stage: sft, rm or ppo.
@@ -127,6 +140,8 @@ def stage_options(stage: str, words: list[str]) -> dict[str, Any]:
     Raises:
         UserError: a value that its option refuses.
     """
+    if stage == "ppo":
+        refuse_old_names(words)
     try:
         return flat(stage_parser(stage).parse_args(["fit", *words])["fit"])
     except (ValueError, TypeError) as error:
@@ -135,7 +150,7 @@ def stage_options(stage: str, words: list[str]) -> dict[str, Any]:
 
 @cache
 def stage_parser(stage: str) -> LightningArgumentParser:
-    """Returns the parser of a stage; making one takes longer than parsing."""
+    """Returns the parser of a stage, cached: building one takes longer than parsing."""
     module, data = STAGES[stage]
     return OptionsOnly(
         module,
@@ -150,7 +165,7 @@ def stage_parser(stage: str) -> LightningArgumentParser:
 
 
 def card_of(asked: Asked) -> float | None:
-    """Returns the memory of the card in bytes: as given, or as the recipe says; None where neither does."""
+    """Returns the memory of the GPU in bytes: as given, else as the recipe says; None if neither does."""
     if asked.gpu is not None:
         return check_gpu_size(asked.gpu)
     found = CARD.search(asked.config.read_text(encoding="utf-8")) if asked.config is not None else None

@@ -87,7 +87,7 @@ def _duration(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h"
 
 
-def as_json(plan: Plan) -> dict[str, Any]:
+def as_dict(plan: Plan) -> dict[str, Any]:
     """Returns a plan as JSON holds it; sizes in bytes."""
     work = plan.work
     return {

@@ -36,6 +36,7 @@ from lit_instruct.running.metrics_file import MetricsFile
 from lit_instruct.running.out_of_memory import check_memory, explain, is_out_of_memory
 from lit_instruct.running.processes import FSDP2, SameOnEveryRank, check_strategy, fsdp2, lost_process
 from lit_instruct.stages.ppo import PPOModule
+from lit_instruct.stages.renamed import refuse_old_names
 from lit_instruct.stages.reward import RewardModule
 from lit_instruct.stages.sft import SFTModule
 
@@ -214,6 +215,8 @@ def run_stage(stage: str, arguments: list[str]) -> int:
     Raises:
         UserError: a mistake in options, data or models.
     """
+    if stage == "ppo":
+        refuse_old_names(arguments)
     module, data = STAGES[stage]
     cli = type("StageCLI", (StageCLI,), {"stage": stage})
     try:

@@ -14,6 +14,7 @@ from lit_instruct.handover import read_stage_of
 from lit_instruct.models.loading import Source
 from lit_instruct.planning.options import flat
 from lit_instruct.stages.given import data_options, trainer_options
+from lit_instruct.stages.renamed import translated
 
 BOUND = {
     "model.base": "the weights are those of that model",
@@ -57,6 +58,7 @@ def check_options(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]
     Raises:
         UserError: one of them cannot change.
     """
+    saved = translated(saved)  # those of 0.1.0 had other names
     changed = [name for name in sorted(saved.keys() | now.keys()) if saved.get(name) != now.get(name)]
     for name in changed:
         reason = next((why for bound, why in BOUND.items() if name == bound or name.startswith(f"{bound}.")), None)

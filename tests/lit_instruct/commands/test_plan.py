@@ -57,6 +57,16 @@ def test_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert found["disk"]["result"] > 0 and found["tokens"] > 0 and found["seconds"] is None
 
 
+def test_json_into_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("plan", "--config", DEMO / "rm.yaml", "--gpu=8GB")
+    assert run(*words, "--json") == 0
+    alone = capsys.readouterr().out
+    for option in (["--json", tmp_path / "a.json"], [f"--json={tmp_path / 'b.json'}"]):
+        assert run(*words, *option) == 0
+        assert "It fits" in capsys.readouterr().out
+    assert (tmp_path / "a.json").read_text() == (tmp_path / "b.json").read_text() == alone
+
+
 def test_advice_fits_and_uses_more() -> None:
     plan = planned("--config", DEMO / "sft.yaml", "--gpu=24GB")
     assert plan.fits and plan.limit is not None
@@ -110,7 +120,7 @@ def test_measured_speed_is_taken_from_the_check(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--gpu=24GB"], "of which stage"),
+        (["--gpu=24GB"], "which stage?"),
         (["--config=missing/sft.yaml"], "no such file"),
         (["--stage=sft", "--gpu=large"], "no size of a card"),
         (["--stage=sft", "--gpu=8GB", "--model.base=org/unknown"], "org/unknown"),
@@ -127,4 +137,4 @@ def test_mistakes_are_one_sentence(words: list[str], said: str, capsys: pytest.C
 def test_what_is_asked_for() -> None:
     asked = read_arguments(["--stage=ppo", "--rows=5", "--json", "--model.lora.r=4", "--trainer.devices=2"])
     words = ["--model.lora.r=4", "--trainer.devices=2"]
-    assert asked == Asked("ppo", None, None, True, 5, None, words)
+    assert asked == Asked("ppo", None, None, "-", 5, None, words)

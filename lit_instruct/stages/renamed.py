@@ -1,0 +1,106 @@
+"""Options of PPO that had another name in 0.1.0."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lit_instruct.errors import UserError
+
+RENAMED = {
+    "model.reward": "model.reward.model",
+    "model.reward_function": "model.reward.function",
+    "model.further_rewards": "model.reward.further",
+    "model.labeler": "model.selection.labeler",
+    "model.ppo.clip_range": "model.objective.clip_range",
+    "model.ppo.discount": "model.objective.discount",
+    "model.ppo.gae_lambda": "model.objective.gae_lambda",
+    "model.ppo.inner_epochs": "model.objective.inner_epochs",
+    "model.ppo.minibatches": "model.objective.minibatches",
+    "model.ppo.micro_batch_size": "model.memory.micro_batch_size",
+    "model.ppo.value_clip_range": "model.value.clip_range",
+    "model.ppo.kl_coef": "model.kl.coef",
+    "model.ppo.kl_estimator": "model.kl.estimator",
+    "model.ppo.missing_eos_penalty": "model.reward.missing_eos_penalty",
+    "model.shaping.missing_eos_score": "model.reward.missing_eos_score",
+    "model.shaping.normalize_rewards": "model.reward.normalize",
+    "model.shaping.reward_scale": "model.reward.scale",
+    "model.shaping.reward_clip": "model.reward.clip",
+    "model.shaping.whiten_rewards": "model.reward.whiten",
+    "model.shaping.whiten_advantages": "model.objective.whiten_advantages",
+    "model.shaping.entropy_coef": "model.objective.entropy_coef",
+    "model.shaping.value_coef": "model.value.coef",
+    "model.value": "model.value.start",
+    "model.optimizer.value_learning_rate": "model.value.learning_rate",
+    "model.kl_control.target": "model.kl.target",
+    "model.kl_control.gain": "model.kl.gain",
+    "model.kl_control.bound": "model.kl.bound",
+    "model.kl_control.on_bound": "model.kl.on_bound",
+    "model.generation_batch_size": "model.memory.generation_batch_size",
+    "model.merge_for_rollouts": "model.memory.merge_for_rollouts",
+}
+"""Old name -> new name. `model.reward` and `model.value` were single values and are groups now."""
+SUBCOMMANDS = ("fit.", "validate.", "test.")
+
+
+def translated(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns options by their present names.
+
+    Args:
+        options: by dotted name, such as those of a checkpoint of 0.1.0.
+    """
+    return {RENAMED.get(name, name): value for name, value in options.items()}
+
+
+def refuse_old_names(words: Sequence[str]) -> None:
+    """Refuses options of PPO that have another name now, on the command line or in a YAML config.
+
+    Args:
+        words: of the command line, after the stage.
+
+    Raises:
+        UserError: naming the new options.
+    """
+    found = {f"--{old}{where}": RENAMED[old] for old, where in _given(words) if old in RENAMED}
+    if found:
+        raise UserError("; ".join(f"{old}: is called --{new} now" for old, new in found.items()))
+
+
+def _given(words: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Yields the dotted name of every value that is given, and the file that gives it."""
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        name, equals, value = word.partition("=")
+        if not name.startswith("--"):
+            continue
+        name, value = name.removeprefix("--"), value if equals else following
+        if name == "config":
+            yield from ((inner, f" (in {value})") for inner in _leaves(_from_yaml(_read(value)), ""))
+        else:
+            yield from ((inner, "") for inner in _leaves(_from_yaml(value), name))
+
+
+def _leaves(value: Any, name: str) -> Iterator[str]:
+    if isinstance(value, dict):
+        for part, inner in value.items():
+            yield from _leaves(inner, f"{name}.{part}".removeprefix("."))
+    else:
+        yield next((name.removeprefix(word) for word in SUBCOMMANDS if name.startswith(word)), name)
+
+
+def _read(file: str) -> str:
+    """Returns a config's text; a file that cannot be read is for the parser to refuse."""
+    try:
+        return Path(file).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return file
+
+
+def _from_yaml(text: str) -> Any:
+    """Returns what a text says in YAML; one that is not YAML is for the parser to refuse."""
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
