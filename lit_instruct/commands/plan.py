@@ -13,7 +13,7 @@ import lightning
 from lightning.pytorch.cli import LightningArgumentParser
 
 from lit_instruct.errors import UserError
-from lit_instruct.files import as_json, write_text
+from lit_instruct.files import json_text, write_text
 from lit_instruct.machine import this_device
 from lit_instruct.planning.options import base_of, flat
 from lit_instruct.planning.plan import Plan, make_plan
@@ -70,7 +70,7 @@ def plan(arguments: list[str]) -> int:
     """
     asked = read_arguments(arguments)
     found = plan_of(asked)
-    figures = as_json(as_dict(found))
+    figures = json_text(as_dict(found))
     if asked.json not in (None, STDOUT):
         write_text(Path(asked.json), figures, "--json")
     print(figures if asked.json == STDOUT else as_text(found), end="" if asked.json == STDOUT else "\n")
