@@ -20,7 +20,7 @@ LABELS = {
     "eos_share": "EOS share",
 }
 """Key of a measure in report.json -> its name in tables and on cards."""
-_BLOCK = 2_000_000
+BLOCK = 2_000_000
 """Most resampled values held at once (16 MB), whatever the number of prompts."""
 
 
@@ -149,7 +149,7 @@ def resamples(size: int, seed: int, n: int) -> Iterator[np.ndarray]:
     if n < 1:
         raise ValueError(f"the number of resamples must be at least 1, got {n}")
     rng = np.random.default_rng(seed)
-    rows = max(1, _BLOCK // size)
+    rows = max(1, BLOCK // size)
     for start in range(0, n, rows):
         yield rng.integers(0, size, size=(min(rows, n - start), size))
 

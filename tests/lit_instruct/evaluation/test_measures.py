@@ -31,7 +31,7 @@ def test_bootstrap_depends_on_the_seed_alone() -> None:
 
 def test_bootstrap_in_blocks_equals_bootstrap_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = measures.bootstrap([0.0, 1.0, 5.0, 2.0], seed=3, n=50)
-    monkeypatch.setattr(measures, "_BLOCK", 28)
+    monkeypatch.setattr(measures, "BLOCK", 28)
     assert measures.bootstrap([0.0, 1.0, 5.0, 2.0], seed=3, n=50) == whole
 
 
