@@ -8,21 +8,21 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).parents[1]
 HEAVY = {"torch", "lightning", "transformers", "trl", "datasets", "peft", "matplotlib", "numpy"}
-# importer -> prefixes it must not import; imports inside functions count as well
-FORBIDDEN = {
-    "lit_instruct.models": ["stages", "rollouts", "evaluation", "cli", "sample", "chat"],
-    "lit_instruct.rollouts": ["stages", "evaluation", "cli", "sample", "chat"],
-    "lit_instruct.trl_bridge": ["stages", "rollouts", "evaluation", "cli", "sample", "chat"],
-    "lit_instruct.stages": ["cli", "evaluation", "chat"],
-    "lit_instruct.evaluation": ["cli", "stages"],
-    "lit_instruct.planning": ["stages", "trl_bridge", "evaluation", "cli", "stage_cli", "plan_command"],
-    "lit_instruct.prompting": ["models", "losses", "rollouts", "stages", "trl_bridge", "evaluation", "cli"],
-    "lit_instruct.batches": ["models", "losses", "rollouts", "stages", "trl_bridge", "evaluation", "cli"],
-}
+FLOORS = [
+    ["cli"],
+    ["commands"],
+    ["running"],
+    ["stages"],
+    ["ppo", "evaluation", "exporting", "inspection"],
+    ["rollouts"],
+    ["planning", "trl_bridge", "handover"],
+    ["models", "data_modules"],
+    ["fast", "files", "machine", "prompting"],
+    ["losses", "batches", "errors"],
+]
+"""From top to bottom: a part imports what stands below it, and no other part of its own floor."""
 
 
 def _modules() -> dict[str, Path]:
@@ -40,22 +40,28 @@ def _for_types_only(node: ast.AST) -> bool:
     return isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
 
 
-def _import_nodes(node: ast.AST, functions: bool) -> Iterator[ast.Import | ast.ImportFrom]:
+def _import_nodes(node: ast.AST, when_run: bool) -> Iterator[ast.Import | ast.ImportFrom]:
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.Import | ast.ImportFrom):
             yield child
-        elif _for_types_only(child) or (isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef) and not functions):
+        elif when_run and (_for_types_only(child) or isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef)):
             continue
         else:
-            yield from _import_nodes(child, functions)
+            yield from _import_nodes(child, when_run)
 
 
-def _imports(module: str, functions: bool = True) -> set[str]:
-    """Names of the modules that `module` imports; `from package import module` counts as that module."""
-    path = MODULES[module]
+def _imports(module: str, when_run: bool = False, paths: dict[str, Path] = MODULES) -> set[str]:
+    """Names of the modules that `module` imports; `from package import module` counts as that module.
+
+    Args:
+        module: its dotted name.
+        when_run: leaves out what is imported for types alone or inside functions.
+        paths: of all modules.
+    """
+    path = paths[module]
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
     names: set[str] = set()
-    for node in _import_nodes(ast.parse(path.read_text(encoding="utf-8")), functions):
+    for node in _import_nodes(ast.parse(path.read_text(encoding="utf-8")), when_run):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
             continue
@@ -64,12 +70,12 @@ def _imports(module: str, functions: bool = True) -> set[str]:
             base = ".".join([*package.split(".")[: len(package.split(".")) - node.level + 1], *base.split(".")])
         base = base.rstrip(".")
         inner = {f"{base}.{alias.name}" for alias in node.names}
-        names |= {name if name in MODULES else base for name in inner}
+        names |= {name if name in paths else base for name in inner}
     return names
 
 
-def _own(module: str, functions: bool = True) -> set[str]:
-    return {name for name in _imports(module, functions) if _within(name, "lit_instruct", "data_modules")}
+def _own(module: str) -> set[str]:
+    return {name for name in _imports(module) if _within(name, "lit_instruct", "data_modules")}
 
 
 def _within(module: str, *parts: str) -> bool:
@@ -99,29 +105,55 @@ def test_one_file_imports_trl() -> None:
     assert [module for module in MODULES if "trl" in _outside(module)] == ["lit_instruct.trl_bridge"]
 
 
-@pytest.mark.parametrize("part", FORBIDDEN)
-def test_imports_point_down(part: str) -> None:
-    forbidden = [f"lit_instruct.{name}" for name in FORBIDDEN[part]]
-    modules = [module for module in MODULES if _within(module, part)]
-    assert modules
-    wrong = {(module, name) for module in modules for name in _own(module) if _within(name, *forbidden)}
-    assert not wrong
+def test_imports_point_down() -> None:
+    """Imports inside functions and for types alone count too."""
+    level = {part: number for number, floor in enumerate(FLOORS) for part in floor}
+    upward = [
+        f"{module} -> {name}"
+        for module in MODULES
+        for name in _own(module)
+        if "lit_instruct" not in (module, name)
+        and _part(module) != _part(name)
+        and level[_part(module).removeprefix("lit_instruct.")] >= level[_part(name).removeprefix("lit_instruct.")]
+    ]
+    assert not upward
+
+
+def test_contributing_names_the_same_floors() -> None:
+    page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    assert " -> ".join(", ".join(floor) for floor in FLOORS) in " ".join(page.split())
+
+
+def _circle(graph: dict[str, set[str]]) -> list[str]:
+    """The modules of a circle, or none."""
+    done: set[str] = set()
+
+    def visit(module: str, path: tuple[str, ...]) -> list[str]:
+        if module in path:
+            return [*path[path.index(module) :], module]
+        if module not in done:
+            for name in sorted(graph[module]):
+                if found := visit(name, (*path, module)):
+                    return found
+            done.add(module)
+        return []
+
+    return next((found for module in graph if (found := visit(module, ()))), [])
 
 
 def test_no_circle_of_modules() -> None:
-    """Imports inside functions count too: a circle there is a circle that only shows later."""
-    graph = {module: {name for name in _own(module) if name in MODULES} for module in MODULES}
-    done: set[str] = set()
+    """Imports inside functions and for types alone count too: a circle there is a circle that only shows later."""
+    assert _circle({module: {name for name in _own(module) if name in MODULES} for module in MODULES}) == []
 
-    def visit(module: str, path: tuple[str, ...]) -> None:
-        assert module not in path, " -> ".join([*path[path.index(module) :], module])
-        if module not in done:
-            for name in sorted(graph[module]):
-                visit(name, (*path, module))
-            done.add(module)
 
-    for module in graph:
-        visit(module, ())
+def test_a_circle_for_types_alone_is_found(tmp_path: Path) -> None:
+    one, two = tmp_path / "one.py", tmp_path / "two.py"
+    one.write_text("import two\n")
+    two.write_text("from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from one import x\n")
+    paths = {"one": one, "two": two}
+    graph = {module: _imports(module, paths=paths) & paths.keys() for module in paths}
+    assert _circle(graph) == ["one", "two", "one"]
+    assert not _imports("two", when_run=True, paths=paths) & paths.keys()
 
 
 def test_no_circle_of_parts() -> None:
@@ -155,7 +187,7 @@ def test_command_line_starts_light() -> None:
     while todo:
         module = todo.pop()
         seen |= {module}
-        names = _imports(module, functions=False) | {".".join(module.split(".")[:-1])} - {""}
+        names = _imports(module, when_run=True) | {".".join(module.split(".")[:-1])} - {""}
         assert not {name.split(".")[0] for name in names} & HEAVY, module
         todo += [name for name in names if name in MODULES and name not in seen]
 

@@ -36,7 +36,7 @@ class FusedLinear(PeftLinear):
             return super().forward(x, *args, **kwargs)
         base = self.base_layer
         down, up = self.lora_A[adapter].weight, self.lora_B[adapter].weight
-        return _FusedLora.apply(x, base.weight, base.bias, down, up, self.scaling[adapter])
+        return FusedLora.apply(x, base.weight, base.bias, down, up, self.scaling[adapter])
 
     def _fusable_adapter(self, device: str) -> str | None:
         """Returns the active adapter if it is a single plain one without active dropout and W is frozen."""
@@ -50,7 +50,7 @@ class FusedLinear(PeftLinear):
         return adapter if one_dtype and not dropped and not weight.requires_grad else None
 
 
-class _FusedLora(torch.autograd.Function):
+class FusedLora(torch.autograd.Function):
     """y = x W' + b + s (x A') B', all in one dtype; gradients for x, A and B."""
 
     @staticmethod

@@ -55,7 +55,7 @@ def outcome(network: nn.Module, autocast: bool = False, recompute: bool = False)
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[None]:
     """Counts fused products."""
     counted: list[None] = []
-    function = fused_lora._FusedLora
+    function = fused_lora.FusedLora
     apply = function.apply
 
     def counting(*arguments: object) -> Tensor:
