@@ -12,11 +12,13 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 import pytest
 import torch
+from jaxtyping import install_import_hook
 
 from data_modules.tables import cache as token_cache
 from tests.tiny import tiny_llama
 
 torch.set_num_threads(1)
+install_import_hook("lit_instruct.losses", "beartype.beartype")  # shapes and dtypes at the doors of losses/
 
 
 @pytest.fixture(scope="session")

@@ -93,11 +93,11 @@ def test_data_modules_know_only_prompting_batches_errors_and_the_cache_folder() 
     assert not wrong
 
 
-def test_losses_know_only_torch() -> None:
+def test_losses_know_only_torch_and_annotations() -> None:
     losses = [module for module in MODULES if _within(module, "lit_instruct.losses")]
     assert losses
     for module in losses:
-        assert _outside(module) <= {"torch"}, module
+        assert _outside(module) <= {"torch", "jaxtyping"}, module
         assert all(_within(name, "lit_instruct.losses") for name in _own(module)), module
 
 

@@ -1,21 +1,24 @@
-"""From one score a response to a reward, an advantage and a return a token."""
+"""From one score per response to a reward, an advantage and a return per token."""
 
 from __future__ import annotations
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 
-def token_rewards(scores: Tensor, kl: Tensor, response_mask: Tensor, kl_coef: float) -> Tensor:
+def token_rewards(
+    scores: Float[Tensor, B], kl: Float[Tensor, "B R"], response_mask: Bool[Tensor, "B R"], kl_coef: float
+) -> Float[Tensor, "B R"]:
     """Returns reward_t = -kl_coef * kl_t, plus the score at the last real token.
 
     Args:
         scores: (B,) reward of each whole response; higher is better.
-        kl: (B, R) per-token divergence estimate in nats, policy from reference.
+        kl: (B, R) per-token estimate of the KL from policy to reference, in nats.
         response_mask: (B, R) bool, True is real, a prefix of each row.
         kl_coef: beta of eq. 2; higher holds the policy closer to the reference.
 
-    Source: section 3.5, eq. 2: the KL term is paid per token, the reward at the end.
+    Source: section 3.5, eq. 2: the KL penalty is subtracted per token, the reward is added at the end.
     """
     rewards = -kl_coef * kl * response_mask
     last = response_mask.sum(dim=1) - 1
@@ -24,8 +27,12 @@ def token_rewards(scores: Tensor, kl: Tensor, response_mask: Tensor, kl_coef: fl
 
 
 def generalized_advantages(
-    rewards: Tensor, values: Tensor, response_mask: Tensor, discount: float = 1.0, gae_lambda: float = 0.95
-) -> tuple[Tensor, Tensor]:
+    rewards: Float[Tensor, "B R"],
+    values: Float[Tensor, "B R"],
+    response_mask: Bool[Tensor, "B R"],
+    discount: float = 1.0,
+    gae_lambda: float = 0.95,
+) -> tuple[Float[Tensor, "B R"], Float[Tensor, "B R"]]:
     """Returns advantages and returns by generalized advantage estimation.
 
     delta_t = r_t + discount * V_{t+1} - V_t,  A_t = delta_t + discount * gae_lambda * A_{t+1},  G_t = A_t + V_t,

@@ -1,15 +1,18 @@
-"""Estimators of the divergence between policy and reference from sampled tokens."""
+"""Estimators of the KL divergence between policy and reference from sampled tokens."""
 
 from __future__ import annotations
 
 from typing import Literal
 
+from jaxtyping import Float
 from torch import Tensor
 
 Estimator = Literal["k1", "k2", "k3"]
 
 
-def kl_estimate(log_probs: Tensor, reference_log_probs: Tensor, estimator: Estimator = "k1") -> Tensor:
+def kl_estimate(
+    log_probs: Float[Tensor, "*shape"], reference_log_probs: Float[Tensor, "*shape"], estimator: Estimator = "k1"
+) -> Float[Tensor, "*shape"]:
     """Returns a per-token estimate of KL(policy || reference) from tokens that the policy sampled.
 
     With d = log pi(a) - log pi_ref(a): k1 = d (unbiased, can be negative), k2 = d^2 / 2 (low variance, biased),
@@ -31,14 +34,14 @@ def kl_estimate(log_probs: Tensor, reference_log_probs: Tensor, estimator: Estim
 
 
 def adapted_kl_coef(kl_coef: float, kl: float, target: float, gain: float = 0.1) -> float:
-    """Returns the next price of a nat of divergence, proportional control in log space.
+    """Returns the next coefficient of the KL penalty, by proportional control in log space.
 
     e = clamp((kl - target) / target, -0.2, 0.2);  beta' = beta (1 + gain e).
 
     Args:
         kl_coef: beta of this iteration.
-        kl: mean divergence of its responses from the reference, in nats.
-        target: the divergence wanted, in nats, above 0.
+        kl: mean KL of its responses to the reference, in nats per response.
+        target: the KL wanted, in nats per response, above 0.
         gain: K_beta; 0.1 in the source.
 
     Source: Ziegler et al. 2019 (arXiv 1909.08593), section 2.2.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 
@@ -30,7 +31,7 @@ class Moments(NamedTuple):
         return centred.clamp(min=0) / (self.number - 1).clamp(min=1)
 
 
-def masked_moments(values: Tensor, mask: Tensor) -> Moments:
+def masked_moments(values: Float[Tensor, "*shape"], mask: Bool[Tensor, "*shape"]) -> Moments:
     """Returns count, sum and sum of squares of the real values, in float64 so that batches can be merged.
 
     Args:
@@ -41,7 +42,9 @@ def masked_moments(values: Tensor, mask: Tensor) -> Moments:
     return Moments(torch.tensor(float(real.numel()), dtype=torch.float64), real.sum(), (real**2).sum())
 
 
-def whiten(values: Tensor, mask: Tensor, moments: Moments, keep_mean: bool = False) -> Tensor:
+def whiten(
+    values: Float[Tensor, "*shape"], mask: Bool[Tensor, "*shape"], moments: Moments, keep_mean: bool = False
+) -> Float[Tensor, "*shape"]:
     """Returns (values - mean) / sqrt(variance + 1e-8), masked positions 0.
 
     Args:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from lit_instruct.losses.masked import Moments
 
 
 def clipped_policy_loss(
-    log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor, mask: Tensor, clip_range: float = 0.2
-) -> tuple[Tensor, Tensor]:
+    log_probs: Float[Tensor, "B R"],
+    old_log_probs: Float[Tensor, "B R"],
+    advantages: Float[Tensor, "B R"],
+    mask: Bool[Tensor, "B R"],
+    clip_range: float = 0.2,
+) -> tuple[Float[Tensor, ""], Int[Tensor, ""]]:
     """Returns the summed clipped surrogate loss and the number of tokens whose ratio was clipped.
 
     ratio = exp(log pi - log pi_old);  loss = sum max(-A ratio, -A clamp(ratio, 1 - c, 1 + c)).
@@ -34,8 +39,12 @@ def clipped_policy_loss(
 
 
 def clipped_value_loss(
-    values: Tensor, old_values: Tensor, returns: Tensor, mask: Tensor, clip_range: float | None = 0.2
-) -> Tensor:
+    values: Float[Tensor, "B R"],
+    old_values: Float[Tensor, "B R"],
+    returns: Float[Tensor, "B R"],
+    mask: Bool[Tensor, "B R"],
+    clip_range: float | None = 0.2,
+) -> Float[Tensor, ""]:
     """Returns the summed value loss: sum max((V - G)^2, (clamp(V, V_old - c, V_old + c) - G)^2) / 2.
 
     Args:
@@ -54,7 +63,7 @@ def clipped_value_loss(
     return (loss * mask).sum() / 2
 
 
-def explained_variance(errors: Moments, returns: Moments) -> Tensor:
+def explained_variance(errors: Moments, returns: Moments) -> Float[Tensor, ""]:
     """Returns () 1 - Var(G - V) / Var(G): 1 is a perfect value function, 0 or less explains nothing.
 
     Args:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
@@ -28,7 +29,12 @@ class Ranking(NamedTuple):
     """(n,) r_w - r_l of every pair, without gradient."""
 
 
-def ranking_loss(rewards: Tensor, ranks: Tensor, prompt_index: Tensor, margin: Tensor | None = None) -> Ranking:
+def ranking_loss(
+    rewards: Float[Tensor, N],
+    ranks: Int[Tensor, N],
+    prompt_index: Int[Tensor, N],
+    margin: Float[Tensor, N] | None = None,
+) -> Ranking:
     """Returns the K-wise ranking loss, each prompt counting once whatever its K.
 
     loss = sum over prompts of 1/n sum_(w,l) -log sigmoid(r_w - r_l - (m_w - m_l)), over the n pairs (w better than l)
