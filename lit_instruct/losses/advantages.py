@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def token_rewards(
-    scores: Float[Tensor, B], kl: Float[Tensor, "B R"], response_mask: Bool[Tensor, "B R"], kl_coef: float
+    scores: Float[Tensor, " B"], kl: Float[Tensor, "B R"], response_mask: Bool[Tensor, "B R"], kl_coef: float
 ) -> Float[Tensor, "B R"]:
     """Returns reward_t = -kl_coef * kl_t, plus the score at the last real token.
 

@@ -30,10 +30,10 @@ class Ranking(NamedTuple):
 
 
 def ranking_loss(
-    rewards: Float[Tensor, N],
-    ranks: Int[Tensor, N],
-    prompt_index: Int[Tensor, N],
-    margin: Float[Tensor, N] | None = None,
+    rewards: Float[Tensor, " N"],
+    ranks: Int[Tensor, " N"],
+    prompt_index: Int[Tensor, " N"],
+    margin: Float[Tensor, " N"] | None = None,
 ) -> Ranking:
     """Returns the K-wise ranking loss, each prompt counting once whatever its K.
 
