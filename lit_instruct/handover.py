@@ -14,12 +14,14 @@ from typing import Any
 from lit_instruct import machine
 from lit_instruct.errors import UserError
 from lit_instruct.files import replacing_files
-from lit_instruct.models.loading import Source, find_source, load_tokenizer
+from lit_instruct.models.loading import Source, find_source, is_path, load_tokenizer
 from lit_instruct.models.quantised import Quantize
 from lit_instruct.prompting import Prompter
 
 log = logging.getLogger(__name__)
 STAGE_FILE = "stage.json"
+RUN = "{run}"
+"""Stands for the run folder in options of the model, such as --model.base={run}/sft."""
 MODEL_FILES = (
     "adapter_config.json",
     "adapter_model.safetensors",
@@ -132,26 +134,41 @@ def bits_of(source: Source, wanted: Quantize | None) -> Quantize:
     return wanted
 
 
-def find_parent(folder: str, stage: str, wanted_by: str) -> Source:
-    """Returns a parent stage's model.
+def fill_run(value: str, run: str) -> str:
+    """Returns an option of the model with {run} replaced by the run folder.
+
+    A new run of one word gets ./ before it: {run}/sft would read as a hub id otherwise.
+    """
+    return value.replace(RUN, run if "/" in run or Path(run).is_dir() else f"./{run}")
+
+
+def awaits_stage(name: str, stage: str) -> bool:
+    """Returns whether a name is the place of a stage in a run, such as {run}/sft, that has left no model there yet."""
+    path = Path(name).expanduser()
+    if path.name != stage or any((path / file).is_file() for file in ("adapter_config.json", "config.json")):
+        return False
+    return is_path(name) or RUN in name or (len(path.parts) > 1 and path.parent.is_dir())
+
+
+def stage_or_model(name: str, stage: str, wanted_by: str) -> Source:
+    """Returns a stage's model, or any other by its name; which of the two it is, its stage.json tells.
 
     Args:
-        folder: where it should be.
-        stage: the stage that makes it, for the message.
+        name: a stage folder, whatever it is called, or what `find_source` takes.
+        stage: the stage that makes it by default, for the message.
         wanted_by: the stage that needs it, for the message.
 
     Raises:
-        UserError: it is not there.
+        UserError: that stage has not been run, or there is no such model.
     """
-    path = Path(folder)
-    made = (path / "adapter_config.json").is_file() or (path / "config.json").is_file()
-    if not made:
+    if awaits_stage(name, stage):
+        run = Path(name).parent
         raise UserError(
-            f"{wanted_by}: no {stage} model in {folder}; run `make {stage} RUN={path.parent.name}` first "
-            f"(or `lit-instruct {stage} fit --run {path.parent}`), or name another with an option of "
+            f"{wanted_by}: no {stage} model in {name}; run `make {stage} RUN={run.name}` first "
+            f"(or `lit-instruct {stage} fit --run {run}`), or name another with an option of "
             f"`lit-instruct {wanted_by}`"
         )
-    return find_source(folder)
+    return find_source(name)
 
 
 def check_same_format(own: Prompter, parent: Stage | None, parent_folder: str, command: str) -> None:

@@ -16,7 +16,7 @@ from data_modules.reading.bad_rows import BadRows
 from data_modules.rows import Row, stream_rows
 from lit_instruct.commands.scored_file import ScoredFile, Scores
 from lit_instruct.errors import DataError, UserError
-from lit_instruct.handover import find_parent
+from lit_instruct.handover import stage_or_model
 from lit_instruct.models.loading import DtypeName
 from lit_instruct.models.quantised import Quantize
 from lit_instruct.prompting import Prompt
@@ -185,7 +185,7 @@ def reward_source(run: str) -> str:
     if is_model or not folder.is_dir():
         return run
     stage = folder if folder.name == "rm" else folder / "rm"
-    find_parent(str(stage), "rm", "rm score")
+    stage_or_model(str(stage), "rm", "rm score")
     return str(stage)
 
 

@@ -61,9 +61,14 @@ def find_source(name: str) -> Source:
         return Source(name, str(folder), None)
     if folder.is_dir():
         raise UserError(f"{name}: no model in this folder (no config.json or adapter_config.json); give another")
-    if name.startswith((".", "/", "~", "runs/")) or name.count("/") > 1:
+    if is_path(name):
         raise UserError(f"{name}: no such folder; check the path, or give a hub id")
     return Source(name, resolve(name), None)
+
+
+def is_path(name: str) -> bool:
+    """Returns whether a name can only be a path, and no hub id."""
+    return name.startswith((".", "/", "~", "runs/")) or name.count("/") > 1
 
 
 def _base_of(config: Path) -> str:

@@ -10,11 +10,9 @@ import yaml
 from jsonargparse import Namespace
 
 from lit_instruct.errors import UserError
+from lit_instruct.handover import awaits_stage, fill_run
 from lit_instruct.models.embedded import NAME as EMBEDDED
 from lit_instruct.planning.work import Options
-
-RUN = "{run}"
-"""Stands for the run folder in options of the model, such as --model.base={run}/sft."""
 
 
 def flat(value: Any, name: str = "") -> dict[str, Any]:
@@ -36,8 +34,8 @@ def base_of(options: Options, recipe: Path | None = None) -> str:
     Raises:
         UserError: the SFT stage is not there, and no recipe says what it starts from.
     """
-    base = str(options["model.base"]).replace(RUN, str(options["run"]))
-    if Path(base).name != "sft" or Path(base).is_dir():
+    base = fill_run(str(options["model.base"]), str(options["run"]))
+    if not awaits_stage(base, "sft"):
         return base
     file = recipe / "sft.yaml" if recipe is not None else None
     if file is None:

@@ -19,8 +19,9 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from data_modules import PromptDataModule, PromptResponseDataModule, RankedComparisonDataModule
 from data_modules.batching.sampling import ResumeInsideEpoch
 from lit_instruct.errors import UserError
+from lit_instruct.handover import fill_run
 from lit_instruct.models.loading import pick_dtype
-from lit_instruct.planning.options import RUN, flat
+from lit_instruct.planning.options import flat
 from lit_instruct.planning.work import StageName
 from lit_instruct.running.callbacks import (
     HandOver,
@@ -83,8 +84,8 @@ class StageCLI(LightningCLI):
         run = self._get(self.config, "run")
         model = self._get(self.config, "model")
         for name, value in list(model.items()):  # dotted names, those of groups included
-            if isinstance(value, str) and RUN in value:
-                model[name] = value.replace(RUN, run)
+            if isinstance(value, str):
+                model[name] = fill_run(value, run)
         self._get(self.config, "trainer").default_root_dir = str(self.folder)
         if self.subcommand == "fit" and self._get(self.config, "check_memory"):
             check_memory(self.stage, self._options())

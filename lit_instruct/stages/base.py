@@ -18,10 +18,10 @@ from lit_instruct.errors import UserError
 from lit_instruct.handover import (
     Stage,
     bits_of,
-    find_parent,
     prompter_of,
     read_stage_of,
     replacing_stage,
+    stage_or_model,
     write_stage,
 )
 from lit_instruct.machine import peak_memory_gb
@@ -144,9 +144,9 @@ class StageModule(ResumableModule):
     @cached_property
     def source(self) -> Source:
         """Where the starting model lies."""
-        if self.stage != "sft" and Path(self.source_name).name == "sft":
-            return find_parent(self.source_name, "sft", self.stage)
-        return find_source(self.source_name)
+        if self.stage == "sft":
+            return find_source(self.source_name)
+        return stage_or_model(self.source_name, "sft", self.stage)
 
     @cached_property
     def prompter(self) -> Prompter:

@@ -12,10 +12,10 @@ from peft import PeftModel
 
 from lit_instruct.batches import PromptBatch
 from lit_instruct.errors import UserError
-from lit_instruct.handover import bits_of, check_same_format, find_parent, read_stage_of
+from lit_instruct.handover import bits_of, check_same_format, read_stage_of, stage_or_model
 from lit_instruct.losses.masked import Moments
 from lit_instruct.models.assemble import ppo_roles, shares_base
-from lit_instruct.models.loading import DtypeName, Source, find_source
+from lit_instruct.models.loading import DtypeName, Source
 from lit_instruct.models.lora import LoraOptions, save_adapter
 from lit_instruct.models.optimizers import make_optimizer
 from lit_instruct.models.quantised import Quantize
@@ -113,11 +113,7 @@ class PPOModule(StageModule):
     @cached_property
     def reward_source(self) -> Source | None:
         """Where the reward model lies; None for a function."""
-        if self.reward_name is None:
-            return None
-        if self.reward_name.rstrip("/").endswith("rm"):
-            return find_parent(self.reward_name, "rm", "ppo")
-        return find_source(self.reward_name)
+        return None if self.reward_name is None else stage_or_model(self.reward_name, "rm", "ppo")
 
     @property
     def monitor(self) -> tuple[str, str] | None:

@@ -12,11 +12,12 @@ from lit_instruct.errors import UserError
 from lit_instruct.handover import (
     Stage,
     check_same_format,
-    find_parent,
+    fill_run,
     prompter_of,
     read_stage,
     read_stage_of,
     replacing_stage,
+    stage_or_model,
     write_stage,
 )
 from lit_instruct.models.loading import Source, find_source
@@ -84,20 +85,55 @@ def test_damaged_record(tmp_path: Path, content: bytes) -> None:
         read_stage(tmp_path)
 
 
-def test_missing_parent_names_the_command(tmp_path: Path) -> None:
+def test_missing_stage_names_the_command(tmp_path: Path) -> None:
     folder = tmp_path / "mine" / "sft"
     message = f"^ppo: no sft model in {folder}; run `make sft RUN=mine` first"
     with pytest.raises(UserError, match=message):
-        find_parent(str(folder), "sft", "ppo")
+        stage_or_model(str(folder), "sft", "ppo")
     folder.mkdir(parents=True)  # an interrupted run leaves logs, but no model
     (folder / "stage.json").write_text("{}")
     with pytest.raises(UserError, match=message):
-        find_parent(str(folder), "sft", "ppo")
+        stage_or_model(str(folder), "sft", "ppo")
 
 
-def test_parent(tmp_path: Path) -> None:
+@pytest.mark.parametrize("run", ["mine", "runs/mine", "somewhere/else/mine"])
+def test_missing_default_names_the_command_whatever_the_run_is_called(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for made in (False, True):
+        with pytest.raises(UserError, match="^ppo: no rm model in .*mine/rm; run `make rm RUN=mine` first"):
+            stage_or_model(fill_run("{run}/rm", run), "rm", "ppo")
+        if not made:
+            Path(run).mkdir(parents=True)  # by an earlier stage
+    assert fill_run("{run}/rm", run) == f"{run}/rm"
+
+
+@pytest.mark.parametrize("name", ["org/llama-rm", "org/rm", "org/sft", "sft"])
+def test_hub_id_that_ends_like_a_stage_is_a_hub_id(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for stage in ("sft", "rm"):
+        assert stage_or_model(name, stage, "ppo") == Source(name, name, None)
+
+
+@pytest.mark.parametrize("name", ["sft", "x-rm", "rm", "moved"])
+@pytest.mark.parametrize("is_stage", [False, True])
+def test_folder_opens_under_any_name(tmp_path: Path, name: str, is_stage: bool) -> None:
+    folder = tmp_path / name
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    if is_stage:
+        write_stage(folder, STAGE)
+    source = stage_or_model(str(folder), "rm", "ppo")
+    assert source == Source(str(folder), str(folder), None)
+    assert (read_stage_of(source) is not None) == is_stage
+
+
+def test_moved_adapter(tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "some/base"}))
-    assert find_parent(str(tmp_path), "sft", "rm") == Source(str(tmp_path), "some/base", tmp_path)
+    assert stage_or_model(str(tmp_path), "sft", "rm") == Source(str(tmp_path), "some/base", tmp_path)
 
 
 def test_prompt_format_is_the_recorded_one(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""stage.json says what model, data and trainer were given."""
+"""What model, data and trainer were given: which models those are, and what stage.json says of it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from lit_instruct.models.loading import Source
 from lit_instruct.models.lora import LoraOptions
 from lit_instruct.ppo.options import RewardOptions
 from lit_instruct.stages.given import as_json, constructor_arguments, data_options
@@ -39,6 +40,12 @@ def test_all_of_ppo_is_json() -> None:
     assert json.loads(json.dumps(module.given)) == module.given
     assert module.given["kl"]["coef"] == 0.02
     assert module.given["base"] == "a"
+
+
+def test_models_from_the_hub_may_be_called_like_a_stage() -> None:
+    module = PPOModule(base="org/sft", reward=RewardOptions("org/llama-rm"))
+    assert module.source == Source("org/sft", "org/sft", None)
+    assert module.reward_source == Source("org/llama-rm", "org/llama-rm", None)
 
 
 @pytest.mark.parametrize(
