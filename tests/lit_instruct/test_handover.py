@@ -110,9 +110,7 @@ def test_missing_default_names_the_command_whatever_the_run_is_called(
 
 
 @pytest.mark.parametrize("name", ["org/llama-rm", "org/rm", "org/sft", "sft"])
-def test_hub_id_that_ends_like_a_stage_is_a_hub_id(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
+def test_hub_id_that_ends_like_a_stage_is_a_hub_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.chdir(tmp_path)
     for stage in ("sft", "rm"):
         assert stage_or_model(name, stage, "ppo") == Source(name, name, None)
