@@ -14,14 +14,12 @@ from typing import Any
 from lit_instruct import machine
 from lit_instruct.errors import UserError
 from lit_instruct.files import replacing_files
-from lit_instruct.models.loading import Source, find_source, is_path, load_tokenizer
+from lit_instruct.models.loading import Source, awaits_stage, find_source, load_tokenizer
 from lit_instruct.models.quantised import Quantize
 from lit_instruct.prompting import Prompter
 
 log = logging.getLogger(__name__)
 STAGE_FILE = "stage.json"
-RUN = "{run}"
-"""Stands for the run folder in options of the model, such as --model.base={run}/sft."""
 MODEL_FILES = (
     "adapter_config.json",
     "adapter_model.safetensors",
@@ -132,22 +130,6 @@ def bits_of(source: Source, wanted: Quantize | None) -> Quantize:
             now,
         )
     return wanted
-
-
-def fill_run(value: str, run: str) -> str:
-    """Returns an option of the model with {run} replaced by the run folder.
-
-    A new run of one word gets ./ before it: {run}/sft would read as a hub id otherwise.
-    """
-    return value.replace(RUN, run if "/" in run or Path(run).is_dir() else f"./{run}")
-
-
-def awaits_stage(name: str, stage: str) -> bool:
-    """Returns whether a name is the place of a stage in a run, such as {run}/sft, that has left no model there yet."""
-    path = Path(name).expanduser()
-    if path.name != stage or any((path / file).is_file() for file in ("adapter_config.json", "config.json")):
-        return False
-    return is_path(name) or RUN in name or (len(path.parts) > 1 and path.parent.is_dir())
 
 
 def stage_or_model(name: str, stage: str, wanted_by: str) -> Source:

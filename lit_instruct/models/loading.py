@@ -25,6 +25,8 @@ from lit_instruct.models.heads import ScoreHead
 from lit_instruct.models.quantised import Quantisation, keep_differentiable, leave_file
 
 DtypeName = Literal["auto", "float32", "bfloat16"]
+RUN = "{run}"
+"""Stands for the run folder in options of the model, such as --model.base={run}/sft."""
 
 
 @dataclass(frozen=True)
@@ -61,12 +63,12 @@ def find_source(name: str) -> Source:
         return Source(name, str(folder), None)
     if folder.is_dir():
         raise UserError(f"{name}: no model in this folder (no config.json or adapter_config.json); give another")
-    if is_path(name):
+    if _is_path(name):
         raise UserError(f"{name}: no such folder; check the path, or give a hub id")
     return Source(name, resolve(name), None)
 
 
-def is_path(name: str) -> bool:
+def _is_path(name: str) -> bool:
     """Returns whether a name can only be a path, and no hub id."""
     return name.startswith((".", "/", "~", "runs/")) or name.count("/") > 1
 
@@ -82,6 +84,22 @@ def _base_of(config: Path) -> str:
             f"{config}: it names no base (base_model_name_or_path); write the base's hub id or folder there"
         )
     return f"{base}@{revision}" if revision else base
+
+
+def fill_run(value: str, run: str) -> str:
+    """Returns an option of the model with {run} replaced by the run folder.
+
+    A new run of one word gets ./ before it: {run}/sft would read as a hub id otherwise.
+    """
+    return value.replace(RUN, run if "/" in run or Path(run).is_dir() else f"./{run}")
+
+
+def awaits_stage(name: str, stage: str) -> bool:
+    """Returns whether a name is the place of a stage in a run, such as {run}/sft, that has left no model there yet."""
+    path = Path(name).expanduser()
+    if path.name != stage or any((path / file).is_file() for file in ("adapter_config.json", "config.json")):
+        return False
+    return _is_path(name) or RUN in name or (len(path.parts) > 1 and path.parent.is_dir())
 
 
 def pinned(base: str) -> dict[str, str]:

@@ -10,8 +10,8 @@ import yaml
 from jsonargparse import Namespace
 
 from lit_instruct.errors import UserError
-from lit_instruct.handover import awaits_stage, fill_run
 from lit_instruct.models.embedded import NAME as EMBEDDED
+from lit_instruct.models.loading import awaits_stage, fill_run
 from lit_instruct.planning.work import Options
 
 

@@ -19,8 +19,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from data_modules import PromptDataModule, PromptResponseDataModule, RankedComparisonDataModule
 from data_modules.batching.sampling import ResumeInsideEpoch
 from lit_instruct.errors import UserError
-from lit_instruct.handover import fill_run
-from lit_instruct.models.loading import pick_dtype
+from lit_instruct.models.loading import fill_run, pick_dtype
 from lit_instruct.planning.options import flat
 from lit_instruct.planning.work import StageName
 from lit_instruct.running.callbacks import (

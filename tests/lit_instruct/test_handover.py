@@ -12,7 +12,6 @@ from lit_instruct.errors import UserError
 from lit_instruct.handover import (
     Stage,
     check_same_format,
-    fill_run,
     prompter_of,
     read_stage,
     read_stage_of,
@@ -20,7 +19,7 @@ from lit_instruct.handover import (
     stage_or_model,
     write_stage,
 )
-from lit_instruct.models.loading import Source, find_source
+from lit_instruct.models.loading import Source, fill_run, find_source
 from lit_instruct.prompting import Prompter
 from tests.tiny import tiny_tokenizer
 
