@@ -26,7 +26,7 @@ from lit_instruct.models.assemble import merged_language_model
 from lit_instruct.models.loading import Source, find_source
 from lit_instruct.models.lora import LoraOptions
 from lit_instruct.models.quantised import Quantize, quantisation
-from lit_instruct.stages.base import OptimizerOptions
+from lit_instruct.stages.options import OptimizerOptions
 from lit_instruct.stages.sft import IGNORED, SFTModule
 
 PAGE = ROOT / "docs" / "memory.md"

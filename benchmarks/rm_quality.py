@@ -22,7 +22,7 @@ from lit_instruct.handover import prompter_of
 from lit_instruct.losses.ranking import ranking_loss
 from lit_instruct.models.loading import find_source
 from lit_instruct.models.rewards import RewardForward
-from lit_instruct.stages.base import OptimizerOptions
+from lit_instruct.stages.options import OptimizerOptions
 from lit_instruct.stages.reward import RewardModule
 
 OPTIMIZER = OptimizerOptions(learning_rate=3e-4)

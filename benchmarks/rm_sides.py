@@ -20,7 +20,7 @@ from data_modules.tables.arrow import number_rows
 from lit_instruct.handover import prompter_of
 from lit_instruct.models.assemble import reward_network
 from lit_instruct.models.loading import find_source
-from lit_instruct.stages.base import OptimizerOptions
+from lit_instruct.stages.options import OptimizerOptions
 from lit_instruct.stages.reward import RewardModule
 
 OPTIMIZER = OptimizerOptions()

@@ -17,7 +17,7 @@ from data_modules.prompt_response import PromptResponseDataModule
 from lit_instruct.handover import prompter_of
 from lit_instruct.models.assemble import policy_network
 from lit_instruct.models.loading import find_source
-from lit_instruct.stages.base import OptimizerOptions
+from lit_instruct.stages.options import OptimizerOptions
 from lit_instruct.stages.sft import SFTModule
 from lit_instruct.trl_bridge import SFTLossOptions
 

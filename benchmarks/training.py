@@ -17,7 +17,7 @@ from benchmarks.harness import peak_bytes, reset_peak, resident_bytes, scratch_f
 from lit_instruct.models.loading import pick_dtype
 from lit_instruct.models.lora import LoraOptions
 from lit_instruct.running.metrics_file import MetricsFile
-from lit_instruct.stages.base import OptimizerOptions
+from lit_instruct.stages.options import OptimizerOptions
 
 LORA = LoraOptions()
 """Rank 16 on every linear layer of every decoder layer."""

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from lit_instruct.errors import UserError
 from lit_instruct.fast.fused_lora import fuse_adapters
+from lit_instruct.models import peft_private
 from lit_instruct.models.quantised import check_dora
 
 HEAD_KEY = "base_model.model.score.weight"
@@ -107,7 +108,7 @@ def merged_weight(layer: LoraLayer, adapter: str) -> Tensor:
     if adapter not in layer.lora_variant:
         return (weight.float() + layer.get_delta_weight(adapter).float()).to(weight.dtype)
     merged = layer.lora_variant[adapter].merge_safe(layer, adapter, weight)
-    layer._cache_pop(f"{adapter}-weight_norm")  # kept for an unmerging that never comes
+    peft_private.drop_weight_norm(layer, adapter)  # kept for an unmerging that never comes
     return merged
 
 

@@ -20,6 +20,7 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
 from lit_instruct.batches import position_ids
+from lit_instruct.models import peft_private
 from lit_instruct.models.heads import ScoreHead, TokenLogProbs, token_log_probs
 from lit_instruct.models.lora import lora_layers, merged_weight
 from lit_instruct.models.sharding import inside, shard, shard_head
@@ -202,9 +203,7 @@ class Roles(nn.Module):
         """
         network, adapter = self.roles[role].network, self.roles[role].adapter
         for layer in _all_lora_layers(network):
-            layer._disable_adapters = adapter is None
-            if adapter is not None:
-                layer._active_adapter = [adapter]
+            peft_private.activate(layer, adapter)
         return _decoder(network)
 
     @contextlib.contextmanager
@@ -226,12 +225,12 @@ class Roles(nn.Module):
         try:
             for layer in layers:
                 layer.get_base_layer().weight.data = merged_weight(layer, str(adapter))
-                layer._disable_adapters = True
+                peft_private.disable(layer, True)
             yield _unwrap(network)
         finally:
             for layer, weight in zip(layers, kept, strict=True):
                 layer.get_base_layer().weight.data = weight
-                layer._disable_adapters = False
+                peft_private.disable(layer, False)
 
     def check_trunk(self, device: torch.device) -> None:
         """Turns the trunk cache off if starting above the trunk does not reproduce the model's own forward."""

@@ -15,6 +15,7 @@ from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, ModelPa
 from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
+from lit_instruct import lightning_private
 from lit_instruct.errors import UserError
 from lit_instruct.files import beside
 from lit_instruct.running.checkpoint_files import put_in_place
@@ -82,12 +83,14 @@ class LastCheckpoint(Checkpoint):
 
         def after_step(fetcher: Any, original: Any = epoch_loop.on_advance_end) -> None:
             if _validates_only_as_it_ends(trainer, fetcher):
-                epoch_loop._batches_that_stepped += 1
+                steps = lightning_private.logged_steps(trainer)
+                lightning_private.set_logged_steps(trainer, steps + 1)
                 self._take(trainer)
-                epoch_loop._batches_that_stepped -= 1
+                lightning_private.set_logged_steps(trainer, steps)
                 self.ended = True
             original(fetcher)
-            if self.trained and not epoch_loop._should_accumulate() and not epoch_loop._num_ready_batches_reached():
+            inside = not lightning_private.accumulates(trainer) and not lightning_private.epoch_is_over(trainer)
+            if self.trained and inside:
                 if _keeps_states(trainer) and not self.ended:
                     self._take(trainer)
                 self._write_if_due(trainer)
@@ -97,7 +100,7 @@ class LastCheckpoint(Checkpoint):
             if not self.trained:
                 return
             self.due = True
-            if epoch_loop._num_ready_batches_reached() and not self.ended:  # else the step's own state is the one
+            if lightning_private.epoch_is_over(trainer) and not self.ended:  # else the step's own state is the one
                 self._take(trainer)
             self._write_if_due(trainer)
 
@@ -130,7 +133,7 @@ class LastCheckpoint(Checkpoint):
 
     def _take(self, trainer: lightning.Trainer) -> None:
         """Notes the state, without a copy: it is what it is until the next optimizer step."""
-        self.state = trainer._checkpoint_connector.dump_checkpoint(weights_only=False)
+        self.state = lightning_private.state_of(trainer)
         self.weights = _changes(trainer.lightning_module)
 
     def _write_if_due(self, trainer: lightning.Trainer) -> None:
@@ -167,10 +170,10 @@ class LastCheckpoint(Checkpoint):
 
 def _validates_only_as_it_ends(trainer: lightning.Trainer, fetcher: Any) -> bool:
     """Whether a step is followed by a validation that a longer training would not have."""
-    if not trainer.should_stop or not trainer.fit_loop.epoch_loop._should_check_val_fx(fetcher):
+    if not trainer.should_stop or not lightning_private.validates(trainer, fetcher):
         return False
     trainer.should_stop = False
-    scheduled = trainer.fit_loop.epoch_loop._should_check_val_fx(fetcher)
+    scheduled = lightning_private.validates(trainer, fetcher)
     trainer.should_stop = True
     return not scheduled
 
@@ -185,7 +188,7 @@ def _writes_folder(trainer: lightning.Trainer) -> bool:
     """Whether every process writes its shards into a folder."""
     strategy = trainer.strategy
     if isinstance(strategy, ModelParallelStrategy):
-        return strategy._save_distributed_checkpoint
+        return lightning_private.saves_shards(strategy)
     return isinstance(strategy, DeepSpeedStrategy)
 
 

@@ -19,6 +19,7 @@ from lightning.pytorch.strategies import (
 )
 from torch import distributed
 
+from lit_instruct import lightning_private
 from lit_instruct.errors import UserError
 from lit_instruct.machine import package_versions
 from lit_instruct.planning.options import flat
@@ -61,7 +62,7 @@ def check_strategy(strategy: Strategy, module: StageModule) -> None:
     if isinstance(strategy, FSDPStrategy):
         raise UserError("--trainer.strategy=fsdp: FSDP1 is not supported; use fsdp2, or ddp for LoRA")
     if isinstance(strategy, ModelParallelStrategy):
-        if strategy._tensor_parallel_size != 1:
+        if lightning_private.tensor_parallel_size(strategy) != 1:
             raise UserError("--trainer.strategy: tensor parallelism is not supported; use --trainer.strategy=fsdp2")
         _check_cut_up("fsdp2", module)
     elif isinstance(strategy, DeepSpeedStrategy):
@@ -69,7 +70,7 @@ def check_strategy(strategy: Strategy, module: StageModule) -> None:
     elif not isinstance(strategy, SingleDeviceStrategy | DDPStrategy):
         name = type(strategy).__name__
         raise UserError(f"--trainer.strategy: {name} is not supported; use ddp, fsdp2 or deepspeed_stage_2")
-    started = getattr(strategy, "_start_method", "popen")
+    started = lightning_private.start_method(strategy)
     if started != "popen":
         raise UserError(f"--trainer.strategy: {started} cannot start this command in other processes; use ddp")
 

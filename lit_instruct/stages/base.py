@@ -1,20 +1,22 @@
-"""What the three stages share: prompt format, small checkpoints, optimizer schedule and the hand-over."""
+"""What the three stages share: prompt format, small checkpoints, optimizer schedule and hand-over."""
 
 from __future__ import annotations
 
 import inspect
-import math
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import asdict, is_dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import lightning
 import torch
 from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import Tensor, nn
 
+from lit_instruct import lightning_private
 from lit_instruct.errors import UserError
+from lit_instruct.fast.host_memory import spare_host_memory
 from lit_instruct.handover import (
     Stage,
     bits_of,
@@ -28,71 +30,22 @@ from lit_instruct.machine import peak_memory_gb
 from lit_instruct.models.activations import MemoryOptions, checkpoint_layers
 from lit_instruct.models.loading import DtypeName, Source, find_source, pick_dtype
 from lit_instruct.models.lora import LoraOptions
-from lit_instruct.models.optimizers import OptimizerName, make_optimizer
+from lit_instruct.models.optimizers import make_optimizer
 from lit_instruct.models.quantised import Quantisation, Quantize, quantisation
 from lit_instruct.models.sharding import is_sharded, load_whole_weights, shard, whole_weights
-from lit_instruct.prompting import Prompter, Template
+from lit_instruct.prompting import Prompter
 from lit_instruct.stages.bits import check_bits
 from lit_instruct.stages.given import constructor_arguments, data_options, trainer_options
-from lit_instruct.stages.resumable import ResumableModule
-from lit_instruct.stages.resume import options_of
+from lit_instruct.stages.options import OptimizerOptions, PromptOptions
+from lit_instruct.stages.resume import Resume, options_of
 from lit_instruct.trl_bridge import activation_offloading
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
 
 
-@dataclass
-class OptimizerOptions:
-    """AdamW with the paper's schedule for SFT and reward model: cosine to a tenth (C.1, C.2).
-
-    Args:
-        name: adamw, adamw_8bit (its states in a quarter of the memory), paged_adamw_8bit (which CUDA moves to the host
-            where memory is short) or lion_8bit (an eighth; wants a third to a tenth of AdamW's learning rate).
-        learning_rate: the highest.
-        final_share: what is left of it at the end of the cosine; 1 keeps it constant.
-        warmup_steps: optimizer steps over which it rises from 0 (none in the paper).
-        weight_decay: share of a weight that a step at learning rate 1 takes away.
-        beta2: of the second moment; beta1 is 0.9.
-    """
-
-    name: OptimizerName = "adamw"
-    learning_rate: float = 1e-4
-    final_share: float = 0.1
-    warmup_steps: int = 0
-    weight_decay: float = 0.0
-    beta2: float = 0.95
-
-    def __post_init__(self) -> None:
-        """Refuses values that cannot train."""
-        if self.learning_rate <= 0:
-            raise UserError(f"--model.optimizer.learning_rate={self.learning_rate}: must be above 0")
-        if not 0 <= self.final_share <= 1:
-            raise UserError(f"--model.optimizer.final_share={self.final_share}: must be between 0 and 1")
-
-    def share(self, step: int, total: int) -> float:
-        """Returns the learning rate at a step as a share of the highest."""
-        if step < self.warmup_steps:
-            return (step + 1) / (self.warmup_steps + 1)
-        progress = min(1.0, (step - self.warmup_steps) / max(1, total - self.warmup_steps))
-        return self.final_share + (1 - self.final_share) * (1 + math.cos(math.pi * progress)) / 2
-
-
-@dataclass
-class PromptOptions:
-    """How prompts become token ids.
-
-    Args:
-        template: "chat" uses the tokenizer's chat template, "raw" the text as it is, "auto" chat where there is one.
-        system: system prompt for prompts without one.
-    """
-
-    template: Template = "auto"
-    system: str | None = None
-
-
-class StageModule(ResumableModule):
-    """Base of the three stages.
+class StageModule(lightning.LightningModule):
+    """Base of the three stages: a module whose checkpoints are small and continue a run as if it had never stopped.
 
     Args:
         stage: sft, rm or ppo.
@@ -100,21 +53,21 @@ class StageModule(ResumableModule):
         lora: adapter options; None trains every weight.
         dtype: of frozen weights.
         prompt: prompt format; None takes that of `source`.
-        seed: of everything random in the stage.
+        seed: of all random numbers of the stage.
         quantize: of frozen bases.
-        memory: what is done to keep less in the device's memory.
+        memory: how device memory is saved.
     """
 
     optimizer_options: Any
-    """With the `name` of an optimizer."""
+    """Has the `name` of an optimizer."""
     patience: int | None = None
-    """The training ends after so many validations in a row in which the monitored metric did not improve."""
+    """The training ends after this many validations in a row without an improvement of the monitored metric."""
     offloading: AbstractContextManager[Any]
-    """What forward passes of the training run in."""
+    """Context of the forward passes of the training."""
     network: nn.Module
-    """Of a stage with one network."""
+    """The network of a stage that has one."""
     whole_weights: dict[str, Tensor] | None = None
-    """Of a network that lies in pieces, once `gather_weights` has put them together."""
+    """Weights of a sharded network, once `gather_weights` has gathered them."""
 
     def __init__(
         self,
@@ -128,6 +81,8 @@ class StageModule(ResumableModule):
         memory: MemoryOptions = MemoryOptions(),
     ) -> None:
         super().__init__()
+        self.strict_loading = False  # the frozen base comes from its own folder
+        self.resume = Resume()
         self.stage = stage
         self.source_name = source
         self.lora = lora
@@ -138,12 +93,12 @@ class StageModule(ResumableModule):
         self.memory = memory
         self.parents: dict[str, str] = {}
         self.fault: UserError | None = None
-        """Why the training has to end with the step that it is in; it leaves a checkpoint."""
+        """Error that ends the training after the current step, with a checkpoint."""
         self.given = constructor_arguments(inspect.currentframe())
 
     @cached_property
     def source(self) -> Source:
-        """Where the starting model lies."""
+        """The model that the stage starts from."""
         if self.stage == "sft":
             return find_source(self.source_name)
         return stage_or_model(self.source_name, "sft", self.stage)
@@ -162,55 +117,81 @@ class StageModule(ResumableModule):
         return pick_dtype(self.dtype_name, self.trainer.strategy.root_device)
 
     def quantised(self) -> Quantisation | None:
-        """How frozen bases are quantised, None where they are not; asked for before anything is loaded.
+        """How frozen bases are quantised, None where they are not; called before anything is loaded.
 
         Raises:
-            UserError: the optimizer or the bases are to have so few bits that this device or strategy cannot do it.
+            UserError: this device or strategy cannot train with the optimizer or base in 8 or 4 bits.
         """
         check_bits(self.quantize, self.optimizer_options.name, self.lora, self.trainer.strategy)
         bits_of(self.source, self.quantize)
         return quantisation(self.quantize, self.trainer.strategy.root_device, "--model.quantize")
 
     def configure_model(self) -> None:
-        """Cuts the weights up over the processes where the strategy is FSDP2."""
+        """Shards the weights over the processes if the strategy is FSDP2."""
         mesh = self.mesh()
         if mesh is not None and not is_sharded(self):
             self.shard_networks(mesh)
 
     def mesh(self) -> DeviceMesh | None:
-        """Returns the processes that the weights are cut up over, None where the strategy is not FSDP2."""
+        """Returns the mesh that the weights are sharded over, None if the strategy is not FSDP2."""
         strategy = self.trainer.strategy
         return strategy.device_mesh["data_parallel"] if isinstance(strategy, ModelParallelStrategy) else None
 
     def shard_networks(self, mesh: DeviceMesh) -> None:
-        """Cuts up every network of the stage."""
+        """Shards every network of the stage."""
         shard(self.network, mesh, self.frozen_dtype)
 
     def keep_less_memory(self, network: nn.Module) -> None:
-        """Does to a network that is ready to be trained what `memory` asks for."""
+        """Applies the `memory` options to a network that is ready to be trained."""
         if self.memory.gradient_checkpointing:
             checkpoint_layers(network)
         self.offloading = activation_offloading(network, self.memory.activation_offloading)
 
+    @property
+    def seconds(self) -> float:
+        """Wall time of the training so far, without interruptions."""
+        return self.resume.seconds
+
+    def metrics_so_far(self) -> dict[str, float]:
+        """Returns the latest value of every metric, those from before a resume included."""
+        return self.resume.metrics(self.trainer)
+
+    def on_fit_start(self) -> None:
+        """Starts the clock."""
+        spare_host_memory(self.device)
+        self.resume.start(self.trainer)
+
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Makes dropout and noise a function of seed, batch and process, so that resuming needs no random state."""
-        if self.fault is not None:  # where no callback has ended the training
+        if self.fault is not None:  # no callback has ended the training
             raise self.fault
-        super().on_train_batch_start(batch, batch_idx)
+        self.resume.correct(self.trainer)
         number = (self.seed * 1_000_003 + self.trainer.current_epoch) * 1_000_003 + batch_idx
         torch.manual_seed((number * self.trainer.world_size + self.trainer.global_rank) % 2**63)
 
     def on_train_end(self) -> None:
-        """Ends a training of which no callback knew that it had to end."""
+        """Raises the fault if no callback has ended the training with it."""
         if self.fault is not None:
             raise self.fault
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keeps only what is trained, and adds what a resumed run needs."""
+        self.resume.save(checkpoint, self, self.options_given())
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Restores that.
+
+        Raises:
+            UserError: the checkpoint is of another model, or bound to options that have changed.
+        """
+        self.resume.load(checkpoint, self, self.options_given())
+
     def options_given(self) -> dict[str, Any]:
-        """Returns every option of the run, the models it starts from by when they were made."""
+        """Returns every option of the run by dotted name; models that it starts from by their time of creation."""
         return options_of(self.given, self.trainer, {"base": self.source})
 
     def load_trained_weights(self, path: str) -> dict[str, float]:
-        """Takes the trained tensors of one of this run's checkpoints; returns the metrics of its moment."""
+        """Loads the trained tensors of one of this run's checkpoints; returns the metrics saved with it."""
         saved = self.load_from(path)
         if is_sharded(self):
             load_whole_weights(self, saved["state_dict"])
@@ -219,16 +200,16 @@ class StageModule(ResumableModule):
         return saved["metrics"]
 
     def load_from(self, path: str) -> dict[str, Any]:
-        """Returns one of this run's checkpoints, on the device unless that holds only a piece of it."""
-        in_pieces = is_sharded(self)
-        return torch.load(path, map_location="cpu" if in_pieces else self.device, mmap=in_pieces, weights_only=True)
+        """Returns one of this run's checkpoints, on the device unless the weights are sharded."""
+        sharded = is_sharded(self)
+        return torch.load(path, map_location="cpu" if sharded else self.device, mmap=sharded, weights_only=True)
 
     def gather_weights(self) -> None:
-        """Puts weights that lie in pieces together for `hand_over`; every process has to call it."""
+        """Gathers sharded weights for `hand_over`; every process has to call it."""
         self.whole_weights = whole_weights(self.network)
 
     def cosine_schedule(self, parameters: list[nn.Parameter], options: OptimizerOptions) -> dict[str, Any]:
-        """Returns the optimizer and its schedule as Lightning wants them."""
+        """Returns the optimizer and its schedule in Lightning's form."""
         optimizer = make_optimizer(options.name, parameters, options.learning_rate, options.beta2, options.weight_decay)
         # Asked for at step 0, the total would set the loader up before a checkpoint can restore its position.
         scheduler = torch.optim.lr_scheduler.LambdaLR(
@@ -237,7 +218,7 @@ class StageModule(ResumableModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def save_model(self, folder: Path) -> None:
-        """Writes the stage's model, in its ecosystem's form, into an existing folder."""
+        """Writes the stage's model, in the format of transformers or PEFT, into an existing folder."""
         raise NotImplementedError
 
     def hand_over(self, folder: Path, metrics: dict[str, float]) -> None:
@@ -256,7 +237,7 @@ class StageModule(ResumableModule):
             write_stage(scratch, self.record(metrics))
 
     def record(self, metrics: dict[str, float]) -> Stage:
-        """Returns what stage.json says."""
+        """Returns the content of stage.json."""
         parent = read_stage_of(self.source)
         base = parent.base if parent is not None else {"source": self.source_name, "revision": self.revision()}
         return Stage(
@@ -272,22 +253,25 @@ class StageModule(ResumableModule):
             data=self._data_report(),
             options={
                 "model": self.given,
-                "data": data_options(getattr(self._trainer, "datamodule", None)),
-                "trainer": trainer_options(self._trainer),
+                "data": data_options(self._data()),
+                "trainer": trainer_options(lightning_private.trainer_of(self)),
             },
         )
 
     @property
     def base_precision(self) -> str:
-        """What the trained weights stand on: a base in 8bit, 4bit or a dtype, or no base but themselves in float32."""
+        """Precision of the frozen base (8bit, 4bit or a dtype); float32 where all weights are trained."""
         if self.quantize != "none":
             return self.quantize
         return str(self.frozen_dtype if self.lora is not None else torch.float32).removeprefix("torch.")
 
     def _data_report(self) -> dict[str, Any] | None:
-        """What became of the rows of the data; None where a DataModule of another kind served them."""
-        report = getattr(getattr(self._trainer, "datamodule", None), "report", None)
+        """How many rows were used and left out; None where the DataModule does not report it."""
+        report = getattr(self._data(), "report", None)
         return asdict(report) if is_dataclass(report) and not isinstance(report, type) else None
+
+    def _data(self) -> Any:
+        return getattr(lightning_private.trainer_of(self), "datamodule", None)
 
     def revision(self) -> str | None:
         """Returns the hub commit of the base, where it has one."""

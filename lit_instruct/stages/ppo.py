@@ -13,6 +13,7 @@ from peft import PeftModel
 from lit_instruct.batches import PromptBatch
 from lit_instruct.errors import UserError
 from lit_instruct.handover import bits_of, check_same_format, read_stage_of, stage_or_model
+from lit_instruct.lightning_private import is_compiled
 from lit_instruct.losses.masked import Moments
 from lit_instruct.models.assemble import ppo_roles, shares_base
 from lit_instruct.models.loading import DtypeName, Source
@@ -43,7 +44,8 @@ from lit_instruct.ppo.topics import PPOOptions
 from lit_instruct.rollouts.generate import SamplingOptions
 from lit_instruct.rollouts.reward_functions import TextScorer
 from lit_instruct.rollouts.text_reward import model_scorer
-from lit_instruct.stages.base import PromptOptions, StageModule
+from lit_instruct.stages.base import StageModule
+from lit_instruct.stages.options import PromptOptions
 from lit_instruct.stages.resume import options_of
 
 if TYPE_CHECKING:
@@ -128,7 +130,7 @@ class PPOModule(StageModule):
         data, options, reward = self.trainer.datamodule, self.options, self.reward_source
         check_run(options, self.source, reward, self.prompter, data)
         if stage == "fit":
-            check_training(options, self.lora is not None and self._compiler_ctx is not None, data)
+            check_training(options, self.lora is not None and is_compiled(self), data)
         quantised = self.quantised()
         torch.manual_seed(self.seed)
         shared = self.lora is not None and reward is not None and shares_base(self.source, reward)

@@ -1,14 +1,17 @@
-"""Options that change between a checkpoint and the run that continues it: refused or honoured, and said either way."""
+"""What a checkpoint has for resuming beside Lightning's part, and which options may change between two sittings."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from typing import Any
 
 import lightning
 from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor
 
+from lit_instruct import lightning_private
 from lit_instruct.errors import UserError
 from lit_instruct.handover import read_stage_of
 from lit_instruct.models.loading import Source
@@ -27,9 +30,115 @@ BOUND = {
 }
 """Options that cannot change when a run is continued, and why."""
 MEASURED = "trainer.optimizer_steps"
-"""What is no option."""
+"""A measurement, not an option."""
 OF_GROUPS = ("betas", "eps", "momentum", "weight_decay")
-"""Options of an optimizer's groups that are no state; the learning rate has a schedule and is treated apart."""
+"""Options of an optimizer's groups that are not state; the learning rate has a schedule and is handled separately."""
+
+
+class Resume:
+    """Clock, metrics and options of a run, over all its sittings.
+
+    Checkpoints hold what is trained, not the frozen base, and no random state: all random numbers are a function of the
+    seed and of counters.
+    """
+
+    def __init__(self) -> None:
+        self.seconds_before = 0.0
+        self.started: float | None = None
+        self.logged_steps: int | None = None
+        """Batches that the checkpoint had logged, until the first one after it."""
+        self.metrics_before: dict[str, float] = {}
+        self.configured: list[list[dict[str, Any]]] | None = None
+        """Options of the optimizer as given now, until they replace the checkpoint's."""
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of the training so far, without interruptions."""
+        return self.seconds_before + (time.monotonic() - self.started if self.started is not None else 0.0)
+
+    def metrics(self, trainer: lightning.Trainer) -> dict[str, float]:
+        """Returns the latest value of every metric, those from before a resume included."""
+        return self.metrics_before | {name: float(value) for name, value in trainer.callback_metrics.items()}
+
+    def start(self, trainer: lightning.Trainer) -> None:
+        """Starts the clock, and notes the options of the optimizer before a checkpoint replaces them."""
+        self.started = time.monotonic()
+        self.configured = configured_groups(trainer)
+
+    def correct(self, trainer: lightning.Trainer) -> None:
+        """Corrects, before the first batch, what Lightning has restored."""
+        if self.logged_steps is not None:
+            # Lightning counts a step once too often if it resumes after a validation.
+            lightning_private.set_logged_steps(trainer, self.logged_steps)
+            self.logged_steps = None
+        if self.configured is not None:
+            honour_groups(trainer, self.configured)
+            self.configured = None
+
+    def save(self, checkpoint: dict[str, Any], module: lightning.LightningModule, options: Mapping[str, Any]) -> None:
+        """Drops what is not trained from a checkpoint; adds the clock, the latest metrics and the options.
+
+        Args:
+            checkpoint: Lightning's, changed in place.
+            module: the stage, attached to its Trainer.
+            options: of the run, by dotted name.
+        """
+        trainer, weights, trained = module.trainer, checkpoint["state_dict"], _trained(module)
+        checkpoint["state_dict"] = {name: weights[name] for name in weights if name in trained}
+        checkpoint["seconds"] = self.seconds
+        # Lightning counts a step only after the validation that follows it.
+        checkpoint["logged_steps"] = lightning_private.logged_steps(trainer) + trainer.validating
+        checkpoint["metrics"] = self.metrics(trainer)
+        checkpoint["options"] = dict(options)
+        checkpoint["stopped"] = trainer.should_stop
+
+    def load(self, checkpoint: dict[str, Any], module: lightning.LightningModule, options: Mapping[str, Any]) -> None:
+        """Restores what `save` added.
+
+        Args:
+            checkpoint: of `save`.
+            module: the stage, attached to its Trainer.
+            options: of the run that resumes.
+
+        Raises:
+            UserError: the checkpoint is of another model, bound to options that have changed, or longer than the run.
+        """
+        trainer = module.trainer
+        self.seconds_before, self.metrics_before = checkpoint["seconds"], checkpoint["metrics"]
+        if trainer.state.fn == "fit":
+            self.logged_steps = checkpoint["logged_steps"]
+            changed = check_options(checkpoint["options"], options)
+            _check_lengths(checkpoint, trainer)
+            # If early stopping ended the training, it has ended; but a changed option may be meant to continue it.
+            trainer.should_stop = checkpoint["stopped"] and not changed
+        if "state_dict" in checkpoint:  # FSDP2's strategy has loaded, and checked, the weights itself
+            _check_weights(checkpoint["state_dict"], module)
+
+
+def _trained(module: lightning.LightningModule) -> dict[str, Tensor]:
+    """The trained parameters and the module's own buffers, by name."""
+    trained = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
+    return trained | dict(module.named_buffers(recurse=False))
+
+
+def _check_weights(weights: Mapping[str, Tensor], module: lightning.LightningModule) -> None:
+    """Refuses weights of another model."""
+    own = {name: value.shape for name, value in _trained(module).items()}
+    saved = {name: value.shape for name, value in weights.items()}
+    wrong = [name for name in sorted(own.keys() | saved.keys()) if saved.get(name) != own.get(name)]
+    if wrong:
+        raise UserError(
+            f"--ckpt_path: the checkpoint does not fit this model ({wrong[0]}: {saved.get(wrong[0])} there, "
+            f"{own.get(wrong[0])} here); resume with the same --model options"
+        )
+
+
+def _check_lengths(checkpoint: Mapping[str, Any], trainer: lightning.Trainer) -> None:
+    """Refuses to train for less than the checkpoint already has."""
+    for name, done in (("max_epochs", checkpoint["epoch"]), ("max_steps", checkpoint["global_step"])):
+        limit = getattr(trainer, name)
+        if limit is not None and -1 < limit < done:
+            raise UserError(f"--trainer.{name}={limit}: the checkpoint has {done}; give as many or more")
 
 
 def options_of(
@@ -50,7 +159,7 @@ def options_of(
 
 
 def check_options(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Tells which options have changed since the checkpoint, which from now on hold as they are given now.
+    """Returns which options have changed since the checkpoint; their new values are used from now on.
 
     Returns:
         Their names.
@@ -83,10 +192,9 @@ def configured_groups(trainer: lightning.Trainer) -> list[list[dict[str, Any]]]:
 
 
 def honour_groups(trainer: lightning.Trainer, configured: list[list[dict[str, Any]]]) -> None:
-    """Puts optimizer options as they are given now into restored optimizers and their schedules.
+    """Sets optimizer options as given now in restored optimizers and their schedules.
 
-    A learning rate keeps its place in the schedule, and what the training itself did to it: every rate is multiplied by
-    new / old.
+    A learning rate keeps its place in the schedule and changes that the training made: it is multiplied by new / old.
 
     Args:
         trainer: with restored optimizers and schedules.

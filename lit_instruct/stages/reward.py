@@ -22,7 +22,8 @@ from lit_instruct.models.loading import DtypeName
 from lit_instruct.models.lora import LoraOptions, save_adapter
 from lit_instruct.models.quantised import Quantize
 from lit_instruct.models.rewards import RewardForward
-from lit_instruct.stages.base import OptimizerOptions, PromptOptions, StageModule
+from lit_instruct.stages.base import StageModule
+from lit_instruct.stages.options import OptimizerOptions, PromptOptions
 from lit_instruct.stages.sft import tokens_per_step
 from lit_instruct.trl_bridge import Prepared, RewardLossOptions, prepare_reward, ranking_of
 

@@ -19,7 +19,8 @@ from lit_instruct.models.quantised import Quantize
 from lit_instruct.rollouts.generate import SamplingOptions
 from lit_instruct.rollouts.text import TextGenerator
 from lit_instruct.rollouts.text_reward import TextReward
-from lit_instruct.stages.base import OptimizerOptions, PromptOptions, StageModule
+from lit_instruct.stages.base import StageModule
+from lit_instruct.stages.options import OptimizerOptions, PromptOptions
 from lit_instruct.trl_bridge import Prepared, SFTLossOptions, last_token_accuracy, prepare_sft, sft_loss
 
 if TYPE_CHECKING:

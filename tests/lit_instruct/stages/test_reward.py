@@ -14,7 +14,7 @@ from trl import RewardConfig, RewardTrainer
 
 from data_modules import RankedComparisonDataModule
 from lit_instruct.models.lora import LoraOptions
-from lit_instruct.stages.base import OptimizerOptions, PromptOptions
+from lit_instruct.stages.options import OptimizerOptions, PromptOptions
 from lit_instruct.stages.reward import RewardModule
 from lit_instruct.trl_bridge import RewardLossOptions
 from tests.lit_instruct.stages.helpers import (

@@ -14,7 +14,7 @@ from trl import RewardConfig, RewardTrainer
 from lit_instruct.errors import UserError
 from lit_instruct.models.activations import MemoryOptions
 from lit_instruct.models.lora import LoraOptions
-from lit_instruct.stages.base import PromptOptions
+from lit_instruct.stages.options import PromptOptions
 from lit_instruct.stages.reward import RewardModule
 from tests.lit_instruct.stages.helpers import assert_equal, comparisons, sentence, write_rows
 from tests.lit_instruct.stages.test_reward import train

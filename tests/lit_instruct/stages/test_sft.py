@@ -15,7 +15,7 @@ from data_modules import PromptResponseDataModule
 from lit_instruct.errors import UserError
 from lit_instruct.models.activations import MemoryOptions
 from lit_instruct.models.lora import LoraOptions
-from lit_instruct.stages.base import PromptOptions
+from lit_instruct.stages.options import PromptOptions
 from lit_instruct.stages.sft import SFTModule, tokens_per_step
 from lit_instruct.trl_bridge import SFTLossOptions, sft_loss
 from tests.lit_instruct.stages.helpers import (

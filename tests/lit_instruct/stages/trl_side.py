@@ -10,7 +10,7 @@ from datasets import Dataset
 from torch import Tensor, nn
 from transformers import AutoTokenizer, Trainer, TrainerCallback
 
-from lit_instruct.stages.base import OptimizerOptions
+from lit_instruct.stages.options import OptimizerOptions
 
 CONSTANT = OptimizerOptions(learning_rate=1e-3, final_share=1.0)
 """Of our side; TRL's is the same."""
