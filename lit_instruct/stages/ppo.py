@@ -146,25 +146,17 @@ class PPOModule(StageModule):
         self.keep_less_memory(self.roles)
         self.compose(rewards, bias)
 
-    def compose(self, rewards: list[Reward], reward_bias: float) -> None:
+    def compose(self, rewards: list[Reward], bias: float) -> None:
         """Builds the parts of an iteration around the roles.
 
         Args:
             rewards: the main one first.
-            reward_bias: added to every score of the reward role.
+            bias: added to every score of the reward role.
         """
         self.ranks = Ranks(self.roles, self.trainer.strategy)
+        data, folder = self.trainer.datamodule, Path(self.trainer.default_root_dir) / "non_finite"
         self.guard, self.collector, self.targets, self.updater, self.validation = build_parts(
-            self.options,
-            self.roles,
-            self.prompter,
-            rewards,
-            reward_bias,
-            self.trainer.datamodule,
-            self.ranks,
-            Path(self.trainer.default_root_dir) / "non_finite",
-            self.offloading,
-            self.seed,
+            self.options, self.roles, self.prompter, rewards, bias, data, self.ranks, folder, self.offloading, self.seed
         )
 
     def on_fit_start(self) -> None:
@@ -181,10 +173,7 @@ class PPOModule(StageModule):
             {"params": self.roles.parameters_of("value"), "lr": self.options.value.learning_rate},
         ]
         optimizer = make_optimizer(options.name, groups, options.learning_rate, options.beta2, options.weight_decay)
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": torch.optim.lr_scheduler.LambdaLR(optimizer, options.share),
-        }
+        return {"optimizer": optimizer, "lr_scheduler": torch.optim.lr_scheduler.LambdaLR(optimizer, options.share)}
 
     def training_step(self, batch: PromptBatch, batch_idx: int) -> None:
         """One iteration: maximises E[r(x, y) - beta log(pi(y|x) / pi_SFT(y|x))] + gamma E[log pi(x)] (eq. 2)."""
@@ -261,7 +250,12 @@ class PPOModule(StageModule):
         saved = checkpoint["ppo"]
         self.iterations_done, self.episodes_done = saved["iterations_done"], saved["episodes_done"]
         if self.trainer.state.fn == "fit":
-            self._check_iterations()
+            if self.iterations_done > self.iterations:
+                done = self.iterations_done
+                raise UserError(
+                    f"--model.iterations={self.iterations}: the checkpoint has {done}; give as many or more"
+                )
+            self.trainer.should_stop = self.trainer.should_stop or self.iterations_done == self.iterations
         self.kl.restore(saved["kl_coef"], saved["first_kl_coef"])
         self.targets.score_moments = Moments(*torch.tensor(saved["score_moments"], dtype=torch.float64))
         self.average.restore(saved["average"])
@@ -300,14 +294,5 @@ class PPOModule(StageModule):
         """Returns the hub commit of the base, where it has one."""
         return getattr(self.roles.language_model("policy").config, "_commit_hash", None)
 
-    def _check_iterations(self) -> None:
-        """Refuses to train for less than the checkpoint already has, and notes whether that is all."""
-        if self.iterations_done > self.iterations:
-            raise UserError(
-                f"--model.iterations={self.iterations}: the checkpoint has {self.iterations_done}; give as many or more"
-            )
-        self.trainer.should_stop = self.trainer.should_stop or self.iterations_done == self.iterations
-
     def _open_reward(self, model: str) -> TextScorer:
-        device = self.trainer.strategy.root_device
-        return model_scorer(model, self.dtype_name, self.quantize, device, self.mesh())
+        return model_scorer(model, self.dtype_name, self.quantize, self.trainer.strategy.root_device, self.mesh())
