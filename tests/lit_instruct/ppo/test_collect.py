@@ -9,76 +9,20 @@ from typing import Any
 import pytest
 import torch
 
-from data_modules.rows import PromptRow
-from lit_instruct.batches import PromptBatch, Rollout, columns_from, left_pad
-from lit_instruct.handover import prompter_of
-from lit_instruct.models.assemble import ppo_roles
-from lit_instruct.models.loading import find_source
-from lit_instruct.models.lora import LoraOptions
+from lit_instruct.batches import Rollout, columns_from
 from lit_instruct.models.roles import Roles
 from lit_instruct.ppo.collect import Collector, Reward
-from lit_instruct.ppo.non_finite import NonFinite
-from lit_instruct.ppo.ranks import Ranks
 from lit_instruct.prompting import Prompter
 from lit_instruct.rollouts.generate import SamplingOptions
 from lit_instruct.rollouts.reward_functions import TextScorer
 from lit_instruct.rollouts.text import Response, TextGenerator
 from lit_instruct.rollouts.text_reward import TextReward
-from tests.lit_instruct.rollouts.stage_folders import REWARD_BIAS, reward_folder, sft_folder
-
-TEXTS = ["Hello", "What is the capital of France?", "Write a poem about the sea and the wind.", "Numbers"]
-SAMPLING = SamplingOptions(max_new_tokens=6)
-
-
-@pytest.fixture(scope="module")
-def stages(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> tuple[Path, Path]:
-    run = tmp_path_factory.mktemp("run")
-    sft = sft_folder(run / "sft", tiny_model)
-    return sft, reward_folder(run / "rm", sft)
-
-
-@pytest.fixture(scope="module")
-def roles(stages: tuple[Path, Path]) -> Roles:
-    """Roles whose policy has moved away from the reference."""
-    sft, reward = (find_source(str(folder)) for folder in stages)
-    roles = ppo_roles(sft, reward, LoraOptions(r=4, alpha=8.0, top_layers=2), torch.float32)
-    with torch.no_grad():
-        for parameter in roles.parameters_of("policy"):
-            parameter.mul_(1.2)
-    return roles
-
-
-@pytest.fixture(scope="module")
-def prompter(stages: tuple[Path, Path]) -> Prompter:
-    return prompter_of(find_source(str(stages[0])))
-
-
-def _batch(prompter: Prompter, rows: Sequence[int] = range(4)) -> PromptBatch:
-    ids, mask = left_pad([prompter.prompt_ids(TEXTS[row]) for row in rows], prompter.pad_id)
-    return PromptBatch(ids, mask, torch.tensor(list(rows)) + 10, [PromptRow(TEXTS[row]) for row in rows])
-
-
-def _collector(
-    roles: Roles,
-    prompter: Prompter,
-    scorer: TextScorer | None = None,
-    *,
-    sampling: SamplingOptions = SAMPLING,
-    further: Sequence[Reward] = (),
-    **options: Any,
-) -> Collector:
-    ranks = Ranks(roles)
-    guard = NonFinite("stop", Path("non_finite"), prompter.decode, ranks)
-    rewards = [Reward("main", 1.0, scorer), *further]
-    return Collector(roles, prompter, sampling, rewards, REWARD_BIAS, 2, _pairs, guard, ranks, **options)
-
-
-def _pairs(rows: list[int], lengths: list[int]) -> list[list[int]]:
-    return [rows[first : first + 2] for first in range(0, len(rows), 2)]
+from tests.lit_instruct.ppo.parts import SAMPLING, TEXTS, batch_of, collector_of
+from tests.lit_instruct.rollouts.stage_folders import REWARD_BIAS
 
 
 def test_an_iteration_scores_its_minibatches_as_the_update_takes_them(roles: Roles, prompter: Prompter) -> None:
-    collector, batch = _collector(roles, prompter), _batch(prompter)
+    collector, batch = collector_of(roles, prompter), batch_of(prompter)
     rollouts = collector.collect(batch, (0, 3))
     assert rollouts.responses == collector.sample(batch, (0, 3))
     assert [len(minibatch) for minibatch in rollouts.minibatches] == [1, 1]
@@ -97,18 +41,18 @@ def _responses(prompter: Prompter) -> list[list[int]]:
 
 
 def test_samples_depend_on_prompt_and_key_alone(roles: Roles, prompter: Prompter) -> None:
-    together = _collector(roles, prompter).sample(_batch(prompter), (0, 3))
-    assert _collector(roles, prompter, generation_batch_size=1).sample(_batch(prompter), (0, 3)) == together
-    halves = [_collector(roles, prompter).sample(_batch(prompter, rows), (0, 3)) for rows in ([2, 0], [3, 1])]
+    together = collector_of(roles, prompter).sample(batch_of(prompter), (0, 3))
+    assert collector_of(roles, prompter, generation_batch_size=1).sample(batch_of(prompter), (0, 3)) == together
+    halves = [collector_of(roles, prompter).sample(batch_of(prompter, rows), (0, 3)) for rows in ([2, 0], [3, 1])]
     assert [halves[0][1], halves[1][1], halves[0][0], halves[1][0]] == together
-    assert _collector(roles, prompter).sample(_batch(prompter), (0, 4)) != together
+    assert collector_of(roles, prompter).sample(batch_of(prompter), (0, 4)) != together
     assert all(1 <= len(ids) <= 6 for ids in together)
-    assert _collector(roles, prompter, merge=False).sample(_batch(prompter), (0, 3)) == together
+    assert collector_of(roles, prompter, merge=False).sample(batch_of(prompter), (0, 3)) == together
 
 
 def test_samples_come_from_the_policy(roles: Roles, prompter: Prompter) -> None:
-    collector = _collector(roles, prompter, sampling=SamplingOptions(max_new_tokens=4, temperature=1e-4))
-    sampled = collector.sample(_batch(prompter), (0, 0))
+    collector = collector_of(roles, prompter, sampling=SamplingOptions(max_new_tokens=4, temperature=1e-4))
+    sampled = collector.sample(batch_of(prompter), (0, 0))
     for text, ids in zip(TEXTS, sampled, strict=True):
         sequence = prompter.prompt_ids(text)
         for token in ids:
@@ -120,13 +64,13 @@ def test_samples_come_from_the_policy(roles: Roles, prompter: Prompter) -> None:
 
 
 def _score(collector: Collector, parts: list[list[int]]) -> list[Rollout]:
-    return collector.score(_batch(collector.prompter), _responses(collector.prompter), parts)
+    return collector.score(batch_of(collector.prompter), _responses(collector.prompter), parts)
 
 
 def test_scores_are_those_of_the_reward_model_as_text(
     stages: tuple[Path, Path], roles: Roles, prompter: Prompter
 ) -> None:
-    collector, responses = _collector(roles, prompter), _responses(prompter)
+    collector, responses = collector_of(roles, prompter), _responses(prompter)
     [rollout] = _score(collector, [[0, 1, 2, 3]])
     network = TextReward.from_source(str(stages[1]), dtype="float32").network
     for row, text in enumerate(TEXTS):
@@ -139,7 +83,7 @@ def test_scores_are_those_of_the_reward_model_as_text(
 
 
 def test_log_probs_are_those_of_the_text_generator(stages: tuple[Path, Path], roles: Roles, prompter: Prompter) -> None:
-    [rollout] = _score(_collector(roles, prompter), [[0, 1, 2, 3]])
+    [rollout] = _score(collector_of(roles, prompter), [[0, 1, 2, 3]])
     answers = [Response(ids, "", False) for ids in _responses(prompter)]
     reference = TextGenerator.from_source(str(stages[0]), dtype="float32").log_probs(TEXTS, answers)
     assert rollout.reference_log_probs.sum(dim=1).tolist() == pytest.approx(reference, abs=1e-4)
@@ -150,7 +94,7 @@ def test_log_probs_are_those_of_the_text_generator(stages: tuple[Path, Path], ro
 
 
 def test_parts_do_not_change_the_figures(roles: Roles, prompter: Prompter) -> None:
-    collector = _collector(roles, prompter)
+    collector = collector_of(roles, prompter)
     [whole] = _score(collector, [[0, 1, 2, 3]])
     parts = [[2, 0], [3], [1]]
     rollouts = _score(collector, parts)
@@ -168,7 +112,7 @@ def test_parts_do_not_change_the_figures(roles: Roles, prompter: Prompter) -> No
 
 
 def test_masked_positions_are_zero(roles: Roles, prompter: Prompter) -> None:
-    [rollout] = _score(_collector(roles, prompter), [[0, 1, 2, 3]])
+    [rollout] = _score(collector_of(roles, prompter), [[0, 1, 2, 3]])
     assert rollout.response_length.tolist() == [3, 1, 5, 1]
     for part in (rollout.log_probs, rollout.reference_log_probs, rollout.values):
         assert (part[~rollout.response_mask] == 0).all()
@@ -179,7 +123,7 @@ def test_masked_positions_are_zero(roles: Roles, prompter: Prompter) -> None:
 
 
 def test_forwarding_a_part_again_gives_a_ratio_of_exactly_one(roles: Roles, prompter: Prompter) -> None:
-    collector = _collector(roles, prompter)
+    collector = collector_of(roles, prompter)
     for rollout in _score(collector, [[2, 0], [3, 1]]):
         assert rollout.trunk is not None
         mask = rollout.response_mask
@@ -191,9 +135,9 @@ def test_forwarding_a_part_again_gives_a_ratio_of_exactly_one(roles: Roles, prom
 
 
 def test_log_probs_are_of_the_distribution_sampled_from(roles: Roles, prompter: Prompter) -> None:
-    collector = _collector(roles, prompter)
+    collector = collector_of(roles, prompter)
     [plain] = _score(collector, [[0, 1, 2, 3]])
-    [sharp] = _score(_collector(roles, prompter, sampling=SamplingOptions(temperature=0.5)), [[0, 1, 2, 3]])
+    [sharp] = _score(collector_of(roles, prompter, sampling=SamplingOptions(temperature=0.5)), [[0, 1, 2, 3]])
     assert not torch.allclose(plain.log_probs, sharp.log_probs)
     assert not torch.allclose(plain.reference_log_probs, sharp.reference_log_probs)
     torch.testing.assert_close(plain.values, sharp.values)
@@ -206,7 +150,7 @@ def test_reward_from_text(roles: Roles, prompter: Prompter) -> None:
         asked.append((list(prompts), list(responses)))
         return [0.5, 1.5, 2.5, 3.5]
 
-    rollouts = _score(_collector(roles, prompter, scorer), [[3, 1], [0, 2]])
+    rollouts = _score(collector_of(roles, prompter, scorer), [[3, 1], [0, 2]])
     assert asked == [(TEXTS, [prompter.decode(ids) for ids in _responses(prompter)])]  # once, all rows together
     assert [rollout.scores.tolist() for rollout in rollouts] == [[3.5, 1.5], [0.5, 2.5]]  # no bias
 
@@ -221,8 +165,8 @@ def test_a_response_that_ends_by_a_stop_string_has_ended(roles: Roles, prompter:
 
     responses = [list(ids) for ids in _responses(prompter)]
     responses[1] = list(prompter.tokenizer("a poem about the sea", add_special_tokens=False)["input_ids"])
-    collector = _collector(roles, prompter, scorer, sampling=SamplingOptions(stop_strings=["the sea"]))
-    [rollout] = collector.score(_batch(prompter), responses, [[0, 1, 2, 3]])
+    collector = collector_of(roles, prompter, scorer, sampling=SamplingOptions(stop_strings=["the sea"]))
+    [rollout] = collector.score(batch_of(prompter), responses, [[0, 1, 2, 3]])
     assert rollout.ended.tolist() == [True, True, False, True]
     assert asked[0][1] == "a poem about"
 
@@ -232,8 +176,8 @@ def test_further_rewards_are_added_by_their_weights(roles: Roles, prompter: Prom
         return lambda prompts, responses: list(values)
 
     further = [Reward("first", 2.0, constant(1, 2, 3, 4)), Reward("second", -1.0, constant(5, 6, 7, 8))]
-    [alone] = _score(_collector(roles, prompter), [[3, 1, 0, 2]])
-    [rollout] = _score(_collector(roles, prompter, further=further), [[3, 1, 0, 2]])
+    [alone] = _score(collector_of(roles, prompter), [[3, 1, 0, 2]])
+    [rollout] = _score(collector_of(roles, prompter, further=further), [[3, 1, 0, 2]])
     assert rollout.reward_parts[:, 1:].tolist() == [[4.0, 8.0], [2.0, 6.0], [1.0, 5.0], [3.0, 7.0]]
     torch.testing.assert_close(rollout.reward_parts[:, 0], alone.scores)
     torch.testing.assert_close(rollout.scores - alone.scores, torch.tensor([0.0, -2.0, -3.0, -1.0]))

@@ -1,0 +1,39 @@
+"""The coefficient of the KL penalty: fixed, adapted, bounded, resumed."""
+
+from __future__ import annotations
+
+import pytest
+
+from lit_instruct.ppo.kl import KLController
+from lit_instruct.ppo.options import KLOptions
+
+
+def test_without_a_target_it_stays() -> None:
+    control = KLController(KLOptions(0.04))
+    control.adapt(100.0)
+    assert control.coef == 0.04
+
+
+def test_it_follows_its_target_by_a_fifth_of_the_gain_at_most() -> None:
+    control = KLController(KLOptions(0.1, target=6.0, gain=0.5))
+    control.adapt(60.0)
+    assert control.coef == pytest.approx(0.1 * 1.1)
+    control.adapt(5.4)  # a tenth too low
+    assert control.coef == pytest.approx(0.1 * 1.1 * 0.95)
+
+
+def test_what_the_bound_asks_for() -> None:
+    assert KLController(KLOptions()).beyond_bound(1e9, 1) is None
+    for action in ("stop", "shrink"):
+        control = KLController(KLOptions(bound=2.0, on_bound=action))
+        assert control.beyond_bound(2.0, 1) is None
+        assert control.beyond_bound(2.1, 1) == action
+
+
+@pytest.mark.parametrize(("target", "first", "coef"), [(6.0, 0.02, 0.5), (6.0, 0.03, 0.02), (None, 0.02, 0.02)])
+def test_a_resumed_coefficient_is_kept_unless_its_start_has_changed(
+    target: float | None, first: float, coef: float
+) -> None:
+    control = KLController(KLOptions(0.02, target=target))
+    control.restore(0.5, first)
+    assert control.coef == coef
