@@ -147,7 +147,7 @@ def test_the_pretraining_mix_adds_gamma_times_the_mean_loss(
     loss.backward()
     assert rows[0]["loss/pretraining"] == pytest.approx(float(loss), rel=1e-5)
     plain, with_text = gradients
-    for name, parameter in fresh.named_parameters():
+    for name, parameter in fresh.roles.named_parameters():
         if ".policy." in name:
             torch.testing.assert_close(with_text[name] - plain[name], 3 * parameter.grad, rtol=0, atol=1e-6)
         elif name in plain:
