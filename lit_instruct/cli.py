@@ -1,4 +1,4 @@
-"""The command `lit-instruct`: the first word chooses what is imported and run."""
+"""The command `lit-instruct`: the first word selects what is imported and run."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ COMMANDS = {
     "rm": "step 2: reward model from ranked comparisons",
     "ppo": "step 3: PPO against the reward model",
     "eval": "compare base, SFT, best-of-n and PPO in a report",
-    "sample": "K labelled responses to each prompt, as ranked comparisons",
-    "chat": "talk to a stage's model",
-    "export": "a stage's model as a folder for plain transformers and PEFT",
-    "plan": "memory, disk and time of a stage before it runs, and what would make it fit",
-    "data": "inspect PATH: what is in a dataset, and what training would make of it",
+    "sample": "sample and label K responses to each prompt, as ranked comparisons",
+    "chat": "chat with a stage's model",
+    "export": "write a stage's model as a folder for plain transformers and PEFT",
+    "plan": "memory, disk and time of a stage before it runs, and changes that would make it fit",
+    "data": "inspect PATH: the content of a dataset, and the training examples made from it",
 }
 STAGES = ("sft", "rm", "ppo")
 OF_REWARD_MODEL = {
-    "rm validate": "pair accuracy, calibration and length of a reward model, as a page and JSON",
-    "rm score": "rewards of the rows of a file of any length",
+    "rm validate": "pair accuracy, calibration and length dependence of a reward model, as HTML and JSON",
+    "rm score": "score the rows of a file of any length",
 }
 HELP = f"""lit-instruct {{{",".join(COMMANDS)}}} ...
 
@@ -47,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs a command and returns its exit code: 0, 2 for a user's mistake, 130 after Ctrl-C or SIGTERM.
 
     Args:
-        arguments: the command line without the program's name; None takes the process's own.
+        arguments: the command line without the program's name; None uses that of the process.
     """
     words = sys.argv[1:] if arguments is None else arguments
     if not words or words[0] in ("-h", "--help"):
@@ -105,13 +105,13 @@ def _run(command: str, arguments: list[str]) -> int:
 
 
 def _flags(arguments: list[str]) -> list[str]:
-    """Lets --merge and --push-to-hub stand without a value: jsonargparse wants one, and underscores in names."""
+    """Allows --merge and --push-to-hub without a value: jsonargparse needs one, and underscores in names."""
     given = [re.sub(r"^--[a-z-]+", lambda name: f"--{name[0][2:].replace('-', '_')}", word) for word in arguments]
     return _with_values(given, {"--merge": "true", "--push_to_hub": "true"})
 
 
 def _with_values(arguments: list[str], values: dict[str, str]) -> list[str]:
-    """Adds to each option that is given without a value the one that it stands for."""
+    """Adds the default value to each option that is given without one."""
     following = [*arguments[1:], "--"]
     return [
         f"{word}={values[word]}" if word in values and after.startswith("--") else word
@@ -120,11 +120,11 @@ def _with_values(arguments: list[str], values: dict[str, str]) -> list[str]:
 
 
 def _inspect_arguments(arguments: list[str]) -> list[str]:
-    """Removes the word inspect, and lets the path stand without its option and --json without a file."""
+    """Removes the word inspect; allows the path without its option and --json without a file."""
     if arguments[:1] in (["-h"], ["--help"]):
         return arguments
     if arguments[:1] != ["inspect"]:
-        raise UserError("data: only `lit-instruct data inspect PATH` is known; write that")
+        raise UserError("data: the only subcommand is `lit-instruct data inspect PATH`")
     words = _with_values(arguments[1:], {"--json": "-"})
     return [f"--path={words[0]}", *words[1:]] if words and not words[0].startswith("-") else words
 
@@ -137,7 +137,7 @@ def _fail(message: str) -> int:
 
 
 def _quieten() -> None:
-    """Silences what is no news to a user; set before the libraries are imported."""
+    """Silences messages of the libraries that do not help a user; runs before they are imported."""
     for name, value in {
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "TOKENIZERS_PARALLELISM": "false",
@@ -154,7 +154,7 @@ def _quieten() -> None:
 
 
 def _share_arenas() -> None:
-    """Lets glibc's threads share two heaps: one heap a thread keeps over a gigabyte more of a training's freed memory.
+    """Makes glibc's threads share two heaps: with one per thread, over a gigabyte of freed memory is not returned.
 
     M_ARENA_MAX is -8; other C libraries have no such setting.
     """
@@ -163,7 +163,7 @@ def _share_arenas() -> None:
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    """Keeps Lightning's tips, device list and epitaphs off the screen."""
+    """Filters out Lightning's tips, device list and messages at the end of a training."""
     noise = ("\U0001f4a1", "GPU available", "TPU available", "HPU available", "`Trainer.fit` stopped", "Restor")
     return not record.getMessage().startswith(noise)
 

@@ -12,7 +12,7 @@ import torch
 from lit_instruct.errors import UserError
 from lit_instruct.fast.packing import ENOUGH_TOKENS
 from lit_instruct.fast.short_attention import SHORT
-from lit_instruct.models.loading import pick_dtype
+from lit_instruct.models.loading import awaits_stage, pick_dtype
 from lit_instruct.models.lora import LoraOptions
 from lit_instruct.models.optimizers import OptimizerName
 from lit_instruct.models.quantised import Quantize
@@ -203,11 +203,11 @@ def _sharded(options: Options) -> Literal["nothing", "states", "everything"]:
 
 
 def _is_stage(name: str) -> bool:
-    """Tells whether a reward model is a stage's adapter: by its folder, or by its name where it is not made yet."""
+    """Returns whether a reward model is a stage's adapter, or the place of one that is not trained yet."""
     folder = Path(name)
     if folder.is_dir():
         return (folder / "adapter_config.json").is_file()
-    return name.rstrip("/").endswith("/rm")
+    return awaits_stage(name, "rm")
 
 
 def trains_on(work: Work) -> str:

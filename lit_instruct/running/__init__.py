@@ -1,1 +1,1 @@
-"""What makes a run a run: command line, callbacks, checkpoints, processes."""
+"""Runs of a stage: command line, callbacks, checkpoints, processes."""

@@ -1,4 +1,4 @@
-"""What a run shows, how it stops and what it leaves, as Lightning callbacks."""
+"""Lightning callbacks of a run: progress, log files, samples, result and reward report."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ SHOWN = {
 
 
 class ProgressBar(TQDMProgressBar):
-    """Shows what a person wants to see: the loss; in PPO iteration, reward, KL, length, tokens/s and the time left."""
+    """Shows the loss; in PPO iteration, reward, KL, length, tokens/s and the time left."""
 
     def get_metrics(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> dict[str, Any]:
-        """Picks and names the metrics beside the bar."""
+        """Selects and names the metrics of the bar."""
         metrics = trainer.callback_metrics
         return {shown: f"{float(metrics[name]):.3g}" for name, shown in SHOWN.items() if name in metrics}
 
     def on_train_epoch_start(self, trainer: lightning.Trainer, *_: Any) -> None:
-        """Lets the bar of PPO count iterations: its epochs are only passes over the prompts."""
+        """Makes the bar of PPO count iterations: its epochs are only passes over the prompts."""
         module = trainer.lightning_module
         if not isinstance(module, PPOModule):
             super().on_train_epoch_start(trainer, *_)
@@ -55,7 +55,7 @@ class ProgressBar(TQDMProgressBar):
     def on_train_batch_end(
         self, trainer: lightning.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Moves the bar."""
+        """Updates the bar."""
         if not isinstance(pl_module, PPOModule):
             super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
             return
@@ -63,31 +63,31 @@ class ProgressBar(TQDMProgressBar):
         self.train_progress_bar.set_postfix(self.get_metrics(trainer, pl_module))
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Leaves the last figures standing."""
+        """Keeps the last figures on the screen."""
         self.train_progress_bar.set_postfix(self.get_metrics(trainer, pl_module))
 
     def init_validation_tqdm(self) -> tqdm:
-        """A bar that disappears when it is done."""
+        """Returns a bar that disappears when it is done."""
         bar = super().init_validation_tqdm()
         bar.leave = False
         return bar
 
 
 class SaveConfig(SaveConfigCallback):
-    """Writes logs/config.yaml once the run has put the files of the one before aside."""
+    """Writes logs/config.yaml once the files of the previous run have been moved away."""
 
     def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
-        """Waits: a run that is refused leaves no trace."""
+        """Does nothing yet: a run that is refused leaves no trace."""
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Writes it."""
+        """Writes the file."""
         super().setup(trainer, pl_module, "fit")
 
 
 class RunFiles(Callback):
-    """Keeps the log and checkpoint folders of a stage those of one run.
+    """Keeps the files of different runs apart in the log and checkpoint folders of a stage.
 
-    A new run puts the files of the one before into `previous/<n>/`; a resumed run continues them from its checkpoint.
+    A new run moves the files of the previous one to `previous/<n>/`; a resumed run continues them from its checkpoint.
 
     Args:
         folder: of the stage, such as runs/demo/ppo.
@@ -98,27 +98,27 @@ class RunFiles(Callback):
         self.folder = folder
         self.resuming = resuming
         self.rows = 0
-        """Of metrics.csv when the checkpoint was written."""
+        """Rows of metrics.csv when the checkpoint was written."""
         self.trainer: lightning.Trainer | None = None
         found = (path for name in ("logs", "checkpoints", "non_finite") for path in (folder / name).glob("**/*"))
         self.earlier = [] if resuming else [path for path in found if path.is_file()]
 
     def setup(self, trainer: lightning.Trainer, *_: Any, **__: Any) -> None:
-        """Keeps the trainer: Lightning does not hand it to `state_dict`."""
+        """Keeps the trainer: Lightning does not pass it to `state_dict`."""
         self.trainer = trainer
 
     def state_dict(self) -> dict[str, int]:
-        """The rows of metrics.csv, with the one that Lightning logs after a validation saved a checkpoint."""
+        """Returns the rows of metrics.csv, with the one logged after the validation that saves a checkpoint."""
         assert self.trainer is not None
         files = self._metrics_files(self.trainer)
         return {"rows": files[0].rows + self.trainer.validating if files else 0}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Takes up their number."""
+        """Restores the number."""
         self.rows = state_dict["rows"]
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Puts aside, or cuts; the data is known to be good by now."""
+        """Moves or truncates the files; by now the data has been checked."""
         if not trainer.is_global_zero:
             return
         for file in self._metrics_files(trainer):
@@ -139,11 +139,11 @@ class RunFiles(Callback):
 
 
 class HandOver(Callback):
-    """Leaves the stage's result at the end of the training: the best model where a metric chooses, else the last.
+    """Writes the stage's result at the end of the training: the best model if a metric is monitored, else the last.
 
     Args:
         folder: of the stage, such as runs/demo/sft.
-        best: knows the best checkpoint; None leaves the last model.
+        best: has the path of the best checkpoint; None writes the last model.
     """
 
     def __init__(self, folder: Path, best: ModelCheckpoint | None) -> None:
@@ -152,7 +152,7 @@ class HandOver(Callback):
         self.done = False
 
     def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Sees to a training that was stopped between its end and this: Lightning calls no hook of its loop then."""
+        """Writes the result if a training stopped right after its last step: Lightning calls no loop hook then."""
 
         def run(original: Any = trainer.fit_loop.run) -> None:
             original()
@@ -163,7 +163,7 @@ class HandOver(Callback):
         trainer.fit_loop.run = run
 
     def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Sets the reward model's bias and writes model and stage.json."""
+        """Sets the reward model's bias; writes model and stage.json."""
         assert isinstance(pl_module, StageModule)
         self.done = True
         metrics = pl_module.metrics_so_far()
@@ -194,18 +194,18 @@ class SampleTable(Callback):
         self.path = folder / "logs" / "samples.jsonl"
         self.rows = rows
         self.written = 0
-        """Lines of the file that are of this run."""
+        """Lines of this run in the file."""
 
     def state_dict(self) -> dict[str, int]:
-        """The lines written."""
+        """Returns the number of lines written."""
         return {"written": self.written}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Takes up their number."""
+        """Restores the number."""
         self.written = state_dict["written"]
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Drops the lines that came after the checkpoint."""
+        """Removes lines written after the checkpoint."""
         if not trainer.is_global_zero or not self.path.is_file():
             return
         with self.path.open(encoding="utf-8") as file:
@@ -215,7 +215,7 @@ class SampleTable(Callback):
                 scratch.write_text("".join(lines[: self.written]), encoding="utf-8")
 
     def on_validation_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Appends the table of this validation."""
+        """Appends the samples of this validation."""
         if not isinstance(pl_module, PPOModule) or not trainer.is_global_zero or trainer.fast_dev_run:
             return
         shown = pl_module.validation.samples[: self.rows]
@@ -234,7 +234,7 @@ class SampleTable(Callback):
 
 
 class RewardReport(Callback):
-    """Writes what `rm validate` measured as validation.json and validation.html, and prints it.
+    """Writes the figures of `rm validate` to validation.json and validation.html, and prints them.
 
     Args:
         folder: of the stage, such as runs/demo/rm.
@@ -244,7 +244,7 @@ class RewardReport(Callback):
         self.folder = folder
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Gathers the figures on every process and writes them on one."""
+        """Gathers the figures from all processes and writes them on rank 0."""
         assert isinstance(pl_module, RewardModule)
         measured = pl_module.validation_rewards()
         demonstrations = pl_module.demonstration_rewards()

@@ -1,4 +1,4 @@
-"""Checkpoint files: written in one go, or not at all."""
+"""Checkpoint files, written atomically."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from lit_instruct.files import replacing_file
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint beside its place and renames it: whoever looks finds the earlier one or the new one, whole.
+    """Writes a checkpoint to a scratch file and renames it: a reader finds either the earlier one or the new one.
 
-    Lightning's own writes to the folder of temporary files, from where another file system is only reached by copying.
+    Lightning writes to the folder of temporary files; a rename from there to another file system is a copy.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
@@ -29,7 +29,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         Raises:
             OSError: it cannot be written; nothing is left of it.
         """
-        if "://" in str(path):  # not a disk: objects there appear whole
+        if "://" in str(path):  # object stores write atomically
             super().save_checkpoint(checkpoint, path, storage_options)
             return
         path = Path(path)
@@ -37,33 +37,34 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         try:
             with replacing_file(path) as scratch, scratch.open("wb") as file:
                 torch.save(checkpoint, file)
-        except RuntimeError as error:  # torch hides what the disk said
+        except RuntimeError as error:  # torch hides the error of the disk
             raise next(_disk_errors(error), error) from error
 
     def load_checkpoint(
         self, path: str | Path, map_location: Any = lambda storage, _: storage, weights_only: bool | None = None
     ) -> dict[str, Any]:
-        """Reads a checkpoint, of tensors and plain values alone.
+        """Reads a checkpoint of tensors and plain values.
 
         Raises:
-            UserError: the file is damaged, or holds anything else.
+            UserError: the file is damaged, or contains other objects.
         """
         try:
             return super().load_checkpoint(path, map_location, True if weights_only is None else weights_only)
         except FileNotFoundError:
             raise
         except (RuntimeError, OSError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
-            reason = str(error).splitlines()[0][:120] if str(error) else "it ends too early"
+            reason = str(error).splitlines()[0][:120] if str(error) else "it is truncated"
             raise UserError(
-                f"--ckpt_path: {path} is damaged or no checkpoint ({reason}); give another one, or train anew"
+                f"--ckpt_path: {path} is damaged or not a checkpoint ({reason}); give another one, or "
+                "start a new training"
             ) from error
 
 
 def put_in_place(folder: Path, path: Path) -> None:
-    """Makes a folder that was written beside its place the checkpoint.
+    """Moves a checkpoint that is a folder to its place.
 
-    Folders, unlike files, cannot replace each other in one go, so the earlier one steps aside first, where
-    `last_checkpoint` finds it.
+    Unlike files, folders cannot replace each other atomically, so the earlier one is renamed first to a name that
+    `last_checkpoint` knows.
 
     Args:
         folder: `beside(path)`.
@@ -78,7 +79,7 @@ def put_in_place(folder: Path, path: Path) -> None:
 
 
 def last_checkpoint(path: Path) -> Path | None:
-    """Returns the newest whole checkpoint at a place, or None.
+    """Returns the newest complete checkpoint for a path, or None.
 
     Args:
         path: such as runs/demo/ppo/checkpoints/last.ckpt.
@@ -87,7 +88,7 @@ def last_checkpoint(path: Path) -> Path | None:
 
 
 def remove(path: Path) -> None:
-    """Removes a file or folder, where there is one."""
+    """Removes a file or folder if it exists."""
     if path.is_dir():
         shutil.rmtree(path)
     else:
@@ -99,7 +100,7 @@ def _aside(path: Path) -> Path:
 
 
 def _disk_errors(error: BaseException | None) -> Iterator[OSError]:
-    """The errors of the disk among what led to an error."""
+    """The errors of the disk in a chain of exceptions."""
     while error is not None:
         if isinstance(error, OSError):
             yield error

@@ -1,4 +1,4 @@
-"""`last.ckpt`: what a stopped run continues from, always the state between two steps."""
+"""`last.ckpt`: the checkpoint that a run resumes from, always the state between two steps."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ from lit_instruct.running.checkpoint_files import put_in_place
 from lit_instruct.stages.base import StageModule
 
 SECONDS = 600.0
-"""Longest time of training that a killed run loses, one step more or less."""
+"""Most training time that a killed run loses, give or take one step."""
 
 
 class InterruptedRunError(Exception):
-    """Ctrl-C was pressed or SIGTERM came, the step was finished and a checkpoint saved."""
+    """The run was interrupted by Ctrl-C or SIGTERM; the step was finished and a checkpoint saved."""
 
 
 class LastCheckpoint(Checkpoint):
-    """Writes the state of the training, as of the end of a step with all that this step logged.
+    """Saves the state of the training at the end of a step, with everything that the step logged.
 
-    It is written after a validation, at the end of an epoch and of the training, every ten minutes, and on Ctrl-C or
-    SIGTERM, which let all processes finish their step first; a second Ctrl-C leaves at once. Where an iteration of PPO
-    breaks off with an exception before it changed a weight (a reward function fails, memory runs out), what the one
-    before left is written.
+    It is saved after a validation, at the end of an epoch and of the training, every ten minutes, and on Ctrl-C or
+    SIGTERM, once all processes have finished their step; a second Ctrl-C stops at once. If an iteration of PPO raises
+    an exception before it changed a weight (a reward function fails, memory runs out), the state after the previous
+    iteration is saved.
 
-    The end of a training is validated even where the schedule does not say so. A longer training would not have done
-    that, so what is then written is the state from before that validation.
+    A training ends with a validation even if none is scheduled. A longer training would not have had it, so the state
+    before that validation is saved.
 
     Args:
         path: of last.ckpt.
@@ -50,31 +50,30 @@ class LastCheckpoint(Checkpoint):
         self.earlier: Any = None
         self.patience: dict[EarlyStopping, int] = {}
         self.state: dict[str, Any] | None = None
-        """What the last whole step left, until it is on the disk."""
+        """State after the last complete step, until it is on the disk."""
         self.weights: list[int] = []
         """How often each trained tensor had been changed by then."""
         self.trained = False
-        """Whether there was a step since the last checkpoint: Lightning also ends one where it resumes after it."""
+        """Whether there was a step since the last checkpoint: Lightning also ends one when it resumes after it."""
         self.due = False
         self.ended = False
         self.saved_at = time.monotonic()
 
     def setup(self, trainer: lightning.Trainer, *_: Any, **__: Any) -> None:
-        """Notes the options that Lightning takes from the checkpoint without a word."""
+        """Notes the options that Lightning silently takes from the checkpoint."""
         self.patience = {found: found.patience for found in trainer.callbacks if isinstance(found, EarlyStopping)}
 
     def on_fit_start(self, *_: Any) -> None:
-        """Takes over the signal."""
+        """Installs the handler of Ctrl-C."""
         self.earlier = signal.signal(signal.SIGINT, self._press)
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Looks after each step, once Lightning has logged it and validated where that was due.
+        """Extends the loops' `on_advance_end`, which runs after a step is logged and validated.
 
-        No callback hook comes that late, and `trainer.should_stop` would force a validation, so the loops' own
-        `on_advance_end` is extended.
+        No callback hook runs that late, and `trainer.should_stop` would force a validation.
         """
-        # Lightning's own handler, set after `on_fit_start` and taken back by it, broadcasts from within the signal: a
-        # process that waits in another collective then waits for ever.
+        # Lightning's own handler, which it sets after `on_fit_start` and removes itself, broadcasts within the signal:
+        # a process that waits in another collective then waits forever.
         signal.signal(signal.SIGTERM, self._press)
         for callback, patience in self.patience.items():
             callback.patience = patience
@@ -107,32 +106,32 @@ class LastCheckpoint(Checkpoint):
         epoch_loop.on_advance_end, fit_loop.on_advance_end = after_step, after_epoch
 
     def on_train_batch_end(self, *_: Any) -> None:
-        """Notes that there is something new."""
+        """Notes that there is a new state."""
         self.trained = True
 
     def on_validation_end(self, trainer: lightning.Trainer, *_: Any) -> None:
-        """Notes that there is something worth keeping."""
+        """Notes that the state is to be saved."""
         self.due = self.due or not trainer.sanity_checking
 
     def on_exception(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: Any) -> None:
-        """Writes what the last whole step left, if that is still what the weights are."""
+        """Saves the state after the last complete step, if the weights have not changed since."""
         if self.state is None or self.ended or not isinstance(exception, Exception):
             return
         if self.state["global_step"] != trainer.global_step or self.weights != _changes(pl_module):
             return
         with contextlib.suppress(OSError, UserError):  # the disk may be what failed
             trainer.strategy.save_checkpoint(self.state, self.path)
-            rank_zero_info("The last whole step is saved; continue with --ckpt_path=last.")
+            rank_zero_info("The last complete step is saved; resume with --ckpt_path=last.")
 
     def teardown(self, *_: Any, **__: Any) -> None:
-        """Gives the signal back."""
+        """Restores the handler of Ctrl-C."""
         self.state = None
         if self.earlier is not None:
             signal.signal(signal.SIGINT, self.earlier)
             self.earlier = None
 
     def _take(self, trainer: lightning.Trainer) -> None:
-        """Notes the state, without a copy: it is what it is until the next optimizer step."""
+        """Notes the state, without a copy: it is valid until the next optimizer step."""
         self.state = lightning_private.state_of(trainer)
         self.weights = _changes(trainer.lightning_module)
 
@@ -169,7 +168,7 @@ class LastCheckpoint(Checkpoint):
 
 
 def _validates_only_as_it_ends(trainer: lightning.Trainer, fetcher: Any) -> bool:
-    """Whether a step is followed by a validation that a longer training would not have."""
+    """Whether the validation after this step is one that a longer training would not have."""
     if not trainer.should_stop or not lightning_private.validates(trainer, fetcher):
         return False
     trainer.should_stop = False
@@ -179,7 +178,7 @@ def _validates_only_as_it_ends(trainer: lightning.Trainer, fetcher: Any) -> bool
 
 
 def _keeps_states(trainer: lightning.Trainer) -> bool:
-    """Whether the state after every step is noted: where that copies no tensor, and steps are long, as PPO's are."""
+    """Whether the state is noted after every step: if that copies no tensor and steps are long, as in PPO."""
     copies = not isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy)
     return not copies and not trainer.lightning_module.automatic_optimization
 
@@ -193,5 +192,5 @@ def _writes_folder(trainer: lightning.Trainer) -> bool:
 
 
 def _changes(module: torch.nn.Module) -> list[int]:
-    """How often each trained tensor was changed in place."""
+    """How often each trained tensor has been changed in place."""
     return [parameter._version for parameter in module.parameters() if parameter.requires_grad]

@@ -1,4 +1,4 @@
-"""`logs/metrics.csv`: Lightning's CSV logger, continued over a resume instead of begun anew."""
+"""`logs/metrics.csv`: Lightning's CSV logger, which a resumed run continues."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from lit_instruct.files import replacing_file
 
 
 class _Writer(ExperimentWriter):
-    """Leaves an earlier file alone: the run itself decides whether to continue it or to put it aside."""
+    """Keeps an earlier file: the run decides whether to continue it or to move it away."""
 
     rows = 0
-    """Of the file, beside its header."""
+    """Rows of the file without its header."""
 
     def save(self) -> None:
         """Appends what was logged."""
@@ -25,14 +25,14 @@ class _Writer(ExperimentWriter):
         self.rows += added
 
     def rewrite(self, names: list[str], rows: list[dict[str, str]]) -> None:
-        """Replaces the file in one go."""
+        """Replaces the file atomically."""
         with replacing_file(Path(self.metrics_file_path)) as scratch, scratch.open("w", newline="") as file:
             writer = csv.DictWriter(file, names)
             writer.writeheader()
             writer.writerows(rows)
 
     def read(self) -> tuple[list[str], list[dict[str, str]]]:
-        """Returns the names of the columns, and the rows; the last one may have been cut short."""
+        """Returns the names of the columns, and the rows; the last one may be truncated."""
         path = Path(self.metrics_file_path)
         if not path.is_file():
             return [], []
@@ -49,7 +49,7 @@ class _Writer(ExperimentWriter):
 
 
 class MetricsFile(CSVLogger):
-    """Writes metrics.csv straight into a folder.
+    """Writes metrics.csv directly into a folder.
 
     Args:
         folder: such as runs/demo/ppo/logs.
@@ -71,14 +71,14 @@ class MetricsFile(CSVLogger):
 
     @property
     def rows(self) -> int:
-        """Rows of the file, beside its header."""
+        """Rows of the file without its header."""
         return self.experiment.rows
 
     def cut(self, rows: int) -> None:
-        """Drops the rows that came after a checkpoint, which a resumed run will log again.
+        """Removes the rows after a checkpoint, which a resumed run logs again.
 
         Args:
-            rows: that there were when it was written.
+            rows: of the file when the checkpoint was written.
         """
         writer = self.experiment
         names, found = writer.read()
@@ -87,5 +87,5 @@ class MetricsFile(CSVLogger):
             writer.rows = rows
 
     def forget(self) -> None:
-        """Starts without columns, after the file was put aside."""
+        """Starts without columns, after the file was moved away."""
         self.experiment.metrics_keys, self.experiment.rows = [], 0

@@ -1,4 +1,4 @@
-"""What a stage says where memory is short: at its start, where the plan does not fit, and when it ran out."""
+"""Messages about memory: before a stage whose plan does not fit, and after it ran out of memory."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from lit_instruct.planning.work import Options, StageName
 
 log = logging.getLogger(__name__)
 SAID = ("out of memory", "can't allocate memory", "not enough memory")
-"""By torch's allocators, CUDA and bitsandbytes."""
+"""Messages of torch's allocators, CUDA and bitsandbytes."""
 ENOUGH = 0.8
-"""Share of a planned peak that advice aims at where the plan fitted and memory ran out nevertheless."""
+"""Share of the planned peak that advice aims at after a stage ran out of memory although its plan fitted."""
 
 
 def is_out_of_memory(error: BaseException | None) -> bool:
-    """Tells whether an exception, or what caused it, says that a device has no memory left."""
+    """Returns whether an exception or one of its causes says that a device is out of memory."""
     while error is not None:
         if isinstance(error, MemoryError):
             return True
@@ -45,43 +45,43 @@ def check_memory(stage: StageName, options: Options) -> None:
     if plan is None or plan.fits is not False or plan.limit is None:
         return
     what = f"{stage}: it needs {gib(plan.memory.peak)} GiB and there are {gib(plan.limit)} GiB"
-    raise UserError(f"{what}; {_advised(plan.advice)}, or train nevertheless with --check_memory=false")
+    raise UserError(f"{what}; {_advised(plan.advice)}, or train anyway with --check_memory=false")
 
 
 def explain(stage: StageName, options: Options, last: Path | None) -> tuple[str, UserError]:
-    """Returns the plan as a table of text, and what to tell a user whose stage ran out of memory.
+    """Returns the plan as a text table, and the error for a stage that ran out of memory.
 
     Args:
         stage: sft, rm or ppo.
         options: of the stage, by dotted name.
-        last: the checkpoint to go on from; None where there is none yet.
+        last: the checkpoint to resume from; None if there is none yet.
     """
     plan = _plan_here(stage, options, share=ENOUGH)
     device = this_device(options.get("trainer.accelerator"))[0] if plan is None else plan.device
     peak = peak_bytes(device)
     measured = f" at {gib(peak)} GiB measured" if peak is not None else ""
     planned = f" ({gib(plan.memory.peak)} GiB planned)" if plan is not None else ""
-    go_on = "; go on from the last checkpoint with --ckpt_path=last" if last is not None else ""
+    go_on = "; resume from the last checkpoint with --ckpt_path=last" if last is not None else ""
     advised = _advised(plan.advice if plan is not None else [])
     table = memory_table(plan) if plan is not None else ""
     return table, UserError(f"{stage}: out of memory{measured}{planned}; {advised}{go_on}")
 
 
 def _plan_here(stage: StageName, options: Options, share: float = 1.0) -> Plan | None:
-    """The plan on this machine, with advice for so much of the memory or of the peak; None where none can be made."""
+    """The plan on this machine, with advice for this share of its memory or peak; None if it cannot be made."""
     device, limit = this_device(options.get("trainer.accelerator"))
     try:
         plan = make_plan(stage, options, base_of(options), device, limit)
         if share == 1:
             return plan
         return make_plan(stage, options, base_of(options), device, share * min(plan.memory.peak, limit or 2**60))
-    except UserError as error:  # a model that is not there: the stage itself says it better
+    except UserError as error:  # a missing model: the stage itself has the better message
         log.debug("no plan: %s", error)
-    except Exception as error:  # whatever a stranger's model does to the plan must not keep it from training
+    except Exception as error:  # a model that cannot be planned can still be trained
         log.debug("no plan: %s: %s", type(error).__name__, error)
     return None
 
 
 def _advised(advice: list[Advice]) -> str:
     words = " or ".join(found.words for found in advice)
-    return f"change {words}" if words else "take a smaller --model.base or shorter sequences"
+    return f"change {words}" if words else "use a smaller --model.base or shorter sequences"

@@ -1,4 +1,4 @@
-"""Several processes: which strategies a stage can use, the same options on every rank, and an end instead of a hang."""
+"""Several processes: supported strategies, equal options on every rank, and errors instead of hangs."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from lit_instruct.stages.base import StageModule
 from lit_instruct.stages.given import data_options, trainer_options
 
 FSDP2 = "fsdp2"
-"""Our name, for --trainer.strategy, of Lightning's ModelParallelStrategy with all processes in one group."""
+"""Our name in --trainer.strategy for Lightning's ModelParallelStrategy with all processes in one group."""
 LOST = ("gloo", "Connection reset", "Connection closed", "Timed out", "Broken pipe", "NCCL")
-"""What torch says where another process is gone or late."""
+"""Words in torch's errors when another process has died or is late."""
 
 
 def fsdp2(devices: Any, num_nodes: int) -> ModelParallelStrategy:
@@ -40,7 +40,7 @@ def fsdp2(devices: Any, num_nodes: int) -> ModelParallelStrategy:
         num_nodes: of the Trainer.
 
     Raises:
-        UserError: the number of devices cannot be told.
+        UserError: the number of devices is unknown.
     """
     count = torch.cuda.device_count() if devices in ("auto", -1, "-1") else devices
     count = len(count) if isinstance(count, list) else count
@@ -50,21 +50,21 @@ def fsdp2(devices: Any, num_nodes: int) -> ModelParallelStrategy:
 
 
 def check_strategy(strategy: Strategy, module: StageModule) -> None:
-    """Refuses strategies that a stage cannot train under, before any process waits for another.
+    """Refuses strategies that a stage cannot train with, before any process waits for another.
 
     Args:
         strategy: of the Trainer.
         module: the stage.
 
     Raises:
-        UserError: the strategy is not known to work, or not with this stage or LoRA.
+        UserError: the strategy is not supported, or not with this stage or LoRA.
     """
     if isinstance(strategy, FSDPStrategy):
         raise UserError("--trainer.strategy=fsdp: FSDP1 is not supported; use fsdp2, or ddp for LoRA")
     if isinstance(strategy, ModelParallelStrategy):
         if lightning_private.tensor_parallel_size(strategy) != 1:
             raise UserError("--trainer.strategy: tensor parallelism is not supported; use --trainer.strategy=fsdp2")
-        _check_cut_up("fsdp2", module)
+        _check_sharded("fsdp2", module)
     elif isinstance(strategy, DeepSpeedStrategy):
         _check_deepspeed(strategy, module)
     elif not isinstance(strategy, SingleDeviceStrategy | DDPStrategy):
@@ -76,38 +76,38 @@ def check_strategy(strategy: Strategy, module: StageModule) -> None:
 
 
 def _check_deepspeed(strategy: DeepSpeedStrategy, module: StageModule) -> None:
-    """Refuses stages whose weights or gradients DeepSpeed would have to know of."""
+    """Refuses stages that use weights or gradients in ways that DeepSpeed does not support."""
     if strategy.zero_stage_3:
         if module.stage != "sft":
             raise UserError(
                 f"--trainer.strategy=deepspeed_stage_3: only sft runs under it, as {module.stage} reads weights "
-                "outside of the model's own forward passes; use fsdp2 with --model.lora=null, or ddp with LoRA"
+                "outside the model's own forward passes; use fsdp2 with --model.lora=null, or ddp with LoRA"
             )
-        _check_cut_up("deepspeed_stage_3", module)
+        _check_sharded("deepspeed_stage_3", module)
     if module.stage == "ppo":
         raise UserError(
-            "--trainer.strategy=deepspeed: PPO takes its own backward passes, which DeepSpeed does not see; use "
+            "--trainer.strategy=deepspeed: PPO runs its own backward passes, which DeepSpeed does not see; use "
             "--trainer.strategy=ddp"
         )
 
 
-def _check_cut_up(name: str, module: StageModule) -> None:
-    """Refuses to cut up frozen weights."""
+def _check_sharded(name: str, module: StageModule) -> None:
+    """Refuses to shard frozen weights."""
     if module.lora is not None:
         raise UserError(
-            f"--trainer.strategy={name}: is for training all weights; add --model.lora=null, or use "
+            f"--trainer.strategy={name}: shards weights only if all are trained; add --model.lora=null, or use "
             "--trainer.strategy=ddp with LoRA"
         )
 
 
 class SameOnEveryRank(Callback):
-    """Refuses a training whose processes were given different options, rows or versions.
+    """Refuses a training whose processes have different options, rows or versions.
 
-    It comes before the model is built: later, differing shapes would make one process wait for another for ever.
+    It runs before the model is built: later, different shapes would make one process wait for another forever.
     """
 
     def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
-        """Compares what every process has with what rank 0 has."""
+        """Compares every process with rank 0."""
         if trainer.world_size == 1 or not distributed.is_initialized():
             return
         assert isinstance(pl_module, StageModule)
@@ -124,7 +124,7 @@ class SameOnEveryRank(Callback):
 
 
 def _facts(trainer: lightning.Trainer, module: StageModule) -> dict[str, Any]:
-    """Everything that must be the same, by option."""
+    """Everything that must be the same on all ranks, by name."""
     data = getattr(trainer, "datamodule", None)
     options = {"model": module.given, "data": data_options(data), "trainer": trainer_options(trainer)}
     facts = {f"--{name}": value for name, value in flat(options).items()}
@@ -135,7 +135,7 @@ def _facts(trainer: lightning.Trainer, module: StageModule) -> dict[str, Any]:
 
 
 def lost_process(error: BaseException) -> UserError | None:
-    """Returns what to tell the user where an error says that another process is gone or late; None for other errors.
+    """Returns the error for the user if another process has died or is late; None for other errors.
 
     Args:
         error: of torch's process groups, or any other.
@@ -143,15 +143,15 @@ def lost_process(error: BaseException) -> UserError | None:
     text = str(error).strip()
     if not isinstance(error, distributed.DistError | RuntimeError) or not any(word in text for word in LOST):
         return None
-    said = re.sub(r"^\[\S+\] ", "", text.splitlines()[0]).partition(". ")[0]  # without the line of gloo's source
+    said = re.sub(r"^\[\S+\] ", "", text.splitlines()[0]).partition(". ")[0]  # without gloo's source line
     return UserError(
-        f"rank {current_rank()}: another process ended, never came or did not answer in time ({said}); what that one "
-        "said, or the system's log where it was killed, tells why"
+        f"rank {current_rank()}: another process ended, did not start or did not answer in time ({said}); see the "
+        "output of that process, or the system log if it was killed"
     )
 
 
 def current_rank() -> int:
-    """Returns this process's number among all, 0 where it is alone."""
+    """Returns the rank of this process; 0 if it is alone."""
     if distributed.is_available() and distributed.is_initialized():
         return distributed.get_rank()
     return int(os.environ.get("RANK") or os.environ.get("LOCAL_RANK") or 0)

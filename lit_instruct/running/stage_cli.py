@@ -48,28 +48,28 @@ STAGES = {
 
 
 FURTHER = {"rm": "further subcommand: score, the rewards of the rows of a file (lit-instruct rm score --help)"}
-"""What the parser of a stage does not know itself."""
+"""Subcommands that the parser of a stage does not have."""
 
 
 class StageCLI(LightningCLI):
-    """LightningCLI with a run folder, and what every run of a stage has."""
+    """LightningCLI with a run folder, and the loggers and callbacks of a stage."""
 
     stage: StageName
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Adds --run, and one seed for everything."""
+        """Adds --run, and one seed for model and data."""
         parser.add_argument(
-            "--run", default="runs/demo", help="folder of the run; the stage writes into a folder in it"
+            "--run", default="runs/demo", help="folder of the run; each stage writes to its own folder in it"
         )
         parser.add_argument(
-            "--check_memory", type=bool, default=True, help="refuse at start what the plan says will not fit"
+            "--check_memory", type=bool, default=True, help="refuse a stage whose plan does not fit the device"
         )
         for part in ("model", "data"):
             parser.link_arguments("seed_everything", f"{part}.seed", compute_fn=int)
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
-        """The three that a stage has; Lightning's `predict` is `lit-instruct sample`."""
+        """The three subcommands of a stage; Lightning's `predict` is `lit-instruct sample`."""
         skipped = {"model", "dataloaders", "datamodule", "train_dataloaders", "val_dataloaders"}
         return dict.fromkeys(("fit", "validate", "test"), skipped)
 
@@ -93,7 +93,7 @@ class StageCLI(LightningCLI):
         """Adds the loggers and callbacks of a stage to those that the user configured."""
         config = self._get(self.config_init, "trainer")
         if self.subcommand != "fit" and config.logger in (None, True):
-            kwargs["logger"] = False  # validate and test print; the log belongs to the training
+            kwargs["logger"] = False  # validate and test print; the log is the training's
         elif config.logger is not False:
             given = config.logger if isinstance(config.logger, list) else [config.logger]
             own = [MetricsFile(self.folder / "logs")]
@@ -106,22 +106,23 @@ class StageCLI(LightningCLI):
         config.plugins = self._plugins(config.plugins)
         config.callbacks = [*(config.callbacks or []), *self._callbacks(bool(config.fast_dev_run))]
         if config.strategy == FSDP2:
-            kwargs |= {"strategy": fsdp2(config.devices, config.num_nodes), "precision": "32-true"}  # it casts itself
+            # FSDP2 casts by itself
+            kwargs |= {"strategy": fsdp2(config.devices, config.num_nodes), "precision": "32-true"}
         try:
             trainer = super().instantiate_trainer(**kwargs)
-        except (ImportError, ValueError, MisconfigurationException) as error:  # of a strategy, in most cases
+        except (ImportError, ValueError, MisconfigurationException) as error:  # mostly of a strategy
             raise UserError(f"--trainer: {str(error).strip().splitlines()[0]}") from error
         check_strategy(trainer.strategy, self.model)
         return trainer
 
     def _plugins(self, given: Any) -> list[Any]:
-        """Adds how checkpoints are written, unless the user chose a way."""
+        """Adds atomic writing of checkpoints, unless the user chose another plugin for it."""
         plugins = given if isinstance(given, list) else [given] if given is not None else []
         own = [] if any(isinstance(plugin, CheckpointIO) for plugin in plugins) else [AtomicCheckpointIO()]
         return [*plugins, *own]
 
     def _precision(self, accelerator: object) -> Literal["bf16-mixed", "32-true"]:
-        """Computes in the dtype of the frozen weights; trained weights are float32 either way."""
+        """Returns the precision of the frozen weights; trained weights are always float32."""
         device = torch.device("cuda" if torch.cuda.is_available() and accelerator != "cpu" else "cpu")
         return "bf16-mixed" if pick_dtype(self.model.dtype_name, device) == torch.bfloat16 else "32-true"
 
@@ -153,7 +154,7 @@ class StageCLI(LightningCLI):
         ]
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
-        """Lets `validate` and `test` measure the stage's own result unless another checkpoint is named."""
+        """Makes `validate` and `test` use the stage's own result unless another checkpoint is named."""
         kwargs = super()._prepare_subcommand_kwargs(subcommand)
         kwargs["ckpt_path"] = self.checkpoint
         if kwargs["ckpt_path"] is None and subcommand != "fit":
@@ -166,10 +167,10 @@ class StageCLI(LightningCLI):
 
     @cached_property
     def checkpoint(self) -> str | None:
-        """The checkpoint to open; None trains from the start, also where no `last` was written before a run stopped.
+        """The checkpoint to open; None trains from the start, also if a run stopped before it wrote `last`.
 
         Raises:
-            UserError: the one that was named is not there.
+            UserError: the named checkpoint does not exist.
         """
         given = self._get(self.config_init, "ckpt_path")
         if given in ("hpc", "registry"):
@@ -181,13 +182,13 @@ class StageCLI(LightningCLI):
             places = [last_checkpoint(Path(given))]
         found = next((str(place) for place in places if place is not None), None)
         if found is None and given == "last" and self.subcommand == "fit":
-            rank_zero_info(f"--ckpt_path=last: nothing was saved in {self.folder / 'checkpoints'}; starting anew")
+            rank_zero_info(f"--ckpt_path=last: nothing was saved in {self.folder / 'checkpoints'}; starting afresh")
         elif found is None and given is not None and given != "last":
             raise UserError(f"--ckpt_path={given}: no such checkpoint; give one of this stage, or last")
         return found
 
     def _run_subcommand(self, subcommand: str) -> None:
-        """Runs it; out of memory ends with the plan and what to change, and the last checkpoint stays."""
+        """Runs it; out of memory ends with the plan and advice, and the last checkpoint stays."""
         try:
             super()._run_subcommand(subcommand)
         except (RuntimeError, MemoryError) as error:
@@ -210,7 +211,7 @@ def run_stage(stage: str, arguments: list[str]) -> int:
 
     Args:
         stage: sft, rm or ppo.
-        arguments: what follows it on the command line.
+        arguments: the command line after the stage.
 
     Raises:
         UserError: a mistake in options, data or models.
@@ -240,11 +241,11 @@ def run_stage(stage: str, arguments: list[str]) -> int:
         )
     except InterruptedRunError:
         if rank_zero_only.rank != 0:
-            return 0  # the first process would be killed with one that failed
-        print(f"Stopped. Continue with: lit-instruct {stage} {' '.join(arguments)} --ckpt_path=last", flush=True)
+            return 0  # a failed process would get the first one killed
+        print(f"Stopped. Resume with: lit-instruct {stage} {' '.join(arguments)} --ckpt_path=last", flush=True)
         return 130
     except (ValueError, TypeError) as error:
-        mistake = mistake_behind(error)  # jsonargparse wraps what an option's own check says
+        mistake = mistake_behind(error)  # jsonargparse wraps errors of an option's own check
         raise mistake or error from error
     except RuntimeError as error:
         raise lost_process(error) or error from error
@@ -252,7 +253,7 @@ def run_stage(stage: str, arguments: list[str]) -> int:
 
 
 def mistake_behind(error: BaseException | None) -> UserError | None:
-    """Returns the user's mistake in a chain of exceptions, or None."""
+    """Returns the UserError in a chain of exceptions, or None."""
     while error is not None and not isinstance(error, UserError):
         error = error.__cause__ or error.__context__
     return error

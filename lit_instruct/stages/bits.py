@@ -1,4 +1,4 @@
-"""Which 8- and 4-bit options a device and a strategy can serve: asked before anything is loaded."""
+"""Checks 8- and 4-bit options against device and strategy, before anything is loaded."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lit_instruct.models.quantised import Quantize, check_bitsandbytes
 
 
 def check_bits(quantize: Quantize, optimizer: OptimizerName, lora: LoraOptions | None, strategy: Strategy) -> None:
-    """Refuses what cannot be trained in 8 or 4 bits.
+    """Refuses 8- or 4-bit training that cannot work.
 
     Args:
         quantize: of the bases.
@@ -20,7 +20,7 @@ def check_bits(quantize: Quantize, optimizer: OptimizerName, lora: LoraOptions |
         strategy: of the Trainer, with its device.
 
     Raises:
-        UserError: quantised weights would be trained or sharded, or bitsandbytes is missing or cannot do it here.
+        UserError: quantised weights would be trained or sharded, or bitsandbytes does not work here.
     """
     if quantize != "none":
         _check_base(quantize, lora, strategy)
@@ -29,18 +29,18 @@ def check_bits(quantize: Quantize, optimizer: OptimizerName, lora: LoraOptions |
         check_bitsandbytes(choice, strategy.root_device)
         if isinstance(strategy, ModelParallelStrategy):
             raise UserError(
-                f"{choice}: does not take the sharded weights of FSDP2; choose --model.optimizer.name=adamw"
+                f"{choice}: does not support the sharded weights of FSDP2; use --model.optimizer.name=adamw"
             )
 
 
 def _check_base(quantize: Quantize, lora: LoraOptions | None, strategy: Strategy) -> None:
     choice = f"--model.quantize={quantize}"
     if lora is None:
-        raise UserError(f"{choice}: weights of so few bits cannot be trained themselves; train adapters (--model.lora)")
+        raise UserError(f"{choice}: quantised weights cannot be trained; train adapters (--model.lora)")
     check_bitsandbytes(choice, strategy.root_device)
     shards = isinstance(strategy, FSDPStrategy | ModelParallelStrategy)
     if shards or (isinstance(strategy, DeepSpeedStrategy) and strategy.zero_stage_3):
         raise UserError(
-            f"{choice}: {type(strategy).__name__} shards weights, and quantised ones cannot be; "
-            "take --trainer.strategy=ddp, where every process has the small base, or --model.quantize=none"
+            f"{choice}: {type(strategy).__name__} shards weights, and quantised weights cannot be sharded; "
+            "use --trainer.strategy=ddp, where every process has the small base, or --model.quantize=none"
         )

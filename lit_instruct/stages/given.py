@@ -1,4 +1,4 @@
-"""What a training was given, as JSON: constructor arguments of model and data, and what the Trainer made of its own."""
+"""Options of a training as JSON: constructor arguments of model and data, and settings of the Trainer."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ def constructor_arguments(frame: FrameType | None) -> dict[str, Any]:
     """Returns the arguments of the most specific class whose `__init__` is running.
 
     Args:
-        frame: of an `__init__` of one of its base classes.
+        frame: of the `__init__` of one of its base classes.
     """
     given = collect_init_args(frame, []) if frame is not None else []
     return {name: as_json(value) for name, value in given[-1].items()} if given else {}
 
 
 def data_options(data: Any) -> dict[str, Any]:
-    """Returns a DataModule's constructor arguments, as far as it keeps them under their names; {} for None."""
+    """Returns the constructor arguments that a DataModule keeps under their names; {} for None."""
     names = inspect.signature(type(data).__init__).parameters if data is not None else {}
     return {name: as_json(getattr(data, name)) for name in names if name != "self" and hasattr(data, name)}
 
 
 def trainer_options(trainer: lightning.Trainer | None) -> dict[str, Any]:
-    """Returns how long, on how many processes and in which precision a Trainer trains; {} for None."""
+    """Returns a Trainer's limits, number of processes, strategy and precision; {} for None."""
     if trainer is None:
         return {}
     found = {name: as_json(getattr(trainer, name)) for name in TRAINER}
@@ -41,7 +41,7 @@ def trainer_options(trainer: lightning.Trainer | None) -> dict[str, Any]:
 
 
 def as_json(value: Any) -> Any:
-    """Returns a value as JSON can hold it; what it cannot hold becomes text."""
+    """Returns a value in JSON types; anything else becomes text."""
     if is_dataclass(value) and not isinstance(value, type):
         return as_json(asdict(value))
     if isinstance(value, Mapping):

@@ -174,7 +174,7 @@ def check_options(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]
         if reason is not None:
             raise UserError(
                 f"--{name}={_word(now.get(name))}: the checkpoint has {_word(saved.get(name))}, and {reason}; give the "
-                "same again, or train anew without --ckpt_path"
+                "same again, or start a new training without --ckpt_path"
             )
     if changed:
         what = ", ".join(f"{name} {_word(saved.get(name))} -> {_word(now.get(name))}" for name in changed)

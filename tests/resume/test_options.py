@@ -74,7 +74,7 @@ def test_honoured(tmp_path: Path, runs: Runs, begun: Path, caplog: pytest.LogCap
 
 @pytest.mark.parametrize("bound", BOUND)
 def test_what_binds_a_checkpoint(bound: str) -> None:
-    with pytest.raises(UserError, match=f"--{bound}=new: the checkpoint has old, and .*train anew"):
+    with pytest.raises(UserError, match=f"--{bound}=new: the checkpoint has old, and .*start a new training"):
         check_options({bound: "old", "seed": 0}, {bound: "new", "seed": 1})
     assert check_options({bound: "old", "seed": 0}, {bound: "old", "seed": 1}) == ["seed"]
     assert check_options({bound: "old"}, {bound: "old"}) == []

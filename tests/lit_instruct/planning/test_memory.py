@@ -59,6 +59,14 @@ def test_what_a_stage_computes_at_one_time() -> None:
     assert work("ppo", trainer__devices=4).rollouts.rows == 16
 
 
+@pytest.mark.parametrize("name", ["org/rm", "org/llama-rm"])
+def test_hub_id_called_rm_is_a_model_of_its_own(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    shape = work("ppo").model
+    monkeypatch.setattr("lit_instruct.planning.work.shape_of", lambda _: shape)
+    assert work("ppo", model__reward__model=name).others == (shape,)
+    assert work("ppo", model__reward__model="{run}/rm").others == ()
+
+
 def test_parts_of_adapters_on_one_base() -> None:
     sft, ppo = work("sft"), work("ppo")
     one = sum(adapter_sizes(sft.model, LoraOptions(r=8)))

@@ -37,13 +37,13 @@ def test_a_file_cut_off_elsewhere_is_refused_in_words(tmp_path: Path, kept: int)
     path = tmp_path / "copied.ckpt"
     AtomicCheckpointIO().save_checkpoint({"weights": torch.zeros(1000)}, path)
     path.write_bytes(path.read_bytes()[:kept])
-    with pytest.raises(UserError, match=r"copied.ckpt is damaged or no checkpoint"):
+    with pytest.raises(UserError, match=r"copied.ckpt is damaged or not a checkpoint"):
         AtomicCheckpointIO().load_checkpoint(path)
 
 
 def test_a_file_that_holds_code_is_refused(tmp_path: Path) -> None:
     torch.save({"weights": Path("a class")}, tmp_path / "odd.ckpt")
-    with pytest.raises(UserError, match=r"odd.ckpt is damaged or no checkpoint"):
+    with pytest.raises(UserError, match=r"odd.ckpt is damaged or not a checkpoint"):
         AtomicCheckpointIO().load_checkpoint(tmp_path / "odd.ckpt")
 
 

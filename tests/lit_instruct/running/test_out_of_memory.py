@@ -62,7 +62,7 @@ def test_running_out_of_memory_ends_with_the_plan_and_keeps_the_checkpoint(
     error = told.err.strip().splitlines()[-1]
     assert error.startswith("lit-instruct: error: sft: out of memory at ")
     assert "GiB measured" in error and "GiB planned" in error and "change --" in error
-    assert "go on from the last checkpoint with --ckpt_path=last" in error
+    assert "resume from the last checkpoint with --ckpt_path=last" in error
     assert "Traceback" not in told.err
     assert (tmp_path / "run" / "sft" / "checkpoints" / "last.ckpt").is_file()
     assert not (tmp_path / "run" / "sft" / "stage.json").exists()

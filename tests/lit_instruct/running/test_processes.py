@@ -143,7 +143,7 @@ def test_what_a_lost_process_is_called(monkeypatch: pytest.MonkeyPatch) -> None:
     said = lost_process(RuntimeError(f"{late}\nmore"))
     assert said is not None
     assert str(said).startswith(
-        "rank 3: another process ended, never came or did not answer in time (Timed out waiting 5000ms for"
+        "rank 3: another process ended, did not start or did not answer in time (Timed out waiting 5000ms for"
     )
     assert "more" not in str(said)
     assert lost_process(torch.distributed.DistStoreError("Timed out after 2 seconds waiting for clients")) is not None

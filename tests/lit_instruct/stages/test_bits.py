@@ -66,13 +66,13 @@ def test_what_works(quantize: Any, strategy: Strategy) -> None:
 )
 def test_quantised_weights_are_not_sharded(strategy: Strategy) -> None:
     check_bits("none", "adamw", LORA, strategy)
-    with pytest.raises(UserError, match=r"^--model.quantize=4bit: \w+ shards weights, and quantised ones cannot be"):
+    with pytest.raises(UserError, match=r"^--model.quantize=4bit: \w+ shards weights, and quantised weights cannot be"):
         check_bits("4bit", "adamw", LORA, strategy)
 
 
 def test_optimizers_do_not_take_weights_of_fsdp2() -> None:
     with pytest.raises(
-        UserError, match=r"^--model.optimizer.name=adamw_8bit: does not take the sharded weights of FSDP2"
+        UserError, match=r"^--model.optimizer.name=adamw_8bit: does not support the sharded weights of FSDP2"
     ):
         check_bits("none", "adamw_8bit", LORA, _like(ModelParallelStrategy))
     check_bits("none", "adamw_8bit", LORA, _like(FSDPStrategy))
@@ -90,7 +90,7 @@ def test_an_unsupported_device() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--model.quantize=4bit", "--model.lora=null"], "--model.quantize=4bit: weights of so few bits cannot be"),
+        (["--model.quantize=4bit", "--model.lora=null"], "--model.quantize=4bit: quantised weights cannot be trained"),
         (["--model.quantize=3bit"], "3bit"),
         (["--model.optimizer.name=sgd"], "sgd"),
     ],
