@@ -94,13 +94,7 @@ CASES = (
 
 def ranked_item(sequences: list[list[int]], ranks: list[int]) -> Item:
     """Returns a comparison as the reward stage's DataModule makes it."""
-    return {
-        "sequences": sequences,
-        "ranks": ranks,
-        "margin": [0.0] * len(ranks),
-        "chosen_ids": sequences[ranks.index(min(ranks))],
-        "rejected_ids": sequences[ranks.index(max(ranks))],
-    }
+    return {"sequences": sequences, "ranks": ranks, "margin": [0.0] * len(ranks)}
 
 
 def pairs_of(items: Sequence[Item]) -> list[dict[str, list[int]]]:

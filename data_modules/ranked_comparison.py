@@ -23,9 +23,8 @@ class RankedComparisonDataModule(RowDataModule[RankedComparison]):
     """K ranked responses to each prompt (section 3.4); all K of a prompt are in the same batch.
 
     After `setup`, the items of `train_dataset` and `validation_dataset` hold `sequences` (K lists of prompt
-    and response ids, each ending in EOS), `ranks` (1 is the best), `margin` and, for TRL's RewardTrainer,
-    the best and the worst of them as `chosen_ids` and `rejected_ids`. Rows whose responses are all tied
-    teach nothing and are dropped.
+    and response ids, each ending in EOS), `ranks` (1 is the best) and `margin`. Rows whose responses are all
+    tied teach nothing and are dropped.
 
     A row's field `margin` states by how much rewards should differ: for two responses a number, as in TRL; for K
     responses a list of K numbers, where the rewards of two responses should differ by the difference of their numbers.
@@ -89,21 +88,13 @@ class RankedComparisonDataModule(RowDataModule[RankedComparison]):
         return len(set(row.ranks)) == 1
 
     def encode_batch(self, rows: list[RankedComparison]) -> list[Item]:
-        """ids of the K sequences, their ranks and margins, and the best and the worst sequence."""
+        """ids of the K sequences, their ranks and margins."""
         prompts = self.get_prompter().prompts_ids([row.prompt for row in rows])
         responses = iter(self.get_prompter().responses_ids([text for row in rows for text in row.responses]))
         items = []
         for row, prompt in zip(rows, prompts, strict=True):
             sequences = [prompt + next(responses) for _ in row.responses]
-            items.append(
-                {
-                    "sequences": sequences,
-                    "ranks": row.ranks,
-                    "margin": row.margin,
-                    "chosen_ids": sequences[row.ranks.index(min(row.ranks))],
-                    "rejected_ids": sequences[row.ranks.index(max(row.ranks))],
-                }
-            )
+            items.append({"sequences": sequences, "ranks": row.ranks, "margin": row.margin})
         return items
 
     def item_length(self, item: Item) -> int:
@@ -111,7 +102,7 @@ class RankedComparisonDataModule(RowDataModule[RankedComparison]):
         return max(len(sequence) for sequence in item["sequences"])
 
     def as_dataset(self, items: Any, rows: LazyRows[RankedComparison]) -> Any:
-        """A `datasets.Dataset`, which TRL takes, of the items, numbered."""
+        """The items, numbered, as a `datasets.Dataset`."""
         return number_rows(items)
 
     def collate(self, items: list[Item]) -> RankedBatch:

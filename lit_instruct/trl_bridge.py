@@ -1,4 +1,8 @@
-"""The only file that imports TRL: its trainers prepare and collate data and compute losses; Lightning runs the loop."""
+"""The only file that imports TRL.
+
+SFT: data preparation, packing, collation and loss are TRL's. Reward model: set-up of model and tokenizer is TRL's, the
+ranking loss and the data are ours. Optimizer, precision, processes, checkpoints and the loop are Lightning's in both.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +29,7 @@ from trl.trainer.utils import FusedCausalLMOutput
 
 from lit_instruct.batches import RankedBatch
 from lit_instruct.errors import UserError
-from lit_instruct.losses.ranking import Ranking, ranking_loss
+from lit_instruct.losses.ranking import ranking_loss
 from lit_instruct.models.heads import token_log_probs
 from lit_instruct.models.rewards import RewardForward
 
@@ -71,18 +75,55 @@ class RewardLossOptions:
 
 @dataclass
 class Prepared:
-    """A TRL trainer that never trains, and what it made of the data."""
+    """TRL's SFTTrainer, whose `train()` is never called, and the data as it prepared them."""
 
-    trainer: SFTTrainer | RewardTrainer
+    trainer: SFTTrainer
     train_dataset: Dataset
     validation_dataset: Dataset | None
 
 
-class RankedRewardTrainer(RewardTrainer):
-    """TRL's reward trainer with the paper's loss over all C(K,2) pairs of a prompt as one batch element."""
+UNREAD_PAIR = {"chosen_ids": [[0]], "rejected_ids": [[0]]}
+"""One pair in the layout of TRL's RewardTrainer, whose constructor demands a dataset. Nothing reads it."""
 
-    reward_forward: RewardForward
-    """How rewards are computed; `prepare_reward` sets it."""
+
+class RankedRewardTrainer(RewardTrainer):
+    """TRL's RewardTrainer for K ranked responses instead of pairs.
+
+    TRL's part is its constructor, which checks that the model has one output, makes model and tokenizer agree on the
+    padding token and tags the model as trained by TRL, and its options. The loss is ours, since TRL's knows pairs
+    only: eq. 1 averages over the C(K,2) pairs of each prompt. With K = 2 loss and gradients equal those of TRL. Data
+    and loop are the DataModule's and Lightning's; TRL's dataset, collator and `train()` are not used.
+
+    Args:
+        reward_forward: computes the rewards; its network is a sequence-classification model with one output.
+        tokenizer: the tokenizer of the model.
+        options: additions to the loss.
+        seed: seed that TRL sets; the random state of torch is restored afterwards.
+    """
+
+    def __init__(
+        self,
+        reward_forward: RewardForward,
+        tokenizer: PreTrainedTokenizerBase,
+        options: RewardLossOptions,
+        seed: int,
+    ) -> None:
+        self.reward_forward = reward_forward
+        with _quiet_and_seeded():
+            config = RewardConfig(
+                **_common(seed),
+                max_length=None,
+                disable_dropout=False,
+                center_rewards_coefficient=options.center_rewards_coefficient,
+                gradient_checkpointing=False,
+            )
+            super().__init__(
+                model=reward_forward.network,
+                args=config,
+                train_dataset=Dataset.from_dict(UNREAD_PAIR),
+                processing_class=tokenizer,
+            )
+        _trained_in_float32(self.model)
 
     def compute_loss(
         self,
@@ -91,13 +132,13 @@ class RankedRewardTrainer(RewardTrainer):
         return_outputs: bool = False,
         num_items_in_batch: Any = None,
     ) -> Any:
-        """Returns the mean loss over the batch's prompts, and the `Ranking` where `return_outputs` is set.
+        """Returns the mean loss over the prompts, and with `return_outputs` also the `Ranking`.
 
         Args:
-            model: the model that the trainer was made for, which `reward_forward` runs.
+            model: ignored, as `reward_forward` runs its own network, which is this one.
             inputs: the ranked batch.
-            return_outputs: also return what the comparisons said.
-            num_items_in_batch: prompts of the whole optimizer step, which the sum is divided by; None takes those of
+            return_outputs: whether to return the `Ranking` too.
+            num_items_in_batch: prompts of the whole optimizer step, by which the sum is divided; None takes those of
                 this batch.
         """
         rewards = self.reward_forward.rewards(inputs)
@@ -157,38 +198,6 @@ def prepare_sft(
     return prepared
 
 
-def prepare_reward(
-    model: nn.Module,
-    tokenizer: PreTrainedTokenizerBase,
-    train_dataset: Dataset,
-    options: RewardLossOptions,
-    seed: int,
-    reward_forward: RewardForward | None = None,
-) -> Prepared:
-    """Builds TRL's RewardTrainer, with the ranking loss, around a model.
-
-    Args:
-        model: sequence-classification model with one output, adapters included.
-        tokenizer: its tokenizer.
-        train_dataset: columns chosen_ids, rejected_ids (best and worst response), and all K beside them.
-        options: what to add to the loss.
-        seed: fixes TRL's own random state.
-        reward_forward: how rewards are computed; None encodes each response with a prompt of its own.
-    """
-    with _quiet_and_seeded():
-        config = RewardConfig(
-            **_common(seed),
-            max_length=None,
-            disable_dropout=False,
-            center_rewards_coefficient=options.center_rewards_coefficient,
-            gradient_checkpointing=False,
-        )
-        trainer = RankedRewardTrainer(model=model, args=config, train_dataset=train_dataset, processing_class=tokenizer)
-    trainer.reward_forward = reward_forward or RewardForward(model)
-    _trained_in_float32(trainer.model)
-    return Prepared(trainer, trainer.train_dataset, None)
-
-
 def sft_loss(prepared: Prepared, model: nn.Module, batch: dict[str, Tensor], tokens: int | None) -> Tensor:
     """Returns TRL's SFT loss of a batch.
 
@@ -207,18 +216,6 @@ def last_token_accuracy(prepared: Prepared) -> float:
     """Returns the share of trained tokens of the last batch that the model put first."""
     metrics = prepared.trainer._metrics["train"] or prepared.trainer._metrics["eval"]
     return float(metrics["mean_token_accuracy"][-1])
-
-
-def ranking_of(prepared: Prepared, model: nn.Module, batch: RankedBatch, prompts: int | None) -> tuple[Tensor, Ranking]:
-    """Returns the ranking loss of a batch and what its comparisons said.
-
-    Args:
-        prepared: of `prepare_reward`.
-        model: the model to run.
-        batch: ranked responses.
-        prompts: prompts of the whole optimizer step; None takes those of the batch.
-    """
-    return prepared.trainer.compute_loss(model, batch, return_outputs=True, num_items_in_batch=prompts)
 
 
 def _common(seed: int) -> dict[str, Any]:

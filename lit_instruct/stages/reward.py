@@ -25,7 +25,7 @@ from lit_instruct.models.rewards import RewardForward
 from lit_instruct.stages.base import StageModule
 from lit_instruct.stages.options import OptimizerOptions, PromptOptions
 from lit_instruct.stages.sft import tokens_per_step
-from lit_instruct.trl_bridge import Prepared, RewardLossOptions, prepare_reward, ranking_of
+from lit_instruct.trl_bridge import RankedRewardTrainer, RewardLossOptions
 
 if TYPE_CHECKING:
     from data_modules.ranked_comparison import RankedComparisonDataModule
@@ -54,7 +54,7 @@ class RewardModule(StageModule):
         seed: of everything random.
     """
 
-    trl: Prepared
+    trl: RankedRewardTrainer
 
     def __init__(
         self,
@@ -94,14 +94,7 @@ class RewardModule(StageModule):
         self.network = reward_network(self.source, self.lora, self.frozen_dtype, self.prompter.pad_id, self.quantised())
         data: RankedComparisonDataModule = self.trainer.datamodule
         self.reward_forward = RewardForward(self.network, self.shared_prompt, self.max_tokens, data.longest)
-        self.trl = prepare_reward(
-            self.network,
-            self.prompter.tokenizer,
-            data.train_dataset,
-            self.trl_options,
-            self.seed,
-            self.reward_forward,
-        )
+        self.trl = RankedRewardTrainer(self.reward_forward, self.prompter.tokenizer, self.trl_options, self.seed)
         self.keep_less_memory(self.network)
 
     def on_train_epoch_start(self) -> None:
@@ -127,7 +120,7 @@ class RewardModule(StageModule):
         total, correct, pairs = torch.zeros(3, device=self.device)
         for number, group in enumerate(groups, start=1):
             with self.offloading:
-                loss, ranking = ranking_of(self.trl, self.network, group, self.step_prompts[batch_idx])
+                loss, ranking = self.trl.compute_loss(self.network, group, True, self.step_prompts[batch_idx])
             # DDP and FSDP2 average over processes; the loss is divided by the prompts of all of them.
             loss = loss * self.trainer.world_size
             total, correct, pairs = total + loss.detach(), correct + ranking.correct, pairs + ranking.pairs
@@ -156,7 +149,7 @@ class RewardModule(StageModule):
 
     def validation_step(self, batch: RankedBatch, batch_idx: int) -> None:
         """Counts what the comparisons say, and keeps the rewards."""
-        _, ranking = ranking_of(self.trl, self.network, batch, None)
+        _, ranking = self.trl.compute_loss(self.network, batch, return_outputs=True)
         counts = (ranking.loss, ranking.prompts, ranking.correct, ranking.pairs)
         self.counted += torch.stack([part.double() for part in counts])
         place = torch.arange(len(batch.ranks), device=self.device)

@@ -47,7 +47,6 @@ def test_pairs_without_ties_better_one_first() -> None:
         {"chosen_ids": [4], "rejected_ids": [5]},
     ]
     assert len(pairs_of(CASE.items(5, 50))) == 5 * CASE.pairs == 15
-    assert items[0]["chosen_ids"] == [2]
 
 
 def test_accumulation() -> None:

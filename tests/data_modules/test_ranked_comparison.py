@@ -31,8 +31,6 @@ def test_items(write: Any, prompter: Prompter):
         "sequences": [[101, 102, 2], [101, 103, 104, 2], [101, 102, 2]],
         "ranks": [2, 1, 2],
         "margin": [0.0, 0.0, 0.0],
-        "chosen_ids": [101, 103, 104, 2],
-        "rejected_ids": [101, 102, 2],
         "row_number": 0,
     }
 

@@ -1,18 +1,30 @@
-"""What the wrapper around TRL's trainers promises beyond their losses (those are compared in tests/.../stages)."""
+"""The wrap of TRL's trainers, beyond their losses (which tests/lit_instruct/stages compares with TRL's own)."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
 from datasets import Dataset
 from peft import LoraConfig, get_peft_model
+from transformers import LlamaConfig, LlamaForSequenceClassification
 
 from lit_instruct.handover import prompter_of
 from lit_instruct.models.loading import find_source, load_causal_lm
-from lit_instruct.trl_bridge import Prepared, SFTLossOptions, last_token_accuracy, prepare_sft, sft_loss
+from lit_instruct.models.rewards import RewardForward
+from lit_instruct.trl_bridge import (
+    Prepared,
+    RankedRewardTrainer,
+    RewardLossOptions,
+    SFTLossOptions,
+    last_token_accuracy,
+    prepare_sft,
+    sft_loss,
+)
 
 ROWS = [{"input_ids": [5, 6, 7, 2], "labels": [-100, -100, 7, 2]}, {"input_ids": [8, 9, 2], "labels": [-100, 9, 2]}]
+OPTIONS = RewardLossOptions(center_rewards_coefficient=0.25)
 
 
 def prepared(model: Path, dtype: torch.dtype = torch.float32, **options: object) -> Prepared:
@@ -57,3 +69,27 @@ def test_loss_is_the_mean_over_trained_tokens(tiny_model: Path) -> None:
     assert abs(float(sft_loss(made, model, batch, None)) - total / 4) < 1e-5
     assert abs(last_token_accuracy(made) - hits / 4) < 1e-6
     assert abs(float(sft_loss(made, model, batch, 8)) - total / 8) < 1e-5
+
+
+def ranked_trainer(model: Path, outputs: int = 1) -> RankedRewardTrainer:
+    config = LlamaConfig.from_pretrained(model, num_labels=outputs, pad_token_id=None)
+    network = LlamaForSequenceClassification(config)
+    return RankedRewardTrainer(RewardForward(network), prompter_of(find_source(str(model))).tokenizer, OPTIONS, seed=3)
+
+
+def test_trl_sets_up_the_reward_model(tiny_model: Path) -> None:
+    made = ranked_trainer(tiny_model)
+    assert made.model.config.pad_token_id == made.processing_class.pad_token_id is not None
+    assert set(made.model.model_tags) >= {"trl", "reward-trainer"}
+    assert made.args.center_rewards_coefficient == 0.25
+    with pytest.raises(ValueError, match="num_labels=2"):
+        ranked_trainer(tiny_model, outputs=2)
+
+
+def test_building_a_reward_trainer_leaves_the_random_state_alone(tiny_model: Path) -> None:
+    forward = ranked_trainer(tiny_model).reward_forward
+    tokenizer = prompter_of(find_source(str(tiny_model))).tokenizer
+    torch.manual_seed(11)
+    before = torch.get_rng_state()
+    RankedRewardTrainer(forward, tokenizer, OPTIONS, seed=3)
+    assert torch.equal(before, torch.get_rng_state())
