@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ PLACES: list[tuple[str, Any, str, int, bool, int | None]] = [
     ("between inner epochs, before any checkpoint", Updater, "step", 3, False, None),
     ("while scoring", Collector, "score_part", 8, False, 2),
     ("while a checkpoint is written", torch, "save", 1, False, 2),
-    ("before it is renamed", os, "fsync", 1, True, 2),
+    ("before it is renamed", torch, "save", 1, True, 2),
     ("between inner epochs", Updater, "step", 6, True, 3),
     ("inside a rollout", collect, "generate", 1, False, 3),
     ("after samples of a validation were written", PPOModule, "on_validation_epoch_end", 1, False, 3),
