@@ -161,6 +161,21 @@ def length_batches(lengths: Sequence[int], rows: int | None = None, tokens: int 
     return batches
 
 
+def per_step(batches: Sequence[Sequence[int]], counts: Sequence[int], accumulate: int) -> list[int]:
+    """Returns, for each micro-batch, the sum of the counts of all rows of its optimizer step.
+
+    Args:
+        batches: row numbers of each global micro-batch of the epoch, in order.
+        counts: count of each row, such as its trained tokens.
+        accumulate: micro-batches per optimizer step.
+    """
+    totals = []
+    for start in range(0, len(batches), accumulate):
+        window = batches[start : start + accumulate]
+        totals += [sum(counts[row] for rows in window for row in rows)] * len(window)
+    return totals
+
+
 def position_ids(mask: Tensor) -> Tensor:
     """Returns each token's position among the real tokens of its row: (B, T) bool -> (B, T) long."""
     return (mask.long().cumsum(dim=1) - 1).clamp(min=0)

@@ -142,7 +142,8 @@ class RankedRewardTrainer(RewardTrainer):
                 this batch.
         """
         rewards = self.reward_forward.rewards(inputs)
-        ranking = ranking_loss(rewards, inputs.ranks, inputs.prompt_index, inputs.margin)
+        labels = (inputs.ranks, inputs.prompt_index, inputs.margin)
+        ranking = ranking_loss(rewards, *(part.to(rewards.device) for part in labels))
         prompts = ranking.prompts if num_items_in_batch is None else num_items_in_batch
         total = ranking.loss + (self.args.center_rewards_coefficient or 0.0) * ranking.centre
         loss = total / torch.as_tensor(prompts).clamp(min=1)

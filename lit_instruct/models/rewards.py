@@ -28,6 +28,9 @@ NOTHING: list[Row] = [[[0, 0]]]
 class RewardForward:
     """Computes the rewards of a batch with a sequence-classification model.
 
+    Batches stay on the host, where their tokens are grouped and packed; only packed rows go to the model's device. No
+    token is read back from it, which would wait for all work queued there.
+
     Args:
         network: the model, PEFT's wrapper and all.
         sharing: whether the responses to a prompt share one row and its prefix: "auto" where that is cheaper
@@ -54,7 +57,7 @@ class RewardForward:
         return groups + [RankedBatch(*(part[:0] for part in batch))] * (most - len(groups))
 
     def rewards(self, batch: RankedBatch) -> Tensor:
-        """Returns the reward of every response: (N,) float32.
+        """Returns the reward of every response, on the device of the model: (N,) float32.
 
         Where gradients are wanted and the batch has more than `max_tokens`, each forward is computed again in the
         backward pass. Under FSDP2 all processes run as many forwards, and in the same way.
@@ -62,6 +65,7 @@ class RewardForward:
         rows = [row for sequences in _prompts(batch) for row in self.micro_batches.rows(sequences)]
         widths = [packed_length(row) for row in rows]
         forwards = self.micro_batches.forwards(widths)
+        device = next(self.network.parameters()).device
         starts = [0]
         for row in rows:
             starts.append(starts[-1] + len(row))
@@ -70,10 +74,10 @@ class RewardForward:
         idle: list[list[int]] = [[]] * (most - len(forwards))
         found, order = [], []
         for forward in forwards + idle:
-            packed = pack([rows[number] for number in forward] or NOTHING).to(batch.input_ids.device)
+            packed = pack([rows[number] for number in forward] or NOTHING).to(device)
             found.append(self._run_again(packed) if again_somewhere else self._run(packed))
             order += [at for number in forward for at in range(starts[number], starts[number + 1])]
-        return torch.cat(found)[torch.tensor(order, device=batch.input_ids.device).argsort()]
+        return torch.cat(found)[torch.tensor(order).argsort().to(device)]
 
     @cached_property
     def micro_batches(self) -> Packing:

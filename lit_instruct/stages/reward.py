@@ -12,7 +12,7 @@ from peft import PeftModel
 from torch import Tensor
 from torchmetrics.classification import BinaryCalibrationError
 
-from lit_instruct.batches import RankedBatch
+from lit_instruct.batches import RankedBatch, per_step
 from lit_instruct.errors import UserError
 from lit_instruct.fast.packing import Sharing
 from lit_instruct.handover import Stage
@@ -24,7 +24,6 @@ from lit_instruct.models.quantised import Quantize
 from lit_instruct.models.rewards import RewardForward
 from lit_instruct.stages.base import StageModule
 from lit_instruct.stages.options import OptimizerOptions, PromptOptions
-from lit_instruct.stages.sft import tokens_per_step
 from lit_instruct.trl_bridge import RankedRewardTrainer, RewardLossOptions
 
 if TYPE_CHECKING:
@@ -97,11 +96,15 @@ class RewardModule(StageModule):
         self.trl = RankedRewardTrainer(self.reward_forward, self.prompter.tokenizer, self.trl_options, self.seed)
         self.keep_less_memory(self.network)
 
+    def transfer_batch_to_device(self, batch: RankedBatch, device: torch.device, dataloader_idx: int) -> RankedBatch:
+        """Leaves the batch on the host, where `RewardForward` packs its tokens before it moves them."""
+        return batch
+
     def on_train_epoch_start(self) -> None:
         """Counts the prompts of every optimizer step of the epoch."""
         self.network.train()
         data: RankedComparisonDataModule = self.trainer.datamodule
-        self.step_prompts = tokens_per_step(
+        self.step_prompts = per_step(
             data.train_sampler.batches(self.trainer.current_epoch),
             [1] * len(data.train_dataset),
             self.trainer.accumulate_grad_batches,
@@ -152,7 +155,7 @@ class RewardModule(StageModule):
         _, ranking = self.trl.compute_loss(self.network, batch, return_outputs=True)
         counts = (ranking.loss, ranking.prompts, ranking.correct, ranking.pairs)
         self.counted += torch.stack([part.double() for part in counts])
-        place = torch.arange(len(batch.ranks), device=self.device)
+        place = torch.arange(len(batch.ranks))
         place -= torch.searchsorted(batch.prompt_index, batch.prompt_index)  # counted from the prompt's first response
         self.measured[batch.row_number] = True
         self.row_rewards[batch.row_number[batch.prompt_index], place] = ranking.rewards.double()
@@ -207,8 +210,7 @@ class RewardModule(StageModule):
         if data.demonstrations_path is None:
             return None
         self.network.eval()
-        batches = (RankedBatch(*(part.to(self.device) for part in batch)) for batch in data.demonstration_batches())
-        return torch.cat([self.reward_forward.rewards(batch) for batch in batches])
+        return torch.cat([self.reward_forward.rewards(batch) for batch in data.demonstration_batches()])
 
     def save_model(self, folder: Path) -> None:
         """Writes adapter and head, or the whole model."""

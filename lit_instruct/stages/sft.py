@@ -10,6 +10,7 @@ import torch
 from peft import PeftModel
 from torch import Tensor
 
+from lit_instruct.batches import per_step
 from lit_instruct.errors import UserError
 from lit_instruct.models.activations import MemoryOptions
 from lit_instruct.models.assemble import policy_network
@@ -104,7 +105,7 @@ class SFTModule(StageModule):
         self.network.train()
         data: PromptResponseDataModule = self.trainer.datamodule
         trained = trained_tokens(data.train_dataset)
-        self.step_tokens = tokens_per_step(
+        self.step_tokens = per_step(
             data.train_sampler.batches(self.trainer.current_epoch),
             trained,
             self.trainer.accumulate_grad_batches,
@@ -202,18 +203,3 @@ def trained_tokens(dataset: Any) -> list[int]:
         firsts = set(itertools.accumulate(lengths[:-1], initial=0))
         counts.append(sum(label != IGNORED for at, label in enumerate(labels) if at not in firsts))
     return counts
-
-
-def tokens_per_step(batches: list[list[int]], counts: list[int], accumulate: int) -> list[int]:
-    """Returns, for each micro-batch, the sum of `counts` over the optimizer step it belongs to.
-
-    Args:
-        batches: row numbers of each global micro-batch of the epoch, in order.
-        counts: what each row counts: its trained tokens, or 1.
-        accumulate: micro-batches of one optimizer step.
-    """
-    totals = []
-    for start in range(0, len(batches), accumulate):
-        window = batches[start : start + accumulate]
-        totals += [sum(counts[row] for rows in window for row in rows)] * len(window)
-    return totals

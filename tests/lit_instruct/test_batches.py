@@ -6,7 +6,7 @@ import random
 
 import torch
 
-from lit_instruct.batches import Rollout, columns_from, left_pad, length_batches, right_pad
+from lit_instruct.batches import Rollout, columns_from, left_pad, length_batches, per_step, right_pad
 
 SEQUENCES = [[5, 6, 7], [8], [9, 9]]
 
@@ -70,3 +70,7 @@ def test_length_batches_keep_the_budget_and_every_sequence() -> None:
     assert sorted(i for batch in batches for i in batch) == list(range(200))
     assert all(len(batch) * max(lengths[i] for i in batch) <= 1024 for batch in batches)
     assert len(batches) < 1.3 * sum(lengths) / 1024
+
+
+def test_counts_of_a_step_are_those_of_all_its_micro_batches() -> None:
+    assert per_step([[0, 1], [2], [3]], [1, 10, 100, 1000], accumulate=2) == [111, 111, 1000]

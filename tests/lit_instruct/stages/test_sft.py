@@ -16,7 +16,7 @@ from lit_instruct.errors import UserError
 from lit_instruct.models.activations import MemoryOptions
 from lit_instruct.models.lora import LoraOptions
 from lit_instruct.stages.options import PromptOptions
-from lit_instruct.stages.sft import SFTModule, tokens_per_step
+from lit_instruct.stages.sft import SFTModule
 from lit_instruct.trl_bridge import SFTLossOptions, sft_loss
 from tests.lit_instruct.stages.helpers import (
     Watch,
@@ -150,10 +150,6 @@ def test_validation_counts_tokens_not_batches(tmp_path: Path, tiny_model: Path, 
         figures.append(plain_trainer(tmp_path).validate(stage, data, verbose=False)[0])
     assert figures[0] == pytest.approx(figures[1], abs=1e-6)
     assert 0 <= figures[0]["val/token_accuracy"] <= 1
-
-
-def test_tokens_of_a_step_are_those_of_all_its_micro_batches() -> None:
-    assert tokens_per_step([[0, 1], [2], [3]], [1, 10, 100, 1000], accumulate=2) == [111, 111, 1000]
 
 
 def test_impossible_losses_are_refused() -> None:
