@@ -115,6 +115,10 @@ class RankedComparisonDataModule(RowDataModule[RankedComparison]):
         margin = torch.tensor([margin for item in items for margin in item["margin"]])
         return RankedBatch(input_ids, mask, ranks, prompt_index, row_number, margin)
 
+    def transfer_batch_to_device(self, batch: RankedBatch, device: torch.device, dataloader_idx: int) -> RankedBatch:
+        """Leaves the batch on the host, where the reward model packs its tokens before it moves them."""
+        return batch
+
     @property
     def longest(self) -> int:
         """Tokens of the longest sequence of all rows."""

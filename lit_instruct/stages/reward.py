@@ -96,10 +96,6 @@ class RewardModule(StageModule):
         self.trl = RankedRewardTrainer(self.reward_forward, self.prompter.tokenizer, self.trl_options, self.seed)
         self.keep_less_memory(self.network)
 
-    def transfer_batch_to_device(self, batch: RankedBatch, device: torch.device, dataloader_idx: int) -> RankedBatch:
-        """Leaves the batch on the host, where `RewardForward` packs its tokens before it moves them."""
-        return batch
-
     def on_train_epoch_start(self) -> None:
         """Counts the prompts of every optimizer step of the epoch."""
         self.network.train()
