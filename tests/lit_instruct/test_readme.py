@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from lit_instruct.cli import STAGES, main
+from lit_instruct.stages.renamed import RENAMED
 from tests.lit_instruct.stages.helpers import QUICK
 
 ROOT = Path(__file__).parents[2]
@@ -68,11 +69,26 @@ def test_a_make_command_is_known(line: str) -> None:
         subprocess.run([*shlex.split(command), "-n"], cwd=ROOT, check=True, capture_output=True)
 
 
-def test_the_tree_of_the_readme_exists() -> None:
+def test_every_name_in_the_tree_exists_and_every_part_is_in_it() -> None:
     tree = README.split("## The tree")[1].split("```")[1]
-    names = set(re.findall(r"[\w]+\.(?:py|md|toml|txt|yaml)", tree)) - {"report.html"}
-    files = {path.name for path in ROOT.rglob("*") if ".venv" not in path.parts}
-    assert {name for name in names if name not in files} <= {"sft.yaml", "rm.yaml", "ppo.yaml", "eval.yaml"}
+    named, parent = set(), ""
+    for line in tree.strip().splitlines():
+        names, _, text = line.strip().partition("  ")
+        if not line.startswith(" "):
+            parent = names if names.endswith("/") else ""
+        paths = [(parent if line.startswith(" ") else "") + name for name in names.split()]
+        inner = re.findall(r"(?<![\w/])[\w-]+\.(?:py|md)", text) if paths[0].endswith("/") else []
+        missing = [name for name in [*paths, *(paths[0] + name for name in inner)] if not (ROOT / name).exists()]
+        assert missing == []
+        named.update(path.rstrip("/") for path in paths)
+    parts = [path for top in ("lit_instruct", "data_modules") for path in (ROOT / top).iterdir()]
+    parts = [path for path in parts if (path / "__init__.py").exists() or path.suffix == ".py"]
+    assert {str(path.relative_to(ROOT)) for path in parts if path.stem != "__init__"} - named == set()
+
+
+def test_the_options_page_has_every_old_name() -> None:
+    page = (ROOT / "docs" / "options.md").read_text(encoding="utf-8").split("## Names of 0.1.0")[1]
+    assert dict(re.findall(r"\| `--([\w.]+)` \| `--([\w.]+)` \|", page)) == RENAMED
 
 
 def test_the_python_of_the_readme_imports() -> None:
