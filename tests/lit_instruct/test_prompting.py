@@ -116,7 +116,7 @@ def test_raw_is_verbatim():
 def test_options_that_the_tokenizer_cannot_serve():
     with pytest.raises(UserError, match="template: .*no chat template; use template raw or auto"):
         Prompter(tiny_tokenizer(chat=False), "chat")
-    with pytest.raises(UserError, match="system: a raw prompt has no place"):
+    with pytest.raises(UserError, match="system: a raw prompt cannot have a system prompt"):
         Prompter(tiny_tokenizer(), "raw", system="x")
 
 
