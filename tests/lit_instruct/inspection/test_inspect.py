@@ -196,7 +196,7 @@ def test_command_line(tmp_path: Path, tiny_model: Path, capsys: pytest.CaptureFi
     capsys.readouterr()
     for words, message in (
         (["inspect", str(tmp_path / "none.jsonl")], "none.jsonl: no such file"),
-        (["look", path], "only `lit-instruct data inspect PATH` is known"),
+        (["look", path], "the only subcommand is `lit-instruct data inspect PATH`"),
         (
             ["inspect", path, f"--base={tiny_model}", f"--json={tmp_path}/none/a.json"],
             "choose another place with --json",
