@@ -1,4 +1,4 @@
-"""What contradicts itself in the options of PPO, its models or its data: refused before any model loads."""
+"""Refuses contradictions between the options of PPO, its models and its data before any model is loaded."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from lit_instruct.errors import UserError
 from lit_instruct.models.loading import Source, find_source, load_config, load_tokenizer
 from lit_instruct.models.lora import read_head
 from lit_instruct.ppo.figures import figure_names
-from lit_instruct.ppo.options import SelectionOptions
-from lit_instruct.ppo.topics import PPOOptions
+from lit_instruct.ppo.options import PPOOptions, SelectionOptions
 from lit_instruct.prompting import Prompter
 
 if TYPE_CHECKING:
@@ -34,19 +33,19 @@ def check_run(
         data: the prompts.
 
     Raises:
-        UserError: naming both sides of the contradiction.
+        UserError: the message names both sides of the contradiction.
     """
-    check_lengths(source, options.sampling.max_new_tokens, data)
+    _check_lengths(source, options.sampling.max_new_tokens, data)
     options.sampling.stop_rule(prompter)
     if reward_source is not None:
-        check_reward(reward_source, "--model.reward.model")
+        _check_reward(reward_source, "--model.reward.model")
     for further in options.reward.further:
         if further.model is not None:
-            check_reward(find_source(further.model), f"--model.reward.further: {further.name!r}, model")
+            _check_reward(find_source(further.model), f"--model.reward.further: {further.name!r}, model")
 
 
 def check_training(options: PPOOptions, compiled_adapters: bool, data: PromptDataModule) -> None:
-    """Refuses what only a training needs.
+    """Refuses contradictions that matter only in training.
 
     Args:
         options: of the run.
@@ -54,7 +53,7 @@ def check_training(options: PPOOptions, compiled_adapters: bool, data: PromptDat
         data: the prompts.
 
     Raises:
-        UserError: naming both sides of the contradiction.
+        UserError: the message names both sides of the contradiction.
     """
     check_batch(options.objective.minibatches, data)
     if compiled_adapters:
@@ -66,19 +65,11 @@ def check_training(options: PPOOptions, compiled_adapters: bool, data: PromptDat
         raise UserError("--model.pretraining.ptx_coef: needs a text to mix in; give --data.pretraining_path")
     if options.selection.metric is not None:
         names = figure_names(options.reward.names)
-        check_selection(options.selection, [*names, *(["labeler"] if options.selection.labeler else [])], data)
+        _check_selection(options.selection, [*names, *(["labeler"] if options.selection.labeler else [])], data)
 
 
 def check_batch(minibatches: int, data: PromptDataModule) -> None:
-    """Refuses a batch that processes or minibatches cannot share evenly, or for which there are too few prompts.
-
-    Args:
-        minibatches: optimizer steps in an inner epoch.
-        data: its batch size, and its prompts after hygiene.
-
-    Raises:
-        UserError: it cannot be divided.
-    """
+    """Refuses a batch that processes or minibatches cannot share evenly, or that needs more prompts than there are."""
     size, prompts = data.batch_size, len(data.train_dataset)
     if size % data.world_size:
         raise UserError(
@@ -101,17 +92,8 @@ def check_batch(minibatches: int, data: PromptDataModule) -> None:
         )
 
 
-def check_selection(selection: SelectionOptions, figures: Sequence[str], data: PromptDataModule) -> None:
-    """Refuses a metric that no validation will log.
-
-    Args:
-        selection: with a metric.
-        figures: names of what validation measures.
-        data: its validation prompts and their use cases.
-
-    Raises:
-        UserError: it will not be there.
-    """
+def _check_selection(selection: SelectionOptions, figures: Sequence[str], data: PromptDataModule) -> None:
+    """Refuses a metric that no validation logs; `figures` are the names of those that it does."""
     option = f"--model.selection.metric={selection.metric}"
     if not data.validation_rows:
         raise UserError(f"{option}: there are no validation prompts; give --data.validation_path or a validation_share")
@@ -124,17 +106,8 @@ def check_selection(selection: SelectionOptions, figures: Sequence[str], data: P
     raise UserError(f"{option}: not measured{hint}; choose one of {', '.join(known)}{of_case}")
 
 
-def check_lengths(source: Source, max_new_tokens: int, data: PromptDataModule) -> None:
-    """Refuses responses and prompts that are longer together than what the model can read.
-
-    Args:
-        source: of the policy.
-        max_new_tokens: limit of a response.
-        data: the prompts.
-
-    Raises:
-        UserError: a response, or the longest prompt with one, is too long.
-    """
+def _check_lengths(source: Source, max_new_tokens: int, data: PromptDataModule) -> None:
+    """Refuses prompts and responses that are longer than the policy's context."""
     context = getattr(load_config(source).get_text_config(), "max_position_embeddings", None)
     if context is None:
         return
@@ -156,16 +129,8 @@ def check_lengths(source: Source, max_new_tokens: int, data: PromptDataModule) -
         )
 
 
-def check_reward(source: Source, option: str) -> None:
-    """Refuses a reward model whose head, outputs or vocabulary do not fit its base.
-
-    Args:
-        source: of the reward model.
-        option: that named it, for the message.
-
-    Raises:
-        UserError: it can score nothing.
-    """
+def _check_reward(source: Source, option: str) -> None:
+    """Refuses a reward model whose head, outputs or vocabulary do not fit its base."""
     option, config = f"{option}={source.name}", load_config(source)
     text = config.get_text_config()
     if source.adapter is not None:
@@ -187,7 +152,6 @@ def check_reward(source: Source, option: str) -> None:
     tokens = len(load_tokenizer(source))
     if tokens > text.vocab_size:
         raise UserError(
-            f"{option}: its tokenizer has {tokens} tokens, but its base {source.base} knows only "
-            f"{text.vocab_size}; "
+            f"{option}: its tokenizer has {tokens} tokens, but its base {source.base} knows only {text.vocab_size}; "
             "give the tokenizer and the base that it was trained with"
         )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -19,17 +20,14 @@ from lit_instruct.prompting import Prompter
 from lit_instruct.rollouts.generate import SamplingOptions, generate
 from lit_instruct.rollouts.reward_functions import TextScorer
 
-Join = Callable[[PromptBatch, list[list[int]], Sequence[int], int], tuple[Tensor, Tensor, Tensor, Tensor]]
-"""(prompts, responses, rows, pad id) -> (b, T) ids and mask, (b,) prompt lengths and (b, R) response mask."""
-
 
 class Reward(NamedTuple):
     """One of the rewards of a response."""
 
     name: str
-    """Under which it is logged."""
+    """The name in the logs."""
     weight: float
-    """Factor with which it is added."""
+    """Its factor in the sum of all rewards."""
     score: TextScorer | None
     """None for the reward role, which shares the base."""
 
@@ -42,64 +40,43 @@ class Rollouts(NamedTuple):
     minibatches: list[list[list[int]]]
     """Rows of each micro-batch of each minibatch, in the order of `parts`."""
     responses: list[list[int]]
-    """Ids of each row's response, the EOS included where it came."""
+    """Token ids of each row's response, the EOS included if there is one."""
     sampled: float
     """`time.monotonic()` when sampling ended."""
 
 
+@dataclass
 class Collector:
-    """Samples and scores.
+    """Samples a response to every prompt and scores it under every role."""
 
-    Args:
-        roles: the networks.
-        prompter: decodes responses, and knows stop and pad ids.
-        sampling: how responses are sampled.
-        rewards: the main reward first; the reward role itself can only be the main one.
-        reward_bias: added to every score of the reward role.
-        minibatches: into which an iteration's episodes are dealt.
-        cut: cuts rows into micro-batches.
-        guard: checks rewards before any weight changes.
-        ranks: processes that refuse together.
-        generation_batch_size: prompts decoded side by side.
-        merge: whether the policy's adapter is folded into a copy of the weights while it decodes.
-        join: lays prompts and responses side by side.
-    """
+    roles: Roles
+    prompter: Prompter
+    sampling: SamplingOptions
+    rewards: Sequence[Reward]
+    """The main reward comes first; only that one may be the reward role."""
+    reward_bias: float
+    """Added to every score of the reward role."""
+    minibatches: int
+    """Number of minibatches in an iteration."""
+    cut: Cut
+    guard: NonFinite
+    """Checks rewards before any weight changes."""
+    ranks: Ranks
+    generation_batch_size: int = 32
+    """Prompts that are decoded side by side."""
+    merge: bool = True
+    """Whether the policy's adapter is folded into a copy of the weights during decoding."""
 
-    def __init__(
-        self,
-        roles: Roles,
-        prompter: Prompter,
-        sampling: SamplingOptions,
-        rewards: Sequence[Reward],
-        reward_bias: float,
-        minibatches: int,
-        cut: Cut,
-        guard: NonFinite,
-        ranks: Ranks,
-        generation_batch_size: int = 32,
-        merge: bool = True,
-        join: Join | None = None,
-    ) -> None:
-        self.roles = roles
-        self.prompter = prompter
-        self.sampling = sampling
-        self.stop = sampling.stop_rule(prompter)
-        self.rewards = list(rewards)
-        self.reward_bias = reward_bias
-        self.minibatches = minibatches
-        self.cut = cut
-        self.guard = guard
-        self.ranks = ranks
-        self.generation_batch_size = generation_batch_size
-        self.merge = merge
-        self.join = join or join_rows
+    def __post_init__(self) -> None:
+        self.stop = self.sampling.stop_rule(self.prompter)
 
-    def collect(self, batch: PromptBatch, key: tuple[int, int]) -> Rollouts:
+    def collect(self, batch: PromptBatch, key: tuple[int, int], whole: bool = False) -> Rollouts:
         """Samples, deals the episodes into minibatches, and scores each micro-batch as the update will see it.
 
         Args:
             batch: prompts of this process.
             key: (seed, iteration) of the random numbers.
+            whole: makes the batch one minibatch, for episodes that are only measured.
 
         Raises:
             UserError: a reward is refused, here or on another process.
@@ -107,29 +84,23 @@ class Collector:
         responses = self.sample(batch, key)
         sampled = time.monotonic()
         lengths = sequence_lengths(batch, responses)
-        minibatches = minibatches_of(lengths, self.minibatches, key, self.ranks, self.cut)
-        parts = self.checked_scores(batch, responses, [part for minibatch in minibatches for part in minibatch])
-        return Rollouts(parts, minibatches, responses, sampled)
-
-    def collect_whole(self, batch: PromptBatch, key: tuple[int, int]) -> Rollouts:
-        """Does the same with the batch as one minibatch, for episodes that are only measured."""
-        responses = self.sample(batch, key)
-        sampled = time.monotonic()
-        parts = self.cut([*range(len(responses))], sequence_lengths(batch, responses))
-        return Rollouts(self.checked_scores(batch, responses, parts), [parts], responses, sampled)
+        if whole:
+            minibatches = [self.cut([*range(len(lengths))], lengths)]
+        else:
+            minibatches = minibatches_of(lengths, self.minibatches, key, self.ranks, self.cut)
+        parts = [part for minibatch in minibatches for part in minibatch]
+        rollouts = self.ranks.agree(lambda: self._checked_scores(batch, responses, parts))
+        return Rollouts(rollouts, minibatches, responses, sampled)
 
     @torch.no_grad()
     def sample(self, batch: PromptBatch, key: tuple[int, ...]) -> list[list[int]]:
-        """Samples one response to each prompt from the policy.
+        """Samples one response to each prompt from the policy; returns B lists of token ids.
 
-        Under FSDP2 a process with fewer decodings than others first decodes its shortest prompt once more for each.
+        Under FSDP2, a process with fewer batches to decode than the others decodes its shortest prompt again.
 
         Args:
             batch: prompts.
-            key: of the random numbers; each row adds its number in the dataset.
-
-        Returns:
-            B lists of ids, the EOS included where it came.
+            key: of the random numbers; each row adds its row number in the dataset.
         """
         responses: list[list[int]] = [[] for _ in batch.rows]
         lengths = batch.prompt_mask.sum(dim=1)
@@ -151,32 +122,24 @@ class Collector:
                     responses[row] = ids[mask].tolist()
         return responses
 
-    def checked_scores(
+    def _checked_scores(
         self, batch: PromptBatch, responses: list[list[int]], parts: Sequence[Sequence[int]]
     ) -> list[Rollout]:
-        """Scores responses; NaN or inf in a reward, or a refused one, is refused on all processes."""
-
-        def work() -> list[Rollout]:
-            rollouts = self.score(batch, responses, parts)
-            names = [reward.name for reward in self.rewards]
-            self.guard.check_rewards(rollouts, parts, batch.rows, [self.stop.text(ids) for ids in responses], names)
-            return rollouts
-
-        return self.ranks.agree(work)
+        rollouts = self.score(batch, responses, parts)
+        names = [reward.name for reward in self.rewards]
+        self.guard.check_rewards(rollouts, parts, batch.rows, [self.stop.text(ids) for ids in responses], names)
+        return rollouts
 
     def score(self, batch: PromptBatch, responses: list[list[int]], parts: Sequence[Sequence[int]]) -> list[Rollout]:
-        """Scores responses under reference, policy, value and reward, part by part.
+        """Scores responses under reference, policy, value and reward; returns one rollout per part.
 
-        A part is a micro-batch that keeps its composition and padded width in the update, so that the first ratio
-        of new to old probability is exactly 1.
+        A part is a micro-batch that keeps its rows and its padded width in the update, so that the first ratio of new
+        to old probability is exactly 1.
 
         Args:
             batch: prompts.
-            responses: of `sample`.
-            parts: row numbers of each part; together all rows, each once.
-
-        Returns:
-            One rollout per part.
+            responses: token ids of each row's response.
+            parts: row numbers of each part; every row is in exactly one part.
         """
         outside = [self._outside_scores(reward.score, batch, responses) for reward in self.rewards]
         wanted = in_step([*parts], [0], self.roles)
@@ -191,13 +154,13 @@ class Collector:
 
         Args:
             batch: prompts.
-            responses: of `sample`.
-            rows: b row numbers.
-            outside: scores of all B rows from each reward, (B,) float32; None for the reward role.
+            responses: token ids of each row's response.
+            rows: row numbers of the micro-batch.
+            outside: each reward's scores of the whole batch, (B,) float32; None for the reward role.
         """
         roles, temperature = self.roles, self.sampling.temperature
         input_ids, mask, prompt_length, response_mask = (
-            part.to(batch.prompt_ids.device) for part in self.join(batch, responses, rows, self.prompter.pad_id)
+            part.to(batch.prompt_ids.device) for part in self.join(batch, responses, rows)
         )
         tokens = columns_from(input_ids, prompt_length, response_mask.shape[1])
 
@@ -234,37 +197,27 @@ class Collector:
             trunk=trunk,
         )
 
+    def join(self, batch: PromptBatch, responses: list[list[int]], rows: Sequence[int]) -> tuple[Tensor, ...]:
+        """Joins prompts and responses of b rows, padded on the right and no wider than the rows need.
+
+        Returns:
+            (b, T) token ids and mask, (b,) prompt lengths, (b, R) response mask; True is a real token.
+        """
+        prompts = [batch.prompt_ids[row][batch.prompt_mask[row]].tolist() for row in rows]
+        sequences = [prompt + responses[row] for prompt, row in zip(prompts, rows, strict=True)]
+        input_ids, mask = right_pad(sequences, self.prompter.pad_id)
+        _, response_mask = right_pad([responses[row] for row in rows], self.prompter.pad_id)
+        return input_ids, mask, torch.tensor([len(prompt) for prompt in prompts]), response_mask
+
     def _outside_scores(
         self, scorer: TextScorer | None, batch: PromptBatch, responses: list[list[int]]
     ) -> Tensor | None:
         if scorer is None:
             return None
-        texts = [self.stop.text(ids) for ids in responses]
-        prompts, device = [row.prompt for row in batch.rows], batch.prompt_ids.device
+        prompts, texts = [row.prompt for row in batch.rows], [self.stop.text(ids) for ids in responses]
 
         def work() -> Tensor:
-            return torch.tensor(scorer(prompts, texts), device=device)
+            return torch.tensor(scorer(prompts, texts), device=batch.prompt_ids.device)
 
-        # Where every forward is a collective, a refusal must not wait for the forwards that follow.
+        # If every forward is a collective, all processes must know of a refusal before the next forward.
         return self.ranks.agree(work) if self.ranks.sharded else work()
-
-
-def join_rows(
-    batch: PromptBatch, responses: list[list[int]], rows: Sequence[int], pad_id: int
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Lays prompts and responses side by side, padded on the right, as narrow as the rows allow.
-
-    Args:
-        batch: prompts.
-        responses: ids of each row's response.
-        rows: b row numbers.
-        pad_id: fills what follows a response.
-
-    Returns:
-        (b, T) ids and mask, (b,) prompt lengths, (b, R) response mask; True is real.
-    """
-    prompts = [batch.prompt_ids[row][batch.prompt_mask[row]].tolist() for row in rows]
-    sequences = [prompt + responses[row] for prompt, row in zip(prompts, rows, strict=True)]
-    input_ids, mask = right_pad(sequences, pad_id)
-    _, response_mask = right_pad([responses[row] for row in rows], pad_id)
-    return input_ids, mask, torch.tensor([len(prompt) for prompt in prompts]), response_mask

@@ -15,7 +15,7 @@ from lit_instruct.ppo.ranks import Ranks
 from lit_instruct.ppo.targets import Target
 
 FIGURES = ("reward", "kl", "response_length", "eos_share", "entropy")
-"""reward as the reward model gave it, KL to the SFT model in nats, tokens, 0 or 1, mean entropy of a token in nats."""
+"""Reward before shaping; KL to the SFT model in nats; tokens; 1 if the response ended by itself; nats per token."""
 
 
 def episode_figures(rollout: Rollout) -> Tensor:
@@ -27,11 +27,7 @@ def episode_figures(rollout: Rollout) -> Tensor:
 
 
 def figure_names(rewards: Sequence[str]) -> list[str]:
-    """Returns the names of what `episode_figures` returns.
-
-    Args:
-        rewards: names of the rewards, "main" first.
-    """
+    """Returns the names of the `episode_figures`; `rewards` are the names of the rewards, "main" first."""
     return [*FIGURES, *(f"reward/{name}" for name in rewards)]
 
 
@@ -41,7 +37,7 @@ def rollout_figures(
     """Returns means over the episodes of all processes, and how much of the returns the value function explains.
 
     Args:
-        rollouts: one per micro-batch; rewards are logged as they came, before shaping and KL.
+        rollouts: one per micro-batch; rewards are logged before shaping and KL penalty.
         targets: of each micro-batch.
         rewards: names of the rewards, "main" first.
         ranks: processes to average over.
@@ -59,13 +55,7 @@ def rollout_figures(
 
 
 def clock_figures(began: float, rollouts: Rollouts, ranks: Ranks) -> dict[str, float]:
-    """Returns how fast an iteration was.
-
-    Args:
-        began: `time.monotonic()` at its start.
-        rollouts: of the iteration.
-        ranks: processes that sampled as much.
-    """
+    """Returns the speed of an iteration that began at `began` (`time.monotonic()`)."""
     seconds = time.monotonic() - began
     tokens = sum(len(response) for response in rollouts.responses) * ranks.count
     return {
@@ -80,7 +70,7 @@ class EpisodeMeans:
 
     Args:
         names: of the figures.
-        groups: that an episode may belong to; the same on every process, or their sums would not match.
+        groups: groups that an episode may belong to; they must be the same on every process.
     """
 
     def __init__(self, names: Sequence[str], groups: Sequence[str] = ()) -> None:
@@ -89,19 +79,14 @@ class EpisodeMeans:
         self.sums = torch.zeros(len(self.groups), 1 + len(self.names), dtype=torch.float64)
 
     def add(self, figures: Tensor, group: str | None = None) -> None:
-        """Counts one episode.
-
-        Args:
-            figures: (len(names),) float64.
-            group: such as the prompt's use case; one that was not announced counts overall alone.
-        """
+        """Counts one episode, (len(names),) float64; an unknown group counts only overall."""
         row = torch.cat([torch.ones(1, dtype=torch.float64), figures])
         self.sums[0] += row
         if group in self.groups[1:]:
             self.sums[self.groups.index(group)] += row
 
     def means(self, sum_over_processes: Callable[[Tensor], Tensor]) -> dict[str, dict[str, float]]:
-        """Returns group -> name -> mean; the group "" is all episodes, a group without episodes is left out."""
+        """Returns group -> name -> mean; the group "" has all episodes; empty groups are left out."""
         totals = sum_over_processes(self.sums).tolist()
         return {
             group: {name: total / count for name, total in zip(self.names, row, strict=True)}

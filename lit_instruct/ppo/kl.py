@@ -10,37 +10,23 @@ from lit_instruct.ppo.options import KLOptions
 
 log = logging.getLogger(__name__)
 GAIN = 0.1
-"""Of the adaptive coefficient, as in Ziegler et al. 2019."""
+"""Default gain of the adaptive coefficient, as in Ziegler et al. 2019."""
 
 
 class KLController:
-    """beta of eq. 2.
-
-    Args:
-        options: of the penalty and its control.
-    """
+    """beta of eq. 2, the coefficient of the next iteration's KL penalty."""
 
     def __init__(self, options: KLOptions) -> None:
         self.options = options
         self.coef = options.coef
-        """beta of the next iteration."""
 
     def adapt(self, kl: float) -> None:
-        """Moves the coefficient towards the target, where there is one.
-
-        Args:
-            kl: of the last iteration, in nats per response.
-        """
+        """Adapts the coefficient to the target, if there is one; `kl` is the last iteration's, in nats per response."""
         if self.options.target is not None:
             self.coef = adapted_kl_coef(self.coef, kl, self.options.target, self.options.gain or GAIN)
 
     def beyond_bound(self, kl: float, iteration: int) -> Literal["shrink", "stop"] | None:
-        """Returns what `--model.kl.on_bound` asks for where an iteration exceeded the bound, and logs it.
-
-        Args:
-            kl: of the iteration, in nats per response.
-            iteration: its number, for the log.
-        """
+        """Returns and logs the action of `--model.kl.on_bound` if an iteration's KL, in nats, exceeds the bound."""
         options = self.options
         if options.bound is None or kl <= options.bound:
             return None
@@ -49,11 +35,6 @@ class KLController:
         return options.on_bound
 
     def restore(self, coef: float, first_coef: float) -> None:
-        """Resumes an adapted coefficient, unless the option that it started from has changed.
-
-        Args:
-            coef: of the checkpoint.
-            first_coef: `--model.kl.coef` of the checkpoint.
-        """
+        """Restores a checkpoint's adapted coefficient, unless `--model.kl.coef`, then `first_coef`, has changed."""
         if self.options.target is not None and first_coef == self.options.coef:
             self.coef = coef

@@ -1,4 +1,4 @@
-"""Which episodes make up a minibatch and a micro-batch, in which order."""
+"""Divides episodes into minibatches and micro-batches, and orders them."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ Item = TypeVar("Item")
 Cut = Callable[[list[int], list[int]], list[list[int]]]
 """(rows, lengths of all rows) -> micro-batches of those rows."""
 MARGIN = 1.25
-"""Of a micro-batch's tokens over those of average rows, so that rows of nearly one length stay together."""
+"""A micro-batch may have this many times the tokens of average rows, so that rows of similar length stay together."""
 
 
 def deal(total: int, count: int, key: int) -> list[list[int]]:
-    """Returns the rows of each minibatch, of the global batch: the same for any number of processes.
+    """Deals the rows of the global batch into minibatches, the same for any number of processes.
 
     Args:
         total: rows of the global batch.
-        count: minibatches.
+        count: number of minibatches.
         key: of the shuffle.
     """
     shuffled = torch.randperm(total, generator=torch.Generator().manual_seed(key % 2**63))
@@ -43,11 +43,11 @@ def minibatches_of(
     """Deals the global batch into minibatches and cuts this process's rows of each into micro-batches.
 
     Args:
-        lengths: tokens of each row of this process; every process has as many rows.
-        count: minibatches.
+        lengths: tokens of each row of this process; every process has the same number of rows.
+        count: number of minibatches.
         key: (seed, iteration).
         ranks: processes that share the global batch.
-        cut: rows into micro-batches.
+        cut: cuts rows into micro-batches.
 
     Returns:
         Local rows of each micro-batch of each minibatch.
@@ -65,13 +65,13 @@ def sequence_lengths(batch: PromptBatch, responses: list[list[int]]) -> list[int
 
 
 def micro_batches(rows: list[int], lengths: list[int], size: int, device: str) -> list[list[int]]:
-    """Cuts rows into forwards of similar length, each with about the tokens that `size` rows of average length have.
+    """Cuts rows into micro-batches of similar length, each with about the tokens of `size` average rows.
 
     Args:
-        rows: numbers.
+        rows: row numbers.
         lengths: tokens of every row of this process, chosen or not.
-        size: micro_batch_size.
-        device: type of the device, which tells how much padding another forward must save.
+        size: rows of average length in a micro-batch.
+        device: device type, which decides how much padding another forward must save.
     """
     if not rows:
         return []
@@ -88,19 +88,13 @@ def minibatch_order(count: int, key: int) -> list[int]:
 
 
 def regroup(items: Sequence[Item], minibatches: list[list[list[int]]]) -> list[list[Item]]:
-    """Cuts a flat list, one item a micro-batch, back into minibatches."""
+    """Groups a flat list, with one item per micro-batch, by minibatch again."""
     remaining = iter(items)
     return [[next(remaining) for _ in minibatch] for minibatch in minibatches]
 
 
 def idle_part(device: torch.device) -> tuple[Rollout, Target]:
-    """Returns a micro-batch of which no token counts.
-
-    A process runs it in step with others that have one more than itself.
-
-    Args:
-        device: of the networks.
-    """
+    """Returns a micro-batch without counted tokens, which a process runs in step with others that have one more."""
     ids = torch.zeros(1, 2, dtype=torch.long, device=device)
     tokens, episode = torch.zeros(1, 1, device=device), torch.zeros(1, device=device)
     rollout = Rollout(

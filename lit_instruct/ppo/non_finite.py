@@ -1,4 +1,4 @@
-"""NaN and inf in PPO: named, with the episodes saved, and the step skipped or the training stopped."""
+"""Reports NaN and inf in PPO: saves the episodes, and skips the step or stops the training."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,37 +24,26 @@ from lit_instruct.prompting import prompt_text
 log = logging.getLogger(__name__)
 
 
+@dataclass
 class NonFinite:
-    """What happens when a reward, loss or gradient is NaN or inf.
+    """Handles NaN and inf in rewards, losses and gradients, once per iteration."""
 
-    Args:
-        action: "stop" ends the training, "skip" leaves the step out.
-        folder: where episodes are saved.
-        decode: ids -> text.
-        ranks: each process saves its own episodes.
-    """
-
-    def __init__(
-        self, action: Literal["stop", "skip"], folder: Path, decode: Callable[[list[int]], str], ranks: Ranks
-    ) -> None:
-        self.action = action
-        self.folder = folder
-        self.decode = decode
-        self.ranks = ranks
-        self.iteration = 0
-        self.name = ""
-        self.saved: Path | None = None
-        """Where episodes of this iteration lie, after the first NaN or inf in it."""
-        self.fault: UserError | None = None
-        """Why the training has to end after this iteration."""
+    action: Literal["stop", "skip"]
+    """"stop" ends the training, "skip" leaves the step out."""
+    folder: Path
+    """Where episodes are saved; each process saves its own."""
+    decode: Callable[[list[int]], str]
+    ranks: Ranks
+    iteration: int = 0
+    name: str = ""
+    """Subfolder for the episodes of this iteration or validation."""
+    saved: Path | None = None
+    """Where episodes of this iteration lie, after the first NaN or inf in it."""
+    fault: UserError | None = None
+    """Error that ends the training after this iteration."""
 
     def begin(self, iteration: int, name: str) -> None:
-        """Starts an iteration or a validation.
-
-        Args:
-            iteration: its number, from 1.
-            name: of the folder that episodes would be saved into.
-        """
+        """Starts an iteration (counted from 1) or a validation; `name` is the subfolder for its episodes."""
         self.iteration, self.saved = iteration, None
         self.name = f"{name}-process-{self.ranks.rank}" if self.ranks.count > 1 else name
 
@@ -77,7 +67,7 @@ class NonFinite:
         Raises:
             UserError: there is one, and it stops the training.
         """
-        wrong = non_finite_rewards(rollouts, parts, names)
+        wrong = _non_finite_rewards(rollouts, parts, names)
         if not wrong:
             return
         fault, row = wrong[0]
@@ -87,7 +77,7 @@ class NonFinite:
         what = f"iteration {self.iteration}: {fault} for {where}"
         if self.action == "stop":
             raise UserError(
-                f"{what}; the episodes are in {folder}; mend the reward, or skip such steps with "
+                f"{what}; the episodes are in {folder}; fix the reward, or skip such steps with "
                 "--model.optimizer.on_non_finite=skip"
             )
         log.warning("%s; steps with it are skipped, the episodes are in %s", what, folder)
@@ -114,7 +104,7 @@ class NonFinite:
 
     def _save(self, rollouts: Sequence[Rollout], targets: Sequence[Target] | None, wrong: list[str]) -> Path:
         self.saved = self.folder / self.name
-        save_episodes(self.saved, rollouts, targets, {"iteration": self.iteration, "wrong": wrong}, self.decode)
+        _save_episodes(self.saved, rollouts, targets, {"iteration": self.iteration, "wrong": wrong}, self.decode)
         return self.saved
 
 
@@ -123,16 +113,10 @@ def non_finite(figures: Mapping[str, float]) -> list[str]:
     return [f"{name} is {value}" for name, value in figures.items() if not math.isfinite(value)]
 
 
-def non_finite_rewards(
+def _non_finite_rewards(
     rollouts: Sequence[Rollout], parts: Sequence[Sequence[int]], names: Sequence[str]
 ) -> list[tuple[str, int]]:
-    """Returns what is wrong with rewards, and the row of the batch that got them.
-
-    Args:
-        rollouts: one per part.
-        parts: row numbers of each part.
-        names: of the rewards, the main one first.
-    """
+    """Returns each reward that is NaN or inf as "reward/name is nan", and its row of the batch."""
     found = []
     for rows, rollout in zip(parts, rollouts, strict=True):
         for place, number in (~rollout.reward_parts.isfinite()).nonzero().tolist():
@@ -141,25 +125,14 @@ def non_finite_rewards(
     return found
 
 
-def save_episodes(
+def _save_episodes(
     folder: Path,
     rollouts: Sequence[Rollout],
     targets: Sequence[Target] | None,
     facts: Mapping[str, Any],
     decode: Callable[[list[int]], str],
 ) -> None:
-    """Writes episodes.safetensors and episodes.json; tensors are called <field>.<micro-batch>.
-
-    Args:
-        folder: made where it is missing.
-        rollouts: one per micro-batch.
-        targets: of each; None where there are none yet.
-        facts: what to say about them, as JSON.
-        decode: ids -> text.
-
-    Raises:
-        UserError: it cannot be written.
-    """
+    """Writes episodes.safetensors, with tensors called <field>.<micro-batch>, and episodes.json, with `facts`."""
     tensors: dict[str, Tensor] = {}
     for number, rollout in enumerate(rollouts):
         fields = {name: value for name, value in rollout._asdict().items() if value is not None and name != "trunk"}

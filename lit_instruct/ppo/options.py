@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from lit_instruct.errors import UserError
 from lit_instruct.losses.divergence import Estimator
 from lit_instruct.models.activations import MemoryOptions
 from lit_instruct.models.assemble import ValueKind
 from lit_instruct.models.optimizers import OptimizerName
+from lit_instruct.rollouts.generate import SamplingOptions
 
 
 @dataclass
@@ -35,8 +36,7 @@ class ObjectiveOptions:
     minibatches: int = 8
 
     def __post_init__(self) -> None:
-        """Refuses values that cannot train."""
-        _at_least_one("objective", self, "inner_epochs", "minibatches")
+        _at_least(1, "objective", self, "inner_epochs", "minibatches")
         _above_zero("objective", self, "clip_range")
 
 
@@ -49,8 +49,7 @@ class KLOptions:
         estimator: k1 as in the paper, k2 or k3.
         target: KL to the SFT model in nats per response that the coefficient is adapted to, starting from `coef`;
             null keeps the coefficient fixed.
-        gain: how fast it adapts (0.1 unless given). The error counts up to 20 %, so a step changes the coefficient by
-            at most gain / 5.
+        gain: how fast it adapts (0.1 unless given): one iteration changes it by at most the fraction gain / 5.
         bound: KL in nats per response that an iteration may not exceed; null sets none.
         on_bound: what exceeding it does: "shrink" halves the policy's learning rate, "stop" ends the training.
     """
@@ -63,9 +62,7 @@ class KLOptions:
     on_bound: Literal["shrink", "stop"] = "stop"
 
     def __post_init__(self) -> None:
-        """Refuses values that contradict each other."""
-        if self.coef < 0:
-            raise UserError(f"--model.kl.coef={self.coef}: must be at least 0")
+        _at_least(0, "kl", self, "coef")
         _above_zero("kl", self, "target", "gain", "bound")
         if self.gain is not None and self.target is None:
             raise UserError(
@@ -99,7 +96,6 @@ class FurtherReward:
     weight: float = 1.0
 
     def __post_init__(self) -> None:
-        """Refuses a reward with no source, or with two."""
         if (self.model is None) == (self.function is None):
             raise UserError(f"--model.reward.further: {self.name!r} needs either a model or a function")
 
@@ -108,8 +104,8 @@ class FurtherReward:
 class RewardOptions:
     """Where scores come from, and what happens to them before the KL penalty is subtracted.
 
-    Scores are normalised, then scaled, then clipped. A response that the length limit cut then gets its fixed score, or
-    its penalty is subtracted.
+    Scores are normalised, then scaled, then clipped. Then the missing-EOS score or penalty is applied to responses that
+    the length limit cut.
 
     Args:
         model: reward model: a stage folder or a hub sequence classifier; null with `function`.
@@ -120,8 +116,8 @@ class RewardOptions:
         clip: limits scores to [-clip, clip]; null does not clip.
         whiten: divides the rewards of all tokens by their standard deviation in the batch.
         missing_eos_penalty: subtracted from the score of a response that the length limit cut.
-        missing_eos_score: score of a response that the length limit cut, instead of the reward model's, which has
-            learnt from complete responses only; null keeps that (less `missing_eos_penalty`).
+        missing_eos_score: replaces the score of a response that the length limit cut, because the reward model has
+            learnt from complete responses only; null keeps the score (less `missing_eos_penalty`).
     """
 
     model: str | None = "{run}/rm"
@@ -135,7 +131,6 @@ class RewardOptions:
     missing_eos_score: float | None = None
 
     def __post_init__(self) -> None:
-        """Refuses a missing reward, and values that cannot train."""
         if self.function is None and self.model is None:
             raise UserError("--model.reward.model: give a reward model, or a function by --model.reward.function")
         _above_zero("reward", self, "clip")
@@ -153,11 +148,11 @@ class ValueOptions:
     """The value function and its loss.
 
     Args:
-        start: what it starts from: "reward_model", a copy of the reward model as in the paper; "zero_head", a copy
-            whose head is zero, for short trainings (what a reward model says of half a response means little);
-            "policy_trunk", a head on the policy's own states, which is cheapest.
+        start: the initial value function: "reward_model", a copy of the reward model as in the paper; "zero_head", the
+            same with a head of zeros, for short trainings (a reward model's score of half a response means little);
+            "policy_trunk", a head on the policy's own hidden states, which is the cheapest.
         clip_range: allowed distance of a value from its estimate at the time of the rollout; null does not clip.
-        coef: coefficient of the value loss; it matters where both share a body (start=policy_trunk).
+        coef: coefficient of the value loss; it matters if policy and value share a network (start=policy_trunk).
         learning_rate: of the value function.
     """
 
@@ -167,7 +162,6 @@ class ValueOptions:
     learning_rate: float = 1e-4
 
     def __post_init__(self) -> None:
-        """Refuses values that cannot train."""
         _above_zero("value", self, "coef", "learning_rate")
 
 
@@ -199,16 +193,13 @@ class PPOOptimizerOptions:
     on_non_finite: Literal["stop", "skip"] = "stop"
 
     def __post_init__(self) -> None:
-        """Refuses values that cannot train."""
         _above_zero("optimizer", self, "learning_rate", "max_grad_norm")
         if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
             raise UserError(f"--model.optimizer.ema_decay={self.ema_decay}: must be at least 0 and below 1, or null")
 
     def share(self, iteration: int) -> float:
         """Returns the learning rate at an iteration as a share of the full one."""
-        if iteration >= self.warmup_iterations:
-            return 1.0
-        return 0.1 + 0.9 * iteration / self.warmup_iterations
+        return 1.0 if iteration >= self.warmup_iterations else 0.1 + 0.9 * iteration / self.warmup_iterations
 
 
 @dataclass
@@ -225,7 +216,6 @@ class PretrainingOptions:
     ptx_batch_ratio: float = 1.0
 
     def __post_init__(self) -> None:
-        """Refuses values that mix nothing in."""
         if self.ptx_coef < 0:
             raise UserError(f"--model.pretraining.ptx_coef={self.ptx_coef}: must be at least 0 (0 is plain PPO)")
         if self.ptx_batch_ratio <= 0:
@@ -254,8 +244,7 @@ class SelectionOptions:
     labeler: str | None = None
 
     def __post_init__(self) -> None:
-        """Refuses values that choose nothing."""
-        _at_least_one("selection", self, "patience")
+        _at_least(1, "selection", self, "patience")
         if self.patience is not None and self.metric is None:
             raise UserError(
                 f"--model.selection.patience={self.patience}: it needs --model.selection.metric, which is null; name "
@@ -281,19 +270,30 @@ class PPOMemoryOptions(MemoryOptions):
     merge_for_rollouts: bool = True
 
     def __post_init__(self) -> None:
-        """Refuses sizes below 1."""
-        _at_least_one("memory", self, "micro_batch_size", "generation_batch_size")
+        _at_least(1, "memory", self, "micro_batch_size", "generation_batch_size")
 
 
-def _at_least_one(group: str, options: object, *names: str) -> None:
+def _at_least(least: int, group: str, options: object, *names: str) -> None:
     for name in names:
-        value = getattr(options, name)
-        if value is not None and value < 1:
-            raise UserError(f"--model.{group}.{name}={value}: must be at least 1")
+        if (value := getattr(options, name)) is not None and value < least:
+            raise UserError(f"--model.{group}.{name}={value}: must be at least {least}")
 
 
 def _above_zero(group: str, options: object, *names: str) -> None:
     for name in names:
-        value = getattr(options, name)
-        if value is not None and value <= 0:
+        if (value := getattr(options, name)) is not None and value <= 0:
             raise UserError(f"--model.{group}.{name}={value}: must be above 0")
+
+
+class PPOOptions(NamedTuple):
+    """All options of an iteration, by topic."""
+
+    objective: ObjectiveOptions = ObjectiveOptions()
+    kl: KLOptions = KLOptions()
+    reward: RewardOptions = RewardOptions()
+    value: ValueOptions = ValueOptions()
+    optimizer: PPOOptimizerOptions = PPOOptimizerOptions()
+    sampling: SamplingOptions = SamplingOptions()
+    pretraining: PretrainingOptions = PretrainingOptions()
+    selection: SelectionOptions = SelectionOptions()
+    memory: PPOMemoryOptions = PPOMemoryOptions()

@@ -1,8 +1,8 @@
-"""The parts of an iteration of PPO, built around the roles."""
+"""Builds the rewards and the other parts of an iteration of PPO from its options."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
@@ -12,21 +12,48 @@ from lit_instruct.models.roles import Roles
 from lit_instruct.ppo.collect import Collector, Reward
 from lit_instruct.ppo.minibatches import micro_batches
 from lit_instruct.ppo.non_finite import NonFinite
+from lit_instruct.ppo.options import PPOOptions, RewardOptions
 from lit_instruct.ppo.pretraining_mix import PretrainingMix
 from lit_instruct.ppo.ranks import Ranks
 from lit_instruct.ppo.targets import Targets
-from lit_instruct.ppo.topics import PPOOptions
 from lit_instruct.ppo.update import Updater
 from lit_instruct.ppo.validation import Validation
 from lit_instruct.prompting import Prompter
-from lit_instruct.rollouts.reward_functions import function_scorer
+from lit_instruct.rollouts.reward_functions import TextScorer, function_scorer
 
 if TYPE_CHECKING:
     from data_modules.prompts import PromptDataModule
 
 
+def rewards_of(options: RewardOptions, shared: bool, open_model: Callable[[str], TextScorer]) -> list[Reward]:
+    """Returns the main reward, then the further ones.
+
+    Args:
+        options: where rewards come from.
+        shared: whether the main reward is a role on the shared base.
+        open_model: opens a reward model that reads text.
+
+    Raises:
+        UserError: a reward cannot be opened or imported.
+    """
+
+    def scorer(model: str | None, function: str | None, option: str) -> TextScorer:
+        # The check of all rewards finds NaN: it names the row and saves the episodes.
+        if function is not None:
+            return function_scorer(function, False, option)
+        assert model is not None
+        return open_model(model)
+
+    main = None if shared else scorer(options.model, options.function, "--model.reward.function")
+    further = [
+        Reward(r.name, r.weight, scorer(r.model, r.function, f"--model.reward.further: {r.name!r}, function"))
+        for r in options.further
+    ]
+    return [Reward("main", 1.0, main), *further]
+
+
 class Parts(NamedTuple):
-    """What an iteration is made of."""
+    """The parts of an iteration."""
 
     guard: NonFinite
     collector: Collector
@@ -50,15 +77,15 @@ def build_parts(
     """Builds the parts of an iteration.
 
     Args:
-        options: of all of them.
+        options: of all parts.
         roles: the networks.
         prompter: the prompt format.
-        rewards: the main one first.
+        rewards: the main one comes first.
         reward_bias: added to every score of the reward role.
-        data: its batch size and pretraining text.
+        data: batch size and pretraining text.
         ranks: the processes.
         folder: where episodes with NaN or inf are saved.
-        offloading: context of forward passes of the training.
+        offloading: context of the training's forward passes.
         seed: of all random numbers.
 
     Raises:
@@ -83,9 +110,9 @@ def build_parts(
     )
     mix = None
     if options.pretraining.ptx_coef and data.pretraining is not None:
-        episodes = data.batch_size / objective.minibatches
+        blocks = max(1, round(options.pretraining.ptx_batch_ratio * (data.batch_size / objective.minibatches)))
         mix = PretrainingMix(
-            roles, data.pretraining, options.pretraining, episodes, memory.micro_batch_size, ranks, offloading
+            roles, data.pretraining, options.pretraining.ptx_coef, blocks, memory.micro_batch_size, ranks, offloading
         )
     temperature, max_grad_norm = options.sampling.temperature, options.optimizer.max_grad_norm
     return Parts(

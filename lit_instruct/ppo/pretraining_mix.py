@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,40 +11,24 @@ import torch
 from data_modules.batching.pretraining import PretrainingText
 from lit_instruct.models.roles import Roles
 from lit_instruct.models.sharding import in_step
-from lit_instruct.ppo.options import PretrainingOptions
 from lit_instruct.ppo.ranks import Ranks
 
 
+@dataclass
 class PretrainingMix:
-    """Adds gamma times the mean next-token loss to the gradients of the policy.
+    """Adds gamma times the mean next-token loss to the gradients of the policy."""
 
-    Args:
-        roles: with the policy.
-        text: blocks of pretraining tokens.
-        options: gamma, and sequences per episode.
-        episodes: of one optimizer step, over all processes.
-        micro_batch_size: blocks in one forward and backward pass.
-        ranks: processes that share the blocks of a step.
-        offloading: context of forward passes.
-    """
-
-    def __init__(
-        self,
-        roles: Roles,
-        text: PretrainingText,
-        options: PretrainingOptions,
-        episodes: float,
-        micro_batch_size: int,
-        ranks: Ranks,
-        offloading: AbstractContextManager[Any],
-    ) -> None:
-        self.roles = roles
-        self.text = text
-        self.coef = options.ptx_coef
-        self.blocks = max(1, round(options.ptx_batch_ratio * episodes))
-        self.micro_batch_size = micro_batch_size
-        self.ranks = ranks
-        self.offloading = offloading
+    roles: Roles
+    text: PretrainingText
+    coef: float
+    """gamma."""
+    blocks: int
+    """Blocks of text in one optimizer step, over all processes."""
+    micro_batch_size: int
+    """Blocks in one forward and backward pass."""
+    ranks: Ranks
+    offloading: AbstractContextManager[Any]
+    """Context of forward passes."""
 
     def backward(self, step: int) -> float:
         """Adds the gradients of one optimizer step; returns this process's share of the loss, before gamma.

@@ -1,9 +1,10 @@
-"""What the processes of a PPO training do together: sums, and agreement on errors."""
+"""Collectives of the processes of a PPO training: sums, and agreement on errors."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
@@ -17,17 +18,13 @@ from lit_instruct.models.sharding import is_sharded
 Result = TypeVar("Result")
 
 
+@dataclass
 class Ranks:
-    """The processes of a training; without a strategy a single one.
+    """The processes of a training; without a strategy there is one."""
 
-    Args:
-        networks: whose forwards are collectives where FSDP2 shards them.
-        strategy: of the Trainer.
-    """
-
-    def __init__(self, networks: nn.Module, strategy: Strategy | None = None) -> None:
-        self.networks = networks
-        self.strategy = strategy
+    networks: nn.Module
+    """Their forwards are collectives if FSDP2 shards them."""
+    strategy: Strategy | None = None
 
     @property
     def count(self) -> int:
@@ -41,7 +38,7 @@ class Ranks:
 
     @property
     def device(self) -> torch.device:
-        """Where this process computes."""
+        """Device of this process."""
         return self.strategy.root_device if self.strategy is not None else torch.device("cpu")
 
     @property
@@ -66,16 +63,11 @@ class Ranks:
         return Moments(*self.sum(local))
 
     def masked_moments(self, values: Sequence[Tensor], masks: Sequence[Tensor]) -> Moments:
-        """Returns the moments of values under masks over all processes.
-
-        Args:
-            values: of each part, (B, R) float.
-            masks: of each part, (B, R) bool, True counts.
-        """
+        """Returns the moments of values over all processes: of each part (B, R) float, and (B, R) bool, True counts."""
         return self.moments([masked_moments(v, mask) for v, mask in zip(values, masks, strict=True)])
 
     def agree(self, work: Callable[[], Result]) -> Result:
-        """Runs work that may be refused, and refuses it on all processes where one refuses, so that none waits.
+        """Runs work that may raise a `UserError`; all processes raise one if any does, so that none waits for another.
 
         Raises:
             UserError: this process's, or one that points to another process's message.
@@ -93,7 +85,7 @@ class Ranks:
         return result
 
     def sum_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
-        """Sums gradients over processes in one message; a process without rows in a minibatch adds zeros."""
+        """Sums gradients over processes in one collective; a process without rows in the minibatch adds zeros."""
         if self.count == 1 or self.strategy is None or self.sharded:
             return
         gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]

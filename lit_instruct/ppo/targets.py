@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -17,40 +18,36 @@ from lit_instruct.ppo.ranks import Ranks
 
 
 class Target(NamedTuple):
-    """What the update of one micro-batch aims at."""
+    """The targets of one micro-batch's update."""
 
     scores: Tensor
     """(B,) float32, shaped scores: normalised, scaled, clipped, with the penalty for a missing EOS."""
     advantages: Tensor
-    """(B, R) float32, whitened over the global batch where that is asked for."""
+    """(B, R) float32, whitened over the global batch if `--model.objective.whiten_advantages` is set."""
     returns: Tensor
     """(B, R) float32, targets of the value function."""
 
 
+@dataclass
 class Targets:
-    """Computes the targets of all micro-batches of an iteration.
+    """Computes the targets of all micro-batches of an iteration, with statistics over all processes."""
 
-    Args:
-        reward: how scores are shaped.
-        objective: discount, lambda and whitening.
-        estimator: of the KL.
-        ranks: processes over whose global batch statistics are taken.
-    """
+    reward: RewardOptions
+    objective: ObjectiveOptions
+    estimator: Estimator
+    """Estimator of the KL."""
+    ranks: Ranks
 
-    def __init__(self, reward: RewardOptions, objective: ObjectiveOptions, estimator: Estimator, ranks: Ranks) -> None:
-        self.reward = reward
-        self.objective = objective
-        self.estimator: Estimator = estimator
-        self.ranks = ranks
+    def __post_init__(self) -> None:
         self.score_moments = Moments(*torch.zeros(3, dtype=torch.float64))
-        """Of all scores so far, where they are normalised."""
+        """Moments of all scores so far, if they are normalised."""
 
     def __call__(self, rollouts: Sequence[Rollout], kl_coef: float) -> tuple[list[Target], float]:
         """Returns the target of each micro-batch, and the standard deviation of the advantages before whitening.
 
         Args:
             rollouts: one per micro-batch.
-            kl_coef: beta.
+            kl_coef: beta of eq. 2.
         """
         objective, masks = self.objective, [rollout.response_mask for rollout in rollouts]
         scores = self.shape(rollouts)

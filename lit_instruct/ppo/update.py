@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Literal, NamedTuple, Protocol
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
+from torch.optim import Optimizer
 
 from lit_instruct.batches import Rollout, around_response
 from lit_instruct.losses.policy import clipped_policy_loss, clipped_value_loss
@@ -26,76 +28,45 @@ Minibatch = list[tuple[Rollout, Target]]
 """Micro-batches with their targets."""
 
 
-class Optimizer(Protocol):
-    """What the update needs of torch's optimizer, or of Lightning's around it."""
-
-    param_groups: list[dict[str, Any]]
-    """Of the policy, then of the value function."""
-
-    def step(self) -> Any:
-        """Takes a step."""
-
-    def zero_grad(self) -> Any:
-        """Clears the gradients."""
-
-
 class Step(NamedTuple):
-    """What one optimizer step found."""
+    """The figures of one optimizer step."""
 
     losses: dict[str, float]
     """Means over the tokens of the minibatch on all processes."""
     ratio_error: float
     """Largest |ratio - 1| of this process."""
     skipped: bool
-    """Whether NaN or inf kept it from being taken."""
+    """Whether the step was not taken because of NaN or inf."""
 
 
 class Update(NamedTuple):
-    """What the steps of one iteration found."""
+    """The figures of all steps of an iteration."""
 
     losses: dict[str, float]
     """Means over the steps."""
     first_ratio_error: float
-    """Largest |ratio - 1| before the first step, which the policy that sampled should not have."""
+    """Largest |ratio - 1| before the first step, when the policy is still the one that sampled: rounding at most."""
     skipped_steps: int
 
 
+@dataclass
 class Updater:
-    """Turns rollouts and targets into optimizer steps.
+    """Turns rollouts and targets into optimizer steps."""
 
-    Args:
-        roles: the networks.
-        objective: clip range, entropy bonus, passes and minibatches.
-        value: clip range and coefficient of the value loss.
-        temperature: that responses were sampled with.
-        max_grad_norm: of policy and value, each.
-        mix: the pretraining mix; None for plain PPO.
-        guard: takes steps with NaN or inf.
-        ranks: processes that sum their gradients.
-        offloading: context of forward passes.
-    """
-
-    def __init__(
-        self,
-        roles: Roles,
-        objective: ObjectiveOptions,
-        value: ValueOptions,
-        temperature: float,
-        max_grad_norm: float,
-        mix: PretrainingMix | None,
-        guard: NonFinite,
-        ranks: Ranks,
-        offloading: AbstractContextManager[Any],
-    ) -> None:
-        self.roles = roles
-        self.objective = objective
-        self.value = value
-        self.temperature = temperature
-        self.max_grad_norm = max_grad_norm
-        self.mix = mix
-        self.guard = guard
-        self.ranks = ranks
-        self.offloading = offloading
+    roles: Roles
+    objective: ObjectiveOptions
+    value: ValueOptions
+    temperature: float
+    """The temperature that responses were sampled with."""
+    max_grad_norm: float
+    """The gradients of policy and of value are each clipped to this norm."""
+    mix: PretrainingMix | None
+    """The pretraining mix; None for plain PPO."""
+    guard: NonFinite
+    """Handles steps with NaN or inf."""
+    ranks: Ranks
+    offloading: AbstractContextManager[Any]
+    """Context of forward passes."""
 
     def run(self, rollouts: Rollouts, targets: Sequence[Target], optimizer: Optimizer, key: tuple[int, int]) -> Update:
         """Takes every step of an iteration: inner epochs x minibatches.
@@ -103,8 +74,8 @@ class Updater:
         Args:
             rollouts: of the iteration.
             targets: of each micro-batch.
-            optimizer: with a group for the policy and one for the value function.
-            key: (seed, iteration), which the order of minibatches and the pretraining text depend on.
+            optimizer: has one parameter group for the policy, then one for the value function.
+            key: (seed, iteration), on which the order of minibatches and the pretraining text depend.
         """
         grouped = regroup(list(zip(rollouts.parts, targets, strict=True)), rollouts.minibatches)
         order = [
@@ -126,7 +97,7 @@ class Updater:
 
         Args:
             minibatch: this process's micro-batches of it.
-            optimizer: with a group for the policy and one for the value function.
+            optimizer: has one parameter group for the policy, then one for the value function.
             before: optimizer steps of earlier iterations.
             place: number of the step in this iteration, from 0.
         """
@@ -145,39 +116,34 @@ class Updater:
         wrong = non_finite(losses | self.clip_gradients(optimizer))
         if wrong:
             self.guard.skip_step(minibatch, place + 1, wrong)
-            optimizer.zero_grad()  # a step without gradients changes no weight, but it counts
+            optimizer.zero_grad()  # a step without gradients changes no weight, but is counted
         optimizer.step()
         optimizer.zero_grad()
         return Step(losses, ratio_error, bool(wrong))
 
     def backward(self, rollout: Rollout, target: Target, tokens: float) -> tuple[Tensor, float]:
-        """Adds a micro-batch's gradients: backward for one role before the next role's adapter becomes active.
+        """Adds a micro-batch's gradients: each role's backward runs before the next role's adapter is activated.
 
         Args:
-            rollout: of the micro-batch.
-            target: of the micro-batch.
-            tokens: of the minibatch on all processes.
+            rollout: the micro-batch.
+            target: its targets.
+            tokens: response tokens of the minibatch on all processes.
 
         Returns:
-            Its parts of the policy loss, value loss and share of clipped tokens, (3,) on the CPU, and the largest
-            |ratio - 1|.
+            Its parts of policy loss, value loss and share of clipped tokens, (3,) on the CPU; the largest |ratio - 1|.
         """
         roles, mask = self.roles, rollout.response_mask
         hidden = self._hidden("policy", rollout)
+        bonus = self.objective.entropy_coef
         log_probs, entropy = roles.response_log_probs(
-            "policy",
-            hidden,
-            rollout.response_ids,
-            mask,
-            self.temperature,
-            with_entropy=self.objective.entropy_coef != 0,
+            "policy", hidden, rollout.response_ids, mask, self.temperature, with_entropy=bonus != 0
         )
         ratio_error = float((log_probs.detach() - rollout.log_probs).expm1().abs().max())
         policy_loss, clipped = clipped_policy_loss(
             log_probs, rollout.log_probs, target.advantages, mask, self.objective.clip_range
         )
         divisor = tokens / self.ranks.gradient_scale
-        loss = (policy_loss - self.objective.entropy_coef * entropy.sum()) / divisor
+        loss = (policy_loss - bonus * entropy.sum()) / divisor
         if not roles.value_on_policy:
             loss.backward()
             loss = torch.zeros_like(loss)
@@ -189,13 +155,13 @@ class Updater:
         return torch.stack([policy_loss.detach(), value_loss.detach(), clipped.float()]).cpu() / tokens, ratio_error
 
     def _hidden(self, role: Literal["policy", "value"], rollout: Rollout) -> Tensor:
-        """Returns a role's states around the responses: (B, R + 1, H)."""
+        """Returns a role's states before each response token and after the last: (B, R + 1, H)."""
         with self.offloading:
             hidden = self.roles.hidden(role, rollout.input_ids, rollout.attention_mask, rollout.trunk)
         return around_response(hidden, rollout.prompt_length, rollout.response_mask)
 
     def clip_gradients(self, optimizer: Optimizer) -> dict[str, float]:
-        """Sums gradients over processes and clips those of each role; returns their norms, the same on all."""
+        """Sums gradients over processes and clips those of each role; returns their norms, equal on all processes."""
         norms = {}
         for role, group in zip(("policy", "value"), optimizer.param_groups, strict=True):
             self.ranks.sum_gradients(group["params"])

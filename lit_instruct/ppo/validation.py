@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,52 +17,43 @@ from lit_instruct.prompting import prompt_text
 from lit_instruct.rollouts.reward_functions import TextScorer
 
 KEY = 2**31 - 1
-"""Stands where the iteration stands in the key of training samples."""
+"""Takes the iteration's place in the key of the random numbers."""
 
 
+@dataclass
 class Validation:
-    """Samples and scores held-out prompts.
+    """Samples and scores held-out prompts, with the same random numbers at every validation."""
 
-    Args:
-        collector: samples and scores.
-        labeler: judges the samples beside the reward; None for none.
-        seed: of the random numbers, which are the same at every validation.
-        ranks: processes that share the prompts.
-    """
+    collector: Collector
+    labeler: TextScorer | None
+    """Judges the samples beside the reward."""
+    seed: int
+    ranks: Ranks
 
-    def __init__(self, collector: Collector, labeler: TextScorer | None, seed: int, ranks: Ranks) -> None:
-        self.collector = collector
-        self.labeler = labeler
-        self.seed = seed
-        self.ranks = ranks
+    def __post_init__(self) -> None:
         self.samples: list[dict[str, Any]] = []
-        """Of the last validation on this process, with their scores."""
-        self.names = figure_names([reward.name for reward in collector.rewards])
-        """Of what is measured."""
-        if labeler is not None:
-            self.names.append("labeler")
+        """This process's samples of the last validation, with their scores."""
+        rewards = figure_names([reward.name for reward in self.collector.rewards])
+        self.names = [*rewards, *(["labeler"] if self.labeler is not None else [])]
+        """Names of the figures."""
 
     def start(self, use_cases: Sequence[str]) -> None:
-        """Forgets the last validation.
-
-        Args:
-            use_cases: of all held-out prompts.
-        """
+        """Forgets the last validation; `use_cases` are those of all held-out prompts."""
         self.samples = []
         self.means = EpisodeMeans(self.names, use_cases)
 
     def step(self, batch: PromptBatch, policy: AbstractContextManager[None]) -> None:
-        """Counts a batch of prompts.
+        """Samples and scores a batch of held-out prompts.
 
         Args:
             batch: held-out prompts.
-            policy: block in which the policy has the weights to validate.
+            policy: context in which the policy has the weights to validate.
 
         Raises:
             UserError: a reward or a label is refused, here or on another process.
         """
         with policy:
-            rollouts = self.collector.collect_whole(batch, (self.seed, KEY))
+            rollouts = self.collector.collect(batch, (self.seed, KEY), whole=True)
         prompts = [row.prompt for row in batch.rows]
         texts = [self.collector.stop.text(ids) for ids in rollouts.responses]
         labeler = self.labeler

@@ -32,15 +32,14 @@ from lit_instruct.ppo.options import (
     ObjectiveOptions,
     PPOMemoryOptions,
     PPOOptimizerOptions,
+    PPOOptions,
     PretrainingOptions,
     RewardOptions,
     SelectionOptions,
     ValueOptions,
 )
-from lit_instruct.ppo.parts import build_parts
+from lit_instruct.ppo.parts import build_parts, rewards_of
 from lit_instruct.ppo.ranks import Ranks
-from lit_instruct.ppo.rewards import rewards_of
-from lit_instruct.ppo.topics import PPOOptions
 from lit_instruct.rollouts.generate import SamplingOptions
 from lit_instruct.rollouts.reward_functions import TextScorer
 from lit_instruct.rollouts.text_reward import model_scorer

@@ -30,7 +30,7 @@ def test_an_iteration_scores_its_minibatches_as_the_update_takes_them(roles: Rol
     for [rows], rollout in zip(rollouts.minibatches, rollouts.parts, strict=True):
         responses = zip(rollout.response_ids, rollout.response_mask, strict=True)
         assert [ids[real].tolist() for ids, real in responses] == [rollouts.responses[row] for row in rows]
-    whole = collector.collect_whole(batch, (0, 3))
+    whole = collector.collect(batch, (0, 3), whole=True)
     assert whole.responses == rollouts.responses
     assert whole.minibatches == [[[0, 1], [2, 3]]]
 

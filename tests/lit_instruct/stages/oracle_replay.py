@@ -23,7 +23,7 @@ from lit_instruct.batches import PromptBatch, Rollout
 from lit_instruct.losses.masked import masked_moments, whiten
 from lit_instruct.models.heads import ScoreHead
 from lit_instruct.models.roles import Role, Roles
-from lit_instruct.ppo.collect import Collector, Reward, join_rows
+from lit_instruct.ppo.collect import Collector, Reward
 from lit_instruct.ppo.options import KLOptions, ObjectiveOptions, PPOOptimizerOptions, RewardOptions, ValueOptions
 from lit_instruct.ppo.targets import Target, Targets
 from lit_instruct.ppo.update import Step, Updater
@@ -131,7 +131,7 @@ class Replay(PPOModule):
         self.compose(rewards, 0.0)
         sampling, count = self.options.sampling, self.options.objective.minibatches
         self.collector = RecordedCollector(
-            self.roles, self.prompter, sampling, rewards, 0.0, count, self.cut, self.guard, self.ranks, join=self.join
+            self.roles, self.prompter, sampling, rewards, 0.0, count, self.cut, self.guard, self.ranks
         )
         self.collector.replay = self
         self.targets = RecordedTargets(
@@ -182,13 +182,6 @@ class Replay(PPOModule):
         size = self.micro_batch_size
         return [rows[first : first + size] for first in range(0, len(rows), size)]
 
-    def join(self, batch: PromptBatch, responses: list[list[int]], rows: Sequence[int], pad_id: int) -> Any:
-        """Counts the state after a response where that is asked for."""
-        *others, response_mask = join_rows(batch, responses, rows, pad_id)
-        if self.state_after:
-            response_mask = self.recording.mask_and_state_after[rows, : response_mask.shape[1]]
-        return *others, response_mask
-
 
 CLIP = torch.nn.utils.clip_grad_norm_
 
@@ -223,6 +216,13 @@ class RecordedCollector(Collector):
         """Returns TRL's responses."""
         recording = self.replay.recording
         return [ids[mask].tolist() for ids, mask in zip(recording.responses, recording.mask, strict=True)]
+
+    def join(self, batch: PromptBatch, responses: list[list[int]], rows: Sequence[int]) -> tuple[Tensor, ...]:
+        """Counts the state after a response where that is asked for."""
+        *others, response_mask = super().join(batch, responses, rows)
+        if self.replay.state_after:
+            response_mask = self.replay.recording.mask_and_state_after[rows, : response_mask.shape[1]]
+        return *others, response_mask
 
     def score(self, batch: PromptBatch, responses: list[list[int]], parts: Sequence[Sequence[int]]) -> list[Rollout]:
         """Scores with our code, then puts TRL's figures in place of ours where they are given."""

@@ -19,7 +19,7 @@ from torch.nn.functional import pad
 
 from data_modules import PromptDataModule
 from lit_instruct.models.lora import LoraOptions
-from lit_instruct.ppo import collect
+from lit_instruct.ppo.collect import Collector
 from lit_instruct.ppo.options import (
     ObjectiveOptions,
     PPOMemoryOptions,
@@ -110,18 +110,18 @@ def test_padding_on_either_side(
     train: Train, monkeypatch: pytest.MonkeyPatch, lora: LoraOptions | None, left: int, right: int
 ) -> None:
     plain = train(lora)
-    join = collect.join_rows
+    join = Collector.join
 
-    def wider(batch: Any, responses: Any, rows: Any, pad_id: int) -> tuple[Tensor, ...]:
-        input_ids, mask, prompt_length, response_mask = join(batch, responses, rows, pad_id)
+    def wider(collector: Collector, batch: Any, responses: Any, rows: Any) -> tuple[Tensor, ...]:
+        input_ids, mask, prompt_length, response_mask = join(collector, batch, responses, rows)
         return (
-            pad(input_ids, (left, right), value=pad_id),
+            pad(input_ids, (left, right), value=collector.prompter.pad_id),
             pad(mask, (left, right)),
             prompt_length + left,  # the column in which responses start
             pad(response_mask, (0, right)),
         )
 
-    monkeypatch.setattr(collect, "join_rows", wider)
+    monkeypatch.setattr(Collector, "join", wider)
     assert_same(plain, train(lora))
 
 
