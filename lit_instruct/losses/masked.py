@@ -12,20 +12,20 @@ from torch import Tensor
 class Moments(NamedTuple):
     """Sums from which mean and variance follow; adding two of them merges their batches."""
 
-    number: Tensor
+    number: Float[Tensor, ""]
     """() number of values."""
-    total: Tensor
+    total: Float[Tensor, ""]
     """() sum of the values."""
-    squares: Tensor
+    squares: Float[Tensor, ""]
     """() sum of the squared values."""
 
     @property
-    def mean(self) -> Tensor:
+    def mean(self) -> Float[Tensor, ""]:
         """() arithmetic mean, 0 without values."""
         return self.total / self.number.clamp(min=1)
 
     @property
-    def variance(self) -> Tensor:
+    def variance(self) -> Float[Tensor, ""]:
         """() unbiased variance, 0 with fewer than two values."""
         centred = self.squares - self.number * self.mean**2
         return centred.clamp(min=0) / (self.number - 1).clamp(min=1)

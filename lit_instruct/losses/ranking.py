@@ -13,19 +13,19 @@ from torch.nn.functional import logsigmoid
 class Ranking(NamedTuple):
     """What the comparisons of one batch say about the rewards given."""
 
-    loss: Tensor
+    loss: Float[Tensor, ""]
     """() sum over prompts of the mean loss over the prompt's pairs, with gradient."""
-    prompts: Tensor
+    prompts: Int[Tensor, ""]
     """() number of prompts with at least one pair."""
-    correct: Tensor
+    correct: Int[Tensor, ""]
     """() number of pairs in the right order."""
-    pairs: Tensor
+    pairs: Int[Tensor, ""]
     """() number of pairs that are not ties."""
-    centre: Tensor
+    centre: Float[Tensor, ""]
     """() sum over prompts of the mean of (r_w + r_l)^2 over the prompt's pairs, with gradient."""
-    rewards: Tensor
+    rewards: Float[Tensor, " N"]
     """(N,) the rewards themselves, without gradient."""
-    margins: Tensor
+    margins: Float[Tensor, " n"]
     """(n,) r_w - r_l of every pair, without gradient."""
 
 
