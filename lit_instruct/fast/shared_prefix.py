@@ -35,8 +35,8 @@ class PackedRows(NamedTuple):
         return len(self.last) > len(self.input_ids)
 
     def to(self, device: torch.device) -> PackedRows:
-        """Returns the rows on a device."""
-        return PackedRows(*(part.to(device) for part in self))
+        """Returns the rows on a device, without waiting for the work queued there."""
+        return PackedRows(*(part.to(device, non_blocking=True) for part in self))
 
 
 def prefix_length(sequences: Sequence[list[int]]) -> int:
@@ -54,11 +54,7 @@ def packed_length(sequences: Sequence[list[int]]) -> int:
 
 
 def pack(rows: Sequence[Sequence[list[int]]]) -> PackedRows:
-    """Packs the sequences of each row into one.
-
-    Args:
-        rows: the token ids of the sequences of each row, none of them empty.
-    """
+    """Packs the sequences of each row into one: `rows[b]` holds the token ids of its sequences, none of them empty."""
     packed = [_pack_row(sequences) for sequences in rows]
     input_ids, _ = right_pad([ids for ids, _, _, _ in packed], 0)
     position_ids, _ = right_pad([positions for _, positions, _, _ in packed], 0)
@@ -81,7 +77,7 @@ def _pack_row(sequences: Sequence[list[int]]) -> tuple[list[int], list[int], lis
 
 
 def mask_rule(segment: Tensor) -> MaskRule:
-    """Returns the rule that a token sees the tokens before it in the row that are in the prefix or in its own suffix.
+    """Returns the rule that a token sees itself and earlier tokens of its row, in the prefix or in its own suffix.
 
     Args:
         segment: (B, T) of `PackedRows`.

@@ -19,10 +19,10 @@ from lit_instruct.fast.shared_prefix import PackedRows, pack, packed_length
 from lit_instruct.models.sharding import inside, is_sharded, most_of_all
 
 FLOAT_TOLERANCE, HALF_TOLERANCE = 2e-3, 5e-2
-"""How far, relative to their size, hidden states of shared and separate rows may be apart: float32 (TF32 included), and
+"""Largest relative difference between hidden states of shared and separate rows: in float32 (TF32 included), and in
 bfloat16 or quantised."""
-NOTHING: list[Row] = [[[0, 0]]]
-"""A row that a process runs where others have one more forward than it has, and whose reward nobody asks for."""
+IDLE: list[Row] = [[[0, 0]]]
+"""The row of a forward that a rank runs only because another rank has one more; it has no sequences in the batch."""
 
 
 class RewardForward:
@@ -32,12 +32,11 @@ class RewardForward:
     token is read back from it, which would wait for all work queued there.
 
     Args:
-        network: the model, PEFT's wrapper and all.
+        network: the model, with or without PEFT's wrapper.
         sharing: whether the responses to a prompt share one row and its prefix: "auto" where that is cheaper
-            (`micro_batches.worth_sharing`) and the model can do it, "on" wherever a prompt has two responses, "off"
-            never.
-        max_tokens: most tokens, padding included, whose activations exist at one time.
-        longest: tokens of the longest sequence to come, which is as far as the model's sharing is tried out.
+            (`packing.worth_sharing`) and the model supports it, "on" always, "off" never.
+        max_tokens: most tokens, padding included, whose activations exist at the same time.
+        longest: tokens of the longest sequence to come; the model's support for sharing is tested up to this length.
     """
 
     def __init__(self, network: nn.Module, sharing: Sharing = "off", max_tokens: int = 8192, longest: int = 64) -> None:
@@ -49,81 +48,81 @@ class RewardForward:
     def split(self, batch: RankedBatch) -> list[RankedBatch]:
         """Returns the batch in groups of whole prompts whose activations fit into `max_tokens`.
 
-        The sum of the groups' losses is the batch's loss, and that of their gradients its gradient. Under FSDP2, where
-        each group is one of all processes, those with fewer get empty ones.
+        The groups' losses and gradients add up to those of the batch. Under FSDP2, where every forward is a collective,
+        ranks with fewer groups get empty ones.
         """
-        groups = [_select(batch, group) for group in self.micro_batches.groups(_prompts(batch))]
+        groups = [_select(batch, group) for group in self.packing.groups(_prompts(batch))]
         most = most_of_all(self.network, len(groups))[0]
         return groups + [RankedBatch(*(part[:0] for part in batch))] * (most - len(groups))
 
     def rewards(self, batch: RankedBatch) -> Tensor:
         """Returns the reward of every response, on the device of the model: (N,) float32.
 
-        Where gradients are wanted and the batch has more than `max_tokens`, each forward is computed again in the
-        backward pass. Under FSDP2 all processes run as many forwards, and in the same way.
+        With gradients and more than `max_tokens` in the batch, each forward is recomputed in the backward pass. Under
+        FSDP2 all ranks run equally many forwards, and in the same way.
         """
-        rows = [row for sequences in _prompts(batch) for row in self.micro_batches.rows(sequences)]
+        rows = [row for sequences in _prompts(batch) for row in self.packing.rows(sequences)]
         widths = [packed_length(row) for row in rows]
-        forwards = self.micro_batches.forwards(widths)
+        forwards = self.packing.forwards(widths)
         device = next(self.network.parameters()).device
         starts = [0]
         for row in rows:
             starts.append(starts[-1] + len(row))
-        again = torch.is_grad_enabled() and len(forwards) > 1 and self.micro_batches.tokens(widths) > self.max_tokens
-        most, again_somewhere = most_of_all(self.network, len(forwards), again)
+        large = torch.is_grad_enabled() and len(forwards) > 1 and self.packing.tokens(widths) > self.max_tokens
+        most, recompute = most_of_all(self.network, len(forwards), large)
         idle: list[list[int]] = [[]] * (most - len(forwards))
         found, order = [], []
         for forward in forwards + idle:
-            packed = pack([rows[number] for number in forward] or NOTHING).to(device)
-            found.append(self._run_again(packed) if again_somewhere else self._run(packed))
+            packed = pack([rows[number] for number in forward] or IDLE).to(device)
+            found.append(self._recomputed(packed) if recompute else self._run(packed))
             order += [at for number in forward for at in range(starts[number], starts[number + 1])]
-        return torch.cat(found)[torch.tensor(order).argsort().to(device)]
+        return torch.cat(found)[torch.tensor(order).argsort().to(device, non_blocking=True)]
 
     @cached_property
-    def micro_batches(self) -> Packing:
-        """The rules by which batches are cut, once the model has been tried out where it will run.
+    def packing(self) -> Packing:
+        """How batches are packed; the first access tests on the model's device whether the model supports sharing.
 
         Raises:
-            UserError: sharing is "on" and the model cannot do it.
+            UserError: sharing is "on" and the model does not support it.
         """
         model = _classifier(self.network)
         device = next(self.network.parameters()).device
         hidden_size = model.config.get_text_config().hidden_size
-        rules = Packing(self.sharing, self.max_tokens, hidden_size, device.type)
+        packing = Packing(self.sharing, self.max_tokens, hidden_size, device.type)
         if self.sharing == "off":
-            return rules
+            return packing
         before = model.config._attn_implementation
         choose_attention(model, device, 2 * self.longest)
         reason = self._why_not(device)
         if reason is None:
-            return rules
+            return packing
         model.set_attn_implementation(before)
         if self.sharing == "on":
             raise UserError(f"--model.shared_prompt=on: this model cannot share prompts ({reason}); use auto or off")
-        rank_zero_info(f"each response is encoded with a prompt of its own: this model cannot share it ({reason})")
-        return rules.without_sharing()
+        rank_zero_info(
+            f"each response is encoded with its own copy of the prompt: the model cannot share it ({reason})"
+        )
+        return packing.without_sharing()
 
     def _run(self, packed: PackedRows) -> Tensor:
-        """(N,) float32 rewards of the sequences of packed rows."""
-        return inside(_classifier(self.network), partial(self._scores, packed))
+        """Returns the rewards of the sequences of packed rows: (N,) float32."""
+        model = _classifier(self.network)
+        return inside(model, lambda: model.score(self._last_hidden(packed)).squeeze(-1).float())
 
-    def _run_again(self, packed: PackedRows) -> Tensor:
-        """The same, computed once more in the backward pass."""
+    def _recomputed(self, packed: PackedRows) -> Tensor:
+        """Returns the same as `_run`, whose forward is recomputed in the backward pass."""
         if not is_sharded(self.network):
             return checkpoint(self._run, packed, use_reentrant=False)
-        # FSDP2's hooks want the second forward and its backward pass to be one whole, which this kind makes of them;
-        # it takes part in a backward pass only for an input that does.
-        asks = torch.ones((), device=packed.input_ids.device, requires_grad=True)
-        return checkpoint(lambda _, packed: self._run(packed), asks, packed, use_reentrant=True)
-
-    def _scores(self, packed: PackedRows) -> Tensor:
-        return _classifier(self.network).score(self._last_hidden(packed)).squeeze(-1).float()
+        # FSDP2's hooks need the backward pass right after the second forward, which only the reentrant kind does; it
+        # computes gradients only if an input requires them.
+        required = torch.ones((), device=packed.input_ids.device, requires_grad=True)
+        return checkpoint(lambda _, packed: self._run(packed), required, packed, use_reentrant=True)
 
     def _last_hidden(self, packed: PackedRows) -> Tensor:
-        """(N, H) final hidden state of each sequence's last token."""
+        """Returns the final hidden state of each sequence's last token: (N, H)."""
         model = _classifier(self.network)
         decoder = getattr(model, model.base_model_prefix)
-        inputs = {}  # what is padded on the right alone needs no mask
+        inputs = {}  # right padding needs no mask: causal attention never looks at it
         if packed.shares_prefix:
             mask = attention_mask(packed, model.config._attn_implementation, model.dtype)
             inputs = {"attention_mask": mask, "position_ids": packed.position_ids}
@@ -132,9 +131,9 @@ class RewardForward:
 
     @torch.no_grad()
     def _why_not(self, device: torch.device) -> str | None:
-        """Why the model's hidden states are others when sequences share a row; None where they are the same.
+        """Returns why the model's hidden states change when sequences share a row, or None if they stay the same.
 
-        Tried with random tokens, and sequences of the longest length to come: beyond any window that could matter.
+        The test takes random tokens, in sequences as long as the longest to come, so that an attention window shows.
         """
         config = _classifier(self.network).config.get_text_config()
         draw = torch.Generator().manual_seed(0)
@@ -150,7 +149,7 @@ class RewardForward:
             model = _classifier(self.network)
             apart, together = (inside(model, partial(self._last_hidden, form.to(device))).float() for form in forms)
             tolerance = inside(model, self._tolerance)
-        except Exception as error:  # whatever a model makes of a mask it does not know
+        except Exception as error:  # a model may fail in any way on a mask that it does not know
             return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
         finally:
             self.network.train(training)
@@ -169,7 +168,7 @@ def _classifier(network: nn.Module) -> nn.Module:
 
 
 def _prompts(batch: RankedBatch) -> list[Row]:
-    """Token ids of the sequences of each prompt."""
+    """Returns the token ids of the sequences of each prompt."""
     lengths = batch.attention_mask.sum(dim=1).tolist()
     sequences = [ids[:length] for ids, length in zip(batch.input_ids.tolist(), lengths, strict=True)]
     owners = zip(batch.prompt_index.tolist(), sequences, strict=True)
@@ -177,7 +176,7 @@ def _prompts(batch: RankedBatch) -> list[Row]:
 
 
 def _select(batch: RankedBatch, prompts: list[int]) -> RankedBatch:
-    """The given prompts of a batch, by their numbers in it, in the given order."""
+    """Returns the given prompts of a batch, in the given order."""
     rows = torch.cat([(batch.prompt_index == prompt).nonzero().squeeze(1) for prompt in prompts])
     mask = batch.attention_mask[rows]
     width = int(mask.sum(dim=1).max())

@@ -6,7 +6,7 @@ import random
 
 import torch
 
-from lit_instruct.batches import Rollout, columns_from, left_pad, length_batches, per_step, right_pad
+from lit_instruct.batches import Rollout, columns_from, left_pad, length_batches, per_step, position_ids, right_pad
 
 SEQUENCES = [[5, 6, 7], [8], [9, 9]]
 
@@ -74,3 +74,8 @@ def test_length_batches_keep_the_budget_and_every_sequence() -> None:
 
 def test_counts_of_a_step_are_those_of_all_its_micro_batches() -> None:
     assert per_step([[0, 1], [2], [3]], [1, 10, 100, 1000], accumulate=2) == [111, 111, 1000]
+
+
+def test_position_ids() -> None:
+    mask = torch.tensor([[False, False, True, True], [True, True, True, False]])
+    assert position_ids(mask).tolist() == [[0, 0, 0, 1], [0, 1, 2, 2]]

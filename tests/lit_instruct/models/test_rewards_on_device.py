@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from transformers import LlamaConfig
 
 from lit_instruct.models.rewards import RewardForward
-from tests.lit_instruct.models.test_rewards import ranked_batch
+from tests.lit_instruct.models.tiny_classifiers import ranked_batch
 
 
 class Embedder(nn.Module):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from lit_instruct.batches import left_pad, position_ids, right_pad
+from lit_instruct.batches import left_pad, right_pad
 from lit_instruct.models.lora import LoraOptions
 from tests.lit_instruct.models.tiny_roles import (
     PROMPTS,
@@ -80,8 +80,3 @@ def test_trunk_is_given_up_where_it_is_not_exact(folders: Folders, monkeypatch: 
     monkeypatch.setattr(layer, "forward", lambda hidden, **_: hidden + torch.rand(()))
     roles.check_trunk(torch.device("cpu"))
     assert roles.trunk_layers == 0
-
-
-def test_position_ids() -> None:
-    mask = torch.tensor([[False, False, True, True], [True, True, True, False]])
-    assert position_ids(mask).tolist() == [[0, 0, 0, 1], [0, 1, 2, 2]]

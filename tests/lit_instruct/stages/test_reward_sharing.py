@@ -42,7 +42,7 @@ def test_every_way_gives_the_same_gradients(tmp_path: Path, tiny_model: Path, lo
     path = str(write_rows(tmp_path / "rows.jsonl", comparisons(13)))
     separate, losses, _ = trained(tmp_path, tiny_model, path, lora=lora, shared_prompt="off")
     found, others, stage = trained(tmp_path, tiny_model, path, lora=lora, **HOWEVER[however])
-    assert stage.reward_forward.micro_batches.sharing == HOWEVER[however]["shared_prompt"]
+    assert stage.reward_forward.packing.sharing == HOWEVER[however]["shared_prompt"]
     assert losses == pytest.approx(others, abs=1e-5)
     assert len(found) == len(separate) == 2
     for own, their in zip(found, separate, strict=True):
