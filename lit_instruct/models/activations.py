@@ -31,16 +31,13 @@ class MemoryOptions:
 
 
 def checkpoint_layers(network: nn.Module) -> None:
-    """Makes every decoder layer store only its input and recompute the rest in the backward pass.
+    """Makes every decoder layer of a transformers model store only its input and recompute the rest in backward.
 
     transformers' own switch works only in training mode; PPO is always in evaluation mode, without dropout. The
     backward pass must run before another adapter is activated: layers are recomputed with the active one.
 
-    Args:
-        network: a transformers model, with or without PEFT's wrapper; all of its layers are changed.
-
     Raises:
-        UserError: it has no layers that transformers can checkpoint.
+        UserError: the model has no layers that transformers can checkpoint.
     """
     layers = [layer for layer in network.modules() if isinstance(layer, GradientCheckpointingLayer)]
     if not layers:

@@ -20,8 +20,8 @@ from lit_instruct.models.quantised import Quantisation, check_dora
 from lit_instruct.models.roles import Role, RoleName, Roles
 
 ValueKind = Literal["reward_model", "zero_head", "policy_trunk"]
-"""What the value function starts from: a copy of the reward model, with its head or a head of zeros, or only a head of
-zeros on the policy's decoder."""
+"""What the value function starts from: a copy of the reward model, that copy with a head of zeros (all values are 0 at
+first), or a head of zeros on the policy's own decoder."""
 
 
 def policy_network(
@@ -40,13 +40,7 @@ def policy_network(
     """
     if lora is None:
         return merged_language_model(source, torch.float32).requires_grad_(True)
-    base = load_causal_lm(source, dtype, quantised)
-    network = get_peft_model(base, lora.config(base, base.config.num_hidden_layers))
-    check_dora(network, "--model.lora.dora")
-    fuse_adapters(network)
-    if source.adapter is not None:
-        load_adapter_weights(network, "default", source.adapter)
-    return network
+    return _adapted(load_causal_lm(source, dtype, quantised), source, lora)
 
 
 def reward_network(
@@ -61,16 +55,20 @@ def reward_network(
         pad_id: id of padding.
         quantised: how the decoder is quantised; None does not quantise, and is required if `lora` is None.
     """
-    if lora is None:
-        model = load_sequence_classifier(_base_only(source), torch.float32, pad_id, new_head=True)
-        if source.adapter is not None:
-            merged = merged_language_model(source, torch.float32)
-            getattr(model, model.base_model_prefix).load_state_dict(
-                getattr(merged, merged.base_model_prefix).state_dict()
-            )
-        return model.requires_grad_(True)
-    base = load_sequence_classifier(_base_only(source), dtype, pad_id, new_head=True, quantised=quantised)
-    network = get_peft_model(base, lora.config(base, base.config.num_hidden_layers, with_head=True))
+    if lora is not None:
+        base = load_sequence_classifier(source, dtype, pad_id, new_head=True, quantised=quantised)
+        return _adapted(base, source, lora, with_head=True)
+    model = load_sequence_classifier(source, torch.float32, pad_id, new_head=True)
+    if source.adapter is not None:
+        merged = merged_language_model(source, torch.float32)
+        decoder = getattr(model, model.base_model_prefix)
+        decoder.load_state_dict(getattr(merged, merged.base_model_prefix).state_dict())
+    return model.requires_grad_(True)
+
+
+def _adapted(base: PreTrainedModel, source: Source, lora: LoraOptions, with_head: bool = False) -> PeftModel:
+    """Returns `base` with a new adapter that starts as the source's own, if it has one."""
+    network = get_peft_model(base, lora.config(base, base.config.num_hidden_layers, with_head))
     check_dora(network, "--model.lora.dora")
     fuse_adapters(network)
     if source.adapter is not None:
@@ -89,7 +87,7 @@ def scoring_network(
     if source.adapter is None:
         return load_sequence_classifier(source, dtype, pad_id, False, quantised).requires_grad_(False)
     head = read_head(source.adapter)
-    base = load_sequence_classifier(_base_only(source), dtype, pad_id, new_head=True, quantised=quantised)
+    base = load_sequence_classifier(source, dtype, pad_id, new_head=True, quantised=quantised)
     network = attach_adapter(base, source.adapter)
     network.get_base_model().score.modules_to_save["default"].weight.data.copy_(head)
     return network.eval().requires_grad_(False)
@@ -125,16 +123,13 @@ def ppo_roles(
 
     Args:
         policy: the SFT model; it is also the reference.
-        reward: the reward model, from which the value function starts, on its own base if that is not the policy's. If
-            it is an adapter on the policy's base, it is also the reward role; otherwise the reward has to come from
-            elsewhere. Without a reward model, or if its vocabulary differs, the value function starts as a copy of the
-            SFT model with a zero head.
+        reward: the reward model. As an adapter on the policy's base it is also the reward role; otherwise the value
+            function gets the reward model's own base, and the reward has to come from elsewhere. Without a reward
+            model, or if its vocabulary differs, the value function starts as the SFT model with a head of zeros.
         lora: adapter options of the policy; None trains every weight of policy and value.
         dtype: of frozen weights.
-        reward_bias: added to the reward head's output; a value function that starts from the reward model starts with
-            this bias too.
-        value: "reward_model" starts the value function as a copy of the reward model, "zero_head" as a copy with a head
-            of zeros (all values are 0 at first), "policy_trunk" as a head of zeros on the policy's own decoder.
+        reward_bias: added to the reward; a value function that starts as the reward model starts with it too.
+        value: what the value function starts from.
         quantised: how the base is quantised; None does not quantise, and is required if `lora` is None.
 
     Raises:
@@ -150,7 +145,7 @@ def ppo_roles(
     if reward is None or shares or value == "policy_trunk":
         return _shared_roles(base, policy, reward if shares else None, lora, reward_bias, value)
     roles = _shared_roles(base, policy, None, lora, reward_bias, "policy_trunk").roles
-    own = load_sequence_classifier(_base_only(reward), dtype, 0, reward.adapter is not None, quantised)
+    own = load_sequence_classifier(reward, dtype, 0, reward.adapter is not None, quantised)
     role, head = _value_beside(own, reward, lora)
     return Roles({**roles, "value": role}, _value_head(head, reward_bias, value), None)
 
@@ -211,15 +206,12 @@ def _separate_roles(policy: Source, reward: Source | None, dtype: torch.dtype, b
     if reward is None:
         own = merged_language_model(policy, torch.float32)
         return Roles({**roles, "value": Role(own, None)}, _zero_head(own.config.hidden_size), None)
-    classifier = _merged_classifier(reward)
+    classifier = scoring_network(reward, torch.float32, pad_id=0)
+    if isinstance(classifier, PeftModel):
+        classifier = classifier.merge_and_unload()
     head = _value_head(classifier.score.weight.data, bias, value)
     classifier.score = nn.Identity()
     return Roles({**roles, "value": Role(classifier, None)}, head, None)
-
-
-def _merged_classifier(source: Source) -> nn.Module:
-    network = scoring_network(source, torch.float32, pad_id=0)
-    return network.merge_and_unload() if isinstance(network, PeftModel) else network
 
 
 def _value_head(reward_head: Tensor, bias: float, value: ValueKind) -> ScoreHead:
@@ -239,12 +231,7 @@ def _zero_head(hidden_size: int) -> ScoreHead:
 
 
 def _same_vocabulary(one: Source, other: Source) -> bool:
-    """Tells whether token ids mean the same to both models."""
     return load_tokenizer(one).get_vocab() == load_tokenizer(other).get_vocab()
-
-
-def _base_only(source: Source) -> Source:
-    return Source(source.name, source.base, None)
 
 
 def _adapter_config(source: Source) -> PeftConfig:

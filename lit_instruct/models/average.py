@@ -36,18 +36,17 @@ class WeightAverage:
     @contextlib.contextmanager
     def in_place(self) -> Iterator[None]:
         """Replaces the parameters by the average inside the block and restores them bit for bit afterwards."""
-        kept = [_put(average, parameter) for average, parameter in zip(self.averages, self.parameters, strict=True)]
+        kept = [p.detach().clone() if isinstance(p, DTensor) else p.data for p in self.parameters]
         try:
+            for parameter, average in zip(self.parameters, self.averages, strict=True):
+                _set(parameter, average.to(parameter.dtype, copy=True))
             yield
         finally:
-            for weights, parameter in zip(kept, self.parameters, strict=True):
-                _put_back(weights, parameter)
+            for parameter, weights in zip(self.parameters, kept, strict=True):
+                _set(parameter, weights)
 
     def state(self) -> list[Tensor]:
-        """Returns the average for a checkpoint.
-
-        For sharded weights every process has to call it; only rank 0 gets the whole average.
-        """
+        """Returns the average for a checkpoint; of sharded weights only rank 0 gets it, and all ranks take part."""
         return [_whole(average) for average in self.averages]
 
     def load(self, averages: list[Tensor]) -> None:
@@ -56,20 +55,8 @@ class WeightAverage:
 
 
 @torch.no_grad()
-def _put(average: Tensor, parameter: nn.Parameter) -> Tensor:
-    """Replaces a parameter by its average; returns its previous data."""
-    kept = parameter.data
+def _set(parameter: nn.Parameter, weights: Tensor) -> None:
     if isinstance(parameter, DTensor):  # FSDP2 gathers from the shards' own memory
-        kept = parameter.detach().clone()
-        parameter.copy_(average)
-    else:
-        parameter.data = average.to(parameter.dtype, copy=True)
-    return kept
-
-
-@torch.no_grad()
-def _put_back(weights: Tensor, parameter: nn.Parameter) -> None:
-    if isinstance(parameter, DTensor):
         parameter.copy_(weights)
     else:
         parameter.data = weights
@@ -87,6 +74,5 @@ def _like(saved: Tensor, parameter: nn.Parameter) -> Tensor:
     """Returns a whole tensor on the parameter's device, or this process's shard of it if the parameter is sharded."""
     if not isinstance(parameter, DTensor):
         return saved.to(parameter.device)
-    return distribute_tensor(
-        saved.to(parameter.device), parameter.device_mesh, parameter.placements, src_data_rank=None
-    )
+    whole = saved.to(parameter.device)
+    return distribute_tensor(whole, parameter.device_mesh, parameter.placements, src_data_rank=None)

@@ -18,12 +18,7 @@ class ScoreHead(nn.Linear):
 
     @classmethod
     def like(cls, linear: nn.Linear, fresh: bool = False) -> ScoreHead:
-        """Returns a head with the weights of `linear` in float32.
-
-        Args:
-            linear: (H -> 1) head.
-            fresh: draws new weights from N(0, 1/(H+1)) instead.
-        """
+        """Returns a head with the weights of `linear` (H -> 1) in float32; `fresh` draws them from N(0, 1/(H+1))."""
         head = cls(linear.in_features, linear.out_features, bias=linear.bias is not None)
         with torch.no_grad():
             if fresh:
@@ -86,8 +81,8 @@ class _TokenLogProbs(torch.autograd.Function):
         small_hidden, small_weight = hidden.to(dtype), weight.to(dtype)
         for chunk in _slices(0, len(tokens), CHUNK_TOKENS):
             logits = small_hidden[chunk] @ small_weight.T
-            for rows in _blocks(chunk, device):
-                found = _log_softmax(logits[_within(rows, chunk)], temperature)
+            for rows, block in _blocks(logits, chunk):
+                found = _log_softmax(block, temperature)
                 log_probs[rows] = found.gather(1, tokens[rows, None]).squeeze(1)
                 if describe:
                     is_top[rows] = found.argmax(dim=-1) == tokens[rows]
@@ -110,8 +105,7 @@ class _TokenLogProbs(torch.autograd.Function):
         with torch.autocast(hidden.device.type, enabled=False):
             for chunk in _slices(0, len(tokens), CHUNK_TOKENS):
                 logits = small_hidden[chunk] @ small_weight.T  # overwritten by their gradient
-                for rows in _blocks(chunk, hidden.device.type):
-                    block = logits[_within(rows, chunk)]
+                for rows, block in _blocks(logits, chunk):
                     log_probs = _log_softmax(block, ctx.temperature)
                     described = None if grad_entropy is None else (entropy[rows], grad_entropy[rows])
                     block.copy_(_grad_logits(log_probs, tokens[rows], grad[rows], described).div_(ctx.temperature))
@@ -122,13 +116,9 @@ class _TokenLogProbs(torch.autograd.Function):
 
 
 def _grad_logits(log_probs: Tensor, tokens: Tensor, grad: Tensor, described: tuple[Tensor, Tensor] | None) -> Tensor:
-    """Gradient with respect to logits at temperature 1, (n, V); overwrites `log_probs`.
+    """Returns the gradient of logits at temperature 1, (n, V), computed in place of `log_probs`.
 
-    Args:
-        log_probs: (n, V).
-        tokens: (n,).
-        grad: (n,) of the tokens' log-probabilities.
-        described: (n,) entropy and (n,) its gradient.
+    `described` are the entropies and their gradient, (n,) each.
     """
     surprise = None if described is None else log_probs + described[0][:, None]
     probs = log_probs.exp_()
@@ -143,12 +133,11 @@ def _log_softmax(logits: Tensor, temperature: float) -> Tensor:
     return logits.log_softmax(dim=-1, dtype=torch.float32)
 
 
-def _blocks(chunk: slice, device: str) -> list[slice]:
-    return _slices(chunk.start, chunk.stop, CACHED_TOKENS if device == "cpu" else CHUNK_TOKENS)
-
-
-def _within(rows: slice, chunk: slice) -> slice:
-    return slice(rows.start - chunk.start, rows.stop - chunk.start)
+def _blocks(logits: Tensor, chunk: slice) -> list[tuple[slice, Tensor]]:
+    """Returns rows of all tokens and their part of the chunk's logits, few enough at a time for a CPU's cache."""
+    length = CACHED_TOKENS if logits.device.type == "cpu" else CHUNK_TOKENS
+    found = _slices(chunk.start, chunk.stop, length)
+    return [(rows, logits[rows.start - chunk.start : rows.stop - chunk.start]) for rows in found]
 
 
 def _slices(start: int, stop: int, length: int) -> list[slice]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -36,7 +38,7 @@ class Source:
     name: str
     """As the user gave it: embedded name, hub id or folder."""
     base: str
-    """Hub id (org/name or org/name@revision) or folder of the base; `pinned` turns it into arguments."""
+    """Hub id (org/name or org/name@revision) or folder of the base, without the adapter."""
     adapter: Path | None
     """Folder of a PEFT adapter on that base, or None."""
 
@@ -50,8 +52,7 @@ def find_source(name: str) -> Source:
     """Returns where a model is.
 
     Args:
-        name: the embedded model's name, a hub id (org/name, or org/name@revision for one commit, tag or branch), a
-            Hugging Face folder or a folder with a PEFT adapter.
+        name: the embedded model's name, a hub id (org/name or org/name@revision), or a model's or adapter's folder.
 
     Raises:
         UserError: the folder does not exist or holds no model.
@@ -69,7 +70,7 @@ def find_source(name: str) -> Source:
 
 
 def _is_path(name: str) -> bool:
-    """Returns whether a name can only be a path, and no hub id."""
+    """Tells whether a name can only be a path, not a hub id."""
     return name.startswith((".", "/", "~", "runs/")) or name.count("/") > 1
 
 
@@ -80,22 +81,17 @@ def _base_of(config: Path) -> str:
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{config}: damaged ({error}); run that stage again, or give another adapter") from error
     if not isinstance(base, str):
-        raise UserError(
-            f"{config}: it names no base (base_model_name_or_path); write the base's hub id or folder there"
-        )
+        raise UserError(f"{config}: it names no base (base_model_name_or_path); write its hub id or folder there")
     return f"{base}@{revision}" if revision else base
 
 
 def fill_run(value: str, run: str) -> str:
-    """Returns an option of the model with {run} replaced by the run folder.
-
-    A new run of one word gets ./ before it: {run}/sft would read as a hub id otherwise.
-    """
+    """Returns an option with {run} replaced by the run folder; a new one gets ./ so that it is not read as a hub id."""
     return value.replace(RUN, run if "/" in run or Path(run).is_dir() else f"./{run}")
 
 
 def awaits_stage(name: str, stage: str) -> bool:
-    """Returns whether a name is the place of a stage in a run, such as {run}/sft, that has left no model there yet."""
+    """Tells whether a name is the folder of a stage in a run, such as {run}/sft, with no model in it yet."""
     path = Path(name).expanduser()
     if path.name != stage or any((path / file).is_file() for file in ("adapter_config.json", "config.json")):
         return False
@@ -116,10 +112,8 @@ def load_tokenizer(source: Source) -> PreTrainedTokenizerBase:
     Raises:
         UserError: there is none.
     """
-    try:
+    with _opening(source, "tokenizer"):
         return AutoTokenizer.from_pretrained(**pinned(source.tokenizer))
-    except (OSError, ValueError) as error:
-        raise _cannot_open(source.name, "tokenizer", error) from error
 
 
 def load_config(source: Source) -> PreTrainedConfig:
@@ -128,10 +122,8 @@ def load_config(source: Source) -> PreTrainedConfig:
     Raises:
         UserError: there is none.
     """
-    try:
+    with _opening(source, "model"):
         return AutoConfig.from_pretrained(**pinned(source.base))
-    except (OSError, ValueError) as error:
-        raise _cannot_open(source.name, "model", error) from error
 
 
 def load_causal_lm(source: Source, dtype: torch.dtype, quantised: Quantisation | None = None) -> PreTrainedModel:
@@ -146,16 +138,9 @@ def load_causal_lm(source: Source, dtype: torch.dtype, quantised: Quantisation |
         UserError: it does not exist or is no causal language model.
     """
     bits = quantised.load_options(dtype) if quantised is not None else {}
-    try:
+    with _opening(source, "language model"):
         model = AutoModelForCausalLM.from_pretrained(**pinned(source.base), dtype=dtype, use_safetensors=True, **bits)
-    except (OSError, ValueError) as error:
-        raise _cannot_open(source.name, "language model", error) from error
-    choose_short_attention(model)
-    if quantised is not None:
-        leave_file(model)
-    keep_differentiable(model)
-    model.pinned_revision = pinned(source.base).get("revision")
-    return model.eval()
+    return _prepared(model, source, quantised)
 
 
 def load_sequence_classifier(
@@ -167,46 +152,37 @@ def load_sequence_classifier(
         source: a sequence-classification model, or (with `new_head`) any language model.
         dtype: of the decoder.
         pad_id: id of padding, by which the model finds the last real token.
-        new_head: starts with a fresh head (weights N(0, 1/(H+1)), as in Stiennon et al. 2020) instead of
-            requiring a trained one.
+        new_head: draws a new head from N(0, 1/(H+1)), as in Stiennon et al. 2020, instead of requiring a trained one.
         quantised: how the decoder's linear layers are quantised; None does not quantise.
 
     Raises:
         UserError: it does not exist, or has no trained scalar head and `new_head` is False.
     """
     bits = quantised.load_options(dtype, kept=["score"]) if quantised is not None else {}
-    try:
+    with _opening(source, "sequence-classification model", (OSError, ValueError, RuntimeError)):
         model, report = AutoModelForSequenceClassification.from_pretrained(
-            **pinned(source.base),
-            dtype=dtype,
-            num_labels=1,
-            use_safetensors=True,
-            output_loading_info=True,
-            **bits,
+            **pinned(source.base), dtype=dtype, num_labels=1, use_safetensors=True, output_loading_info=True, **bits
         )
-    except (OSError, ValueError, RuntimeError) as error:
-        raise _cannot_open(source.name, "sequence-classification model", error) from error
-    choose_short_attention(model)
     if not isinstance(getattr(model, "score", None), torch.nn.Linear):
         raise UserError(f"{source.name}: a reward model needs a scalar `score` head on a causal decoder; give another")
     if not new_head and any(key.startswith("score") for key in report["missing_keys"]):
         raise UserError(f"{source.name}: no trained reward head (`score`) in it; train one with `lit-instruct rm fit`")
     model.score = ScoreHead.like(model.score, fresh=new_head).to(model.score.weight.device)
     model.config.pad_token_id = pad_id
-    model.pinned_revision = pinned(source.base).get("revision")
+    return _prepared(model, source, quantised)
+
+
+def _prepared(model: PreTrainedModel, source: Source, quantised: Quantisation | None) -> PreTrainedModel:
+    choose_short_attention(model)
     if quantised is not None:
         leave_file(model)
     keep_differentiable(model)
+    model.pinned_revision = pinned(source.base).get("revision")
     return model.eval()
 
 
 def pick_dtype(name: DtypeName, device: torch.device) -> torch.dtype:
-    """Returns the dtype for frozen weights: bfloat16 if the device supports it natively, otherwise float32.
-
-    Args:
-        name: "auto" decides by device.
-        device: where the model will run.
-    """
+    """Returns the dtype of frozen weights; "auto" is bfloat16 if the device supports it natively, else float32."""
     if name != "auto":
         return torch.bfloat16 if name == "bfloat16" else torch.float32
     if device.type == "cuda":
@@ -217,6 +193,13 @@ def pick_dtype(name: DtypeName, device: torch.device) -> torch.dtype:
     return torch.float32
 
 
-def _cannot_open(name: str, what: str, error: Exception) -> UserError:
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    return UserError(f"{name}: cannot open this {what} ({reason}); give a hub id, a folder or smollm2-135m-instruct")
+@contextlib.contextmanager
+def _opening(source: Source, what: str, errors: tuple[type[Exception], ...] = (OSError, ValueError)) -> Iterator[None]:
+    """Turns the errors of `from_pretrained` into a UserError."""
+    try:
+        yield
+    except errors as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(
+            f"{source.name}: cannot open this {what} ({reason}); give a hub id, a folder or smollm2-135m-instruct"
+        ) from error

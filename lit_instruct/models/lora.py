@@ -33,8 +33,7 @@ class LoraOptions:
             all except the output embedding.
         top_layers: number of upper decoder layers to adapt; 0 adapts all of them. The layers below are frozen, shared
             by all roles and computed once.
-        dora: also trains the norm of each row of the weights, apart from its direction (Liu et al. 2024); slower, since
-            norms are computed in every pass.
+        dora: also trains the norm of each row of the weights, apart from its direction (Liu et al. 2024); slower.
         rslora: scales the update by alpha / sqrt(r) instead, which suits large ranks (Kalajdzievski 2023).
     """
 
@@ -49,9 +48,7 @@ class LoraOptions:
     def __post_init__(self) -> None:
         """Refuses values that do not give an adapter."""
         if self.r < 1:
-            raise UserError(
-                f"--model.lora.r={self.r}: the rank must be at least 1 (--model.lora=null trains all weights)"
-            )
+            raise UserError(f"--model.lora.r={self.r}: must be at least 1 (--model.lora=null trains all weights)")
         if not 0 <= self.dropout < 1:
             raise UserError(f"--model.lora.dropout={self.dropout}: must be at least 0 and below 1")
         if self.top_layers < 0:
@@ -116,8 +113,8 @@ def merged_weight(layer: LoraLayer, adapter: str) -> Tensor:
 def load_adapter_weights(network: PeftModel, adapter: str, folder: Path) -> None:
     """Starts an adapter as a copy of a saved one, which may be smaller.
 
-    A larger rank keeps the saved rows and adds fresh ones whose product is zero, and a layer that the saved adapter
-    lacks stays at zero, so both adapters compute the same function. Equal shapes are copied bit for bit.
+    A larger rank keeps the saved rows and adds new ones whose product is zero, and a layer that the saved adapter lacks
+    stays at zero, so both adapters compute the same function. Equal shapes are copied bit for bit.
 
     Args:
         network: model with the adapter already created.
@@ -203,13 +200,7 @@ def read_head(folder: Path) -> Tensor:
 
 
 def save_adapter(network: PeftModel, adapter: str, folder: Path) -> None:
-    """Writes an adapter, under any name, as a folder that plain PEFT opens, with its head if it has one.
-
-    Args:
-        network: the model that holds it.
-        adapter: its name.
-        folder: existing folder; the files go to its top level.
-    """
+    """Writes the named adapter of a model, with its head if it has one, into a folder that plain PEFT opens."""
     weights = get_peft_model_state_dict(network, adapter_name=adapter)
     save_file({key: value.contiguous() for key, value in weights.items()}, folder / "adapter_model.safetensors")
     config = network.peft_config[adapter]

@@ -30,8 +30,7 @@ def make_optimizer(
     Args:
         name: the optimizer.
         parameters: trained parameters, or parameter groups as torch takes them.
-        learning_rate: of groups without one; every step of Lion has this size, so it needs a third to a tenth of
-            AdamW's.
+        learning_rate: of groups without one; Lion needs a third to a tenth of AdamW's, as its steps all have this size.
         beta2: decay of the second moment (AdamW) or of the momentum (Lion).
         weight_decay: coefficient of decoupled weight decay.
     """

@@ -62,7 +62,7 @@ def quantisation(
         reason: why it was chosen if not by the user, for the message.
 
     Raises:
-        UserError: bitsandbytes is not installed, or cannot do it on this device.
+        UserError: as `check_bitsandbytes`.
     """
     if kind == "none":
         return None
@@ -71,14 +71,11 @@ def quantisation(
 
 
 def check_bitsandbytes(choice: str, device: torch.device) -> None:
-    """Refuses a choice that needs bitsandbytes if it is missing or does not support the device.
+    """Raises a UserError if bitsandbytes is not installed, or the device is neither a CPU nor a CUDA device.
 
     Args:
-        choice: option and value, such as --quantize=4bit.
+        choice: option and value that need it, such as --quantize=4bit.
         device: where it would run.
-
-    Raises:
-        UserError: it is not installed, or the device is neither a CPU nor a CUDA device.
     """
     if find_spec("bitsandbytes") is None:
         raise UserError(f"{choice}: needs bitsandbytes; install it with pip install 'lit-instruct[quantization]'")
@@ -87,14 +84,11 @@ def check_bitsandbytes(choice: str, device: torch.device) -> None:
 
 
 def check_dora(network: nn.Module, name: str) -> None:
-    """Refuses DoRA on 8-bit layers on a CPU, where PEFT loses their scales after the first pass.
+    """Raises a UserError on DoRA on 8-bit layers on a CPU, where PEFT loses their scales after the first pass.
 
     Args:
         network: a model with adapters.
         name: the option or folder they come from, for the message.
-
-    Raises:
-        UserError: it has such layers.
     """
     for layer in network.modules():
         weight: Any = getattr(getattr(layer, "base_layer", None), "weight", None)
@@ -108,11 +102,8 @@ def keep_differentiable(network: nn.Module) -> None:
     """Keeps 4-bit layers in the format that gradients pass through.
 
     On CPUs with AVX512-BF16, the first forward in evaluation mode without gradients makes bitsandbytes repack the
-    weights permanently into a format whose product has no gradient: after a validation, adapters below such a layer
-    would silently stop learning. (The product in that format also rounds differently.)
-
-    Args:
-        network: its 4-bit layers, if any, are changed.
+    weights permanently into a format whose product has no gradient and rounds differently: after a validation, adapters
+    below such a layer would silently stop learning.
     """
     for module in network.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
@@ -120,17 +111,11 @@ def keep_differentiable(network: nn.Module) -> None:
 
 
 def leave_file(network: nn.Module) -> None:
-    """Copies the tensors that are not quantised out of the memory-mapped file, on a CPU.
+    """Copies the tensors of a quantised model that are not quantised out of the memory-mapped file, on a CPU.
 
-    As long as one tensor is backed by the mapped file, the pages of all 16- or 32-bit weights read from it stay in
-    memory beside the quantised ones.
-
-    Args:
-        network: a model loaded in 8 or 4 bits.
+    As long as one tensor is backed by the file, the pages of all 16- or 32-bit weights read from it stay in memory.
     """
     for tensor in (*network.parameters(), *network.buffers()):
-        if tensor.device.type == "cpu" and type(tensor) in (
-            nn.Parameter,
-            torch.Tensor,
-        ):  # bitsandbytes has its own types
+        plain = type(tensor) in (nn.Parameter, torch.Tensor)  # bitsandbytes has its own types
+        if plain and tensor.device.type == "cpu":
             tensor.data = tensor.data.clone()

@@ -34,12 +34,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Role:
-    """One role: a network and, where it shares that network, the adapter that makes it this role."""
+    """A network, which roles may share, and the adapter that makes it this role."""
 
     network: nn.Module
     """A causal or sequence-classification model, or the PeftModel around one."""
     adapter: str | None
-    """Name of its adapter; None is the network without adapters."""
+    """Name of the adapter; None is the network without adapters."""
 
 
 class Roles(nn.Module):
@@ -88,16 +88,13 @@ class Roles(nn.Module):
         return parameters + (list(self.value_head.parameters()) if role == "value" else [])
 
     def hidden(self, role: RoleName, input_ids: Tensor, mask: Tensor, trunk: Tensor | None = None) -> Tensor:
-        """Returns a role's final hidden states.
+        """Returns a role's hidden states after the final norm: (B, T, H).
 
         Args:
             role: which one.
             input_ids: (B, T) long.
             mask: (B, T) bool, True is real; padding may lie on either side.
             trunk: (B, T, H) from `hidden_with_trunk`, to start above the trunk.
-
-        Returns:
-            (B, T, H) after the final norm.
         """
         decoder = self.activate(role)
         if trunk is None or self.roles[role].network is not self.roles["policy"].network:
@@ -106,16 +103,12 @@ class Roles(nn.Module):
             return _run(decoder, mask, inputs_embeds=trunk)
 
     def hidden_with_trunk(self, role: RoleName, input_ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Returns a role's final hidden states, and the trunk's output that every other role can start from.
+        """Returns `hidden`, and the trunk's output that every role can start from: (B, T, H), None without a trunk.
 
         Args:
             role: which one.
             input_ids: (B, T) long.
             mask: (B, T) bool, True is real.
-
-        Returns:
-            (B, T, H) after the final norm, and (B, T, H) below the first adapted layer; the latter is None without a
-            trunk.
         """
         if self.trunk_layers == 0:
             return self.hidden(role, input_ids, mask), None
@@ -137,7 +130,7 @@ class Roles(nn.Module):
         temperature: float,
         with_entropy: bool = False,
     ) -> tuple[Tensor, Tensor]:
-        """Returns log-probability and entropy of each response token; masked positions are 0.
+        """Returns log-probabilities and entropies in nats: (B, R) float32 with gradient, masked positions 0.
 
         Args:
             role: whose output embedding is used.
@@ -146,9 +139,6 @@ class Roles(nn.Module):
             mask: (B, R) bool of the response, True is real.
             temperature: of the policy's distribution.
             with_entropy: computes entropies too; they are 0 otherwise.
-
-        Returns:
-            (B, R) float32 log-probabilities and (B, R) float32 entropies, in nats, both with gradient.
         """
         predicting = hidden[:, -tokens.shape[1] - 1 : -1]
         # Selecting the real tokens first gives a contiguous matrix; a slice would be multiplied row by row.
@@ -161,11 +151,8 @@ class Roles(nn.Module):
         self, role: RoleName, hidden: Tensor, tokens: Tensor, temperature: float = 1.0, describe: bool = False
     ) -> TokenLogProbs:
         """Returns `heads.token_log_probs` under a role's output embedding: (n, H) hidden states, (n,) tokens."""
-
-        def work() -> TokenLogProbs:
-            return token_log_probs(hidden, self.output_weight(role), tokens, temperature, describe)
-
-        return inside(self.language_model(role), work)
+        model = self.language_model(role)
+        return inside(model, lambda: token_log_probs(hidden, self.output_weight(role), tokens, temperature, describe))
 
     def values(self, hidden: Tensor, mask: Tensor) -> Tensor:
         """Returns V of the state before each response token: (B, R) float32, masked positions 0.
@@ -186,7 +173,8 @@ class Roles(nn.Module):
         """
         assert self.reward_head is not None
         last = hidden.shape[1] - response_mask.shape[1] + response_mask.sum(dim=1) - 1
-        return self.reward_head(hidden[torch.arange(len(hidden)), last]).squeeze(-1)
+        rows = torch.arange(len(hidden), device=hidden.device)
+        return self.reward_head(hidden[rows, last]).squeeze(-1)
 
     def output_weight(self, role: RoleName) -> Tensor:
         """Returns the (V, H) weight of a role's output embedding; under FSDP2 it is whole only `inside` the model."""
@@ -202,8 +190,9 @@ class Roles(nn.Module):
         PEFT's own `set_adapter` also flips `requires_grad`, which would freeze the other trained role.
         """
         network, adapter = self.roles[role].network, self.roles[role].adapter
-        for layer in _all_lora_layers(network):
-            peft_private.activate(layer, adapter)
+        for layer in network.modules():
+            if isinstance(layer, LoraLayer):
+                peft_private.activate(layer, adapter)
         return _decoder(network)
 
     @contextlib.contextmanager
@@ -211,15 +200,12 @@ class Roles(nn.Module):
         """Yields the language model of a role with its adapter merged into the weights, for fast decoding.
 
         On exit the original base weights are restored bit for bit. Quantised bases (8- and 4-bit) are not merged.
-
-        Args:
-            role: which one.
-            fold: False leaves the adapter unmerged: slower, but without a second copy of the weights in memory.
+        `fold=False` merges nothing: slower, but without a second copy of the weights in memory.
         """
         network, adapter = self.roles[role].network, self.roles[role].adapter
         self.activate(role)
-        layers = list(lora_layers(network, adapter).values()) if adapter is not None else []
-        if not fold or not all(_is_plain(layer) for layer in layers):
+        layers = list(lora_layers(network, adapter).values()) if fold and adapter is not None else []
+        if not all(_is_plain(layer) for layer in layers):
             layers = []
         kept = [layer.get_base_layer().weight.data for layer in layers]
         try:
@@ -233,7 +219,7 @@ class Roles(nn.Module):
                 peft_private.disable(layer, False)
 
     def check_trunk(self, device: torch.device) -> None:
-        """Turns the trunk cache off if starting above the trunk does not reproduce the model's own forward."""
+        """Turns the trunk cache off if starting above the trunk does not give exactly the model's own output."""
         if self.trunk_layers == 0:
             return
         input_ids = torch.arange(1, 25, device=device).view(2, 12)
@@ -288,10 +274,6 @@ def _unwrap(network: nn.Module) -> nn.Module:
 def _decoder(network: nn.Module) -> nn.Module:
     model = _unwrap(network)
     return getattr(model, model.base_model_prefix)
-
-
-def _all_lora_layers(network: nn.Module) -> list[LoraLayer]:
-    return [layer for layer in network.modules() if isinstance(layer, LoraLayer)]
 
 
 def _is_plain(layer: LoraLayer) -> bool:

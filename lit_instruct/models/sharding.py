@@ -21,9 +21,9 @@ Item = TypeVar("Item")
 
 
 def shard(model: nn.Module, mesh: DeviceMesh, compute: torch.dtype | None) -> None:
-    """Shards a transformers model in place: each process keeps a shard of every weight and gathers one layer at a time.
+    """Shards a transformers model in place: each rank keeps a shard of every weight and gathers one layer at a time.
 
-    Every process must run it equally often, with its own `forward` or `inside` it.
+    Every rank must run it equally often, with its own `forward` or `inside` it.
 
     Args:
         model: causal language model or sequence classifier; each `ScoreHead` in it stays in float32.
@@ -46,12 +46,7 @@ def shard(model: nn.Module, mesh: DeviceMesh, compute: torch.dtype | None) -> No
 
 
 def shard_head(head: ScoreHead, mesh: DeviceMesh) -> None:
-    """Shards a head, which computes in float32 whatever the dtype of its decoder.
-
-    Args:
-        head: in float32.
-        mesh: one-dimensional, over the processes.
-    """
+    """Shards a float32 head over a one-dimensional mesh; it computes in float32 whatever the dtype of its decoder."""
     warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view")  # nothing here changes it in place
     fully_shard(head, mesh=mesh, reshard_after_forward=True)
 
@@ -59,9 +54,7 @@ def shard_head(head: ScoreHead, mesh: DeviceMesh) -> None:
 def inside(model: nn.Module, work: Callable[[], Result]) -> Result:
     """Runs work that reads weights outside the layers of a model; FSDP2 gathers these only during its forward.
 
-    Args:
-        model: a transformers model, sharded or not.
-        work: returns tensors; their gradients belong to this forward of the model.
+    The gradients of the tensors that `work` returns belong to this forward of the model.
     """
     sharded = isinstance(model, FSDPModule)  # named: the type checker would not let an FSDPModule be called
     return model(work=work) if sharded else work()
@@ -73,13 +66,9 @@ def is_sharded(model: nn.Module) -> bool:
 
 
 def most_of_all(model: nn.Module, *counts: int) -> list[int]:
-    """Returns the maximum of each count over the processes if a model is sharded, otherwise the counts themselves.
+    """Returns the maximum over the ranks of each count, such as the number of forwards that a rank will run.
 
-    All processes have to call it.
-
-    Args:
-        model: the model that is about to run.
-        counts: of this process, such as its number of forwards.
+    A collective if the model is sharded; otherwise the counts are returned as they are.
     """
     if not is_sharded(model):
         return list(counts)
@@ -89,29 +78,25 @@ def most_of_all(model: nn.Module, *counts: int) -> list[int]:
 
 
 def in_step(items: Sequence[Item], idle: Item, model: nn.Module) -> list[Item]:
-    """Returns work for a model, preceded by idle work so that every process has as much of it as the busiest one.
+    """Returns work for a model, preceded by idle work so that every rank has as many items as the busiest one.
 
-    Under FSDP2 every forward is a collective: all ranks take part. Idle work comes first, so that a result written for
-    it is overwritten, and `[-len(items):]` are the results of the items. All processes have to call this function.
+    A collective if the model is sharded, as each of its forwards is; otherwise nothing is added. Idle work comes first,
+    so that a result written for it is overwritten, and `[-len(items):]` are the results of the items.
 
     Args:
-        items: of this process.
+        items: of this rank.
         idle: an item whose result does not count.
-        model: the model that runs them; nothing is added unless it is sharded.
+        model: the model that runs them.
     """
     return [idle] * (most_of_all(model, len(items))[0] - len(items)) + list(items)
 
 
 def whole_weights(model: nn.Module) -> dict[str, Tensor] | None:
-    """Returns the whole weights of a sharded model on rank 0 and {} on other ranks; None if it is not sharded.
-
-    All processes have to call it.
-    """
+    """Returns the whole weights of a sharded model on rank 0, {} on other ranks (a collective); None if not sharded."""
     if not is_sharded(model):
         return None
-    found: dict[str, Any] = get_model_state_dict(
-        model, options=StateDictOptions(full_state_dict=True, cpu_offload=True)
-    )
+    options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+    found: dict[str, Any] = get_model_state_dict(model, options=options)
     tied = {name for name, _ in model.named_parameters(remove_duplicate=False)}
     tied -= {name for name, _ in model.named_parameters()}
     return {name: value for name, value in found.items() if name not in tied}
