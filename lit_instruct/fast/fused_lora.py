@@ -16,11 +16,7 @@ from torch.autograd.function import once_differentiable
 
 
 def fuse_adapters(network: nn.Module) -> None:
-    """Turns every plain LoRA layer of a network into a `FusedLinear`; other kinds (8- and 4-bit) are left unchanged.
-
-    Args:
-        network: one with PEFT layers; their names, weights and other behaviour stay the same.
-    """
+    """Turns every plain LoRA layer of a network into a `FusedLinear`; other kinds (8- and 4-bit) are left unchanged."""
     for layer in network.modules():
         if type(layer) is PeftLinear and type(layer.get_base_layer()) is nn.Linear and not layer.fan_in_fan_out:
             layer.__class__ = FusedLinear
@@ -73,8 +69,7 @@ class FusedLora(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         rows, weight, low, down, up = ctx.saved_tensors
         kind, down_kind, up_kind = ctx.kinds
-        shape = grad.shape[:-1]
-        grad = grad.reshape(-1, grad.shape[-1])
+        shape, grad = grad.shape[:-1], grad.reshape(-1, grad.shape[-1])
         grad_low = grad @ up
         grad_x = grad_down = grad_up = None
         if ctx.needs_input_grad[0]:

@@ -22,24 +22,17 @@ KEPT_PRODUCTS = 128
 
 
 def spare_host_memory(device: torch.device) -> None:
-    """Reuses the memory of freed tensors and caches few compiled matrix products.
-
-    Args:
-        device: where the model computes; only a CPU changes anything.
-    """
+    """Reuses the memory of freed tensors and caches few compiled matrix products, if the model computes on a CPU."""
     keep_freed_memory(device)
     keep_few_products(device)
 
 
 def keep_few_products(device: torch.device) -> None:
-    """Bounds the cache of code that oneDNN compiles for each shape of a bfloat16 matrix product.
+    """Bounds the cache of code that oneDNN compiles on a CPU for each shape of a bfloat16 matrix product.
 
     The code of one product takes more than half a megabyte and less than a millisecond to compile, and micro-batches of
     each length need about 30 (`python -m benchmarks.cpu`): with the default bounds the cache soon outgrows a small
     model's activations. Both libraries read the variables at their first product; a user's own settings win.
-
-    Args:
-        device: where the model computes; only a CPU changes anything.
     """
     if device.type == "cpu":
         for name in PRODUCT_CACHES:
@@ -47,13 +40,10 @@ def keep_few_products(device: torch.device) -> None:
 
 
 def keep_freed_memory(device: torch.device) -> bool:
-    """Keeps the memory of freed tensors in the process for the next ones; returns whether that was possible.
+    """Keeps the memory of tensors freed on a CPU in the process for the next ones; returns whether that was possible.
 
     By default glibc returns large freed blocks to the system, which zeroes them page by page when they are needed
     again. For the activations of a small model that takes up to a few percent of a pass (`python -m benchmarks.cpu`).
-
-    Args:
-        device: where the model computes; only a CPU changes anything.
     """
     if device.type != "cpu" or platform.libc_ver()[0] != "glibc" or any(name in os.environ for name in OWN_SETTINGS):
         return False

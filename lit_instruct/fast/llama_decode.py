@@ -40,11 +40,7 @@ class LlamaDecoding:
         self.new_tokens = new_tokens
 
     def start(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """Reads the prompts with the model's own forward and copies its cache.
-
-        Prompts of similar length are read together to keep padding short; a prompt that several rows share is read
-        once.
-        """
+        """Reads the prompts with the model's own forward: those of similar length together, shared ones only once."""
         self.cache = self._empty_cache(mask)
         self.positions = mask.sum(dim=1)  # of the next token
         prompts, copy_of = torch.unique(torch.cat([mask.long(), ids], dim=1), dim=0, return_inverse=True)
@@ -61,22 +57,15 @@ class LlamaDecoding:
         return _Cache((len(self.decoder.layers), heads, attention.head_dim), mask, self.new_tokens, dtype)
 
     def _read(self, part: Tensor, ids: Tensor, mask: Tensor, copy_of: Tensor) -> Tensor:
-        """Reads some distinct prompts into the rows that share them; returns their last hidden states.
+        """Reads some distinct prompts into the rows that share them; returns their last hidden states: (b, H).
 
-        Args:
-            part: (b,) long, indices of the distinct prompts to read.
-            ids: (D, P) long, the distinct prompts.
-            mask: (D, P) bool.
-            copy_of: (B,) long, the distinct prompt of each row.
-
-        Returns:
-            (b, H).
+        `part` (b,) are indices into `ids` and `mask` (D, P), and so is `copy_of` (B,), the prompt of each row.
         """
         width = int(mask[part].sum(dim=1).max())
         ids, mask = ids[part, -width:], mask[part, -width:]
-        filled, positions = DynamicCache(config=self.model.config), position_ids(mask)
+        filled, places = DynamicCache(config=self.model.config), position_ids(mask)
         output = self.decoder(
-            ids, attention_mask=mask.long(), position_ids=positions, past_key_values=filled, use_cache=True
+            ids, attention_mask=mask.long(), position_ids=places, past_key_values=filled, use_cache=True
         )
         rows, sources = (copy_of[:, None] == part).nonzero(as_tuple=True)
         self.cache.fill(rows, filled, sources)
@@ -139,11 +128,8 @@ def similar_length_parts(lengths: Tensor) -> list[Tensor]:
 class _Cache:
     """Keys and values of all layers, in one tensor each: columns are filled from the left, the first B rows are in use.
 
-    Args:
-        shape: number of layers, number of key-value heads, and size of a head.
-        mask: (B, P) bool of the prompts.
-        new_tokens: most tokens that will follow the prompts.
-        dtype: of the attention.
+    `shape` is (layers, key-value heads, size of a head), `mask` (B, P) that of the prompts, which at most `new_tokens`
+    tokens follow.
     """
 
     def __init__(self, shape: tuple[int, int, int], mask: Tensor, new_tokens: int, dtype: torch.dtype) -> None:
@@ -160,13 +146,7 @@ class _Cache:
         self.bias[..., : self.length].masked_fill_(padding, torch.finfo(dtype).min)
 
     def fill(self, rows: Tensor, filled: DynamicCache, sources: Tensor) -> None:
-        """Copies transformers' cache of some of the prompts.
-
-        Args:
-            rows: (n,) long, rows to fill.
-            filled: cache of these prompts, as wide as the longest.
-            sources: (n,) long, the row of `filled` for each.
-        """
+        """Fills `rows` (n,) from rows `sources` (n,) of transformers' cache, which is as wide as its longest prompt."""
         for number, layer in enumerate(filled.layers):
             columns = slice(self.length - layer.keys.shape[2], self.length)
             self.keys[number, rows, ..., columns] = layer.keys[sources].transpose(2, 3).to(self.keys.dtype)
@@ -174,28 +154,18 @@ class _Cache:
 
     def make_room(self) -> None:
         """Grows the cache if there is no free column for the next token."""
-        room = self.keys.shape[-1]
+        layers, _, heads, size, room = self.keys.shape
         if self.length < room:
             return
-        more = min(self.limit, 2 * room) - room
-        layers, _, heads, size, _ = self.keys.shape
-        keys = self.keys.new_empty((layers, self.rows, heads, size, room + more))
-        values = self.values.new_empty((layers, self.rows, heads, room + more, size))
+        wider = min(self.limit, 2 * room)
+        keys = self.keys.new_empty((layers, self.rows, heads, size, wider))
+        values = self.values.new_empty((layers, self.rows, heads, wider, size))
         keys[..., :room] = self.keys[:, : self.rows]
         values[:, :, :, :room] = self.values[:, : self.rows]
         self.keys, self.values = keys, values
 
     def append(self, number: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Writes a layer's next column and returns all keys and values of the layer.
-
-        Args:
-            number: of the layer.
-            key: (B, heads, D).
-            value: (B, heads, D).
-
-        Returns:
-            (B x heads, D, T) keys and (B x heads, T, D) values.
-        """
+        """Writes a layer's next column (B, heads, D); returns keys (B x heads, D, T) and values (B x heads, T, D)."""
         keys, values = self.keys[number, : self.rows], self.values[number, : self.rows]
         keys[..., self.length] = key
         values[:, :, self.length] = value

@@ -48,17 +48,13 @@ class Packing:
         if self.sharing == "off" or len(sequences) == 1:
             return separate
         shared = self._shared_rows(sequences)
-        if self.sharing == "auto" and not worth_sharing(shared, separate, self.hidden_size):
-            return separate
-        return shared
+        wanted = self.sharing == "on" or worth_sharing(shared, separate, self.hidden_size)
+        return shared if wanted else separate
 
     def forwards(self, widths: Sequence[int]) -> list[list[int]]:
-        """Returns the row numbers of each forward: the cheapest partition of the rows sorted by width.
+        """Returns the row numbers of each forward: the cheapest partition of the rows sorted by width (in tokens).
 
         A forward costs its tokens, padding included, plus `START_COST`.
-
-        Args:
-            widths: tokens of each row.
         """
         order = sorted(range(len(widths)), key=widths.__getitem__)
         start_cost = START_COST.get(self.device, START_COST["cuda"])
@@ -83,11 +79,7 @@ class Packing:
         return sum(len(forward) * max(widths[row] for row in forward) for forward in self.forwards(widths))
 
     def groups(self, prompts: Sequence[Row]) -> list[list[int]]:
-        """Returns the prompt numbers of each group; prompts of similar length are grouped.
-
-        Args:
-            prompts: the token ids of the sequences of each prompt.
-        """
+        """Returns the prompt numbers of each group; prompts of similar length are grouped."""
         widths = [[packed_length(row) for row in self.rows(sequences)] for sequences in prompts]
         most = min(self.max_tokens, ENOUGH_TOKENS.get(self.device, self.max_tokens))
         found: list[list[int]] = []
@@ -121,11 +113,6 @@ def worth_sharing(shared: Sequence[Row], separate: Sequence[Row], hidden_size: i
 
     cost = tokens + query-key pairs / hidden size, masked pairs included: a pair costs about 1 / (hidden size) of what
     a token costs in the linear layers (0.8 and 1.4 times that on CPUs, less on a GPU).
-
-    Args:
-        shared: rows of several sequences.
-        separate: one sequence a row.
-        hidden_size: of the model.
     """
     return _cost(shared, hidden_size) < _cost(separate, hidden_size)
 
@@ -134,8 +121,9 @@ def _cost(rows: Sequence[Row], hidden_size: int) -> float:
     total = 0.0
     for row in rows:
         width = packed_length(row)
-        prefix = prefix_length(row) if len(row) > 1 else width
-        longest = max(len(sequence) for sequence in row) - prefix
-        pairs = computed_pairs(1, width, prefix, len(row), longest) if len(row) > 1 else width**2
+        pairs: float = width**2
+        if len(row) > 1:
+            prefix = prefix_length(row)
+            pairs = computed_pairs(1, width, prefix, len(row), max(map(len, row)) - prefix)
         total += width + pairs / hidden_size
     return total

@@ -103,9 +103,8 @@ def attention_mask(packed: PackedRows, implementation: str, dtype: torch.dtype) 
 def _layout(segment: Tensor) -> SuffixLayout | None:
     """Returns where the suffixes are, or None where the dense mask is cheaper."""
     width = segment.shape[1]
-    owner = [
-        (row, number) for row, last in enumerate(segment.amax(dim=1).tolist()) for number in range(1, int(last) + 1)
-    ]
+    counts = segment.amax(dim=1).tolist()
+    owner = [(row, number) for row, count in enumerate(counts) for number in range(1, count + 1)]
     prefixes = (segment == PREFIX).sum(dim=1)
     row = torch.tensor([row for row, _ in owner], device=segment.device)
     number = torch.tensor([number for _, number in owner], device=segment.device)
@@ -132,26 +131,14 @@ def prefix_attention(
     scaling: float | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """Attends as `short_attention` does, and over suffixes by gathering them.
-
-    Args:
-        module: the attention layer.
-        query: (B, heads, T, D).
-        key: (B, key heads, T, D).
-        value: the same.
-        attention_mask: from `attention_mask`, or any other.
-        dropout: on the attention weights.
-        scaling: of the scores; None is 1 / sqrt(D).
-        kwargs: anything else that transformers passes.
-    """
+    """Attends as `short_attention` does (same arguments), but gathers the suffixes that `attention_mask` knows of."""
     layout: SuffixLayout | None = getattr(attention_mask, "suffixes", None)
     if layout is None or kwargs.get("position_bias") is not None:
         return short_attention(module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs)
     options: dict[str, Any] = {"dropout_p": dropout, "scale": scaling, "enable_gqa": query.shape[1] != key.shape[1]}
     prefix = slice(layout.prefix)
-    above = scaled_dot_product_attention(
-        query[:, :, prefix], key[:, :, prefix], value[:, :, prefix], is_causal=True, **options
-    )
+    first_query, first_key, first_value = (part[:, :, prefix] for part in (query, key, value))
+    above = scaled_dot_product_attention(first_query, first_key, first_value, is_causal=True, **options)
     keys, values = (
         torch.cat([part[:, :, prefix].index_select(0, layout.row), _gather(part, layout.place)], dim=2)
         for part in (key, value)

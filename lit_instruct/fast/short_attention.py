@@ -25,11 +25,7 @@ VECTOR = 32
 
 
 def choose_short_attention(network: PreTrainedModel) -> None:
-    """Lets a model that uses sdpa use `short_attention`; any other is left unchanged.
-
-    Args:
-        network: a transformers model.
-    """
+    """Lets a transformers model that uses sdpa use `short_attention`; any other is left unchanged."""
     if network.config._attn_implementation == "sdpa":
         network.set_attn_implementation(NAME)
 
@@ -44,7 +40,7 @@ def short_attention(
     scaling: float | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """Attends like transformers' sdpa, by softmax(Q K' scaling) V where that is faster.
+    """Attends like transformers' sdpa, by softmax(Q K' scaling) V where that is faster: (B, T, heads, D), no weights.
 
     The choice depends only on shapes, dtype and device, so that passes with and without gradients agree.
 
@@ -52,14 +48,11 @@ def short_attention(
         module: the attention layer.
         query: (B, heads, T, D).
         key: (B, key heads, T, D).
-        value: the same.
+        value: (B, key heads, T, D).
         attention_mask: (B, 1, T, T) bool, True is seen; None is causal where the layer is.
         dropout: on the attention weights.
         scaling: of the scores; None is 1 / sqrt(D).
         kwargs: anything else that transformers passes.
-
-    Returns:
-        (B, T, heads, D), and None for the weights.
     """
     if dropout or kwargs.get("position_bias") is not None or not _is_short(query, key, attention_mask):
         return sdpa_attention_forward(
@@ -86,8 +79,7 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> T
     extra = -width % VECTOR
     if extra:
         key, value = pad(key, (0, 0, 0, extra)), pad(value, (0, 0, 0, extra))
-        mask = query.new_ones(1, 1, width, width, dtype=torch.bool) if mask is None else mask
-        mask = pad(mask, (0, extra))
+        mask = pad(query.new_ones(1, 1, width, width, dtype=torch.bool) if mask is None else mask, (0, extra))
     grouped = (rows, key.shape[1], heads // key.shape[1] * width)  # heads that share a key are adjacent
     scores = torch.matmul(query.reshape(*grouped, -1), key.transpose(2, 3)).view(rows, heads, width, -1)
     if mask is not None:  # added: filling would take another pass over the scores in backward

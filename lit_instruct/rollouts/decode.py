@@ -38,12 +38,7 @@ class Decoding(Protocol):
 
 
 def decoding(model: nn.Module, new_tokens: int) -> Decoding:
-    """Returns the fastest decoding for a model.
-
-    Args:
-        model: a transformers causal language model, in evaluation mode.
-        new_tokens: most tokens that will be appended.
-    """
+    """Returns the fastest decoding for a causal language model in evaluation mode, for at most `new_tokens` tokens."""
     return LlamaDecoding(model, new_tokens) if fits_llama_decoding(model) else ModelDecoding(model)
 
 
@@ -70,15 +65,9 @@ def _misfit(model: nn.Module) -> str | None:
         return f"{type(model).__name__} does not have Llama's layers"
     if any(type(layer) is not DynamicLayer for layer in DynamicCache(config=model.config).layers):
         return f"{type(model).__name__} does not use full attention in every layer"
-    try:
+    try:  # an unknown model may fail in any way
         same = _same_logits(model)
-    except (
-        RuntimeError,
-        ValueError,
-        TypeError,
-        AttributeError,
-        KeyError,
-    ) as error:  # an unknown model may fail in any way
+    except (RuntimeError, ValueError, TypeError, AttributeError, KeyError) as error:
         return f"{type(model).__name__} fails in our step ({error})"
     return None if same else f"{type(model).__name__} does not compute what Llama's layers compute"
 
@@ -110,11 +99,7 @@ def _logits_by_steps(way: Decoding, ids: Tensor, mask: Tensor) -> Tensor:
 
 
 class ModelDecoding:
-    """Decoding with transformers' forward over its growing cache, for models that `LlamaDecoding` does not fit.
-
-    Args:
-        model: any transformers causal language model.
-    """
+    """Decoding with transformers' forward over its growing cache, for models that `LlamaDecoding` does not fit."""
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model

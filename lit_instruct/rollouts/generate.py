@@ -16,7 +16,7 @@ from lit_instruct.rollouts.sampling import sample_tokens, uniforms
 from lit_instruct.rollouts.stopping import StopRule
 
 DROP_SHARE = 0.25
-"""Finished rows are dropped once they are this share of the batch: moving the others takes time, too."""
+"""Finished rows are dropped once they are this share of the batch: moving the others takes time too."""
 
 
 @dataclass
@@ -29,8 +29,7 @@ class SamplingOptions:
         top_p: keeps the smallest set of tokens with at least this total probability; 1 keeps all.
         top_k: keeps the k most probable tokens; 0 keeps all.
         stop_ids: token ids that end a response, in addition to the end of turn of the prompt format.
-        stop_strings: texts that end a response; its last token is the one that completes such a text, and its text
-            stops before it.
+        stop_strings: texts that end a response with the token that completes one; its text stops before that one.
     """
 
     max_new_tokens: int = 64
@@ -73,8 +72,8 @@ def generate(
     """Samples one response per prompt.
 
     A row's random numbers depend only on its key, so its response does not depend on the other rows or on the number of
-    processes, up to the rounding of the matrix products. Each process decodes until its own rows have ended; only under
-    FSDP2, where every forward is a collective, all ranks take `max_new_tokens` steps.
+    processes, up to the rounding of the matrix products. Each rank decodes until its own rows have ended, except under
+    FSDP2, where every forward is a collective and all ranks take `max_new_tokens` steps.
 
     Args:
         model: a transformers causal language model, in evaluation mode.

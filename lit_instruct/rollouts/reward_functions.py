@@ -28,14 +28,13 @@ def function_scorer(function: str, finite: bool = True, option: str = "--model.r
 def scoring_function(import_path: str, option: str, finite: bool = True) -> ScoringFunction:
     """Returns the Python function that an import path names, with its scores checked.
 
-    The function that is returned raises a UserError where the user's own raises an exception, or returns anything but
-    one number for each pair; the message names the option, the function and the row.
+    The returned function raises a UserError where the user's own raises an exception or does not return one number for
+    each pair; the message names the option, the function and the row.
 
     Args:
-        import_path: such as `lit_instruct.evaluation.labelers.tone`, a function list[(prompt, response)] ->
-            list[float].
+        import_path: such as `lit_instruct.evaluation.labelers.tone`, of list[(prompt, response)] -> list[float].
         option: by which the user named the function, for messages.
-        finite: whether NaN and infinity are an error; otherwise the caller has to check for them.
+        finite: whether NaN and infinity are errors; otherwise the caller has to check for them.
 
     Raises:
         UserError: there is no such function.
@@ -59,16 +58,14 @@ def _checked_scores(function: ScoringFunction, name: str, finite: bool, pairs: P
         raise UserError(f"{name}: it raised {type(error).__name__}: {error}{where}; fix the function") from error
     if len(scores) != len(pairs):
         raise UserError(f"{name}: it returned {len(scores)} scores for {len(pairs)} pairs; return one for each")
-    for row, score in enumerate(scores):
+    for row, (score, (_, response)) in enumerate(zip(scores, pairs, strict=True)):
         if finite and not math.isfinite(score):
-            raise UserError(
-                f"{name}: it returned {score} for row {row} ({pairs[row][1][:60]!r}); return finite numbers"
-            )
+            raise UserError(f"{name}: it returned {score} for row {row} ({response[:60]!r}); return finite numbers")
     return scores
 
 
 def _failing_row(function: ScoringFunction, pairs: Pairs) -> str:
-    """Names the first row that raises an exception on its own; "" where only several together do."""
+    """Returns text that names the first row that raises an exception on its own; "" where only several together do."""
     for row, (prompt, response) in enumerate(pairs):
         try:
             [float(score) for score in function([(prompt, response)])]

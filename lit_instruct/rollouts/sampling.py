@@ -29,9 +29,7 @@ class Shape(Protocol):
 def uniforms(keys: Sequence[tuple[int, ...]], count: int) -> Tensor:
     """Returns (B, count) float64 uniform numbers in [0, 1), each row from a generator seeded with its key.
 
-    Args:
-        keys: B keys, such as (seed, iteration, prompt number).
-        count: numbers per key.
+    A key is a tuple of numbers, such as (seed, iteration, prompt number).
     """
     rows = []
     for key in keys:
@@ -43,15 +41,12 @@ def uniforms(keys: Sequence[tuple[int, ...]], count: int) -> Tensor:
 
 
 def sample_tokens(logits: Tensor, draws: Tensor, shape: Shape) -> Tensor:
-    """Returns one token per row: the first whose cumulative probability exceeds the row's draw.
+    """Returns one token per row, the first whose cumulative probability exceeds the row's draw: (B,) long.
 
     Args:
         logits: (B, V), of any floating type.
         draws: (B,) float64 in [0, 1).
         shape: temperature, top-p and top-k.
-
-    Returns:
-        (B,) long.
     """
     if shape.top_k == 1:
         return logits.argmax(dim=-1)
@@ -62,21 +57,14 @@ def sample_tokens(logits: Tensor, draws: Tensor, shape: Shape) -> Tensor:
 
 
 def _relative_probabilities(logits: Tensor, temperature: float) -> Tensor:
-    """Returns exp((logits - max) / temperature) in float32: (B, V), the largest of each row is 1.
-
-    Unlike softmax it does not divide by the sum, which would take another pass.
-    """
+    """Returns exp((logits - max) / temperature), (B, V) float32: a softmax without its last pass, the division."""
     logits = logits.float()
     shifted = logits - logits.amax(dim=-1, keepdim=True)
     return (shifted if temperature == 1 else shifted.div_(temperature)).exp_()
 
 
 def _most_probable(logits: Tensor, shape: Shape) -> tuple[Tensor, Tensor]:
-    """Returns the tokens that top-k and top-p keep, most probable first.
-
-    Returns:
-        (B, n) float32 relative probabilities, 0 beyond what is kept, and (B, n) their tokens.
-    """
+    """Returns relative probabilities, 0 beyond what top-k and top-p keep, and their tokens: (B, n), largest first."""
     size = logits.shape[-1]
     probabilities = _relative_probabilities(logits, shape.temperature)
     if shape.top_k:

@@ -11,14 +11,14 @@ from lit_instruct.errors import UserError
 from lit_instruct.prompting import Prompter
 
 _SPARE_TOKENS = 4
-"""Tokens decoded beyond the longest stop string: a decoder may strip the blank of the first one."""
+"""Tokens decoded beyond the longest stop string: a decoder may strip the first one's space."""
 
 
 class StopRule:
     """Tells where a response ends, both while it grows and when it is complete.
 
-    A response that ends with a stop string counts as ended, without a penalty for a missing end of turn. The tokens of
-    that string are part of the response, like an end-of-turn token; its text stops before them.
+    A response that ends with a stop string counts as ended, without a penalty for a missing end of turn. The string's
+    tokens are part of the response, like an end-of-turn token; the response's text stops before them.
 
     Args:
         ids: token ids that end a response.

@@ -45,11 +45,7 @@ class TextGenerator:
 
     @classmethod
     def from_source(
-        cls,
-        source: str,
-        dtype: DtypeName = "auto",
-        prompter: Prompter | None = None,
-        quantize: Quantize | None = None,
+        cls, source: str, dtype: DtypeName = "auto", prompter: Prompter | None = None, quantize: Quantize | None = None
     ) -> TextGenerator:
         """Opens a model by embedded name, hub id, Hugging Face folder or stage folder.
 
@@ -143,9 +139,8 @@ class TextGenerator:
         for batch in track(batches, description=progress, transient=True) if progress else batches:
             ids, mask = self._to_device(*right_pad([sequences[i] for i in batch], self.prompter.pad_id))
             starts = torch.tensor([len(prompt_ids[i]) for i in batch], device=ids.device)
-            hidden = decoder(
-                ids, attention_mask=mask.long(), position_ids=position_ids(mask), use_cache=False
-            ).last_hidden_state
+            inputs = {"attention_mask": mask.long(), "position_ids": position_ids(mask)}
+            hidden = decoder(ids, **inputs, use_cache=False).last_hidden_state
             wanted = mask[:, 1:] & (torch.arange(1, ids.shape[1], device=ids.device) >= starts[:, None])
             chosen = token_log_probs(hidden[:, :-1][wanted], weight, ids[:, 1:][wanted]).log_probs
             sums = torch.zeros(wanted.shape, device=ids.device).masked_scatter(wanted, chosen).sum(dim=1)

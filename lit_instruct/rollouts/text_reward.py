@@ -77,7 +77,7 @@ class TextReward:
         return cls(network, prompter, (stage.reward_bias if stage else None) or 0.0)
 
     def shard(self, mesh: DeviceMesh) -> None:
-        """Shards the weights over processes, which must then score in step."""
+        """Shards the weights over ranks, which must then score in step."""
         if isinstance(self.network, PeftModel):  # its own forward would bypass FSDP2's hooks
             self.network = self.network.get_base_model()
         shard(self.network, mesh, None)
@@ -101,7 +101,7 @@ class TextReward:
         return self.score_ids([self.ids(*pair) for pair in pairs], batch_tokens, progress)
 
     def ids(self, prompt: Prompt, response: str) -> list[int]:
-        """Token ids of prompt and response, as the reward model reads them."""
+        """Returns the token ids of prompt and response, as the reward model reads them."""
         return self.prompter.prompt_ids(prompt) + self.prompter.response_ids(response)
 
     @torch.no_grad()
@@ -115,9 +115,8 @@ class TextReward:
         for batch in track(batches, description=progress, transient=True) if progress else batches:
             ids, mask = right_pad([sequences[i] for i in batch], self.prompter.pad_id)
             ids, mask = ids.to(device), mask.to(device)
-            scores = self.network(
-                input_ids=ids, attention_mask=mask.long(), position_ids=position_ids(mask), use_cache=False
-            ).logits.squeeze(-1)
+            inputs = {"input_ids": ids, "attention_mask": mask.long(), "position_ids": position_ids(mask)}
+            scores = self.network(**inputs, use_cache=False).logits.squeeze(-1)
             for row, score in zip(batch, scores.float().tolist(), strict=True):
                 rewards[row] = score + self.bias
         return rewards
@@ -133,7 +132,7 @@ def model_scorer(
         dtype: of its weights.
         quantize: quantisation of its base.
         device: where it runs.
-        mesh: processes to shard its weights over, which then score in step; None does not shard.
+        mesh: ranks to shard its weights over, which then score in step; None does not shard.
 
     Raises:
         UserError: it cannot be opened.
