@@ -29,19 +29,18 @@ class RankedBatch(NamedTuple):
     row_number: Tensor
     """(B,) long, the row number of each prompt in the dataset."""
     margin: Tensor
-    """(N,) float32, by whose difference the reward of the better of two responses is to exceed the other's; 0 where the
-    data says nothing."""
+    """(N,) float32; the better of two responses is to win by the difference of their margins; 0 where none is given."""
 
 
 class PromptBatch(NamedTuple):
-    """Prompts of one PPO iteration (this process's share of them)."""
+    """This rank's prompts of one PPO iteration."""
 
     prompt_ids: Tensor
     """(B, P) long, padded on the left, so that every response starts in the same column."""
     prompt_mask: Tensor
     """(B, P) bool, True on real tokens."""
     row_number: Tensor
-    """(B,) long, the row number in the dataset: sampling is keyed by it, whatever process draws."""
+    """(B,) long, the row number in the dataset: sampling is keyed by it, whichever rank samples."""
     rows: list[Any]
     """The data rows themselves (data_modules.rows.PromptRow), for reward functions and tables of samples."""
 
@@ -73,7 +72,7 @@ class Rollout(NamedTuple):
     values: Tensor
     """(B, R) float32, V(state before the token), 0 where masked."""
     scores: Tensor
-    """(B,) float32, the reward of each whole response, further rewards added by their weights; not yet shaped."""
+    """(B,) float32, the reward of each whole response plus the weighted further rewards; not yet shaped."""
     reward_parts: Tensor
     """(B, 1 + further rewards) float32, the rewards that `scores` is made of, before weights."""
     ended: Tensor
@@ -85,7 +84,7 @@ class Rollout(NamedTuple):
 
     @property
     def response_ids(self) -> Tensor:
-        """(B, R) long, the responses alone; whatever stands where they are masked."""
+        """(B, R) long, the responses alone; arbitrary ids where masked."""
         return columns_from(self.input_ids, self.prompt_length, self.response_mask.shape[1])
 
     @property
@@ -95,15 +94,12 @@ class Rollout(NamedTuple):
 
 
 def columns_from(values: Tensor, first: Tensor, count: int) -> Tensor:
-    """Returns neighbouring columns of each row, from the row's own first one on; beyond the last, the last again.
+    """Returns `count` columns of each row from the row's own first one on: (B, count, ...), with gradient.
 
     Args:
         values: (B, T, ...).
         first: (B,) long, in [0, T).
-        count: of columns.
-
-    Returns:
-        (B, count, ...), with gradient.
+        count: number of columns; the last one is repeated beyond the end.
     """
     rows, width = values.shape[:2]
     columns = (first[:, None] + torch.arange(count, device=first.device)).clamp(max=width - 1)
@@ -117,7 +113,7 @@ def around_response(hidden: Tensor, prompt_length: Tensor, response_mask: Tensor
     Args:
         hidden: (B, T, H) of prompt and response.
         prompt_length: (B,) long, tokens of each prompt.
-        response_mask: (B, R) bool.
+        response_mask: (B, R) bool, True is real.
     """
     return columns_from(hidden, prompt_length - 1, response_mask.shape[1] + 1)
 
@@ -138,7 +134,7 @@ def left_pad(sequences: list[list[int]], value: int) -> tuple[Tensor, Tensor]:
 
 
 def length_batches(lengths: Sequence[int], rows: int | None = None, tokens: int | None = None) -> list[list[int]]:
-    """Splits sequences into batches of similar length, to keep padding short.
+    """Splits sequences into batches of similar length, to keep padding short; returns the indices of each batch.
 
     The longest sequences come first, so that running out of memory shows early.
 
@@ -146,15 +142,11 @@ def length_batches(lengths: Sequence[int], rows: int | None = None, tokens: int 
         lengths: tokens of each sequence.
         rows: most sequences of a batch.
         tokens: most tokens of a batch, padding included; a longer sequence is a batch of its own.
-
-    Returns:
-        Indices of the sequences of each batch.
     """
     batches: list[list[int]] = []
     for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
         count = len(batches[-1]) if batches else 0
-        fits = batches and count != rows and (tokens is None or (count + 1) * lengths[batches[-1][0]] <= tokens)
-        if fits:
+        if batches and count != rows and (tokens is None or (count + 1) * lengths[batches[-1][0]] <= tokens):
             batches[-1].append(i)
         else:
             batches.append([i])
@@ -166,7 +158,7 @@ def per_step(batches: Sequence[Sequence[int]], counts: Sequence[int], accumulate
 
     Args:
         batches: row numbers of each global micro-batch of the epoch, in order.
-        counts: count of each row, such as its trained tokens.
+        counts: of each row, such as its number of trained tokens.
         accumulate: micro-batches per optimizer step.
     """
     totals = []

@@ -1,12 +1,11 @@
-"""What a stage leaves for the next one: a model folder with `stage.json` in it, written atomically."""
+"""What a stage hands over to the next one: a model folder with `stage.json` in it, written atomically."""
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import json
 import logging
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -50,7 +49,7 @@ class Stage:
     seconds: float
     """Wall time of the training without interruptions."""
     peak_memory_gb: float | None = None
-    """Peak resident memory of the process in 10^9 bytes; None where the system does not report it."""
+    """Peak resident memory of the process, in 10^9 bytes; None where the system does not report it."""
     reward_bias: float | None = None
     """Added to every score of a reward model."""
     data: dict[str, Any] | None = None
@@ -78,9 +77,8 @@ def read_stage(folder: Path) -> Stage | None:
     except (ValueError, TypeError, AttributeError) as error:
         raise UserError(f"{path}: damaged ({error}); run that stage again") from error
     unknown = sorted(record.keys() - {one.name for one in fields(Stage)})
-    missing = sorted(
-        {one.name for one in fields(Stage) if one.default is one.default_factory is MISSING} - record.keys()
-    )
+    required = {one.name for one in fields(Stage) if one.default is one.default_factory is MISSING}
+    missing = sorted(required - record.keys())
     if unknown or missing:
         found = [f"with unknown fields {', '.join(unknown)}"] if unknown else []
         found += [f"without {', '.join(missing)}"] if missing else []
@@ -109,11 +107,11 @@ def prompter_of(source: Source) -> Prompter:
 
 
 def bits_of(source: Source, wanted: Quantize | None) -> Quantize:
-    """Returns how to quantise a model's base, with a warning where it was trained on another precision.
+    """Returns how to quantise a model's base, and warns if that is not the precision it was trained with.
 
     Args:
         source: the model.
-        wanted: "8bit", "4bit" or "none"; None uses that of its stage, or "none" where no stage made it.
+        wanted: None takes that of the model's stage, or "none" where no stage made it.
     """
     stage = read_stage_of(source)
     trained = stage.base_precision if stage is not None else None
@@ -122,21 +120,16 @@ def bits_of(source: Source, wanted: Quantize | None) -> Quantize:
         return before
     if trained is not None and wanted != before:
         now = "a base that is not quantised" if wanted == "none" else f"a base in {wanted}"
-        log.warning(
-            "%s: trained on a base in %s and opened on %s, which changes its outputs slightly "
-            "(measured in docs/memory.md)",
-            source.name,
-            trained,
-            now,
-        )
+        effect = "which changes its outputs slightly (measured in docs/memory.md)"
+        log.warning("%s: trained on a base in %s and opened on %s, %s", source.name, trained, now, effect)
     return wanted
 
 
 def stage_or_model(name: str, stage: str, wanted_by: str) -> Source:
-    """Returns a stage's model, or any other by its name; which of the two it is, its stage.json tells.
+    """Returns where a stage's model or any other model is.
 
     Args:
-        name: a stage folder, whatever it is called, or what `find_source` takes.
+        name: a stage folder of any name, or what `find_source` takes.
         stage: the stage that makes it by default, for the message.
         wanted_by: the stage that needs it, for the message.
 
@@ -147,44 +140,34 @@ def stage_or_model(name: str, stage: str, wanted_by: str) -> Source:
         run = Path(name).parent
         raise UserError(
             f"{wanted_by}: no {stage} model in {name}; run `make {stage} RUN={run.name}` first "
-            f"(or `lit-instruct {stage} fit --run {run}`), or name another with an option of "
-            f"`lit-instruct {wanted_by}`"
+            f"(or `lit-instruct {stage} fit --run {run}`), or name another with an option of `lit-instruct {wanted_by}`"
         )
     return find_source(name)
 
 
 def check_same_format(own: Prompter, parent: Stage | None, parent_folder: str, command: str) -> None:
-    """Refuses a parent whose prompts are tokenised differently from this stage's.
+    """Raises a UserError if a parent's prompts are tokenised differently from this stage's.
 
     Args:
         own: this stage's prompt format.
         parent: the parent's record; None, for a model that no stage made, is accepted.
         parent_folder: for the message.
         command: the command that makes a matching parent, for the message.
-
-    Raises:
-        UserError: they differ.
     """
     if parent is None or parent.prompt_format == own.describe():
         return
     theirs, ours = parent.prompt_format, own.describe()
     differing = [key for key in ours if ours[key] != theirs.get(key)]
+    there, here = [theirs.get(key) for key in differing], [ours[key] for key in differing]
     raise UserError(
-        f"{parent_folder}: it was trained with another prompt format ({', '.join(differing)}: "
-        f"{[theirs.get(key) for key in differing]} there, {[ours[key] for key in differing]} here); "
-        f"run `{command}` again"
+        f"{parent_folder}: it was trained with another prompt format "
+        f"({', '.join(differing)}: {there} there, {here} here); run `{command}` again"
     )
 
 
-@contextlib.contextmanager
-def replacing_stage(folder: Path) -> Iterator[Path]:
-    """Gives a scratch folder for a stage's model, tokenizer and stage.json, as `replacing_files` does.
-
-    Raises:
-        UserError: it cannot be written.
-    """
-    with replacing_files(folder, last=STAGE_FILE, exclusive=MODEL_FILES) as scratch:
-        yield scratch
+def replacing_stage(folder: Path) -> AbstractContextManager[Path]:
+    """Returns `replacing_files` for a stage's model, tokenizer and stage.json."""
+    return replacing_files(folder, last=STAGE_FILE, exclusive=MODEL_FILES)
 
 
 def write_stage(folder: Path, stage: Stage) -> None:

@@ -1,7 +1,7 @@
 """The one place that turns a prompt (text or messages) into token ids.
 
-Every stage, data module and evaluation goes through `Prompter`, so a response is trained, scored and
-sampled after exactly the same ids, and ends at exactly one EOS.
+Every stage, data module and evaluation goes through `Prompter`, so a response is trained, scored and sampled after
+exactly the same ids, and ends at exactly one EOS.
 """
 
 from __future__ import annotations
@@ -35,16 +35,14 @@ _SYSTEM_MARK, _USER_MARK, _ASSISTANT_MARK = "SYSTEMMARK", "USERMARK", "ASSISTANT
 class Prompter:
     """Renders prompts and responses to token ids, and remembers how.
 
-    A prompt's ids end exactly where the response begins; a response's ids end with one EOS and nothing
-    after it. Text of special tokens inside a message ("<|im_end|>" typed by a user) stays text: it cannot
-    end a turn.
+    A prompt's ids end exactly where the response begins; a response's ids end with one EOS and nothing after it.
+    Special tokens typed by a user, such as "<|im_end|>", are tokenised as ordinary text: they cannot end a turn.
 
     Args:
         tokenizer: of the base model; its pad token is changed where it is missing or equals EOS.
-        template: "chat" renders with the tokenizer's chat template (plain text becomes one user message),
-            "raw" takes the text verbatim, "auto" is chat where there is a chat template and raw elsewhere.
-        system: system prompt for prompts that have none of their own. None turns the template's own default
-            system prompt off.
+        template: "chat" renders with the tokenizer's chat template (plain text becomes one user message), "raw" takes
+            the text verbatim, "auto" is "chat" where there is a chat template and "raw" elsewhere.
+        system: system prompt for prompts that have none of their own. None turns off the template's default one.
 
     Raises:
         UserError: "chat" without a chat template, or a `system` that the template cannot place.
@@ -72,7 +70,7 @@ class Prompter:
         return self._system_message["content"] if self._system_message is not None else None
 
     def prompt_ids(self, prompt: Prompt) -> list[int]:
-        """Token ids of a prompt, up to where the response begins (generation prompt included).
+        """Returns the token ids of a prompt, up to where the response begins (generation prompt included).
 
         Raises:
             UserError: messages without a chat template, or messages that the template refuses.
@@ -80,7 +78,7 @@ class Prompter:
         return self.prompts_ids([prompt])[0]
 
     def prompts_ids(self, prompts: Sequence[Prompt]) -> list[list[int]]:
-        """Token ids of several prompts, tokenised together: faster than `prompt_ids` one by one, the same ids.
+        """Returns the same ids as `prompt_ids` one by one, but faster: the prompts are tokenised together.
 
         Raises:
             UserError: one of them cannot be rendered, as in `prompt_ids`.
@@ -94,35 +92,29 @@ class Prompter:
         return [self._without_end(ids) for ids in encoded]
 
     def response_ids(self, response: str) -> list[int]:
-        """Token ids of a response; the last one, and only that one, is `eos_id`."""
+        """Returns the token ids of a response; the last one, and only that one, is `eos_id`."""
         return self.responses_ids([response])[0]
 
     def responses_ids(self, responses: Sequence[str]) -> list[list[int]]:
-        """Token ids of several responses, tokenised together."""
+        """Returns the same ids as `response_ids` one by one, but faster: the responses are tokenised together."""
         eos = self.tokenizer.convert_ids_to_tokens(self.eos_id)
         texts = [response.removesuffix(eos) for response in responses]
         return [[*ids, self.eos_id] for ids in self.texts_ids(texts, split_special_tokens=True)]
 
     def texts_ids(self, texts: Sequence[str], split_special_tokens: bool = False) -> list[list[int]]:
-        """Token ids of plain texts, without template, BOS and EOS.
+        """Returns the token ids of plain texts, without template, BOS and EOS.
 
-        Args:
-            texts: any number.
-            split_special_tokens: tokenises written-out special tokens as ordinary text.
+        `split_special_tokens` tokenises written-out special tokens as ordinary text.
         """
         if not texts:
             return []
         # The template writes BOS itself, so the tokenizer must not add one.
-        encoded = self.tokenizer(
-            list(texts),
-            add_special_tokens=False,
-            split_special_tokens=split_special_tokens,
-            return_attention_mask=False,
-        )
+        options = {"add_special_tokens": False, "split_special_tokens": split_special_tokens}
+        encoded = self.tokenizer(list(texts), **options, return_attention_mask=False)
         return [list(ids) for ids in encoded["input_ids"]]
 
     def turn_ids(self, prompt: Prompt, response: str) -> list[tuple[list[int], bool]]:
-        """Token ids of a conversation in segments, each with True for an assistant turn; those end with one EOS.
+        """Returns the token ids of a conversation in segments, each with True for an assistant turn, ended by one EOS.
 
         The other segments hold the template's text and user turns, up to where the next response begins.
 
@@ -153,11 +145,11 @@ class Prompter:
         return [*pieces, (self._encode(text[done:]), False), (self.response_ids(response), True)]
 
     def decode(self, ids: Iterable[int]) -> str:
-        """Text of a response's ids, without special tokens and surrounding white space."""
+        """Returns the text of a response's ids, without special tokens and surrounding white space."""
         return str(self.tokenizer.decode(list(ids), skip_special_tokens=True)).strip()
 
     def describe(self) -> dict[str, Any]:
-        """JSON-able record of the prompt format; two stages fit together when theirs are equal."""
+        """Returns a record of the prompt format for JSON; two stages fit together when theirs are equal."""
         template = self.tokenizer.get_chat_template() if self.kind == "chat" else None
         return {
             "template": self.kind,
@@ -168,7 +160,7 @@ class Prompter:
         }
 
     def fingerprint(self) -> str:
-        """A hash of everything that determines tokenisation; prompters with the same hash give the same ids."""
+        """Returns a hash of everything that determines tokenisation: prompters of the same hash give the same ids."""
         tokenizer = self.tokenizer
         if tokenizer.is_fast:
             encoder = json.loads(tokenizer.backend_tokenizer.to_str())
@@ -187,7 +179,7 @@ class Prompter:
 
     @staticmethod
     def _said(text: str, before: str, content: str) -> str:
-        """The text of an assistant turn as rendered: templates may strip it."""
+        """Returns the text of an assistant turn as rendered: templates may strip it."""
         for said in (content, content.strip()):
             if text.startswith(before + said):
                 return said
@@ -205,15 +197,11 @@ class Prompter:
 
     def _render(self, messages: list[Message], add_generation_prompt: bool) -> str:
         try:
-            return str(
-                self.tokenizer.apply_chat_template(
-                    messages, tokenize=False, add_generation_prompt=add_generation_prompt
-                )
-            )
+            options = {"tokenize": False, "add_generation_prompt": add_generation_prompt}
+            return str(self.tokenizer.apply_chat_template(messages, **options))
         except TemplateError as error:
-            raise UserError(
-                f"prompt: the model's chat template refuses these messages ({error}); change them"
-            ) from error
+            message = f"prompt: the model's chat template refuses these messages ({error}); change them"
+            raise UserError(message) from error
 
     def _encode(self, text: str, split_special_tokens: bool = False) -> list[int]:
         return self.texts_ids([text], split_special_tokens)[0]
@@ -232,10 +220,7 @@ class Prompter:
             raise UserError("system: the model's chat template does not accept a system prompt; leave it out")
 
     def _render_with_system(self) -> str | None:
-        messages: list[Message] = [
-            {"role": "system", "content": _SYSTEM_MARK},
-            {"role": "user", "content": _USER_MARK},
-        ]
+        messages: list[Message] = [{"role": "system", "content": _SYSTEM_MARK}, {"role": "user", "content": _USER_MARK}]
         try:
             text = self._render(messages, add_generation_prompt=True)
         except UserError:
@@ -243,7 +228,7 @@ class Prompter:
         return text if _SYSTEM_MARK in text else None
 
     def _missing_system_message(self) -> Message | None:
-        """The system message to insert where a prompt has none: `system`, or "" to suppress the template's own."""
+        """Returns the message for prompts without a system prompt: `system`, or "" to suppress the template's own."""
         if self.system is not None:
             return {"role": "system", "content": self.system}
         if self.kind == "raw":
@@ -257,7 +242,7 @@ class Prompter:
         return {"role": "system", "content": ""} if inserted else None
 
     def _find_eos_id(self) -> int:
-        """The id that ends an assistant turn in the template, else the tokenizer's EOS."""
+        """Returns the id that ends an assistant turn in the template, else the tokenizer's EOS."""
         eos_id = self._end_of_turn_id() if self.kind == "chat" else None
         eos_id = self.tokenizer.eos_token_id if eos_id is None else eos_id
         if eos_id is None:
@@ -275,7 +260,7 @@ class Prompter:
 
 
 def prompt_text(prompt: Prompt) -> str:
-    """Plain text of a prompt for people and labelers: the last user message, or the text itself."""
+    """Returns a prompt's plain text for people and labelers: the last user message, or the text itself."""
     if isinstance(prompt, str):
         return prompt
     return next((m["content"] for m in reversed(prompt) if m["role"] == "user"), prompt[-1]["content"])
@@ -291,7 +276,7 @@ def _template_kind(tokenizer: PreTrainedTokenizerBase, template: Template) -> Li
 
 
 def _pad_id(tokenizer: PreTrainedTokenizerBase, stop_ids: list[int]) -> int:
-    """A pad id other than EOS, so that padding is never mistaken for the end of a response.
+    """Returns a pad id other than EOS, so that padding is never mistaken for the end of a response.
 
     All code masks padding, so any other id will do where the tokenizer has no spare special token.
     """

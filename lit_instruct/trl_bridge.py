@@ -36,14 +36,14 @@ from lit_instruct.models.rewards import RewardForward
 
 @dataclass
 class SFTLossOptions:
-    """What TRL's SFTTrainer is asked to do.
+    """Options of TRL's SFTTrainer.
 
     Args:
-        loss_type: "nll" is the paper's next-token loss, "dft" weighs it by the token's own probability.
+        loss_type: "nll" is the paper's next-token loss, "dft" weights it by the token's own probability.
         label_smoothing: moves this share of the target's probability to all other tokens.
-        neftune_noise_alpha: uniform noise on the embeddings while training; None adds none.
+        neftune_noise_alpha: scale of uniform noise on the embeddings during training; None adds none.
         packing: fills sequences of `data.max_length` tokens with several examples that do not see each other.
-        packing_strategy: "bfd" keeps examples whole, "wrapped" cuts them.
+        packing_strategy: "bfd" truncates longer examples, "bfd_split" splits them, "wrapped" splits any example.
         padding_free: concatenates the examples of a batch instead of padding them.
     """
 
@@ -55,7 +55,7 @@ class SFTLossOptions:
     padding_free: bool = False
 
     def __post_init__(self) -> None:
-        """Refuses combinations that TRL would take and not honour."""
+        """Refuses combinations that TRL would accept and ignore."""
         if self.label_smoothing and self.loss_type == "dft":
             raise UserError("--model.trl.label_smoothing: works with --model.trl.loss_type=nll only; choose one")
         if not 0 <= self.label_smoothing < 1:
@@ -64,10 +64,10 @@ class SFTLossOptions:
 
 @dataclass
 class RewardLossOptions:
-    """What TRL's RewardTrainer is asked to do.
+    """Options of TRL's RewardTrainer.
 
     Args:
-        center_rewards_coefficient: adds this much of the mean (r_w + r_l)^2 of the pairs; None adds none.
+        center_rewards_coefficient: weight of the mean (r_w + r_l)^2 of the pairs in the loss; None leaves it out.
     """
 
     center_rewards_coefficient: float | None = None
@@ -75,7 +75,7 @@ class RewardLossOptions:
 
 @dataclass
 class Prepared:
-    """TRL's SFTTrainer, whose `train()` is never called, and the data as it prepared them."""
+    """TRL's SFTTrainer, whose `train()` is never called, and the data that it prepared."""
 
     trainer: SFTTrainer
     train_dataset: Dataset
@@ -102,11 +102,7 @@ class RankedRewardTrainer(RewardTrainer):
     """
 
     def __init__(
-        self,
-        reward_forward: RewardForward,
-        tokenizer: PreTrainedTokenizerBase,
-        options: RewardLossOptions,
-        seed: int,
+        self, reward_forward: RewardForward, tokenizer: PreTrainedTokenizerBase, options: RewardLossOptions, seed: int
     ) -> None:
         self.reward_forward = reward_forward
         with _quiet_and_seeded():
@@ -126,11 +122,7 @@ class RankedRewardTrainer(RewardTrainer):
         _trained_in_float32(self.model)
 
     def compute_loss(
-        self,
-        model: nn.Module,
-        inputs: RankedBatch,
-        return_outputs: bool = False,
-        num_items_in_batch: Any = None,
+        self, model: nn.Module, inputs: RankedBatch, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """Returns the mean loss over the prompts, and with `return_outputs` also the `Ranking`.
 
@@ -138,8 +130,7 @@ class RankedRewardTrainer(RewardTrainer):
             model: ignored, as `reward_forward` runs its own network, which is this one.
             inputs: the ranked batch.
             return_outputs: whether to return the `Ranking` too.
-            num_items_in_batch: prompts of the whole optimizer step, by which the sum is divided; None takes those of
-                this batch.
+            num_items_in_batch: number of prompts in the optimizer step, the divisor; None takes those of this batch.
         """
         rewards = self.reward_forward.rewards(inputs)
         labels = (inputs.ranks, inputs.prompt_index, inputs.margin)
@@ -164,11 +155,11 @@ def prepare_sft(
     Args:
         model: causal language model, adapters included.
         tokenizer: its tokenizer; the pad token must not be EOS.
-        train_dataset: columns input_ids, labels.
-        validation_dataset: the same, or None.
-        options: which loss, packing and noise.
+        train_dataset: columns input_ids and labels.
+        validation_dataset: columns input_ids and labels, or None.
+        options: loss, packing and noise.
         max_length: tokens of a packed sequence.
-        seed: of the order in which examples are packed.
+        seed: that TRL sets; the random state of torch is restored afterwards.
     """
     with _quiet_and_seeded():
         config = SFTConfig(
@@ -183,13 +174,8 @@ def prepare_sft(
             average_tokens_across_devices=False,
             gradient_checkpointing=False,
         )
-        trainer = SFTTrainer(
-            model=model,
-            args=config,
-            train_dataset=train_dataset,
-            eval_dataset=validation_dataset,
-            processing_class=tokenizer,
-        )
+        data = {"train_dataset": train_dataset, "eval_dataset": validation_dataset}
+        trainer = SFTTrainer(model=model, args=config, **data, processing_class=tokenizer)
     if not torch.cuda.is_available():
         _lighten_head(trainer.model)
     _trained_in_float32(trainer.model)
@@ -203,10 +189,10 @@ def sft_loss(prepared: Prepared, model: nn.Module, batch: dict[str, Tensor], tok
     """Returns TRL's SFT loss of a batch.
 
     Args:
-        prepared: of `prepare_sft`.
+        prepared: from `prepare_sft`.
         model: the model to run.
-        batch: of TRL's collator.
-        tokens: trained tokens of the whole optimizer step, which the sum is divided by; None takes those of the batch.
+        batch: from TRL's collator.
+        tokens: number of trained tokens in the optimizer step, the divisor; None takes those of the batch.
     """
     prepared.trainer._metrics["train"].clear()
     prepared.trainer._metrics["eval"].clear()
@@ -214,13 +200,13 @@ def sft_loss(prepared: Prepared, model: nn.Module, batch: dict[str, Tensor], tok
 
 
 def last_token_accuracy(prepared: Prepared) -> float:
-    """Returns the share of trained tokens of the last batch that the model put first."""
+    """Returns the share of the last batch's trained tokens that the model predicted as the most probable."""
     metrics = prepared.trainer._metrics["train"] or prepared.trainer._metrics["eval"]
     return float(metrics["mean_token_accuracy"][-1])
 
 
 def _common(seed: int) -> dict[str, Any]:
-    """Settings that hand everything but data and loss to Lightning."""
+    """Returns settings that leave everything but data and loss to Lightning."""
     return {
         "output_dir": os.path.join(tempfile.gettempdir(), "lit-instruct-trl"),
         "report_to": [],
@@ -234,7 +220,7 @@ def _common(seed: int) -> dict[str, Any]:
 
 @contextmanager
 def _quiet_and_seeded() -> Iterator[None]:
-    """Keeps TRL's constructor from showing its progress and from moving the random state (it calls `set_seed`)."""
+    """Hides the progress bars of TRL's constructor and restores the random state afterwards (it calls `set_seed`)."""
     state = torch.get_rng_state()
     disable_progress_bar()
     try:
@@ -245,10 +231,9 @@ def _quiet_and_seeded() -> Iterator[None]:
 
 
 def _lighten_head(model: nn.Module) -> None:
-    """Gives TRL's fused head, where it has no kernel, ours: the same numbers from the trained tokens alone.
+    """Replaces TRL's fused output head by ours where TRL has no kernel: the same loss, from the trained tokens only.
 
-    TRL's fallback runs prompt and padding through the vocabulary too, in float32 tiles; on a CPU that is most of a
-    training step.
+    TRL's fallback computes logits of prompt and padding too, in float32; on a CPU that is most of a training step.
     """
     network = model.get_base_model() if isinstance(model, PeftModel) else model
     trls_forward = network.forward
@@ -268,13 +253,12 @@ def _lighten_head(model: nn.Module) -> None:
 
 
 def activation_offloading(network: nn.Module, wanted: bool) -> AbstractContextManager[Any]:
-    """Returns what a forward pass is run in so that the host keeps its activations until the backward pass.
+    """Returns a context for forward passes whose activations wait in host memory for the backward pass.
 
-    It can be entered again and again, after the backward pass of the time before. Without an accelerator, or where it
-    is not wanted, it does nothing.
+    It can be entered again after each backward pass. Without an accelerator, or if not wanted, it does nothing.
 
     Args:
-        network: whose weights stay where they are.
+        network: the model to run; its weights stay where they are.
         wanted: --model.memory.activation_offloading.
     """
     if not wanted or torch.accelerator.current_accelerator() is None:
@@ -283,7 +267,7 @@ def activation_offloading(network: nn.Module, wanted: bool) -> AbstractContextMa
 
 
 def _trained_in_float32(model: nn.Module) -> None:
-    """Takes back what TRL's constructor does to adapters on quantised bases, which is to round them to bfloat16."""
+    """Casts trained weights back to float32: TRL's constructor casts adapters on quantised bases to bfloat16."""
     for parameter in model.parameters():
         if parameter.requires_grad and parameter.dtype != torch.float32:
             parameter.data = parameter.data.float()
