@@ -54,9 +54,9 @@ def _checkpointed(_: nn.Module, forward: Callable[..., Any], *args: Any, **kwarg
 
 
 def _reentrant(layer: nn.Module, forward: Callable[..., Any], hidden: Tensor, *args: Any, **kwargs: Any) -> Any:
-    """Reentrant checkpoint, whose first pass builds no graph.
+    """Checkpoints a layer without a graph in the first pass.
 
-    bitsandbytes stores the input of an 8-bit product in the graph, where the other kind does not find it.
+    bitsandbytes stores the input of an 8-bit product in the graph, where non-reentrant checkpointing does not find it.
     """
     if not torch.is_grad_enabled():
         return forward(hidden, *args, **kwargs)

@@ -50,7 +50,7 @@ class WeightAverage:
         return [_whole(average) for average in self.averages]
 
     def load(self, averages: list[Tensor]) -> None:
-        """Restores the average from a checkpoint; every process passes the whole."""
+        """Restores the average from a checkpoint; every rank passes whole tensors."""
         self.averages = [_like(saved, parameter) for saved, parameter in zip(averages, self.parameters, strict=True)]
 
 
@@ -71,7 +71,7 @@ def _whole(average: Tensor) -> Tensor:
 
 
 def _like(saved: Tensor, parameter: nn.Parameter) -> Tensor:
-    """Returns a whole tensor on the parameter's device, or this process's shard of it if the parameter is sharded."""
+    """Returns a whole tensor on the parameter's device, or this rank's shard of it if the parameter is sharded."""
     if not isinstance(parameter, DTensor):
         return saved.to(parameter.device)
     whole = saved.to(parameter.device)

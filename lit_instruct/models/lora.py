@@ -105,7 +105,7 @@ def merged_weight(layer: LoraLayer, adapter: str) -> Tensor:
     if adapter not in layer.lora_variant:
         return (weight.float() + layer.get_delta_weight(adapter).float()).to(weight.dtype)
     merged = layer.lora_variant[adapter].merge_safe(layer, adapter, weight)
-    peft_private.drop_weight_norm(layer, adapter)  # kept for an unmerging that never comes
+    peft_private.drop_weight_norm(layer, adapter)  # only needed to unmerge, which never happens
     return merged
 
 
@@ -155,7 +155,7 @@ def attach_adapter(base: nn.Module, folder: Path) -> PeftModel:
     """Returns `base` with a saved adapter, as plain PEFT opens it.
 
     Raises:
-        UserError: the adapter cannot be read or belongs on another base.
+        UserError: the adapter cannot be read or was trained on another base.
     """
     _read_adapter(folder)
     try:

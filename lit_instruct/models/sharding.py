@@ -103,5 +103,5 @@ def whole_weights(model: nn.Module) -> dict[str, Tensor] | None:
 
 
 def load_whole_weights(model: nn.Module, weights: dict[str, Any]) -> None:
-    """Sets some weights of a sharded model from whole ones, which every process has."""
+    """Sets some weights of a sharded model from whole tensors, the same on every rank."""
     set_model_state_dict(model, weights, options=StateDictOptions(full_state_dict=True, strict=False))

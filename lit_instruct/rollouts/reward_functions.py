@@ -43,7 +43,7 @@ def scoring_function(import_path: str, option: str, finite: bool = True) -> Scor
     module, _, attribute = import_path.rpartition(".")
     try:
         function = getattr(importlib.import_module(module), attribute)
-    except Exception as error:  # whatever the user's module does when it is imported
+    except Exception as error:  # the user's module may raise anything when it is imported
         raise UserError(f"{name}: cannot import it ({error}); give package.module.function on PYTHONPATH") from error
     if not callable(function):
         raise UserError(f"{name}: it is not callable; give a function list[(prompt, response)] -> list[float]")
