@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from transformers import LlamaConfig
 
 from lit_instruct.models.rewards import RewardForward
@@ -35,6 +37,19 @@ class Embedding(nn.Module):
         self.model, self.score = Embedder(), nn.Linear(8, 1)
 
 
+class Copies(TorchFunctionMode):
+    """Collects whether each copy to a device waits for it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waiting: list[bool] = []
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if function is Tensor.to and any(isinstance(argument, torch.device) for argument in args):
+            self.waiting.append(not (kwargs or {}).get("non_blocking"))
+        return function(*args, **(kwargs or {}))
+
+
 @pytest.mark.parametrize("max_tokens", [40, 8192])
 def test_no_token_is_read_back_from_the_device(max_tokens: int) -> None:
     """Reading a value of a meta tensor, which has none, is an error."""
@@ -44,3 +59,10 @@ def test_no_token_is_read_back_from_the_device(max_tokens: int) -> None:
     rewards = torch.cat([forward.rewards(group) for group in groups])
     assert (rewards.device.type, rewards.shape) == ("meta", batch.ranks.shape)
     rewards.sum().backward()
+
+
+def test_no_copy_to_the_device_waits_for_it() -> None:
+    forward = RewardForward(Embedding().to("meta"), "off")
+    with Copies() as copies:
+        forward.rewards(ranked_batch())
+    assert copies.waiting and not any(copies.waiting)
