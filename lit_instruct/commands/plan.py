@@ -1,4 +1,4 @@
-"""`lit-instruct plan`: what a stage will need, before anything loads."""
+"""`lit-instruct plan`: memory, disk and time of a stage, before anything loads."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from lit_instruct.stages.renamed import refuse_old_names
 CARD = re.compile(r"^# Hardware:.*GPUs? of (\d+) GB", re.MULTILINE)
 """The line of a recipe that names its hardware."""
 STDOUT = "-"
-"""File that stands for standard output."""
+"""Name that stands for standard output."""
 
 
 @dataclass(frozen=True)
@@ -45,9 +45,9 @@ class Asked:
 
 
 class OptionsOnly(StageCLI):
-    """The parser of a stage, which stops once the options are read."""
+    """The parser of a stage, without running the stage."""
 
-    stage = "sft"  # whichever: it names a folder that nothing is written to
+    stage = "sft"  # any stage: it names a folder that is never written
 
     def before_instantiate_classes(self) -> None:
         """Leaves the options as they were parsed."""
@@ -60,13 +60,10 @@ class OptionsOnly(StageCLI):
 
 
 def plan(arguments: list[str]) -> int:
-    """Prints the plan of a stage and returns 0, or 1 where it does not fit.
-
-    Args:
-        arguments: of the command line, after the word plan.
+    """Prints the plan of a stage for the arguments after the word plan; returns 0 if it fits or may fit, 1 if not.
 
     Raises:
-        UserError: a mistake in them.
+        UserError: a mistake in the arguments.
     """
     asked = read_arguments(arguments)
     found = plan_of(asked)
@@ -78,13 +75,10 @@ def plan(arguments: list[str]) -> int:
 
 
 def read_arguments(arguments: list[str]) -> Asked:
-    """Returns what the command line asks for.
-
-    Args:
-        arguments: after the word plan.
+    """Parses the arguments after the word plan.
 
     Raises:
-        UserError: no recipe, or none of a known stage.
+        UserError: the recipe does not exist, or the stage is unknown.
     """
     parser = argparse.ArgumentParser(
         prog="lit-instruct plan",
@@ -114,10 +108,10 @@ def read_arguments(arguments: list[str]) -> Asked:
 
 
 def plan_of(asked: Asked) -> Plan:
-    """Returns the plan that was asked for.
+    """Returns the plan.
 
     Raises:
-        UserError: an option or model is not known.
+        UserError: an option or model is unknown.
     """
     words = [*(["--config", str(asked.config)] if asked.config else []), *asked.words]
     if not any(word.startswith("--data.path") for word in words) and asked.config is None:
@@ -131,14 +125,10 @@ def plan_of(asked: Asked) -> Plan:
 
 
 def stage_options(stage: str, words: list[str]) -> dict[str, Any]:
-    """Parses words with the parser of a stage, and returns the options by dotted name.
-
-    Args:
-        stage: sft, rm or ppo.
-        words: of its command line, after `fit`.
+    """Parses the words after `<stage> fit` and returns the options by dotted name.
 
     Raises:
-        UserError: a value that its option refuses.
+        UserError: an option refuses its value.
     """
     if stage == "ppo":
         refuse_old_names(words)

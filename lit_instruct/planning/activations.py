@@ -1,4 +1,4 @@
-"""Bytes of what forward passes keep for the backward pass, of the cache of keys and values, and of logits."""
+"""Bytes of activations kept for the backward pass, of the KV cache, and of logits."""
 
 from __future__ import annotations
 
@@ -10,36 +10,35 @@ from lit_instruct.models.lora import LoraOptions
 from lit_instruct.planning.shapes import ModelShape
 
 FLOAT = 4
-"""Bytes of a float32, in which norms, losses and logits are computed."""
+"""Bytes of a float32, the dtype of norms, losses and their logits."""
 OFFLOADED_LAYERS = 2
-"""Layers whose activations are on the device while they travel to the host or back."""
+"""Layers whose activations are on the device while they are copied to or from the host."""
 SAMPLING_COPIES = 4
-"""Copies of the float32 logits of a step that sampling makes, the sorted one of top-p included."""
-
-
-Attention = Literal["whole", "branches", "short"]
-"""Rows that attend without a mask, packed rows whose branches gather their queries and keys once more, or rows so short
-that a CPU keeps the weights of all pairs (`short_attention`)."""
+"""Float32 copies of one step's logits that sampling makes, including the sorted one of top-p."""
+Attention = Literal["whole", "shared_prefix", "short"]
+"""Unmasked rows, packed rows with a shared prefix (queries and keys are gathered once more), or rows so short that a
+CPU keeps the attention weights of all pairs (`short_attention`)."""
 
 
 def layer_bytes(shape: ModelShape, compute: int, lora: LoraOptions | None, attends: Attention = "whole") -> int:
-    """Returns what one decoder layer keeps of one token for the backward pass.
+    """Returns what one decoder layer keeps per token for the backward pass.
 
-    With hidden size H, heads' width A = heads x head size, feed-forward width F and c bytes a number: two norms keep
-    their input in float32, 2 x 4 H, and give 2 c H; attention keeps query, key, value and result, 4 c A (less where
-    fewer heads of keys and values need no repetition, twice as much over branches); the feed-forward part its gate, its
-    activation, the other half and their product, 4 c F. An adapter adds its r numbers a layer, dropout a copy and a
-    mask of each input, DoRA a copy of each output. Trained weights want the norms' products as well, and in 16 bits
-    every linear layer rounds its input for itself.
+    With hidden size H, A = heads x head size, feed-forward width F and c bytes per number in matrix products:
+
+    - two norms: their inputs in float32, 2 x 4 H, and outputs, 2 c H;
+    - attention: query, key, value and result, 4 c A (less with fewer KV heads; twice as much with a shared prefix);
+    - feed-forward: the gate, its activation, the up projection and the product, 4 c F;
+    - each adapter: its r numbers; dropout adds a copy and a mask of its input, DoRA a copy of its output;
+    - without adapters: the products of the norms too, and in 16 bits the rounded input of every linear layer.
 
     Args:
-        shape: of the model.
-        compute: bytes of a number in matrix products.
+        shape: sizes of the model.
+        compute: c, bytes per number in matrix products.
         lora: adapter options; None trains all weights.
-        attends: how rows attend.
+        attends: kind of attention.
     """
-    heads = shape.heads + (shape.heads if attends == "branches" else shape.kv_heads)
-    attention = 2 * compute * heads * shape.head_dim * (2 if attends == "branches" else 1)
+    heads = shape.heads + (shape.heads if attends == "shared_prefix" else shape.kv_heads)
+    attention = 2 * compute * heads * shape.head_dim * (2 if attends == "shared_prefix" else 1)
     kept = 2 * FLOAT * shape.hidden + 2 * compute * shape.hidden + attention + 4 * compute * shape.intermediate
     if lora is None:
         rounded = (5 if compute < FLOAT else 0) * compute * shape.hidden
@@ -54,7 +53,7 @@ def layer_bytes(shape: ModelShape, compute: int, lora: LoraOptions | None, atten
 
 
 def passing_bytes(shape: ModelShape, compute: int) -> int:
-    """Returns what one token takes in a layer while it is computed, forward or backward, and that is not kept."""
+    """Returns the temporary bytes per token while a layer is computed, forward or backward."""
     return compute * (3 * shape.intermediate + 2 * shape.hidden) + FLOAT * shape.hidden
 
 
@@ -72,20 +71,18 @@ def update_bytes(
     offloading: bool,
     attends: Attention = "whole",
 ) -> int:
-    """Returns what a forward pass with gradients keeps at most.
+    """Returns the peak of what a forward pass with gradients keeps.
 
     Args:
-        shape: of the model.
-        compute: bytes of a number in matrix products.
+        shape: sizes of the model.
+        compute: bytes per number in matrix products.
         lora: adapter options; None trains all weights. Layers below the lowest adapted one keep nothing.
-        tokens: of the pass, padding included.
-        checkpointing: whether layers keep their input alone, and one at a time computes the rest again.
-        offloading: whether the host keeps them.
-        attends: how rows attend.
+        tokens: in the pass, padding included.
+        checkpointing: whether each layer keeps only its input and is computed again, one at a time.
+        offloading: whether activations are kept on the host.
+        attends: kind of attention.
     """
-    layers = shape.layers
-    if lora is not None and lora.top_layers:
-        layers = lora.top_layers
+    layers = (lora.top_layers if lora is not None else 0) or shape.layers
     whole = layer_bytes(shape, compute, lora, attends)
     kept = layers * compute * shape.hidden + whole if checkpointing else layers * whole
     if offloading:
@@ -95,16 +92,16 @@ def update_bytes(
 
 
 def attention_mask_bytes(rows: int, length: int, compute: int) -> int:
-    """Returns the mask of packed or padded rows: B x T x T, as truth values and as what is added to the scores."""
+    """Returns the mask of packed or padded rows, B x T x T: as booleans and as a bias added to the scores."""
     return rows * length * length * (1 + compute)
 
 
 def head_bytes(shape: ModelShape, compute: int, tokens: int, device: str) -> int:
-    """Returns what the output embedding takes for the log-probabilities of some tokens: a chunk's logits four times.
+    """Returns what the output embedding takes to compute the log-probabilities of some tokens.
 
-    Forward and backward hold a chunk of (CHUNK_TOKENS, V) in the dtype of the products and three times in float32 (on a
-    CPU only CACHED_TOKENS of it at one time), beside the hidden states of all tokens, their copy in that dtype and
-    their gradient.
+    Forward and backward hold a chunk of logits (CHUNK_TOKENS, V) in the dtype of the products and three times in
+    float32 (on a CPU only CACHED_TOKENS of it at a time), and the hidden states of all tokens, their copy in that
+    dtype and their gradient.
     """
     widened = CACHED_TOKENS if device == "cpu" else CHUNK_TOKENS
     chunk = shape.vocabulary * (min(tokens, CHUNK_TOKENS) * compute + 3 * FLOAT * min(tokens, widened))
@@ -112,14 +109,14 @@ def head_bytes(shape: ModelShape, compute: int, tokens: int, device: str) -> int
 
 
 def cache_bytes(shape: ModelShape, compute: int, rows: int, prompt: int, new: int) -> int:
-    """Returns the cache of keys and values at its largest: while it grows, both the old and the new one exist.
+    """Returns the peak of the KV cache: while it grows, the old and the new one both exist.
 
     Args:
-        shape: of the model.
-        compute: bytes of a number.
-        rows: sequences decoded side by side.
+        shape: sizes of the model.
+        compute: bytes per number.
+        rows: sequences decoded in parallel.
         prompt: tokens of the longest prompt.
-        new: tokens that may follow it.
+        new: most tokens sampled after it.
     """
     column = 2 * shape.layers * shape.kv_heads * shape.head_dim * compute
     room, largest = min(new, CACHE_TOKENS) + prompt, 0
@@ -131,5 +128,5 @@ def cache_bytes(shape: ModelShape, compute: int, rows: int, prompt: int, new: in
 
 
 def decode_logits_bytes(shape: ModelShape, compute: int, rows: int) -> int:
-    """Returns the logits of one step, and the copies that sampling makes of them."""
+    """Returns the logits of one decoding step, with the copies that sampling makes."""
     return rows * shape.vocabulary * (compute + SAMPLING_COPIES * FLOAT)

@@ -1,9 +1,10 @@
-"""Which options would make a stage fit its device, or use the device better."""
+"""Option changes that would make a stage fit its device, or use the device better."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 from lit_instruct.planning.memory import Memory
@@ -11,64 +12,64 @@ from lit_instruct.planning.work import Options, StageName, processes_of
 
 Changes = dict[str, Any]
 """Option by dotted name -> its new value."""
+Evaluate = Callable[[Changes], Memory]
+"""Returns the memory of the stage with some options changed."""
 WANTED = 2
-"""Options to name."""
+"""Suggestions to give."""
 MERGE = "model.memory.merge_for_rollouts"
+ACCUMULATED = "trainer.accumulate_grad_batches"
 
 
 @dataclass(frozen=True)
 class Advice:
-    """Options to change together, and the peak that they lead to."""
+    """Options to change together, and the peak in bytes that results."""
 
     changes: Changes
     peak: int
 
     @property
     def words(self) -> str:
-        """As the command line takes them."""
+        """The changes as command-line options."""
         return " ".join(f"--{name}={_word(value)}" for name, value in self.changes.items())
 
 
-Evaluate = Callable[[Changes], Memory]
-
-
 def to_fit(stage: StageName, options: Options, device: str, limit: float, evaluate: Evaluate) -> list[Advice]:
-    """Returns the two options that each make a stage fit and cost least, or where too few do, two together.
+    """Returns the two cheapest changes that each make a stage fit, or pairs of changes where too few do.
 
-    Where nothing does, the two that save most.
+    If nothing fits, it returns the two changes that save most.
 
     Args:
         stage: sft, rm or ppo.
-        options: as they are.
+        options: the current ones.
         device: cpu or cuda.
-        limit: bytes that there are.
-        evaluate: the memory with some options changed.
+        limit: bytes that the device has.
+        evaluate: memory with some options changed.
     """
     tried = [_smallest(changes, limit, evaluate) for changes in savings(stage, options, device) if changes]
     fitting = [advice for advice in tried if advice.peak <= limit]
     if len(fitting) < WANTED:
         alone = [advice.changes for advice in fitting]
-        left = [advice for advice in tried if advice.changes not in alone]
-        pairs = (_both(first, second, evaluate) for at, first in enumerate(left) for second in left[at + 1 :])
+        left = [advice.changes for advice in tried if advice.changes not in alone]
+        pairs = (_advice(first | second, evaluate) for first, second in combinations(left, 2))
         fitting += [pair for pair in pairs if pair.peak <= limit][: WANTED - len(fitting)]
     return fitting[:WANTED] or sorted(tried, key=lambda advice: advice.peak)[:WANTED]
 
 
 def to_use_more(stage: StageName, options: Options, limit: float, evaluate: Evaluate) -> list[Advice]:
-    """Returns two options that make a stage faster or more exact and still fit.
+    """Returns two changes that make a stage faster or more precise and still fit.
 
     Args:
         stage: sft, rm or ppo.
-        options: as they are.
-        limit: bytes that there are.
-        evaluate: the memory with some options changed.
+        options: the current ones.
+        limit: bytes that the device has.
+        evaluate: memory with some options changed.
     """
-    tried = (Advice(changes, evaluate(changes).peak) for changes in spendings(stage, options))
+    tried = (_advice(changes, evaluate) for changes in spendings(stage, options))
     return [advice for advice in tried if advice.peak <= limit][:WANTED]
 
 
 def savings(stage: StageName, options: Options, device: str) -> Iterator[list[Changes]]:
-    """Yields what takes less memory, cheapest first; a list is the same option going further and further."""
+    """Yields changes that save memory, cheapest first; each list goes further and further with the same option."""
     if not options["model.memory.gradient_checkpointing"]:
         yield [{"model.memory.gradient_checkpointing": True}]
     yield from _smaller_passes(stage, options)
@@ -90,7 +91,7 @@ def savings(stage: StageName, options: Options, device: str) -> Iterator[list[Ch
 
 
 def spendings(stage: StageName, options: Options) -> Iterator[Changes]:
-    """Yields what takes more memory and gives speed or precision for it."""
+    """Yields changes that trade memory for speed or precision."""
     if options["model.memory.activation_offloading"]:
         yield {"model.memory.activation_offloading": False}
     if options["model.memory.gradient_checkpointing"]:
@@ -99,28 +100,26 @@ def spendings(stage: StageName, options: Options) -> Iterator[Changes]:
         yield {"model.quantize": "none"}
     for name, most in _pass_sizes(stage, options):
         larger = min(2 * options[name], most)
-        accumulated = int(options.get("trainer.accumulate_grad_batches") or 1)
-        if stage == "sft":  # the same rows in a step, in fewer passes
+        accumulated = int(options.get(ACCUMULATED) or 1)
+        if stage == "sft":  # the same rows per step, in fewer passes
             if accumulated % 2 == 0:
-                yield {name: larger, "trainer.accumulate_grad_batches": accumulated // 2}
+                yield {name: larger, ACCUMULATED: accumulated // 2}
         elif larger > options[name]:
             yield {name: larger}
 
 
 def _smaller_passes(stage: StageName, options: Options) -> Iterator[list[Changes]]:
-    accumulated = int(options.get("trainer.accumulate_grad_batches") or 1)
+    accumulated = int(options.get(ACCUMULATED) or 1)
     for name, _ in _pass_sizes(stage, options):
         sizes = _halves(options[name], least=512 if name == "model.max_tokens" else 1)
         if stage == "sft":
-            yield [
-                {name: size, "trainer.accumulate_grad_batches": accumulated * options[name] // size} for size in sizes
-            ]
+            yield [{name: size, ACCUMULATED: accumulated * options[name] // size} for size in sizes]
         else:
             yield [{name: size} for size in sizes]
 
 
 def _pass_sizes(stage: StageName, options: Options) -> list[tuple[str, int]]:
-    """Options that say how much is computed at one time, without a change to what is learnt, and the most of each."""
+    """Options that set how much is computed at once without changing the result, with the maximum of each."""
     if stage == "sft":
         return [("data.batch_size", 2**20)]
     if stage == "rm":
@@ -139,17 +138,15 @@ def _halves(size: int, least: int) -> list[int]:
 
 
 def _smallest(steps: list[Changes], limit: float, evaluate: Evaluate) -> Advice:
-    """The first of several steps that fits, or the last."""
-    found = Advice({}, evaluate({}).peak)
+    """The first of several steps (at least one) that fits, or the last."""
     for changes in steps:
-        found = Advice(changes, evaluate(changes).peak)
+        found = _advice(changes, evaluate)
         if found.peak <= limit:
             break
     return found
 
 
-def _both(first: Advice, second: Advice, evaluate: Evaluate) -> Advice:
-    changes = first.changes | second.changes
+def _advice(changes: Changes, evaluate: Evaluate) -> Advice:
     return Advice(changes, evaluate(changes).peak)
 
 

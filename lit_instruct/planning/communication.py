@@ -1,7 +1,7 @@
-"""What the GPUs of a training send each other, and how long a step takes: arithmetic for choosing before renting.
+"""Communication and step time of SFT on several GPUs, by arithmetic: for a choice before renting.
 
-Every collective of N GPUs is counted as a ring, in bytes that one GPU sends: an all-gather or reduce-scatter of S bytes
-sends (N-1)/N S, an all-reduce twice that (Rajbhandari et al. 2020, ZeRO, section 7). Nothing here was measured.
+Every collective of N GPUs is counted as a ring, in bytes sent per GPU: an all-gather or reduce-scatter of S bytes sends
+(N-1)/N S, an all-reduce twice that (Rajbhandari et al. 2020, ZeRO, section 7). Nothing here was measured.
 """
 
 from __future__ import annotations
@@ -23,47 +23,42 @@ STRATEGIES: dict[Strategy, str] = {
     "fsdp2": "FSDP2 or ZeRO-3, all weights",
 }
 BF16, FP32 = 2, 4
-"""Bytes of a number."""
+"""Bytes per number."""
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """GPUs in nodes: by default H100s with a 400 Gb/s network card each, at what is reached in practice."""
+    """Nodes of GPUs: by default H100s with a 400 Gb/s network card each, at rates reached in practice."""
 
     per_node: int = 8
     flops: float = 990e12 * 0.4
-    """Operations a second of one GPU in bf16: the peak times 40 % of it."""
+    """Operations per second and GPU in bf16: 40 % of the peak."""
     inside: float = 350e9
-    """Bytes a second that a GPU sends inside its node (NVLink, of 450)."""
+    """Bytes per second that a GPU sends inside its node (NVLink; 450e9 nominal)."""
     between: float = 40e9
-    """Bytes a second that a GPU sends to other nodes (of 50)."""
+    """Bytes per second that a GPU sends to other nodes (50e9 nominal)."""
     memory: float = 80e9
-    """Bytes of a GPU."""
+    """Bytes per GPU."""
 
     def bandwidth(self, gpus: int) -> float:
-        """Bytes a second of the slowest link in a ring of so many GPUs."""
+        """Bytes per second of the slowest link in a ring of this many GPUs."""
         return self.inside if gpus <= self.per_node else self.between
 
 
 @dataclass(frozen=True)
 class Model:
-    """A model as far as communication goes."""
+    """The sizes of a model that communication depends on."""
 
     name: str
     parameters: float
     adapters: float
-    """Trained numbers of its LoRA."""
+    """Parameters of its LoRA adapters."""
     base_nf4: float
-    """Bytes of its base in 4 bits, embeddings in bf16."""
+    """Bytes of the base in 4 bits, with embeddings in bf16."""
 
 
 def model_of(name: str, lora: LoraOptions = LoraOptions()) -> Model:
-    """Returns a model with LoRA, by the sizes that `lit-instruct plan` takes.
-
-    Args:
-        name: named shape such as llama-8b, hub id or folder.
-        lora: adapter options.
-    """
+    """Returns the sizes of a model (a named shape such as llama-8b, a hub id or a folder) with LoRA."""
     shape = shape_of(name)
     return Model(name, shape.parameters, sum(adapter_sizes(shape, lora)), base_bytes(shape, "4bit", BF16))
 
@@ -73,50 +68,39 @@ class Step:
     """One optimizer step of SFT on one of N GPUs."""
 
     state: float
-    """Bytes that a GPU holds without activations: weights, gradients, optimizer."""
+    """Bytes of weights, gradients and optimizer states on a GPU."""
     sent: float
     """Bytes that a GPU sends."""
     sending: float
-    """Seconds of it."""
+    """Seconds to send them."""
     computing: float
-    """Seconds of the matrix products."""
+    """Seconds for matrix products."""
     decoding: float
-    """Seconds that a sampled token of PPO waits for weights to be gathered; 0 where every GPU has them all."""
+    """Seconds per sampled token of PPO to gather the weights; 0 if every GPU has them all."""
 
     @property
     def shortest(self) -> float:
-        """Seconds where sending hides behind computing, as the strategies try."""
+        """Seconds if communication and computation overlap fully."""
         return max(self.sending, self.computing)
 
     @property
     def longest(self) -> float:
-        """Seconds where nothing is hidden."""
+        """Seconds without any overlap."""
         return self.sending + self.computing
 
 
 def all_gather(size: float, gpus: int) -> float:
-    """Returns the bytes that one GPU sends in an all-gather, or a reduce-scatter: (N - 1) / N S.
-
-    Args:
-        size: S, bytes of the whole.
-        gpus: N.
-    """
+    """Returns the bytes that one of N GPUs sends in an all-gather or reduce-scatter of S bytes: (N - 1) / N S."""
     return (gpus - 1) / gpus * size
 
 
 def sent_bytes(model: Model, strategy: Strategy, gpus: int, micro_batches: int = 1) -> float:
-    """Returns the bytes that one GPU sends in an optimizer step.
+    """Returns the bytes that one of N GPUs sends per optimizer step, with P parameters of which T are trained.
 
-    DDP all-reduces the gradients of what is trained once, in float32: 2 (N-1)/N 4 T. ZeRO-2 reduce-scatters them and
-    all-gathers the new weights, in bf16: (N-1)/N (4 + 2) P. FSDP2 and ZeRO-3 all-gather the weights, in bf16, for every
-    forward and again for every backward pass, and reduce-scatter gradients in float32: (N-1)/N (2 + 2 + 4) P for each
-    micro-batch.
-
-    Args:
-        model: P parameters, T of adapters.
-        strategy: how they lie on the GPUs.
-        gpus: N.
-        micro_batches: forward and backward passes of a step.
+    - DDP all-reduces the gradients once, in float32: 2 (N-1)/N 4 T.
+    - ZeRO-2 reduce-scatters them and all-gathers the new weights in bf16: (N-1)/N (4 + 2) P.
+    - FSDP2 and ZeRO-3 all-gather the weights in bf16 for every forward and every backward pass, and reduce-scatter
+      gradients in float32: (N-1)/N (2 + 2 + 4) P per micro-batch.
     """
     if strategy in ("ddp-lora", "ddp-lora-nf4"):
         return 2 * all_gather(FP32 * model.adapters, gpus)
@@ -128,10 +112,10 @@ def sent_bytes(model: Model, strategy: Strategy, gpus: int, micro_batches: int =
 
 
 def state_bytes(model: Model, strategy: Strategy, gpus: int) -> float:
-    """Returns the bytes of weights, gradients and AdamW's states that one GPU holds.
+    """Returns the bytes of weights, gradients and AdamW's states that one of N GPUs holds.
 
-    Trained numbers take 4 + 4 + 8 bytes: float32 weights, gradients and two moments. ZeRO-2 keeps a bf16 copy of all
-    weights whole and cuts the rest in N; FSDP2 cuts all of it.
+    A trained number takes 4 + 4 + 8 bytes: float32 weight, gradient and two moments. ZeRO-2 keeps a bf16 copy of all
+    weights on every GPU and shards the rest; FSDP2 shards everything.
     """
     trained = FP32 + FP32 + STATE_BYTES["adamw"]
     if strategy == "ddp-lora":
@@ -146,9 +130,9 @@ def state_bytes(model: Model, strategy: Strategy, gpus: int) -> float:
 
 
 def flops_per_token(model: Model, strategy: Strategy) -> float:
-    """Returns operations a token with activations recomputed: 8 P, and 6 P where the base is frozen.
+    """Returns the operations per token with activation checkpointing: 8 P, or 6 P if the base is frozen.
 
-    2 P forward, again 2 P, backward 2 P for the activations and 2 P for trained weights.
+    2 P for the forward pass, 2 P to recompute it, 2 P for gradients of activations and 2 P for those of weights.
     """
     frozen = strategy in ("ddp-lora", "ddp-lora-nf4")
     return (6 if frozen else 8) * model.parameters
@@ -165,12 +149,12 @@ def step(
     """Returns one optimizer step of SFT.
 
     Args:
-        model: what is trained.
-        strategy: how it lies on the GPUs.
-        gpus: how many there are.
-        cluster: what they are.
-        tokens: of one GPU in a step; the global batch grows with the GPUs.
-        micro_batches: forward and backward passes in which it computes them.
+        model: the model to train.
+        strategy: how it is distributed.
+        gpus: number of GPUs.
+        cluster: speed and memory of the GPUs.
+        tokens: per GPU and step; the global batch grows with the number of GPUs.
+        micro_batches: forward and backward passes per step.
     """
     sent = sent_bytes(model, strategy, gpus, micro_batches)
     bandwidth = cluster.bandwidth(gpus)
@@ -189,7 +173,7 @@ GPUS = (1, 8, 64)
 
 
 def scaling_table(models: Sequence[Model], gpus: Sequence[int] = GPUS, cluster: Cluster = Cluster()) -> str:
-    """Returns the Markdown table of docs/scaling.md: a line for each model, strategy and number of GPUs."""
+    """Returns the Markdown table of docs/scaling.md: a row per model, strategy and number of GPUs."""
     lines = [
         "| model | strategy | GPUs | GB held | fits 80 GB | GB sent a step | s sending | s computing | s a step "
         "| ms of gathering a sampled token |",
@@ -199,8 +183,7 @@ def scaling_table(models: Sequence[Model], gpus: Sequence[int] = GPUS, cluster: 
         for strategy, name in STRATEGIES.items():
             for count in gpus:
                 found = step(model, strategy, count, cluster)
-                # A fifth is left for activations, logits and the allocator.
-                fits = "yes" if found.state <= 0.8 * cluster.memory else "no"
+                fits = "yes" if found.state <= 0.8 * cluster.memory else "no"  # the rest is for activations and logits
                 both = f"{found.shortest:.2f}"
                 if f"{found.longest:.2f}" != both:
                     both += f" to {found.longest:.2f}"

@@ -1,4 +1,4 @@
-"""Options of a stage by dotted name, as its parser gives them, and the model they start from."""
+"""Options of a stage by dotted name, and the model that the stage starts from."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def flat(value: Any, name: str = "") -> dict[str, Any]:
 
 
 def base_of(options: Options, recipe: Path | None = None) -> str:
-    """Returns the model whose shape a stage has: its base, or that of the SFT stage that is not trained yet.
+    """Returns the model whose shape a stage has: its base, or the base of an SFT stage that is not trained yet.
 
     Args:
         options: of the stage.
-        recipe: folder of the stage's recipe, in which the SFT stage's lies.
+        recipe: folder with the recipe of the SFT stage.
 
     Raises:
-        UserError: the SFT stage is not there, and no recipe says what it starts from.
+        UserError: the SFT stage is neither trained nor in the recipe folder.
     """
     base = fill_run(str(options["model.base"]), str(options["run"]))
     if not awaits_stage(base, "sft"):
@@ -41,6 +41,6 @@ def base_of(options: Options, recipe: Path | None = None) -> str:
     if file is None:
         return EMBEDDED
     if not file.is_file():
-        raise UserError(f"--model.base={base}: no such folder, and no {file} that says its base; give another")
+        raise UserError(f"--model.base={base}: no such folder, and no {file} that names its base; give another")
     given = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
     return str((given.get("model") or {}).get("base", EMBEDDED))

@@ -1,4 +1,4 @@
-"""The plan of a stage: memory by part, whether it fits, what to change, and disk and time."""
+"""The plan of a stage: memory by part, whether it fits, what to change, disk and time."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from lit_instruct.planning.weights import optimizer_bytes
 from lit_instruct.planning.work import Options, StageName, Work, read_work
 
 STORED = 2
-"""Bytes of a number in a model as hubs keep it."""
+"""Bytes per number of a model on the hub."""
 TOKEN = 8
-"""Bytes of a token in the cache of tokenised data: its id and its label."""
+"""Bytes per token in the cache of tokenised data: id and label."""
 EPOCHS = 1000
-"""That Lightning trains where nothing ends it earlier."""
+"""Lightning's default number of epochs."""
 
 
 @dataclass(frozen=True)
@@ -29,23 +29,23 @@ class Plan:
     memory: Memory
     device: Literal["cpu", "cuda"]
     limit: float | None
-    """Bytes that the device has; None where they are not known."""
+    """Bytes that the device has; None if unknown."""
     advice: list[Advice]
-    """Options that would make it fit, or where it fits, use the device better."""
+    """Changes that would make it fit or, if it fits, use the device better."""
     disk: dict[str, int]
-    """What is written, in bytes."""
+    """Bytes written, by purpose."""
     tokens: int | None
-    """Tokens of the training, at most; None where the rows of the data are not known."""
+    """Most tokens that the training reads; None if the number of rows is unknown."""
     rate: Rate | None
 
     @property
     def fits(self) -> bool | None:
-        """Whether the peak is within the device's memory; None where that is not known."""
+        """Whether the peak is within the device's memory; None if that is unknown."""
         return self.memory.peak <= self.limit if self.limit is not None else None
 
     @property
     def seconds(self) -> float | None:
-        """Time of the training, at most; None where tokens or speed are not known."""
+        """Longest time of the training; None if tokens or speed are unknown."""
         if self.tokens is None or self.rate is None:
             return None
         return self.tokens / self.rate.tokens_per_second / self.work.processes
@@ -65,14 +65,14 @@ def make_plan(
     Args:
         stage: sft, rm or ppo.
         options: of model, data and trainer, by dotted name.
-        base: what the stage starts from: a name, hub id or folder whose configuration can be had.
+        base: the model that the stage starts from: a named shape, hub id or folder.
         device: where it will run.
-        limit: bytes of that device; None where they are not known.
-        rate: tokens a second; None where nobody knows.
-        rows: of the training data, where they are no local file.
+        limit: bytes that the device has; None if unknown.
+        rate: training speed; None if unknown.
+        rows: number of training rows; None counts those of a local file.
 
     Raises:
-        UserError: a model is not known.
+        UserError: a model is unknown.
     """
 
     def evaluate(changes: Changes) -> Memory:
@@ -91,12 +91,12 @@ def make_plan(
 
 
 def disk_of(work: Work, base: str, rows: int | None) -> dict[str, int]:
-    """Returns the bytes that a stage writes, by what for.
+    """Returns the bytes that a stage writes, by purpose.
 
     Args:
         work: of the stage.
-        base: its model; one of the hub is fetched.
-        rows: of the training data; None leaves their cache out.
+        base: its model, downloaded if it is not a folder.
+        rows: number of training rows; None leaves their cache out.
     """
     trained = trained_sizes(work)
     checkpoint = TRAINED * sum(trained) + optimizer_bytes(work.optimizer, trained)
@@ -110,33 +110,22 @@ def disk_of(work: Work, base: str, rows: int | None) -> dict[str, int]:
 
 
 def tokens_of(work: Work, options: Options, rows: int | None) -> int | None:
-    """Returns the tokens of a training if every row had its longest length; None where the rows are not known.
-
-    Args:
-        work: of the stage.
-        options: of the stage.
-        rows: of the training data.
-    """
+    """Returns the tokens of a training if every row had the maximum length; None if `rows` is needed and unknown."""
     if work.stage == "ppo":
         return int(options["model.iterations"]) * int(options["data.batch_size"]) * work.length
     steps = int(options.get("trainer.max_steps", -1))
-    responses = work.tokens * work.passes // work.length  # sequences of a step
+    responses = work.tokens * work.passes // work.length  # sequences per step
     if steps > 0:
         return steps * responses * work.length * work.processes
     if rows is None:
         return None
     epochs = options.get("trainer.max_epochs")
-    of_a_row = work.length * (max(1, responses // int(options["data.batch_size"])) if work.stage == "rm" else 1)
-    return rows * of_a_row * int(epochs if epochs is not None else EPOCHS)
+    per_row = work.length * (max(1, responses // int(options["data.batch_size"])) if work.stage == "rm" else 1)
+    return rows * per_row * int(epochs if epochs is not None else EPOCHS)
 
 
 def rows_of(path: str, limit: int | None) -> int | None:
-    """Returns the lines of a local file of JSON lines, as far as they are used; None for anything else.
-
-    Args:
-        path: of the data.
-        limit: most rows.
-    """
+    """Returns the number of rows in a local JSON lines file, at most `limit`; `limit` for anything else."""
     file = Path(path)
     if file.suffix != ".jsonl" or not file.is_file():
         return limit

@@ -1,4 +1,4 @@
-"""How many tokens a second a stage trains on: as the user says, or as `make gpu-check` measured."""
+"""Training speed of a stage in tokens per second: as given, or as `make gpu-check` measured."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ RESULTS = Path("benchmarks") / "results"
 
 @dataclass(frozen=True)
 class Rate:
-    """A speed, and where it is from."""
+    """A speed and its source."""
 
     tokens_per_second: float
     origin: str
@@ -32,12 +32,7 @@ def given_rate(tokens_per_second: float) -> Rate:
 
 
 def measured_rate(config: Path, stage: StageName) -> Rate | None:
-    """Returns what `make gpu-check` measured for a recipe, from benchmarks/results beside recipes/; None without it.
-
-    Args:
-        config: recipes/<name>/<stage>.yaml.
-        stage: sft, rm or ppo.
-    """
+    """Returns what `make gpu-check` measured for a recipe, recipes/<name>/<stage>.yaml; None if it did not run."""
     found = measured(config.parent, stage)
     if found is None or "tokens_per_second" not in found:
         return None
@@ -45,12 +40,7 @@ def measured_rate(config: Path, stage: StageName) -> Rate | None:
 
 
 def measured(recipe: Path, stage: str) -> dict[str, float] | None:
-    """Returns all that `make gpu-check` wrote of a stage of a recipe.
-
-    Args:
-        recipe: its folder.
-        stage: sft, rm or ppo.
-    """
+    """Returns everything that `make gpu-check` wrote about a stage, for a recipe's folder; None if it did not run."""
     file = recipe.resolve().parent.parent / RESULTS / file_name(recipe.name)
     try:
         stages = json.loads(file.read_text(encoding="utf-8"))["stages"]
@@ -60,5 +50,5 @@ def measured(recipe: Path, stage: str) -> dict[str, float] | None:
 
 
 def file_name(recipe: str) -> str:
-    """Returns the name of the file in which `make gpu-check` writes a recipe's figures."""
+    """Returns the name of the file that `make gpu-check` writes for a recipe."""
     return f"gpu-{recipe.removeprefix('gpu-')}.json"

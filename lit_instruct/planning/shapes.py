@@ -1,4 +1,4 @@
-"""The sizes of a model that its memory follows from, taken from its configuration without any weights."""
+"""The sizes of a model that determine its memory, read from its configuration without any weights."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from lit_instruct.planning.named import NAMED, named_config
 
 @dataclass(frozen=True)
 class Linear:
-    """A linear layer of a decoder layer."""
+    """A linear layer inside a decoder layer."""
 
     name: str
-    """The end of its name, such as q_proj."""
+    """Last part of its name, such as q_proj."""
     layer: int
-    """Number of its decoder layer, from 0."""
+    """Index of its decoder layer."""
     inputs: int
     outputs: int
 
     @property
     def weights(self) -> int:
-        """Numbers in its matrix."""
+        """Size of its matrix."""
         return self.inputs * self.outputs
 
 
@@ -46,35 +46,32 @@ class ModelShape:
     head_dim: int
     vocabulary: int
     parameters: int
-    """All of them, tied embeddings counted once."""
+    """Number of all parameters; tied embeddings count once."""
     head_parameters: int
-    """Those of an output embedding of its own; 0 where it is the input embedding's."""
+    """Parameters of the output embedding; 0 if it is tied to the input embedding."""
     linears: tuple[Linear, ...]
-    """The linear layers of the decoder layers."""
+    """Linear layers of all decoder layers."""
 
     @property
     def intermediate(self) -> int:
-        """Width of the widest linear layer's output in a decoder layer, the feed-forward part's."""
+        """Largest output width of a linear layer, which is that of the feed-forward part."""
         return max(linear.outputs for linear in self.linears)
 
     @property
     def linear_parameters(self) -> int:
-        """Weights of the linear layers of all decoder layers: what is quantised, and what adapters stand on."""
+        """Weights of all linear layers in decoder layers: those that are quantised and adapted."""
         return sum(linear.weights for linear in self.linears)
 
     @property
     def largest_linear(self) -> int:
-        """Weights of the largest of them."""
+        """Weights of the largest linear layer."""
         return max(linear.weights for linear in self.linears)
 
     def adapted(self, lora: LoraOptions) -> list[Linear]:
         """Returns the linear layers that get an adapter.
 
-        Args:
-            lora: adapter options.
-
         Raises:
-            UserError: more top layers than there are, or a target that the model lacks.
+            UserError: there are fewer layers than `top_layers`, or no such target.
         """
         if lora.top_layers > self.layers:
             raise UserError(f"--model.lora.top_layers={lora.top_layers}: {self.name} has only {self.layers} layers")
@@ -95,7 +92,7 @@ def shape_of(name: str) -> ModelShape:
         name: a named shape such as llama-8b, the embedded model's name, a hub id or a folder.
 
     Raises:
-        UserError: there is no such model, or it is no causal language model with decoder layers.
+        UserError: there is no such model, or it is not a causal language model with decoder layers.
     """
     described = named_config(name)
     if described is not None:
@@ -108,17 +105,13 @@ def shape_of(name: str) -> ModelShape:
 
 
 def shape_of_config(config: PreTrainedConfig, name: str) -> ModelShape:
-    """Returns the sizes of the model that a transformers configuration describes.
-
-    Args:
-        config: of a causal language model.
-        name: what to call it.
+    """Returns the sizes of the model that a transformers configuration describes, under this name.
 
     Raises:
-        UserError: transformers makes no causal language model with decoder layers of it.
+        UserError: it does not describe a causal language model with decoder layers.
     """
     try:
-        with torch.device("meta"):  # modules with shapes, and no memory
+        with torch.device("meta"):  # shapes only, no memory
             model: Any = AutoModelForCausalLM.from_config(config)
         layers = getattr(model, model.base_model_prefix).layers
     except (ValueError, AttributeError, ImportError) as error:

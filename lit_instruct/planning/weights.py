@@ -1,4 +1,4 @@
-"""Bytes of weights and of what an optimizer keeps beside them."""
+"""Bytes of weights and of optimizer states."""
 
 from __future__ import annotations
 
@@ -10,16 +10,12 @@ from lit_instruct.models.quantised import Quantize
 from lit_instruct.planning.shapes import ModelShape
 
 NF4_BYTES = 1 / 2 + 1 / 64 + 4 / (64 * 256)
-"""A weight in 4 bits: half a byte, a byte of scale for each 64, and 4 bytes for each 256 of those scales (QLoRA, 3)."""
-STATE_BYTES: dict[OptimizerName, float] = {
-    "adamw": 8.0,
-    "adamw_8bit": 2 * (1 + 4 / 256),
-    "paged_adamw_8bit": 2 * (1 + 4 / 256),
-    "lion_8bit": 1 + 4 / 256,
-}
-"""Bytes a trained number; in 8 bits a state has 4 bytes of scale for each 256 numbers. Paged states are counted as if
-they were on the device: they are while it has room, and nothing else tells how far it can give way."""
-STATES = {"adamw": 2, "adamw_8bit": 2, "paged_adamw_8bit": 2, "lion_8bit": 1}
+"""Bytes of a 4-bit weight: half a byte, a 1-byte scale per 64 weights, and 4 bytes per 256 scales (QLoRA, 3)."""
+STATES: dict[OptimizerName, int] = {"adamw": 2, "adamw_8bit": 2, "paged_adamw_8bit": 2, "lion_8bit": 1}
+"""States per trained number."""
+STATE_BYTES = {name: count * (4.0 if name == "adamw" else 1 + 4 / 256) for name, count in STATES.items()}
+"""Bytes of them; in 8 bits a state has a 4-byte scale per 256 numbers. Paged states are counted as if they were on the
+device: they are while it has room."""
 SMALLEST_IN_8_BITS = 4096
 """Tensors with fewer numbers keep float32 states."""
 
@@ -28,10 +24,10 @@ def base_bytes(shape: ModelShape, quantize: Quantize, dtype_bytes: int, with_hea
     """Returns the bytes of a model's weights.
 
     Args:
-        shape: of the model.
-        quantize: of the linear layers in the decoder; embeddings and norms never are.
-        dtype_bytes: of a number that is not quantised.
-        with_head: whether it has the output embedding, which a reward model lacks.
+        shape: sizes of the model.
+        quantize: bits of the decoder's linear layers; embeddings and norms are never quantised.
+        dtype_bytes: bytes per number that is not quantised.
+        with_head: whether the model has the output embedding, which a reward model lacks.
     """
     numbers = shape.parameters - (0 if with_head else shape.head_parameters)
     if quantize == "none":
@@ -44,7 +40,7 @@ def base_bytes(shape: ModelShape, quantize: Quantize, dtype_bytes: int, with_hea
 
 
 def adapter_sizes(shape: ModelShape, lora: LoraOptions) -> list[int]:
-    """Returns the numbers in each tensor of an adapter: A (r, in), B (out, r) and with DoRA the lengths (out,)."""
+    """Returns the size of each tensor of an adapter: A (r, in), B (out, r), and with DoRA the magnitudes (out,)."""
     sizes = []
     for linear in shape.adapted(lora):
         sizes += [lora.r * linear.inputs, lora.r * linear.outputs]
@@ -53,12 +49,7 @@ def adapter_sizes(shape: ModelShape, lora: LoraOptions) -> list[int]:
 
 
 def optimizer_bytes(name: OptimizerName, sizes: Sequence[int]) -> int:
-    """Returns the bytes of an optimizer's states.
-
-    Args:
-        name: which.
-        sizes: numbers of each trained tensor.
-    """
+    """Returns the bytes of an optimizer's states for trained tensors of these sizes."""
     return sum(
         int(size * (STATE_BYTES[name] if name == "adamw" or size >= SMALLEST_IN_8_BITS else 4 * STATES[name]))
         for size in sizes

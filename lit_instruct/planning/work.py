@@ -1,4 +1,4 @@
-"""What a stage does, as far as its memory follows from it: read from its options, before anything is loaded."""
+"""What a stage holds and computes, read from its options before anything is loaded."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from lit_instruct.planning.shapes import ModelShape, shape_of
 
 StageName = Literal["sft", "rm", "ppo"]
 Options = Mapping[str, Any]
-"""Option by dotted name, such as model.lora.r; null LoRA is model.lora alone."""
+"""Option by dotted name, such as model.lora.r; without LoRA there is only model.lora, which is null."""
 MOST_RESPONSES = 9
-"""Ranked responses to a prompt (section 3.4: 4 to 9)."""
+"""Most ranked responses per prompt (section 3.4: 4 to 9)."""
 
 
 @dataclass(frozen=True)
@@ -31,20 +31,20 @@ class Rollouts:
     """How responses are sampled."""
 
     rows: int
-    """Decoded side by side."""
+    """Responses decoded in parallel."""
     prompt: int
     """Tokens of the longest prompt."""
     new: int
-    """Tokens that may follow it."""
+    """Most tokens per response."""
     kept_rows: int
-    """Of an iteration, on one process."""
+    """Responses per iteration on one process."""
     value: Literal["reward_model", "zero_head", "policy_trunk"]
     shared_reward: bool
     """Whether the reward model is an adapter on the policy's base."""
     average: bool
-    """Whether an average of the policy is kept."""
+    """Whether a moving average of the policy is kept."""
     merged: bool
-    """Whether adapters are folded into a copy of plain weights to decode."""
+    """Whether decoding uses a copy of the weights with the adapter merged."""
 
 
 @dataclass(frozen=True)
@@ -55,9 +55,9 @@ class Work:
     model: ModelShape
     device: Literal["cpu", "cuda"]
     frozen_bytes: int
-    """Of a number in frozen weights that are not quantised."""
+    """Bytes per number of frozen weights that are not quantised."""
     compute: int
-    """Bytes of a number in matrix products."""
+    """Bytes per number in matrix products."""
     quantize: Quantize
     lora: LoraOptions | None
     optimizer: OptimizerName
@@ -66,22 +66,22 @@ class Work:
     rows: int
     """Sequences in the largest pass with gradients."""
     length: int
-    """Tokens of each, at most."""
+    """Most tokens of each."""
     tokens: int
-    """Tokens whose activations exist at one time."""
+    """Tokens whose activations exist at the same time."""
     scored: int
-    """Those that go through the output embedding."""
+    """Tokens that go through the output embedding."""
     passes: int
-    """Forward and backward passes of an optimizer step."""
+    """Forward and backward passes per optimizer step."""
     processes: int
     sharded: Literal["nothing", "states", "everything"]
-    """What the processes share among them: optimizer states and gradients, or weights as well."""
+    """What is sharded over the processes: optimizer states and gradients, or weights too."""
     attends: Attention
-    """How rows of a pass with gradients attend."""
+    """Kind of attention in a pass with gradients."""
     others: tuple[ModelShape, ...]
-    """Reward models that have a base of their own."""
+    """Reward models with their own base."""
     rollouts: Rollouts | None
-    """None but for PPO."""
+    """None except in PPO."""
 
 
 def read_work(stage: StageName, options: Options, device: Literal["cpu", "cuda"], base: str) -> Work:
@@ -91,10 +91,10 @@ def read_work(stage: StageName, options: Options, device: Literal["cpu", "cuda"]
         stage: sft, rm or ppo.
         options: of model, data and trainer.
         device: where it will run.
-        base: what the stage starts from: a name, hub id or folder whose configuration can be had.
+        base: the model that the stage starts from: a named shape, hub id or folder.
 
     Raises:
-        UserError: a model is not known.
+        UserError: a model is unknown.
     """
     model, lora = shape_of(base), _lora(options)
     processes = processes_of(options)
@@ -109,6 +109,8 @@ def read_work(stage: StageName, options: Options, device: Literal["cpu", "cuda"]
     others += [shape_of(str(options["model.selection_reward"]))] if options.get("model.selection_reward") else []
     rows, length, tokens, passes = _batch(stage, options, processes, device)
     prompt = int(options.get("data.max_prompt_length", 0))
+    short = device == "cpu" and compute == 2 and length <= SHORT
+    shared_prefix = stage == "rm" and options["model.shared_prompt"] != "off"
     return Work(
         stage=stage,
         model=model,
@@ -127,14 +129,14 @@ def read_work(stage: StageName, options: Options, device: Literal["cpu", "cuda"]
         passes=passes,
         processes=processes,
         sharded=_sharded(options) if processes > 1 else "nothing",
-        attends=_attends(stage, options, device == "cpu" and compute == 2 and length <= SHORT),
+        attends="shared_prefix" if shared_prefix else "short" if short else "whole",
         others=tuple(others),
         rollouts=_rollouts(options, processes, shared) if stage == "ppo" else None,
     )
 
 
 def _batch(stage: StageName, options: Options, processes: int, device: str) -> tuple[int, int, int, int]:
-    """Rows and their length, tokens of the largest pass, and passes of an optimizer step."""
+    """Rows and their length, tokens of the largest pass, and passes per optimizer step."""
     size = int(options["data.batch_size"])
     accumulated = int(options.get("trainer.accumulate_grad_batches") or 1)
     if stage == "sft":
@@ -151,14 +153,6 @@ def _batch(stage: StageName, options: Options, processes: int, device: str) -> t
     rows = min(int(options["model.memory.micro_batch_size"]), minibatch)
     rows = max(1, min(rows, ENOUGH_TOKENS.get(device, rows * length) // length))
     return rows, length, rows * length, -(-minibatch // rows)
-
-
-def _attends(stage: StageName, options: Options, short: bool) -> Attention:
-    if stage == "rm" and options["model.shared_prompt"] != "off":
-        return "branches"
-    if short:
-        return "short"
-    return "whole"
 
 
 def _rollouts(options: Options, processes: int, shared: bool) -> Rollouts:
@@ -182,13 +176,13 @@ def _lora(options: Options) -> LoraOptions | None:
 
 
 def processes_of(options: Options) -> int:
-    """Returns how many processes a stage runs in; "auto" counts as one card of each node."""
+    """Returns the number of processes of a stage; "auto" counts as one GPU per node."""
     devices, nodes = options.get("trainer.devices", 1), int(options.get("trainer.num_nodes") or 1)
     if isinstance(devices, list):
         return len(devices) * nodes
     text = str(devices)
     if text in ("auto", "-1", "None"):
-        return nodes  # one card unless the recipe says more
+        return nodes
     if not text.isdigit():
         return len(text.split(",")) * nodes
     return max(1, int(text)) * nodes
@@ -203,7 +197,7 @@ def _sharded(options: Options) -> Literal["nothing", "states", "everything"]:
 
 
 def _is_stage(name: str) -> bool:
-    """Returns whether a reward model is a stage's adapter, or the place of one that is not trained yet."""
+    """Whether a reward model is a stage's adapter, or the folder of a stage that is not trained yet."""
     folder = Path(name)
     if folder.is_dir():
         return (folder / "adapter_config.json").is_file()
@@ -211,7 +205,7 @@ def _is_stage(name: str) -> bool:
 
 
 def trains_on(work: Work) -> str:
-    """Says in a few words what is trained on what."""
+    """Returns in a few words what is trained on which base."""
     base = {"none": "bfloat16" if work.frozen_bytes == 2 else "float32"}.get(work.quantize, work.quantize)
     if work.lora is None:
         return "all weights, in float32"
@@ -220,13 +214,10 @@ def trains_on(work: Work) -> str:
 
 
 def check_gpu_size(text: str) -> float:
-    """Returns a card's memory in bytes; a card of 24 GB has 24 times 2^30.
-
-    Args:
-        text: such as 24GB, 24 or 24GiB.
+    """Returns a GPU's memory in bytes: 24GB, 24 and 24GiB are 24 x 2^30.
 
     Raises:
-        UserError: it is no size.
+        UserError: the text is not a size.
     """
     number = text.strip().upper().removesuffix("IB").removesuffix("B").removesuffix("G").strip()
     try:
@@ -234,5 +225,5 @@ def check_gpu_size(text: str) -> float:
     except ValueError:
         size = 0.0
     if not 0.5 <= size <= 1024:
-        raise UserError(f"--gpu={text}: no size of a card; give its memory in GB, such as --gpu=24GB")
+        raise UserError(f"--gpu={text}: not the memory of a GPU; give it in GB, such as --gpu=24GB")
     return size * 2**30

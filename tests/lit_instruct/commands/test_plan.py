@@ -26,7 +26,7 @@ def test_a_plan_that_fits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     words = ("--gpu=8GB", "--tokens-per-second=1000", "--run", tmp_path / "untrained")
     assert run("plan", "--config", DEMO / "ppo.yaml", *words) == 0
     text = capsys.readouterr().out
-    for words in ("ppo: smollm2-135m", "KV cache of the rollout", "update", "together", "It fits", "Disk:", "tokens/s"):
+    for words in ("ppo: smollm2-135m", "KV cache of the rollout", "update", "total", "It fits", "Disk:", "tokens/s"):
         assert words in text, words
     assert "Time: 7.2 min for at most 0.23 million tokens" not in text  # that of 512 + 40 tokens, below
     assert "3.8 min for at most 0.23 million tokens at 1000 tokens/s (given)" in text
@@ -45,7 +45,7 @@ def test_a_plan_that_does_not_fit_names_two_ways(capsys: pytest.CaptureFixture[s
 
 def test_no_two_options_make_seventy_billion_fit_eight_gb(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("plan", "--config", DEMO / "sft.yaml", "--gpu=8GB", "--model.base=llama-70b") == 1
-    assert "take a smaller --model.base" in capsys.readouterr().out
+    assert "use a smaller --model.base" in capsys.readouterr().out
 
 
 def test_json(capsys: pytest.CaptureFixture[str]) -> None:
@@ -122,7 +122,7 @@ def test_measured_speed_is_taken_from_the_check(tmp_path: Path) -> None:
     [
         (["--gpu=24GB"], "which stage?"),
         (["--config=missing/sft.yaml"], "no such file"),
-        (["--stage=sft", "--gpu=large"], "no size of a card"),
+        (["--stage=sft", "--gpu=large"], "not the memory of a GPU"),
         (["--stage=sft", "--gpu=8GB", "--model.base=org/unknown"], "org/unknown"),
         (["--stage=sft", "--gpu=8GB", "--tokens-per-second=0"], "above 0"),
         (["--stage=sft", "--gpu=8GB", "--model.lora.r=0"], "rank"),

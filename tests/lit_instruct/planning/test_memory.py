@@ -155,7 +155,7 @@ def test_processes_share_what_their_strategy_shares() -> None:
     assert (copied["base"], copied["gradients"]) == (alone["base"], 2 * alone["gradients"])
 
 
-def test_the_trunk_of_a_batch_is_kept() -> None:
+def test_the_outputs_of_frozen_lower_layers_are_kept() -> None:
     few = work("ppo", model__lora__top_layers=2)
     assert few.rollouts is not None
     more = replace(few, rollouts=replace(few.rollouts, kept_rows=65))
@@ -175,6 +175,6 @@ def test_sizes_of_cards(text: str, size: float) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "GB", "rtx", "-1", "0", "24TB", "nan", "inf"])
-def test_what_is_no_size_is_refused(text: str) -> None:
-    with pytest.raises(UserError, match="no size of a card"):
+def test_text_that_is_not_a_size_is_refused(text: str) -> None:
+    with pytest.raises(UserError, match="not the memory of a GPU"):
         check_gpu_size(text)

@@ -58,7 +58,7 @@ def test_running_out_of_memory_ends_with_the_plan_and_keeps_the_checkpoint(
     words = [f"--model.base={tiny_model}", OURS]
     assert fit("sft", tmp_path / "run", files, *words) == 2
     told = capsys.readouterr()
-    assert "activations" in told.out and "together" in told.out
+    assert "activations" in told.out and "total" in told.out
     error = told.err.strip().splitlines()[-1]
     assert error.startswith("lit-instruct: error: sft: out of memory at ")
     assert "GiB measured" in error and "GiB planned" in error and "change --" in error
