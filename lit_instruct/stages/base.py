@@ -1,4 +1,4 @@
-"""What the three stages share: prompt format, small checkpoints, optimizer schedule and hand-over."""
+"""Base of the three stages: prompt format, small checkpoints, optimizer schedule and hand-over."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import lightning
 import torch
 from lightning.pytorch.strategies import ModelParallelStrategy
+from peft import PeftModel
 from torch import Tensor, nn
 
 from lit_instruct import lightning_private
@@ -29,7 +30,7 @@ from lit_instruct.handover import (
 from lit_instruct.machine import peak_memory_gb
 from lit_instruct.models.activations import MemoryOptions, checkpoint_layers
 from lit_instruct.models.loading import DtypeName, Source, find_source, pick_dtype
-from lit_instruct.models.lora import LoraOptions
+from lit_instruct.models.lora import LoraOptions, save_adapter
 from lit_instruct.models.optimizers import make_optimizer
 from lit_instruct.models.quantised import Quantisation, Quantize, quantisation
 from lit_instruct.models.sharding import is_sharded, load_whole_weights, shard, whole_weights
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
 
 
 class StageModule(lightning.LightningModule):
-    """Base of the three stages: a module whose checkpoints are small and continue a run as if it had never stopped.
+    """Base of the three stages: a module whose checkpoints are small and resume a run as if it had never stopped.
 
     Args:
         stage: sft, rm or ppo.
@@ -59,13 +60,15 @@ class StageModule(lightning.LightningModule):
     """
 
     optimizer_options: Any
-    """Has the `name` of an optimizer."""
+    """Has the `name` of an optimizer; an `OptimizerOptions` unless `configure_optimizers` is overridden."""
     patience: int | None = None
     """The training ends after this many validations in a row without an improvement of the monitored metric."""
     offloading: AbstractContextManager[Any]
     """Context of the forward passes of the training."""
     network: nn.Module
     """The network of a stage that has one."""
+    adapter = "default"
+    """Name of the adapter that is handed over."""
     whole_weights: dict[str, Tensor] | None = None
     """Weights of a sharded network, once `gather_weights` has gathered them."""
 
@@ -117,7 +120,7 @@ class StageModule(lightning.LightningModule):
         return pick_dtype(self.dtype_name, self.trainer.strategy.root_device)
 
     def quantised(self) -> Quantisation | None:
-        """How frozen bases are quantised, None where they are not; called before anything is loaded.
+        """How frozen bases are quantised, None if they are not; called before anything is loaded.
 
         Raises:
             UserError: this device or strategy cannot train with the optimizer or base in 8 or 4 bits.
@@ -179,7 +182,7 @@ class StageModule(lightning.LightningModule):
         self.resume.save(checkpoint, self, self.options_given())
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restores that.
+        """Restores what a resumed run needs.
 
         Raises:
             UserError: the checkpoint is of another model, or bound to options that have changed.
@@ -187,7 +190,7 @@ class StageModule(lightning.LightningModule):
         self.resume.load(checkpoint, self, self.options_given())
 
     def options_given(self) -> dict[str, Any]:
-        """Returns every option of the run by dotted name; models that it starts from by their time of creation."""
+        """Returns every option of the run by dotted name; a stage that it starts from by its time of creation."""
         return options_of(self.given, self.trainer, {"base": self.source})
 
     def load_trained_weights(self, path: str) -> dict[str, float]:
@@ -204,25 +207,34 @@ class StageModule(lightning.LightningModule):
         sharded = is_sharded(self)
         return torch.load(path, map_location="cpu" if sharded else self.device, mmap=sharded, weights_only=True)
 
-    def gather_weights(self) -> None:
-        """Gathers sharded weights for `hand_over`; every process has to call it."""
-        self.whole_weights = whole_weights(self.network)
-
-    def cosine_schedule(self, parameters: list[nn.Parameter], options: OptimizerOptions) -> dict[str, Any]:
-        """Returns the optimizer and its schedule in Lightning's form."""
-        optimizer = make_optimizer(options.name, parameters, options.learning_rate, options.beta2, options.weight_decay)
+    def configure_optimizers(self) -> dict[str, Any]:
+        """Returns the optimizer of all trained weights, with a cosine schedule."""
+        options: OptimizerOptions = self.optimizer_options
+        trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        optimizer = make_optimizer(options.name, trained, options.learning_rate, options.beta2, options.weight_decay)
         # Asked for at step 0, the total would set the loader up before a checkpoint can restore its position.
         scheduler = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: options.share(step, int(self.trainer.estimated_stepping_batches) if step else 1)
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
+    def result(self) -> Any:
+        """Returns the network that is handed over."""
+        return self.network
+
+    def gather_weights(self) -> None:
+        """Gathers sharded weights for `hand_over`; every process has to call it."""
+        self.whole_weights = whole_weights(self.result())
+
     def save_model(self, folder: Path) -> None:
-        """Writes the stage's model, in the format of transformers or PEFT, into an existing folder."""
-        raise NotImplementedError
+        """Writes the adapter with its head, or the whole model, into an existing folder."""
+        if isinstance(self.result(), PeftModel):
+            save_adapter(self.result(), self.adapter, folder)
+        else:
+            self.result().save_pretrained(str(folder), state_dict=self.whole_weights)
 
     def hand_over(self, folder: Path, metrics: dict[str, float]) -> None:
-        """Writes model, tokenizer and stage.json; an earlier result stays whole until all of it is written.
+        """Writes model, tokenizer and stage.json; an earlier result is replaced only when all of it is written.
 
         Args:
             folder: such as runs/demo/sft.
@@ -239,7 +251,8 @@ class StageModule(lightning.LightningModule):
     def record(self, metrics: dict[str, float]) -> Stage:
         """Returns the content of stage.json."""
         parent = read_stage_of(self.source)
-        base = parent.base if parent is not None else {"source": self.source_name, "revision": self.revision()}
+        revision = getattr(self.result().config, "_commit_hash", None)  # of the hub
+        base = parent.base if parent is not None else {"source": self.source_name, "revision": revision}
         return Stage(
             stage=self.stage,
             base=base,
@@ -266,13 +279,9 @@ class StageModule(lightning.LightningModule):
         return str(self.frozen_dtype if self.lora is not None else torch.float32).removeprefix("torch.")
 
     def _data_report(self) -> dict[str, Any] | None:
-        """How many rows were used and left out; None where the DataModule does not report it."""
+        """How many rows were used and left out; None if the DataModule does not report it."""
         report = getattr(self._data(), "report", None)
         return asdict(report) if is_dataclass(report) and not isinstance(report, type) else None
 
     def _data(self) -> Any:
         return getattr(lightning_private.trainer_of(self), "datamodule", None)
-
-    def revision(self) -> str | None:
-        """Returns the hub commit of the base, where it has one."""
-        raise NotImplementedError

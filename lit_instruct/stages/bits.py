@@ -11,7 +11,7 @@ from lit_instruct.models.quantised import Quantize, check_bitsandbytes
 
 
 def check_bits(quantize: Quantize, optimizer: OptimizerName, lora: LoraOptions | None, strategy: Strategy) -> None:
-    """Refuses 8- or 4-bit training that cannot work.
+    """Refuses quantised bases and 8-bit optimizers that cannot work.
 
     Args:
         quantize: of the bases.
@@ -23,7 +23,16 @@ def check_bits(quantize: Quantize, optimizer: OptimizerName, lora: LoraOptions |
         UserError: quantised weights would be trained or sharded, or bitsandbytes does not work here.
     """
     if quantize != "none":
-        _check_base(quantize, lora, strategy)
+        choice = f"--model.quantize={quantize}"
+        if lora is None:
+            raise UserError(f"{choice}: quantised weights cannot be trained; train adapters (--model.lora)")
+        check_bitsandbytes(choice, strategy.root_device)
+        shards = isinstance(strategy, FSDPStrategy | ModelParallelStrategy)
+        if shards or (isinstance(strategy, DeepSpeedStrategy) and strategy.zero_stage_3):
+            raise UserError(
+                f"{choice}: {type(strategy).__name__} shards weights, and quantised weights cannot be sharded; "
+                "use --trainer.strategy=ddp, where every process has the small base, or --model.quantize=none"
+            )
     if optimizer != "adamw":
         choice = f"--model.optimizer.name={optimizer}"
         check_bitsandbytes(choice, strategy.root_device)
@@ -31,16 +40,3 @@ def check_bits(quantize: Quantize, optimizer: OptimizerName, lora: LoraOptions |
             raise UserError(
                 f"{choice}: does not support the sharded weights of FSDP2; use --model.optimizer.name=adamw"
             )
-
-
-def _check_base(quantize: Quantize, lora: LoraOptions | None, strategy: Strategy) -> None:
-    choice = f"--model.quantize={quantize}"
-    if lora is None:
-        raise UserError(f"{choice}: quantised weights cannot be trained; train adapters (--model.lora)")
-    check_bitsandbytes(choice, strategy.root_device)
-    shards = isinstance(strategy, FSDPStrategy | ModelParallelStrategy)
-    if shards or (isinstance(strategy, DeepSpeedStrategy) and strategy.zero_stage_3):
-        raise UserError(
-            f"{choice}: {type(strategy).__name__} shards weights, and quantised weights cannot be sharded; "
-            "use --trainer.strategy=ddp, where every process has the small base, or --model.quantize=none"
-        )

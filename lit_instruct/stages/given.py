@@ -16,11 +16,7 @@ TRAINER = ("max_epochs", "max_steps", "accumulate_grad_batches", "gradient_clip_
 
 
 def constructor_arguments(frame: FrameType | None) -> dict[str, Any]:
-    """Returns the arguments of the most specific class whose `__init__` is running.
-
-    Args:
-        frame: of the `__init__` of one of its base classes.
-    """
+    """Returns the arguments of the most specific class whose `__init__` is running; `frame` is a base class's."""
     given = collect_init_args(frame, []) if frame is not None else []
     return {name: as_json(value) for name, value in given[-1].items()} if given else {}
 

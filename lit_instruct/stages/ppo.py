@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from peft import PeftModel
 
 from lit_instruct.batches import PromptBatch
 from lit_instruct.errors import UserError
@@ -17,14 +16,13 @@ from lit_instruct.lightning_private import is_compiled
 from lit_instruct.losses.masked import Moments
 from lit_instruct.models.assemble import ppo_roles, shares_base
 from lit_instruct.models.loading import DtypeName, Source
-from lit_instruct.models.lora import LoraOptions, save_adapter
+from lit_instruct.models.lora import LoraOptions
 from lit_instruct.models.optimizers import make_optimizer
 from lit_instruct.models.quantised import Quantize
-from lit_instruct.models.sharding import whole_weights
 from lit_instruct.ppo.average import PolicyAverage
 from lit_instruct.ppo.checks import check_run, check_training
 from lit_instruct.ppo.collect import Reward
-from lit_instruct.ppo.diagnostics import Diagnostics, uncalibrated, warn
+from lit_instruct.ppo.diagnostics import UNCALIBRATED, Diagnostics, warn
 from lit_instruct.ppo.figures import clock_figures, rollout_figures
 from lit_instruct.ppo.kl import KLController
 from lit_instruct.ppo.options import (
@@ -58,23 +56,25 @@ class PPOModule(StageModule):
 
     Args:
         base: SFT model to start from and to stay close to, by default the SFT stage of the same run.
-        iterations: length of the training.
+        iterations: number of iterations.
         lora: adapter options of the policy; null trains every weight.
         objective: the clipped objective, and how often a batch of rollouts is used.
         kl: the KL penalty to the SFT model, and its control.
         reward: where scores come from, and how they are shaped.
         value: the value function and its loss.
-        optimizer: learning rate of the policy, and what holds for both.
+        optimizer: learning rate of the policy, and the settings that policy and value share.
         sampling: how responses are sampled.
         pretraining: the pretraining mix; needs --data.pretraining_path.
-        selection: which policy of the training is handed over, and when the training may end early.
-        prompt: prompt format; that of the SFT stage where `base` is one.
-        dtype: of frozen weights; auto is bfloat16 where the device computes in it.
-        quantize: of frozen bases, separate reward models' too: none, 8bit (LLM.int8) or 4bit (NF4, double
+        selection: which policy is handed over, and when the training may end early.
+        prompt: prompt format; that of the SFT stage if `base` is one.
+        dtype: of frozen weights; auto is bfloat16 if the device computes in it.
+        quantize: of frozen bases, including separate reward models: none, 8bit (LLM.int8) or 4bit (NF4, double
             quantisation); never of heads.
-        memory: what is kept in the device's memory at one time.
+        memory: what is kept in device memory at one time.
         seed: of all random numbers.
     """
+
+    adapter = "policy"
 
     def __init__(
         self,
@@ -118,7 +118,7 @@ class PPOModule(StageModule):
 
     @property
     def monitor(self) -> tuple[str, str] | None:
-        """The metric that chooses the best checkpoint, and its direction; None where the last policy is the result."""
+        """The metric that chooses the best checkpoint, and its direction; None if the last policy is the result."""
         selection = self.options.selection
         return (selection.metric, selection.mode) if selection.metric is not None else None
 
@@ -135,8 +135,8 @@ class PPOModule(StageModule):
         shared = self.lora is not None and reward is not None and shares_base(self.source, reward)
         rewards = rewards_of(options.reward, shared, self._open_reward)
         parent = read_stage_of(reward) if reward is not None else None
-        if stage == "fit" and parent is not None and not options.reward.normalize:
-            warn(uncalibrated(parent.reward_bias))
+        if stage == "fit" and parent is not None and not parent.reward_bias and not options.reward.normalize:
+            warn(UNCALIBRATED)
         if reward is not None and shared:
             check_same_format(self.prompter, parent, reward.name, f"make rm RUN={Path(reward.name).parent.name}")
             bits_of(reward, self.quantize)
@@ -146,12 +146,7 @@ class PPOModule(StageModule):
         self.compose(rewards, bias)
 
     def compose(self, rewards: list[Reward], bias: float) -> None:
-        """Builds the parts of an iteration around the roles.
-
-        Args:
-            rewards: the main one first.
-            bias: added to every score of the reward role.
-        """
+        """Builds the parts of an iteration around the roles; `bias` is added to every score of the reward role."""
         self.ranks = Ranks(self.roles, self.trainer.strategy)
         data, folder = self.trainer.datamodule, Path(self.trainer.default_root_dir) / "non_finite"
         self.guard, self.collector, self.targets, self.updater, self.validation = build_parts(
@@ -159,7 +154,7 @@ class PPOModule(StageModule):
         )
 
     def on_fit_start(self) -> None:
-        """Starts the clock and the average, and checks the trunk cache on the device that it will run on."""
+        """Starts the clock and the average, and checks the trunk cache on the training device."""
         super().on_fit_start()
         self.roles.check_trunk(self.device)
         self.average.start(self.roles.parameters_of("policy"))
@@ -197,7 +192,7 @@ class PPOModule(StageModule):
             "ppo/skipped_steps": float(update.skipped_steps),
         }
         self.log_dict(figures)
-        if not update.skipped_steps:  # NaN says nothing about the training
+        if not update.skipped_steps:  # figures with NaN are not diagnosed
             warn(*self.diagnostics.iteration(figures))
             self.kl.adapt(figures["ppo/kl"])
             beyond = self.kl.beyond_bound(figures["ppo/kl"], self.iterations_done)
@@ -209,7 +204,7 @@ class PPOModule(StageModule):
             self.trainer.should_stop = True
 
     def on_validation_epoch_start(self) -> None:
-        """Starts collecting."""
+        """Starts a validation, and the average unless a training has started it."""
         self.average.start(self.roles.parameters_of("policy"))
         data: PromptDataModule = self.trainer.datamodule
         self.validation.start(sorted({row.use_case for row in data.validation_rows if row.use_case}))
@@ -244,16 +239,14 @@ class PPOModule(StageModule):
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Takes the counters up again."""
+        """Restores the counters."""
         super().on_load_checkpoint(checkpoint)
         saved = checkpoint["ppo"]
         self.iterations_done, self.episodes_done = saved["iterations_done"], saved["episodes_done"]
         if self.trainer.state.fn == "fit":
             if self.iterations_done > self.iterations:
-                done = self.iterations_done
-                raise UserError(
-                    f"--model.iterations={self.iterations}: the checkpoint has {done}; give as many or more"
-                )
+                done, wanted = self.iterations_done, self.iterations
+                raise UserError(f"--model.iterations={wanted}: the checkpoint has {done}; give as many or more")
             self.trainer.should_stop = self.trainer.should_stop or self.iterations_done == self.iterations
         self.kl.restore(saved["kl_coef"], saved["first_kl_coef"])
         self.targets.score_moments = Moments(*torch.tensor(saved["score_moments"], dtype=torch.float64))
@@ -261,11 +254,11 @@ class PPOModule(StageModule):
         self.diagnostics.load(saved["diagnostics"])
 
     def options_given(self) -> dict[str, Any]:
-        """Returns every option of the run, the models it starts from by when they were made."""
+        """Returns every option of the run by dotted name; a stage that it starts from by its time of creation."""
         return options_of(self.given, self.trainer, {"base": self.source, "reward.model": self.reward_source})
 
     def load_trained_weights(self, path: str) -> dict[str, float]:
-        """Takes trained tensors and average of one of this run's checkpoints; returns the metrics of its moment."""
+        """Loads trained tensors and average of one of this run's checkpoints; returns the metrics saved with them."""
         metrics = super().load_trained_weights(path)
         if self.average.weights is not None:
             self.average.weights.load(self.load_from(path)["ppo"]["average"])
@@ -275,23 +268,19 @@ class PPOModule(StageModule):
         """Shards the networks of all roles."""
         self.roles.shard(mesh, self.frozen_dtype)
 
+    def result(self) -> Any:
+        """Returns the policy's network."""
+        return self.roles.roles["policy"].network
+
     def gather_weights(self) -> None:
-        """Gathers sharded weights for `hand_over`; every process has to call it."""
+        """Gathers sharded weights of the policy, or of its average, for `hand_over`; every process has to call it."""
         with self.average.applied():
-            self.whole_weights = whole_weights(self.roles.roles["policy"].network)
+            super().gather_weights()
 
     def save_model(self, folder: Path) -> None:
-        """Writes the policy, or its average over the training where one is kept: its adapter, or the whole model."""
-        network, adapter = self.roles.roles["policy"].network, self.roles.roles["policy"].adapter
+        """Writes the policy, or its average over the training if there is one."""
         with self.average.applied():
-            if isinstance(network, PeftModel) and adapter is not None:
-                save_adapter(network, adapter, folder)
-            else:
-                network.save_pretrained(str(folder), state_dict=self.whole_weights)
-
-    def revision(self) -> str | None:
-        """Returns the hub commit of the base, where it has one."""
-        return getattr(self.roles.language_model("policy").config, "_commit_hash", None)
+            super().save_model(folder)
 
     def _open_reward(self, model: str) -> TextScorer:
         return model_scorer(model, self.dtype_name, self.quantize, self.trainer.strategy.root_device, self.mesh())

@@ -1,7 +1,8 @@
-"""Options of PPO that had another name in 0.1.0."""
+"""Options of PPO that have been renamed since 0.1.0."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import yaml
 
 from lit_instruct.errors import UserError
+from lit_instruct.planning.options import flat
 
 RENAMED = {
     "model.reward": "model.reward.model",
@@ -43,26 +45,21 @@ RENAMED = {
     "model.merge_for_rollouts": "model.memory.merge_for_rollouts",
 }
 """Old name -> new name. `model.reward` and `model.value` were single values and are groups now."""
-SUBCOMMANDS = ("fit.", "validate.", "test.")
 
 
 def translated(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns options by their present names.
-
-    Args:
-        options: by dotted name, such as those of a checkpoint of 0.1.0.
-    """
+    """Returns options by their present names; `options` may be a checkpoint's of 0.1.0, by dotted name."""
     return {RENAMED.get(name, name): value for name, value in options.items()}
 
 
 def refuse_old_names(words: Sequence[str]) -> None:
-    """Refuses options of PPO that have another name now, on the command line or in a YAML config.
+    """Refuses old names of PPO's options on the command line or in a YAML config.
 
     Args:
         words: of the command line, after the stage.
 
     Raises:
-        UserError: naming the new options.
+        UserError: the message gives the new names.
     """
     found = {f"--{old}{where}": RENAMED[old] for old, where in _given(words) if old in RENAMED}
     if found:
@@ -70,37 +67,21 @@ def refuse_old_names(words: Sequence[str]) -> None:
 
 
 def _given(words: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Yields the dotted name of every value that is given, and the file that gives it."""
+    """Yields the dotted name of every option that is given, and the file that gives it."""
     for word, following in zip(words, [*words[1:], ""], strict=True):
         name, equals, value = word.partition("=")
         if not name.startswith("--"):
             continue
         name, value = name.removeprefix("--"), value if equals else following
-        if name == "config":
-            yield from ((inner, f" (in {value})") for inner in _leaves(_from_yaml(_read(value)), ""))
-        else:
-            yield from ((inner, "") for inner in _leaves(_from_yaml(value), name))
+        in_file = name == "config"
+        where = f" (in {value})" if in_file else ""
+        for option in flat(_parsed(value, in_file), "" if in_file else name):
+            yield re.sub("^(fit|validate|test)[.]", "", option), where
 
 
-def _leaves(value: Any, name: str) -> Iterator[str]:
-    if isinstance(value, dict):
-        for part, inner in value.items():
-            yield from _leaves(inner, f"{name}.{part}".removeprefix("."))
-    else:
-        yield next((name.removeprefix(word) for word in SUBCOMMANDS if name.startswith(word)), name)
-
-
-def _read(file: str) -> str:
-    """Returns a config's text; a file that cannot be read is for the parser to refuse."""
+def _parsed(text: str, is_file: bool) -> Any:
+    """Returns the value of a YAML text or file; None if it is not valid, which the parser refuses later."""
     try:
-        return Path(file).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
-        return file
-
-
-def _from_yaml(text: str) -> Any:
-    """Returns what a text says in YAML; one that is not YAML is for the parser to refuse."""
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
-        return text
+        return yaml.safe_load(Path(text).read_text(encoding="utf-8") if is_file else text)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return None

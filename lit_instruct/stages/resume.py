@@ -1,9 +1,10 @@
-"""What a checkpoint has for resuming beside Lightning's part, and which options may change between two sittings."""
+"""What a checkpoint stores for resuming besides Lightning's state, and which options may change on resuming."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import lightning
@@ -28,28 +29,28 @@ BOUND = {
     "model.objective.minibatches": "the steps of an iteration are counted with it",
     "trainer.accumulate_grad_batches": "the batches of an epoch are grouped by it",
 }
-"""Options that cannot change when a run is continued, and why."""
+"""Options that cannot change when a run is resumed, and why."""
 MEASURED = "trainer.optimizer_steps"
-"""A measurement, not an option."""
+"""A measurement, which is not compared."""
 OF_GROUPS = ("betas", "eps", "momentum", "weight_decay")
-"""Options of an optimizer's groups that are not state; the learning rate has a schedule and is handled separately."""
+"""Options of an optimizer's groups; the learning rate has a schedule and is handled separately."""
 
 
+@dataclass
 class Resume:
-    """Clock, metrics and options of a run, over all its sittings.
+    """Clock, metrics and options of a run across resumes.
 
-    Checkpoints hold what is trained, not the frozen base, and no random state: all random numbers are a function of the
-    seed and of counters.
+    Checkpoints contain the trained weights without the frozen base, and no random state: all random numbers are a
+    function of the seed and of counters.
     """
 
-    def __init__(self) -> None:
-        self.seconds_before = 0.0
-        self.started: float | None = None
-        self.logged_steps: int | None = None
-        """Batches that the checkpoint had logged, until the first one after it."""
-        self.metrics_before: dict[str, float] = {}
-        self.configured: list[list[dict[str, Any]]] | None = None
-        """Options of the optimizer as given now, until they replace the checkpoint's."""
+    seconds_before: float = 0.0
+    started: float | None = None
+    logged_steps: int | None = None
+    """Steps that the checkpoint had logged, until the first batch after it."""
+    metrics_before: dict[str, float] = field(default_factory=dict)
+    configured: list[list[dict[str, Any]]] | None = None
+    """Optimizer options as given now, until they replace the checkpoint's."""
 
     @property
     def seconds(self) -> float:
@@ -61,14 +62,14 @@ class Resume:
         return self.metrics_before | {name: float(value) for name, value in trainer.callback_metrics.items()}
 
     def start(self, trainer: lightning.Trainer) -> None:
-        """Starts the clock, and notes the options of the optimizer before a checkpoint replaces them."""
+        """Starts the clock, and keeps the optimizer options before a checkpoint replaces them."""
         self.started = time.monotonic()
         self.configured = configured_groups(trainer)
 
     def correct(self, trainer: lightning.Trainer) -> None:
         """Corrects, before the first batch, what Lightning has restored."""
         if self.logged_steps is not None:
-            # Lightning counts a step once too often if it resumes after a validation.
+            # Lightning counts a step twice if it resumes after a validation.
             lightning_private.set_logged_steps(trainer, self.logged_steps)
             self.logged_steps = None
         if self.configured is not None:
@@ -76,13 +77,7 @@ class Resume:
             self.configured = None
 
     def save(self, checkpoint: dict[str, Any], module: lightning.LightningModule, options: Mapping[str, Any]) -> None:
-        """Drops what is not trained from a checkpoint; adds the clock, the latest metrics and the options.
-
-        Args:
-            checkpoint: Lightning's, changed in place.
-            module: the stage, attached to its Trainer.
-            options: of the run, by dotted name.
-        """
+        """Removes untrained weights from Lightning's checkpoint, in place; adds the clock, metrics and options."""
         trainer, weights, trained = module.trainer, checkpoint["state_dict"], _trained(module)
         checkpoint["state_dict"] = {name: weights[name] for name in weights if name in trained}
         checkpoint["seconds"] = self.seconds
@@ -93,12 +88,7 @@ class Resume:
         checkpoint["stopped"] = trainer.should_stop
 
     def load(self, checkpoint: dict[str, Any], module: lightning.LightningModule, options: Mapping[str, Any]) -> None:
-        """Restores what `save` added.
-
-        Args:
-            checkpoint: of `save`.
-            module: the stage, attached to its Trainer.
-            options: of the run that resumes.
+        """Restores what `save` added; `options` are those of the run that resumes.
 
         Raises:
             UserError: the checkpoint is of another model, bound to options that have changed, or longer than the run.
@@ -109,7 +99,7 @@ class Resume:
             self.logged_steps = checkpoint["logged_steps"]
             changed = check_options(checkpoint["options"], options)
             _check_lengths(checkpoint, trainer)
-            # If early stopping ended the training, it has ended; but a changed option may be meant to continue it.
+            # Early stopping has ended the training, unless an option has changed, perhaps to continue it.
             trainer.should_stop = checkpoint["stopped"] and not changed
         if "state_dict" in checkpoint:  # FSDP2's strategy has loaded, and checked, the weights itself
             _check_weights(checkpoint["state_dict"], module)
@@ -134,7 +124,7 @@ def _check_weights(weights: Mapping[str, Tensor], module: lightning.LightningMod
 
 
 def _check_lengths(checkpoint: Mapping[str, Any], trainer: lightning.Trainer) -> None:
-    """Refuses to train for less than the checkpoint already has."""
+    """Refuses limits below what the checkpoint has already done."""
     for name, done in (("max_epochs", checkpoint["epoch"]), ("max_steps", checkpoint["global_step"])):
         limit = getattr(trainer, name)
         if limit is not None and -1 < limit < done:
@@ -144,12 +134,12 @@ def _check_lengths(checkpoint: Mapping[str, Any], trainer: lightning.Trainer) ->
 def options_of(
     given: dict[str, Any], trainer: lightning.Trainer, sources: Mapping[str, Source | None]
 ) -> dict[str, Any]:
-    """Returns all options of a run by their dotted names, as plain values.
+    """Returns all options of a run by dotted name, as plain values.
 
     Args:
         given: constructor arguments of the LightningModule.
         trainer: with the DataModule.
-        sources: models that the stage starts from, by the option that names them.
+        sources: models that the stage starts from, by option.
     """
     patience = {found.monitor: found.patience for found in trainer.callbacks if isinstance(found, EarlyStopping)}
     parts = {"model": given, "data": data_options(trainer.datamodule), "trainer": trainer_options(trainer)}
@@ -159,15 +149,12 @@ def options_of(
 
 
 def check_options(saved: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Returns which options have changed since the checkpoint; their new values are used from now on.
-
-    Returns:
-        Their names.
+    """Returns the names of the options that have changed since the checkpoint; the new values are used.
 
     Raises:
         UserError: one of them cannot change.
     """
-    saved = translated(saved)  # those of 0.1.0 had other names
+    saved = translated(saved)  # a checkpoint of 0.1.0 has other names
     changed = [name for name in sorted(saved.keys() | now.keys()) if saved.get(name) != now.get(name)]
     for name in changed:
         reason = next((why for bound, why in BOUND.items() if name == bound or name.startswith(f"{bound}.")), None)
@@ -192,13 +179,9 @@ def configured_groups(trainer: lightning.Trainer) -> list[list[dict[str, Any]]]:
 
 
 def honour_groups(trainer: lightning.Trainer, configured: list[list[dict[str, Any]]]) -> None:
-    """Sets optimizer options as given now in restored optimizers and their schedules.
+    """Sets the options of `configured_groups` in restored optimizers and their schedules.
 
-    A learning rate keeps its place in the schedule and changes that the training made: it is multiplied by new / old.
-
-    Args:
-        trainer: with restored optimizers and schedules.
-        configured: of `configured_groups`.
+    The learning rate is multiplied by new / old, which keeps its place in the schedule and the training's own changes.
     """
     schedulers = {config.scheduler.optimizer: config.scheduler for config in trainer.lr_scheduler_configs}
     for optimizer, groups in zip(trainer.optimizers, configured, strict=True):
@@ -212,7 +195,7 @@ def honour_groups(trainer: lightning.Trainer, configured: list[list[dict[str, An
 
 
 def _identity(source: Source | None) -> str | None:
-    """Names a model: a stage's by the moment it was made, so that its folder may be moved but not trained anew."""
+    """Identifies a model: a stage by its time of creation, so that its folder may be moved but not retrained."""
     stage = read_stage_of(source) if source is not None else None
     return stage.created if stage is not None else source.name if source is not None else None
 

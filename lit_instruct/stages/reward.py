@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from peft import PeftModel
 from torch import Tensor
 from torchmetrics.classification import BinaryCalibrationError
 
@@ -19,7 +17,7 @@ from lit_instruct.handover import Stage
 from lit_instruct.models.activations import MemoryOptions
 from lit_instruct.models.assemble import reward_network
 from lit_instruct.models.loading import DtypeName
-from lit_instruct.models.lora import LoraOptions, save_adapter
+from lit_instruct.models.lora import LoraOptions
 from lit_instruct.models.quantised import Quantize
 from lit_instruct.models.rewards import RewardForward
 from lit_instruct.stages.base import StageModule
@@ -31,7 +29,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 CALIBRATION_BINS = 20
-"""Bins of the probability between 0 and 1."""
+"""Number of bins of the predicted probability, from 0 to 1."""
 
 
 class RewardModule(StageModule):
@@ -42,15 +40,15 @@ class RewardModule(StageModule):
         lora: adapter options; null trains every weight.
         optimizer: learning rate and schedule; the paper's 9e-6 is for full fine-tuning.
         trl: additions of TRL's RewardTrainer to the loss.
-        prompt: prompt format; that of the SFT stage where `base` is one.
-        shared_prompt: whether a prompt is encoded once for all its responses: "auto" does so where it costs less and
-            the model can (longer prompts and more responses make it worth while), "on" always, "off" never.
-        max_tokens: most tokens, padding included, of which activations are kept at one time. A batch with more is cut
-            between prompts, which costs nothing; a prompt with more by itself is computed twice.
-        dtype: of frozen weights; auto is bfloat16 where the device computes in it.
+        prompt: prompt format; that of the SFT stage if `base` is one.
+        shared_prompt: whether a prompt is encoded once for all its responses: "auto" if that is cheaper (long prompts,
+            many responses) and the model supports it, "on" always, "off" never.
+        max_tokens: most tokens, padding included, whose activations are kept at one time. A larger batch is split
+            between prompts, at no cost; a single prompt that is larger is computed twice.
+        dtype: of frozen weights; auto is bfloat16 if the device computes in it.
         quantize: of the frozen base: none, 8bit (LLM.int8) or 4bit (NF4, double quantisation); never of the head.
-        memory: what is done to keep less in the device's memory.
-        seed: of everything random.
+        memory: how device memory is saved.
+        seed: of all random numbers.
     """
 
     trl: RankedRewardTrainer
@@ -100,18 +98,15 @@ class RewardModule(StageModule):
         """Counts the prompts of every optimizer step of the epoch."""
         self.network.train()
         data: RankedComparisonDataModule = self.trainer.datamodule
-        self.step_prompts = per_step(
-            data.train_sampler.batches(self.trainer.current_epoch),
-            [1] * len(data.train_dataset),
-            self.trainer.accumulate_grad_batches,
-        )
+        batches = data.train_sampler.batches(self.trainer.current_epoch)
+        self.step_prompts = per_step(batches, [1] * len(data.train_dataset), self.trainer.accumulate_grad_batches)
 
-    on_train_start = on_train_epoch_start  # Lightning leaves the latter out when it resumes inside an epoch
+    on_train_start = on_train_epoch_start  # Lightning skips the latter when it resumes within an epoch
 
     def training_step(self, batch: RankedBatch, batch_idx: int) -> Tensor:
         """Returns the mean loss over the prompts of the whole optimizer step.
 
-        Only the last group of prompts still has its graph; the others have had their backward pass.
+        Only the loss of the last group of prompts is returned with its graph: the others have had their backward pass.
         """
         if batch_idx % self.trainer.accumulate_grad_batches == 0:
             self.optimizers().zero_grad()
@@ -124,7 +119,7 @@ class RewardModule(StageModule):
             loss = loss * self.trainer.world_size
             total, correct, pairs = total + loss.detach(), correct + ranking.correct, pairs + ranking.pairs
             if number < len(groups):
-                # Under DDP still without communication: that begins with the backward pass that follows this method.
+                # DDP does not communicate yet: that begins with the backward pass that follows this method.
                 self.trainer.strategy.backward(loss, None)
         accumulate = self.trainer.accumulate_grad_batches  # Lightning divides the loss by it
         self.log("train/loss", total * accumulate, prog_bar=True, sync_dist=True)
@@ -133,21 +128,21 @@ class RewardModule(StageModule):
         return loss * accumulate
 
     def optimizer_zero_grad(self, *_: Any) -> None:
-        """Does nothing: Lightning asks for it after `training_step`, which has added gradients and cleared the old."""
+        """Does nothing: Lightning calls it after `training_step`, which has already added gradients of this step."""
 
     def on_validation_epoch_start(self) -> None:
-        """Turns dropout off and starts counting."""
+        """Turns dropout off and resets the counts."""
         self.network.eval()
         data: RankedComparisonDataModule = self.trainer.datamodule
         self.row_sizes = [len(ranks) for ranks in data.validation_dataset["ranks"]]
         rows = len(self.row_sizes)
         self.counted = torch.zeros(4, device=self.device, dtype=torch.float64)
-        # A line for each row of the data: a process fills in those it measures, and the sum of all is the whole.
+        # One entry per row of the data: each process fills in the rows that it measures, and their sum has all rows.
         self.measured = torch.zeros(rows, device=self.device, dtype=torch.bool)
         self.row_rewards = torch.zeros(rows, max(self.row_sizes), device=self.device, dtype=torch.float64)
 
     def validation_step(self, batch: RankedBatch, batch_idx: int) -> None:
-        """Counts what the comparisons say, and keeps the rewards."""
+        """Adds loss and correctly ordered pairs to the counts, and keeps the rewards."""
         _, ranking = self.trl.compute_loss(self.network, batch, return_outputs=True)
         counts = (ranking.loss, ranking.prompts, ranking.correct, ranking.pairs)
         self.counted += torch.stack([part.double() for part in counts])
@@ -172,23 +167,16 @@ class RewardModule(StageModule):
         self.network.train()
 
     def validation_rewards(self) -> dict[int, list[float]]:
-        """Rewards of the last validation by row number of `validation_rows`, in the order of the row's responses.
+        """Returns the rewards of the last validation by row number of `validation_rows`, without the bias.
 
-        The bias is not in them.
+        The rewards of a row are in the order of its responses.
         """
         numbers = self.measured.nonzero().flatten().tolist()
         return {number: self.row_rewards[number, : self.row_sizes[number]].tolist() for number in numbers}
 
-    def test_step(self, batch: RankedBatch, batch_idx: int) -> None:
-        """Counts the same as validation."""
-        self.validation_step(batch, batch_idx)
-
+    test_step = validation_step
     on_test_epoch_start = on_validation_epoch_start
     on_test_epoch_end = on_validation_epoch_end
-
-    def configure_optimizers(self) -> dict[str, Any]:
-        """Returns the optimizer with a cosine schedule over what is trained."""
-        return self.cosine_schedule([p for p in self.parameters() if p.requires_grad], self.optimizer_options)
 
     @torch.no_grad()
     def set_bias(self) -> None:
@@ -201,24 +189,13 @@ class RewardModule(StageModule):
 
     @torch.no_grad()
     def demonstration_rewards(self) -> Tensor | None:
-        """Returns the reward of each demonstration without the bias, or None where there are no demonstrations."""
+        """Returns the reward of each demonstration without the bias, or None if there are no demonstrations."""
         data: RankedComparisonDataModule = self.trainer.datamodule
         if data.demonstrations_path is None:
             return None
         self.network.eval()
         return torch.cat([self.reward_forward.rewards(batch) for batch in data.demonstration_batches()])
 
-    def save_model(self, folder: Path) -> None:
-        """Writes adapter and head, or the whole model."""
-        if isinstance(self.network, PeftModel):
-            save_adapter(self.network, "default", folder)
-        else:
-            self.network.save_pretrained(str(folder), state_dict=self.whole_weights)
-
     def record(self, metrics: dict[str, float]) -> Stage:
-        """Returns what stage.json says, the bias included."""
+        """Returns the content of stage.json, with the bias."""
         return replace(super().record(metrics), reward_bias=float(self.bias))
-
-    def revision(self) -> str | None:
-        """Returns the hub commit of the base, where it has one."""
-        return getattr(self.network.config, "_commit_hash", None)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,7 +14,7 @@ from lit_instruct.errors import UserError
 from lit_instruct.models.activations import MemoryOptions
 from lit_instruct.models.assemble import policy_network
 from lit_instruct.models.loading import DtypeName
-from lit_instruct.models.lora import LoraOptions, save_adapter
+from lit_instruct.models.lora import LoraOptions
 from lit_instruct.models.quantised import Quantize
 from lit_instruct.rollouts.generate import SamplingOptions
 from lit_instruct.rollouts.text import TextGenerator
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
     from data_modules.prompt_response import PromptResponseDataModule
 
 IGNORED = -100
-"""Label of a token that the loss leaves out."""
+"""Label of a token that the loss ignores."""
 
 
 class SFTModule(StageModule):
@@ -40,14 +39,15 @@ class SFTModule(StageModule):
         optimizer: learning rate and schedule; the paper's 9.65e-6 is for full fine-tuning.
         trl: loss, packing and noise of TRL's SFTTrainer.
         prompt: prompt format.
-        dtype: of frozen weights; auto is bfloat16 where the device computes in it.
-        quantize: of frozen bases, the selection reward's too: none, 8bit (LLM.int8) or 4bit (NF4, double quantisation).
-        memory: what is done to keep less in the device's memory.
-        selection_reward: reward model (stage folder or hub id) that scores responses to the validation prompts; the
-            checkpoint with the best score is kept instead of that with the lowest loss (C.1).
-        selection_sampling: how those responses are sampled.
-        selection_prompts: how many validation prompts they answer.
-        seed: of everything random.
+        dtype: of frozen weights; auto is bfloat16 if the device computes in it.
+        quantize: of frozen bases, including the selection reward's: none, 8bit (LLM.int8) or 4bit (NF4, double
+            quantisation).
+        memory: how device memory is saved.
+        selection_reward: reward model (stage folder or hub id) that scores responses to validation prompts; the
+            checkpoint with the best score is kept instead of the one with the lowest loss (C.1).
+        selection_sampling: how these responses are sampled.
+        selection_prompts: number of validation prompts to answer.
+        seed: of all random numbers.
     """
 
     trl: Prepared
@@ -80,7 +80,7 @@ class SFTModule(StageModule):
         return ("val/reward", "max") if self.selection_reward else ("val/loss", "min")
 
     def setup(self, stage: str) -> None:
-        """Builds the model, and TRL's trainer around it to prepare the data."""
+        """Builds the model, and TRL's trainer around it, which prepares the data."""
         if hasattr(self, "trl"):
             return
         torch.manual_seed(self.seed)  # adapters start from random weights
@@ -104,19 +104,16 @@ class SFTModule(StageModule):
         """Counts the trained tokens of every optimizer step of the epoch, over all processes and micro-batches."""
         self.network.train()
         data: PromptResponseDataModule = self.trainer.datamodule
-        trained = trained_tokens(data.train_dataset)
-        self.step_tokens = per_step(
-            data.train_sampler.batches(self.trainer.current_epoch),
-            trained,
-            self.trainer.accumulate_grad_batches,
-        )
+        batches = data.train_sampler.batches(self.trainer.current_epoch)
+        counts = trained_tokens(data.train_dataset)
+        self.step_tokens = per_step(batches, counts, self.trainer.accumulate_grad_batches)
 
-    on_train_start = on_train_epoch_start  # Lightning leaves the latter out when it resumes inside an epoch
+    on_train_start = on_train_epoch_start  # Lightning skips the latter when it resumes within an epoch
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """Returns the mean loss over the trained tokens of the whole optimizer step."""
         if batch_idx % self.trainer.accumulate_grad_batches == 0:
-            self.optimizers().zero_grad()  # Lightning keeps the last step's gradients beside the forward pass
+            self.optimizers().zero_grad()  # Lightning would keep the last step's gradients during the forward pass
         with self.offloading:
             loss = sft_loss(self.trl, self.network, batch, self.step_tokens[batch_idx])
         # DDP averages over processes and Lightning over micro-batches; the loss is divided by the whole step's tokens.
@@ -126,20 +123,20 @@ class SFTModule(StageModule):
         return scaled
 
     def on_validation_epoch_start(self) -> None:
-        """Turns dropout and noise off, and starts counting."""
+        """Turns dropout and noise off, and resets the counts."""
         self.network.eval()
         self.counted = torch.zeros(3, device=self.device, dtype=torch.float64)
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
-        """Counts loss and right guesses over the trained tokens."""
+        """Adds loss and correct predictions of the trained tokens to the counts."""
         tokens = int((batch["labels"][:, 1:] != IGNORED).sum())
         loss = sft_loss(self.trl, self.network, batch, None)
         accuracy = last_token_accuracy(self.trl)
         self.counted += torch.tensor([float(loss) * tokens, accuracy * tokens, tokens], device=self.device)
 
     def on_validation_epoch_end(self) -> None:
-        """Logs the means over all processes; scores sampled responses where a reward model chooses the checkpoint."""
-        # Sums, not sync_dist: Lightning weighs processes by truncated batch sizes.
+        """Logs the means over all processes, and the reward of sampled responses if it chooses the checkpoint."""
+        # Sums, not sync_dist: Lightning weights processes by truncated batch sizes.
         loss, correct, tokens = self.trainer.strategy.reduce(self.counted, reduce_op="sum")
         self.log("val/loss", (loss / tokens).float(), prog_bar=True)
         self.log("val/token_accuracy", (correct / tokens).float())
@@ -147,27 +144,9 @@ class SFTModule(StageModule):
             self.log("val/reward", self._sampled_reward(), prog_bar=True)
         self.network.train()
 
-    def test_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
-        """Counts the same as validation."""
-        self.validation_step(batch, batch_idx)
-
+    test_step = validation_step
     on_test_epoch_start = on_validation_epoch_start
     on_test_epoch_end = on_validation_epoch_end
-
-    def configure_optimizers(self) -> dict[str, Any]:
-        """Returns the optimizer with a cosine schedule over what is trained."""
-        return self.cosine_schedule([p for p in self.parameters() if p.requires_grad], self.optimizer_options)
-
-    def save_model(self, folder: Path) -> None:
-        """Writes the adapter, or the whole model."""
-        if isinstance(self.network, PeftModel):
-            save_adapter(self.network, "default", folder)
-        else:
-            self.network.save_pretrained(str(folder), state_dict=self.whole_weights)
-
-    def revision(self) -> str | None:
-        """Returns the hub commit of the base, where it has one."""
-        return getattr(self.network.config, "_commit_hash", None)
 
     def _sampled_reward(self) -> float:
         data: PromptResponseDataModule = self.trainer.datamodule
@@ -191,7 +170,7 @@ class SFTModule(StageModule):
 
 
 def trained_tokens(dataset: Any) -> list[int]:
-    """Returns how many tokens of each row the loss counts: the labelled, but no first one, which nothing predicts.
+    """Returns the number of tokens of each row that the loss counts: labelled, and not the first of an example.
 
     Args:
         dataset: as TRL prepared it; a packed row has the lengths of its examples in `seq_lengths`.

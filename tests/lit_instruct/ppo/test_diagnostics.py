@@ -109,7 +109,7 @@ def test_an_eos_share_that_collapses_and_a_length_that_explodes(
         "iterations": 12,
     }
     found = faults(tmp_path, files, ends_early, more)
-    assert "being cut pays" in found
+    assert "hitting the length limit is being rewarded" in found
     assert "the reward likes length" in found
 
 
