@@ -1,4 +1,4 @@
-"""Every command of the README works: made small by a tiny model and `fast_dev_run`, otherwise as printed."""
+"""Every command of README.md and docs/options.md works: with a tiny model and `fast_dev_run`, otherwise as printed."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from pathlib import Path
 import pytest
 
 from lit_instruct.cli import STAGES, main
+from lit_instruct.commands.plan import stage_options
 from lit_instruct.stages.renamed import RENAMED
 from tests.lit_instruct.stages.helpers import QUICK
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-LINES = [
-    line.split("    #")[0] for block in re.findall(r"```sh\n(.*?)```", README, re.S) for line in block.splitlines()
-]
+OPTIONS = (ROOT / "docs" / "options.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"```sh\n(.*?)```", README + OPTIONS, re.S)
+LINES = list(dict.fromkeys(line.split("    #")[0] for block in BLOCKS for line in block.splitlines()))
 OURS = [line for line in LINES if line.startswith(".venv/bin/lit-instruct")]
 MAKES = [line for line in LINES if line.startswith("make")]
 STAGE_SMALLER = ["--trainer.fast_dev_run=1", "--model.lora.r=16", "--model.lora.top_layers=2", *QUICK]
@@ -33,8 +34,8 @@ SMALLER = {
 }
 
 
-def test_the_readme_has_commands() -> None:
-    assert len(OURS) >= 6
+def test_there_are_commands() -> None:
+    assert len(OURS) >= 10
     assert len(MAKES) >= 3
 
 
@@ -87,7 +88,7 @@ def test_every_name_in_the_tree_exists_and_every_part_is_in_it() -> None:
 
 
 def test_the_options_page_has_every_old_name() -> None:
-    page = (ROOT / "docs" / "options.md").read_text(encoding="utf-8").split("## Names of 0.1.0")[1]
+    page = OPTIONS.split("## Names of 0.1.0")[1]
     assert dict(re.findall(r"\| `--([\w.]+)` \| `--([\w.]+)` \|", page)) == RENAMED
 
 
@@ -95,3 +96,11 @@ def test_the_python_of_the_readme_imports() -> None:
     (code,) = re.findall(r"```python\n(.*?)```", README, re.S)
     imports = "\n".join(line for line in code.splitlines() if "import" in line)
     exec(imports, {})
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/options.md"])
+def test_every_option_exists(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8").split("## Names of 0.1.0")[0]
+    given = set(re.findall(r"--((?:model|data)\.\w[\w.]*\w)", text))
+    known = [f"{name}." for stage in STAGES for name in stage_options(stage, ["--data.path=x"])]
+    assert [name for name in given if not any(option.startswith(f"{name}.") for option in known)] == []
