@@ -18,8 +18,7 @@ from matplotlib.figure import Figure
 
 from lit_instruct.evaluation.measures import system_labels
 
-# Stand-in colours, replaced by CSS variables in the finished SVG so that the page's light and dark themes
-# apply.
+# Placeholder colours, replaced by CSS variables in the SVG so that the page's light and dark themes apply.
 INK, MUTED, GRID = "#010101", "#020202", "#030303"
 BASE, SFT, BEST, PPO = "#040404", "#050505", "#060606", "#070707"
 _VARIABLES = {INK: "ink", MUTED: "muted", GRID: "line", BASE: "base", SFT: "sft", BEST: "best", PPO: "ppo"}
@@ -61,11 +60,10 @@ Curves = dict[str, tuple[list[float], list[float]]]
 
 
 def read_metrics(path: Path, x: str = "step") -> Curves:
-    """Column -> (x, y) of a CSVLogger's metrics.csv.
+    """Returns column -> (x, y) of a CSVLogger's metrics.csv, whose rows are sparse.
 
-    Rows are sparse: a column holds values where something was logged, and nothing elsewhere. A row without
-    its own x takes the last one seen. A missing file or column, an empty cell, text and NaN are left out
-    without an error: the report shows what there is.
+    A row without its own x takes the last one seen. A missing file, empty cells, text and NaN are skipped without an
+    error: the report shows what there is.
     """
     if not path.is_file():
         return {}
@@ -95,7 +93,7 @@ def _number(cell: Any) -> float | None:
 
 
 def line_chart(key: str, title: str, x_label: str, series: Sequence[Series]) -> Markup | None:
-    """Lines over training; None where no series has a point."""
+    """Draws lines over training; None if no series has a point."""
     drawn = [one for one in series if one.x]
     if not drawn:
         return None
@@ -116,7 +114,7 @@ def _draw_line(axes: Axes, one: Series) -> None:
     if len(one.x) <= _MANY_POINTS:
         axes.plot(one.x, one.y, color=one.color, label=one.label, linestyle=style, marker=marker, markersize=3.5)
         return
-    # Many noisy points: faint values under their running mean over a tenth of them.
+    # Many noisy points are drawn faintly under a running mean over a tenth of them.
     axes.plot(one.x, one.y, color=one.color, alpha=0.25, linewidth=0.9)
     window = max(3, len(one.x) // 10)
     mean = [float(np.mean(one.y[max(0, i - window + 1) : i + 1])) for i in range(len(one.y))]
@@ -124,9 +122,9 @@ def _draw_line(axes: Axes, one: Series) -> None:
 
 
 def frontier_chart(report: dict[str, Any], ppo: Curves) -> Markup:
-    """Reward-model score against KL to SFT: PPO's path through training, and all systems on held-out prompts.
+    """Draws reward-model score against KL to SFT: PPO's path in training, and all systems on held-out prompts.
 
-    Gao et al. 2022 (arXiv 2210.10760) plot it over sqrt(KL), which spreads the beginning; so does this chart.
+    The x axis is sqrt(KL), as in Gao et al. 2022 (arXiv 2210.10760), which spreads the beginning.
     """
     best, systems = f"best_of_{report['options']['best_of']}", system_labels(report["options"]["best_of"])
     with matplotlib.rc_context(STYLE):
@@ -143,18 +141,14 @@ def frontier_chart(report: dict[str, Any], ppo: Curves) -> Markup:
             ("ppo", PPO, "o", "PPO, held-out"),
         ):
             at, score = report["kl"][name], report["reward"][name]
-            axes.errorbar(
-                at["mean"],
-                score["mean"],
-                xerr=whiskers(at),
-                yerr=whiskers(score),
-                color=color,
-                marker=marker,
-                markersize=6,
-                linestyle="none",
-                elinewidth=1.2,
-                label=label,
-            )
+            style: dict[str, Any] = {
+                "color": color,
+                "marker": marker,
+                "markersize": 6,
+                "linestyle": "none",
+                "elinewidth": 1.2,
+            }
+            axes.errorbar(at["mean"], score["mean"], whiskers(score), whiskers(at), label=label, **style)
         axes.set_xlabel("KL to SFT, nats per response (square-root scale)")
         axes.set_ylabel("reward-model score")
         axes.set_xlim(left=min(0.0, axes.get_xlim()[0]))
@@ -177,7 +171,7 @@ def _signed_square(values: np.ndarray) -> np.ndarray:
 
 
 def case_chart(report: dict[str, Any], measure: str = "labeler") -> Markup:
-    """Scores by use case: a bar each for SFT, best-of-n and PPO, with 95 % intervals."""
+    """Draws scores by use case: a bar each for SFT, best-of-n and PPO, with 95 % intervals."""
     labels = system_labels(report["options"]["best_of"])
     systems = [(name, color, labels[name]) for name, color in zip(list(labels)[1:], (SFT, BEST, PPO), strict=True)]
     cases = sorted(report["by_use_case"].items(), key=lambda item: (-item[1]["prompts"], item[0]))
@@ -205,21 +199,22 @@ def case_chart(report: dict[str, Any], measure: str = "labeler") -> Markup:
 
 
 def shortened(name: str, length: int = 24) -> str:
-    """A name on one line, cut where it is longer than that."""
+    """Returns a name on one line, truncated to `length` characters."""
     line = " ".join(name.split())
     return line if len(line) <= length else line[: length - 1] + "…"
 
 
 def whiskers(interval: dict[str, float]) -> np.ndarray:
-    """Error bars of an interval {mean, ci_low, ci_high}: (2, 1), below and above the mean."""
+    """Returns the error bars of an interval {mean, ci_low, ci_high}: (2, 1), below and above the mean."""
     below, above = interval["mean"] - interval["ci_low"], interval["ci_high"] - interval["mean"]
     return np.array([[max(0.0, below)], [max(0.0, above)]])
 
 
 def new_figure(width: float, height: float) -> tuple[Figure, Axes]:
-    """An empty chart without a background, in inches."""
-    # A Figure of its own instead of pyplot: no global state, no window system.
-    figure = Figure(figsize=(width, height), layout="constrained")
+    """Returns an empty chart without a background; the size is in inches."""
+    figure = Figure(
+        figsize=(width, height), layout="constrained"
+    )  # not pyplot, which has global state and needs a display
     figure.patch.set_alpha(0)
     axes = figure.add_subplot()
     axes.patch.set_alpha(0)
@@ -228,19 +223,13 @@ def new_figure(width: float, height: float) -> tuple[Figure, Axes]:
 
 
 def legend(axes: Axes, columns: int) -> None:
-    """Names the lines above the chart."""
-    axes.legend(
-        loc="lower left",
-        bbox_to_anchor=(0, 1.0),
-        ncols=columns,
-        borderaxespad=0.2,
-        handlelength=1.5,
-        columnspacing=1.2,
-    )
+    """Adds a legend above the chart."""
+    spacing: dict[str, Any] = {"borderaxespad": 0.2, "handlelength": 1.5, "columnspacing": 1.2}
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=columns, **spacing)
 
 
 def as_svg(figure: Figure, key: str, title: str) -> Markup:
-    """The figure as an <svg> element without a fixed size, fonts or colours of its own."""
+    """Returns the figure as an <svg> element without size, fonts or colours of its own."""
     buffer = io.StringIO()
     with matplotlib.rc_context({"svg.hashsalt": key, "svg.id": key}):
         figure.savefig(buffer, format="svg", metadata={"Date": None})

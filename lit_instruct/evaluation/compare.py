@@ -22,26 +22,26 @@ STAGES = {"sft": "SFT", "rm": "reward model", "ppo": "PPO"}
 
 
 def evaluate(options: EvalOptions, loaders: Loaders | None = None) -> dict[str, Any]:
-    """Compares the stages of a run on held-out prompts, writes eval/report.{json,html}, returns the report.
+    """Compares the stages of a run on held-out prompts, writes eval/report.{json,html} and returns the report.
 
-    Systems: `base` (the model SFT started from, in SFT's prompt format), `sft`, `best_of_<n>` (of n samples of
-    SFT the one with the highest reward), `ppo`. Each answers every prompt once, with the same seed; SFT's
-    answer is the first of its n. All intervals are 95 % bootstrap intervals over prompts.
+    Systems: `base` (the model SFT started from, in SFT's prompt format), `sft`, `best_of_<n>` (the one of n SFT samples
+    with the highest reward) and `ppo`. Each answers every prompt once, with the same seed; SFT's answer is the first of
+    its n. All intervals are 95 % bootstrap intervals over prompts.
 
-    - kl: nats per response to the SFT model, ``mean over prompts of sum_t log pi(y_t) - log pi_sft(y_t)``, y ~
-      pi, the divergence in eq. 2's penalty; for best-of-n the analytic ``log n - (n - 1) / n``.
-    - reward: the reward model's score of the response's text, ended by the EOS.
-    - distinct_2: distinct word bigrams over all bigrams of a system's responses (one per prompt, so the sets
-      have equal size).
-    - win_rate.ppo_vs_sft: share of prompts where the labeler prefers PPO; ties count half.
+    - kl: nats per response to the SFT model, mean over prompts of sum_t log pi(y_t) - log pi_sft(y_t) with y ~ pi, the
+      divergence in eq. 2's penalty; for best-of-n the analytic log n - (n - 1) / n.
+    - reward: the reward model's score of the response's text, with the EOS.
+    - distinct_2: distinct word bigrams over all bigrams of a system's responses (one per prompt, so the sets have equal
+      size).
+    - win_rate.ppo_vs_sft: share of prompts on which the labeler prefers PPO; ties count half.
 
     Args:
         options: what to compare.
         loaders: functions that open the models; by default from the run's stage folders.
 
     Raises:
-        UserError: a stage is missing or does not fit the others, the prompts cannot be read, a labeler
-            fails, or the report cannot be written.
+        UserError: a stage is missing or does not fit the others, the prompts cannot be read, a labeler fails, or the
+            report cannot be written.
     """
     from lit_instruct.evaluation.report import build_page
     from lit_instruct.evaluation.summary import print_summary
@@ -61,23 +61,20 @@ def evaluate(options: EvalOptions, loaders: Loaders | None = None) -> dict[str, 
     report["seconds"]["eval"] = round(time.monotonic() - started, 1)
     report["peak_memory_gb"] = {name: stage.peak_memory_gb for name, stage in stages.items()}
     report["peak_memory_gb"]["eval"] = peak_memory_gb()
-    report |= _origin(options, stages) | provenance()
+    report |= {"base": stages["sft"].base, "options": asdict(options)}
+    report |= {"seeds": {name: stage.seed for name, stage in stages.items()}} | provenance()
     report |= {"warnings": [*warnings, *sameness(report["distinct_2"])], "samples": choose_samples(samples)}
     page = build_page(run, report)
     with replacing_files(run / "eval") as folder:
         lines = "".join(json.dumps(sample, ensure_ascii=False) + "\n" for sample in samples)
         for name, text in (("samples.jsonl", lines), ("report.html", page), ("report.json", json_text(report))):
-            (folder / name).write_text(text, encoding="utf-8", errors="replace")  # half a surrogate pair
+            (folder / name).write_text(text, encoding="utf-8", errors="replace")  # for lone surrogates
     print_summary(report, run / "eval")
     return report
 
 
 def required_stage(run: Path, name: str) -> Stage:
-    """Returns the record of a stage of the run.
-
-    Raises:
-        UserError: the stage has not run, or its stage.json is damaged.
-    """
+    """Returns the record of a stage of the run; raises UserError if the stage has not run or the record is damaged."""
     from lit_instruct.handover import read_stage
 
     stage = read_stage(run / name)
@@ -88,7 +85,7 @@ def required_stage(run: Path, name: str) -> Stage:
 
 
 def read_prompts(path: str, limit: int | None) -> list[PromptRow]:
-    """Reads the prompt file; a limit takes that many rows spread evenly over it, because files are often sorted."""
+    """Reads the prompt file; a limit takes rows spread evenly over it, because files are often sorted."""
     from data_modules.rows import PromptRow, read_rows
 
     rows = read_rows(path, PromptRow)
@@ -98,7 +95,7 @@ def read_prompts(path: str, limit: int | None) -> list[PromptRow]:
 
 
 def _check_fit(run: Path, stages: dict[str, Stage]) -> list[str]:
-    """Refuses a policy with another prompt format than SFT's; warns of stages newer than the policy."""
+    """Refuses a policy whose prompt format is not SFT's; returns warnings about stages newer than the policy."""
     if stages["ppo"].prompt_format != stages["sft"].prompt_format:
         raise UserError(
             f"{run / 'ppo'}: made with another prompt format than {run / 'sft'}; run `make ppo RUN={run.name}` again"
@@ -109,11 +106,3 @@ def _check_fit(run: Path, stages: dict[str, Stage]) -> list[str]:
         for name in ("sft", "rm")
         if stages[name].created > stages["ppo"].created
     ]
-
-
-def _origin(options: EvalOptions, stages: dict[str, Stage]) -> dict[str, Any]:
-    return {
-        "base": stages["sft"].base,
-        "options": asdict(options),
-        "seeds": {name: stage.seed for name, stage in stages.items()},
-    }

@@ -1,4 +1,4 @@
-"""Every figure of the report, and the samples it shows, from what was measured on each prompt."""
+"""All figures of the report and the samples that it shows, from the measurements on each prompt."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from lit_instruct.evaluation import measures
-from lit_instruct.evaluation.measures import Interval
+from lit_instruct.evaluation.measures import rounded
 from lit_instruct.evaluation.options import EvalOptions
 from lit_instruct.evaluation.systems import System
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 SHOWN_SAMPLES = 9
 LEAST_VARIETY = 0.85
-"""Of SFT's distinct-2; the demo's runs have 0.9 and more where they answer the prompts, and 0.5 to 0.8 where one
-sentence answers most of them (recipes/README.md)."""
+"""Lowest distinct-2 of PPO over SFT's without a warning; runs of the demo have 0.9 and more if they answer the prompts,
+and 0.5 to 0.8 if one sentence answers most of them (recipes/README.md)."""
 
 
 def figures_of(options: EvalOptions, systems: list[System], cases: list[str]) -> dict[str, Any]:
-    """Every figure of the report, overall and by use case."""
+    """Returns all figures of the report, overall and by use case."""
     everyone = list(range(len(cases)))
     by_case = {case: [i for i in everyone if cases[i] == case] for case in sorted(set(cases))}
     figures = _summary(systems, everyone, options.seed)
@@ -36,27 +36,27 @@ def _summary(systems: list[System], index: list[int], seed: int) -> dict[str, An
     values = {s.name: {m: [v[i] for i in index] for m, v in s.per_prompt().items()} for s in systems}
     summary: dict[str, Any] = {"prompts": len(index)}
     for measure in values["sft"]:
-        summary[measure] = {name: _shape(measures.bootstrap(v[measure], seed)) for name, v in values.items()}
+        summary[measure] = {name: rounded(measures.bootstrap(v[measure], seed)) for name, v in values.items()}
         difference = measures.paired_difference(values["ppo"][measure], values["sft"][measure], seed)
-        summary[measure]["ppo_minus_sft"] = _shape(difference)
+        summary[measure]["ppo_minus_sft"] = rounded(difference)
     won = measures.wins(values["ppo"]["labeler"], values["sft"]["labeler"])
-    summary["win_rate"] = {"ppo_vs_sft": _shape(measures.bootstrap(won, seed))}
+    summary["win_rate"] = {"ppo_vs_sft": rounded(measures.bootstrap(won, seed))}
     return summary
 
 
 def _distinct(systems: list[System], seed: int) -> dict[str, Any]:
     texts = {system.name: [response.text for response in system.responses] for system in systems}
-    distinct: dict[str, Any] = {n: _shape(measures.distinct_2_interval(t, seed)) for n, t in texts.items()}
+    distinct: dict[str, Any] = {n: rounded(measures.distinct_2_interval(t, seed)) for n, t in texts.items()}
     sft = distinct["sft"]["mean"]
     distinct["ppo_over_sft"] = distinct["ppo"]["mean"] / sft if sft else None
     return distinct
 
 
 def sameness(distinct: dict[str, Any]) -> list[str]:
-    """Returns a warning where PPO gives similar responses to different prompts, a sign of reward exploitation.
+    """Returns a warning if PPO gives similar responses to different prompts, a sign of reward exploitation.
 
     Args:
-        distinct: distinct-2 of sft and ppo, and their ratio (`ppo_over_sft`); None where SFT has no word pairs.
+        distinct: the report's distinct-2 of each system, with the ratio `ppo_over_sft` (None if SFT has no bigrams).
     """
     ratio = distinct["ppo_over_sft"]
     if ratio is None or ratio >= LEAST_VARIETY:
@@ -68,12 +68,8 @@ def sameness(distinct: dict[str, Any]) -> list[str]:
     ]
 
 
-def _shape(interval: Interval) -> dict[str, float]:
-    return {name: round(value, 6) for name, value in interval._asdict().items()}
-
-
 def samples_of(systems: list[System], prompts: list[Prompt], cases: list[str]) -> list[dict[str, Any]]:
-    """Every prompt with every system's response and its scores; the lines of samples.jsonl."""
+    """Returns every prompt with each system's response and scores: the rows of samples.jsonl."""
     by_name = {system.name: system for system in systems}
     samples = []
     for i, (prompt, case) in enumerate(zip(prompts, cases, strict=True)):
@@ -94,10 +90,9 @@ def samples_of(systems: list[System], prompts: list[Prompt], cases: list[str]) -
 
 
 def choose_samples(samples: Sequence[dict[str, Any]], n: int = SHOWN_SAMPLES) -> list[dict[str, Any]]:
-    """n samples evenly spaced over the ranking by PPO's labeler score minus SFT's, best to worst.
+    """Returns n samples evenly spaced over the ranking by PPO's labeler score minus SFT's, best to worst.
 
-    Nobody picks: gains and losses show up in the proportion in which they occur. Ties keep the prompts'
-    order.
+    So gains and losses are shown in the proportion in which they occur. Ties keep the order of the prompts.
     """
     ranked = sorted(samples, key=lambda sample: -sample["ppo_minus_sft"])
     if len(ranked) <= n:

@@ -1,12 +1,11 @@
 """Automatic labelers: scoring functions that stand in for the people of the paper (section 3.4).
 
-A labeler is any callable ``list[(prompt, response)] -> list[float]``, higher is better. The two here look at
-the response's text alone, are deterministic, need no model and no network, and score about a thousand
-responses per second.
+A labeler is any callable ``list[(prompt, response)] -> list[float]``, higher is better. The two here read only the
+response, are deterministic, need no model and no network, and score about a thousand responses per second.
 
-They do not judge quality. **What neither can see**: the prompt, and so whether the response answers it;
-whether a statement is true; grammar, logic and order; languages other than English. A policy trained on `tone`
-learns a cheerful tone, complete sentences and no loops; the demo shows that and nothing more.
+They do not judge quality. **Neither can see** whether the response answers the prompt; whether a statement is true;
+grammar, logic and order; languages other than English. A policy trained on `tone` learns a cheerful tone, complete
+sentences and no loops; the demo shows that and nothing more.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
 EMPTY_SCORE = -1.5
-"""`tone` of a response without a single word: worse than finished text of the worst tone."""
+"""`tone` of a response without words: below finished text of the worst tone."""
 UNFINISHED_PENALTY = 0.5
 BIGRAM_TOLERANCE = 0.1
 SENTENCE_WEIGHT = 0.5
@@ -39,14 +38,14 @@ _BARE_LIST_NUMBER = re.compile(r"(?:^|\n)\W*\w{1,3}[.)]$")
 
 
 def words(text: str) -> list[str]:
-    """Lower-case words of a text, without punctuation: ``"It's 5 p.m." -> ["it's", "5", "p", "m"]``."""
+    """Returns lower-case words without punctuation: ``"It's 5 p.m." -> ["it's", "5", "p", "m"]``."""
     return _WORD.findall(text.lower())
 
 
 def is_finished(text: str) -> bool:
-    """True where the text ends in sentence-final punctuation (closing quotes, brackets and emoji may follow).
+    """Returns whether a text ends in sentence-final punctuation, possibly followed by quotes, brackets or emoji.
 
-    An ellipsis and a lone list number ("3.") count as unfinished.
+    An ellipsis or a bare list number ("3.") counts as unfinished.
     """
     stripped = text.strip()
     if _ELLIPSIS.search(stripped) or _BARE_LIST_NUMBER.search(stripped):
@@ -55,16 +54,15 @@ def is_finished(text: str) -> bool:
 
 
 def repeated_share(items: Sequence[object]) -> float:
-    """Share of the items that occurred before: ``1 - distinct / all``, 0 for an empty sequence."""
+    """Returns the share of items that occurred before: ``1 - distinct / all``, 0 for an empty sequence."""
     return 1.0 - len(set(items)) / len(items) if items else 0.0
 
 
 def repetition_penalty(text: str) -> float:
-    """Penalty for repetition, between 0 and 1.
+    """Returns the penalty for repetition, ``min(1, max(0, b - 0.1) + 0.5 s)``.
 
-    ``min(1, max(0, b - 0.1) + 0.5 s)`` with b the share of word bigrams, and s the share of sentences (or
-    lines), that occurred earlier in the text. The tolerance of 0.1 lets ordinary prose repeat "of the" without
-    penalty.
+    b is the share of word bigrams and s the share of sentences (or lines) that occurred earlier in the text. The
+    tolerance of 0.1 lets ordinary prose repeat "of the".
     """
     tokens = words(text)
     bigrams = list(pairwise(tokens))
@@ -75,23 +73,20 @@ def repetition_penalty(text: str) -> float:
 
 
 def tone(pairs: Sequence[tuple[str, str]]) -> list[float]:
-    """Positive tone by VADER, minus points for unfinished or repetitive text: the demo's stand-in for people.
+    """Returns positive tone by VADER, minus points for unfinished or repetitive text: the demo's stand-in for people.
 
-    ``score = compound - 0.5 [unfinished] - repetition``; a response without words scores -1.5.
+    ``score = compound - 0.5 [unfinished] - repetition``, in [-2.5, 1]; -1.5 for a response without words.
 
-    - *compound*: VADER's compound sentiment of the whole response, in [-1, 1] (Hutto & Gilbert 2014; the
-      package vaderSentiment). It adds up signed word scores with rules for negation, degree words, capitals
-      and "!", and squashes the sum: several positive words beat one, and long positive text saturates near 1.
+    - *compound*: VADER's compound sentiment of the whole response, in [-1, 1] (Hutto & Gilbert 2014; the package
+      vaderSentiment). It sums signed word scores with rules for negation, degree words, capitals and "!", and squashes
+      the sum: several positive words beat one, and long positive text saturates near 1.
     - *unfinished*: see `is_finished`. *repetition*: see `repetition_penalty`.
 
-    What it cannot see, beyond the module's list: sarcasm; that a sad or neutral text is what was asked for;
-    padding with praise, exclamation marks and capitals (they raise VADER's score: the known ways to game it).
+    Beyond the module's list it cannot see sarcasm, or that a sad or neutral text was asked for. Praise, exclamation
+    marks and capitals are known ways to game it.
 
     Args:
         pairs: (prompt, response) texts; the prompt is ignored.
-
-    Returns:
-        One score per pair, in [-2.5, 1]; higher is better.
     """
     analyzer = _vader()
     return [_tone(response, analyzer) for _, response in pairs]
@@ -106,38 +101,32 @@ def _tone(response: str, analyzer: SentimentIntensityAnalyzer) -> float:
 
 
 def second_opinion(pairs: Sequence[tuple[str, str]]) -> list[float]:
-    """Mean valence of the words by AFINN: a labeler that no training used, to see whether a gain carries over.
+    """Returns the mean valence of words by AFINN: a labeler that no training used, to see whether a gain carries over.
 
-    ``score = v / sqrt(v^2 + 1/4)`` with ``v = sum of word valences / max(words, 10)``, valences from -5 to 5
-    from the AFINN list (Nielsen 2011, arXiv 1103.2903; the package afinn), rated by other people than
-    VADER's lexicon.
+    ``score = v / sqrt(v^2 + 1/4)``, in [-1, 1], with ``v = sum of word valences / max(words, 10)`` and valences from -5
+    to 5 from the AFINN list (Nielsen 2011, arXiv 1103.2903; the package afinn); 0 for text without a listed word.
 
-    It shares neither lexicon nor rules with `tone`: no bonus for "!" or capitals, and because it is a mean,
-    none for writing more of the same. It is still a lexicon of sentiment: agreement shows that the gain is
-    not an artefact of VADER's word list, not that responses are better. What it cannot see, beyond the
-    module's list: negation ("not happy" counts as "happy", a few listed phrases aside), degree words,
-    sarcasm, unfinished and repeated text.
+    It shares neither lexicon, raters nor rules with `tone`: "!" and capitals give no bonus, and because it is a mean,
+    neither does more of the same. It still measures only sentiment: agreement shows that a gain is not an artefact of
+    VADER's word list, not that responses are better. Beyond the module's list it cannot see negation ("not happy"
+    counts as "happy", except for a few listed phrases), degree words, sarcasm, unfinished and repeated text.
 
     Args:
         pairs: (prompt, response) texts; the prompt is ignored.
-
-    Returns:
-        One score per pair, in [-1, 1]; 0 for text without a listed word; higher is better.
     """
     lexicon = _afinn()
     return [_second_opinion(response, lexicon) for _, response in pairs]
 
 
 def _second_opinion(response: str, lexicon: Afinn) -> float:
-    # The floor of 10 words keeps a one-word "Great!" from counting as the most positive text there is.
+    # At least 10 words, so that "Great!" alone is not the most positive text possible.
     valence = float(lexicon.score(response)) / max(len(words(response)), 10)
     return valence / (valence**2 + 0.25) ** 0.5
 
 
 @lru_cache(maxsize=1)
 def _vader() -> SentimentIntensityAnalyzer:
-    # Imported on first use: reading the lexicons takes a tenth of a second that the command line need not
-    # pay.
+    # imported on first use: reading the lexicon takes a tenth of a second
     from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
     return SentimentIntensityAnalyzer()

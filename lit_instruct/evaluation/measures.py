@@ -1,10 +1,10 @@
-"""Measures of the report as pure functions: numbers or texts in, numbers out, no model and no file."""
+"""Measures of the report as pure functions of numbers or texts."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,7 +21,7 @@ LABELS = {
 }
 """Key of a measure in report.json -> its name in tables and on cards."""
 BLOCK = 2_000_000
-"""Most resampled values held at once (16 MB), whatever the number of prompts."""
+"""Most resampled values in memory at once (16 MB)."""
 
 
 def system_labels(best_of: int) -> dict[str, str]:
@@ -37,13 +37,18 @@ class Interval(NamedTuple):
     ci_high: float
 
 
+def rounded(figures: Any) -> dict[str, Any]:
+    """Returns the fields of a NamedTuple with floats rounded to 6 digits, for JSON."""
+    return {name: round(x, 6) if isinstance(x, float) else x for name, x in figures._asdict().items()}
+
+
 def bootstrap(values: Sequence[float], seed: int, n: int = 2000) -> Interval:
-    """Mean with a percentile bootstrap interval: the 2.5 % and 97.5 % quantiles of n resampled means.
+    """Returns the mean with a percentile bootstrap interval: the 2.5 % and 97.5 % quantiles of n resampled means.
 
     Args:
         values: one number per prompt, at least one; prompts are resampled with replacement.
-        seed: seed of the resampling; equal seeds give equal intervals.
-        n: number of resamples.
+        seed: seed of the resampling.
+        n: number of resamples, at least 1.
 
     Raises:
         ValueError: no values, or n below 1.
@@ -57,13 +62,13 @@ def bootstrap(values: Sequence[float], seed: int, n: int = 2000) -> Interval:
 
 
 def paired_difference(ours: Sequence[float], theirs: Sequence[float], seed: int, n: int = 2000) -> Interval:
-    """Mean of ``ours - theirs`` over the same prompts, bootstrapped over prompts.
+    """Returns the mean of ``ours - theirs`` over the same prompts, bootstrapped over prompts.
 
-    A pair stays together when it is resampled: what makes one prompt easier than another cancels.
+    Pairs are resampled together, so differences in difficulty between prompts cancel.
 
     Args:
         ours: one number per prompt; a positive result means that ours is higher.
-        theirs: the other system's number for each prompt, in the same order.
+        theirs: the other system's numbers, in the same order.
         seed: seed of the resampling.
         n: number of resamples.
 
@@ -76,7 +81,7 @@ def paired_difference(ours: Sequence[float], theirs: Sequence[float], seed: int,
 
 
 def wins(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:
-    """1 where ours scores higher, 0 where theirs does, 1/2 for a tie; their mean is the win rate.
+    """Returns 1 where ours is higher, 0 where theirs is, 1/2 for a tie; the mean is the win rate.
 
     Raises:
         ValueError: the two differ in length.
@@ -87,36 +92,29 @@ def wins(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:
 
 
 def distinct_n(responses: Sequence[str], n: int = 2) -> float:
-    """Distinct word n-grams over all of a *set* of responses: ``|distinct| / |all|`` (Li et al. 2016).
+    """Returns distinct over all word n-grams of a *set* of responses (Li et al. 2016); 0 without any n-gram.
 
-    It falls with the number of responses, so only sets of equal size may be compared. Responses with fewer
-    than n words add nothing; a set without any n-gram gives 0.
+    It falls with the number of responses, so compare only sets of equal size.
     """
     grams = [gram for response in responses for gram in _ngrams(response, n)]
     return len(set(grams)) / len(grams) if grams else 0.0
 
 
 def mean_distinct_n(responses: Sequence[str], n: int = 2) -> float:
-    """Mean over the responses of distinct over all n-grams *within* each: 1 where none repeats itself.
+    """Returns the mean of distinct over all n-grams *within* each response: 1 if none repeats itself.
 
-    Responses with fewer than n words are left out; 0 where none is left.
+    Responses with fewer than n words are left out; the result is 0 if none is left.
     """
     shares = [len(set(grams)) / len(grams) for response in responses if (grams := _ngrams(response, n))]
     return float(np.mean(shares)) if shares else 0.0
 
 
 def distinct_2_interval(responses: Sequence[str], seed: int, n: int = 500) -> Interval:
-    """Distinct-2 of a set of responses with a bootstrap interval over responses.
+    """Returns distinct-2 of a set of responses (one per prompt) with a 95 % interval from n subsamples.
 
-    Drawing with replacement duplicates responses, which by itself lowers a distinct count; so each resample
-    is a half of the responses drawn *without* replacement, and its spread around the halves' own mean is
-    carried over to the full set. A half has as many responses left out as kept, for which this spread equals
-    the bootstrap's (the delete-half jackknife, Shao & Wu 1989).
-
-    Args:
-        responses: one text per prompt.
-        seed: seed of the subsampling.
-        n: number of subsamples.
+    Drawing with replacement would duplicate responses and so lower the count. Instead each subsample is half of the
+    responses, drawn *without* replacement, and the spread around the halves' mean is applied to the full set: for
+    halves it equals the bootstrap's (the delete-half jackknife, Shao & Wu 1989).
     """
     value = distinct_n(responses)
     codes, owners = _bigram_codes(responses)
@@ -134,10 +132,9 @@ def distinct_2_interval(responses: Sequence[str], seed: int, n: int = 500) -> In
 
 
 def best_of_n_kl(n: int) -> float:
-    """KL of best-of-n sampling to the model sampled from, in nats per response: ``log n - (n - 1) / n``.
+    """Returns the KL of best-of-n sampling to the sampled model, in nats per response: ``log n - (n - 1) / n``.
 
-    The usual figure (Stiennon et al. 2020, arXiv 2009.01325; Gao et al. 2022), an upper bound where responses
-    can be equal.
+    It is an upper bound if responses can be equal (Stiennon et al. 2020, arXiv 2009.01325; Gao et al. 2022).
     """
     if n < 1:
         raise ValueError(f"best-of-n needs n >= 1, got {n}")
@@ -145,7 +142,7 @@ def best_of_n_kl(n: int) -> float:
 
 
 def resamples(size: int, seed: int, n: int) -> Iterator[np.ndarray]:
-    """n rows of `size` indices drawn with replacement, in blocks (rows, size) small enough for memory."""
+    """Yields n rows of `size` indices drawn with replacement, in blocks (rows, size) of bounded memory."""
     if n < 1:
         raise ValueError(f"the number of resamples must be at least 1, got {n}")
     rng = np.random.default_rng(seed)
@@ -162,7 +159,7 @@ def _ngrams(text: str, n: int) -> list[tuple[str, ...]]:
 
 
 def _bigram_codes(responses: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Every bigram of the set as an integer, and the index of the response it stands in."""
+    """Every bigram of the set as an integer, and the index of its response."""
     vocabulary: dict[tuple[str, ...], int] = {}
     codes, owners = [], []
     for owner, response in enumerate(responses):

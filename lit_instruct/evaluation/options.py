@@ -15,13 +15,13 @@ class EvalOptions:
     run: str = "runs/demo"
     """Run folder with the stages sft, rm and ppo; the report goes to its folder eval."""
     prompts: str = "recipes/demo/data/prompts_validation.jsonl"
-    """Held-out prompts, one JSON object per line: prompt, use_case (optional)."""
+    """Held-out prompts, one JSON object per line: prompt and optionally use_case."""
     limit: int | None = None
     """Number of prompts to use, spread evenly over the file; null uses all."""
     best_of: int = 8
-    """n of best-of-n: how many samples of the SFT model the reward model chooses from."""
+    """n of best-of-n: number of SFT samples that the reward model chooses from."""
     max_new_tokens: int = 48
-    """Length limit of a response in tokens; use PPO's."""
+    """Maximum number of tokens per response; use PPO's."""
     temperature: float = 1.0
     """Sampling temperature of all systems; the KL is exact only at 1."""
     seed: int = 0
@@ -31,9 +31,9 @@ class EvalOptions:
     second_labeler: str = "lit_instruct.evaluation.labelers.second_opinion"
     """Import path of a labeler that was not used in training."""
     batch_size: int = 64
-    """Responses sampled side by side."""
+    """Responses sampled in parallel."""
     quantize: Literal["none", "8bit", "4bit"] | None = None
-    """Bits of the models' bases; null takes those that their stages trained on, and none for the base itself."""
+    """Bits of the models' bases; null uses those of their stages, and none for the base itself."""
 
     def __post_init__(self) -> None:
         for name in ("best_of", "max_new_tokens", "batch_size", "limit"):

@@ -1,7 +1,7 @@
-"""Self-contained HTML pages: jinja2 templates with numbers written for people.
+"""Self-contained HTML pages from jinja2 templates.
 
-Every text from models and data passes jinja2's autoescape; a page has no script and loads nothing from elsewhere (its
-Content-Security-Policy forbids both).
+Every text from models and data passes jinja2's autoescape. A page has no script and loads nothing; its
+Content-Security-Policy forbids both.
 """
 
 from __future__ import annotations
@@ -13,12 +13,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 
 def render(template: str, **values: Any) -> str:
-    """Returns a page as HTML.
-
-    Args:
-        template: file name beside this module.
-        values: what the template names.
-    """
+    """Returns a page as HTML, from a template in this folder and the values that it names."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -30,8 +25,13 @@ def render(template: str, **values: Any) -> str:
     return environment.get_template(template).render(**values)
 
 
+def card(title: str, value: str, note: str, mood: str = "plain") -> dict[str, str]:
+    """Returns a figure as cards.html.jinja shows it; mood is good, bad or plain."""
+    return {"title": title, "value": value, "note": note, "mood": mood}
+
+
 def number(value: float | None, digits: int = 2) -> str:
-    """A number for people: fixed digits, a real minus sign, "n/a" where there is none, never "-0.00"."""
+    """Formats a number with fixed digits and a real minus sign; "n/a" for None, never "-0.00"."""
     if value is None:
         return "n/a"
     text = f"{value:.{digits}f}"
@@ -41,18 +41,18 @@ def number(value: float | None, digits: int = 2) -> str:
 
 
 def signed(value: float | None, digits: int = 2) -> str:
-    """Like `number`, with a plus sign before what is above 0."""
+    """Like `number`, with a plus sign if it is above 0."""
     text = number(value, digits)
     return f"+{text}" if value is not None and float(f"{value:.{digits}f}") > 0 else text
 
 
 def percent(share: float | None) -> str:
-    """A share as a whole percentage, "n/a" where there is none."""
+    """Formats a share as a whole percentage; "n/a" for None."""
     return "n/a" if share is None else f"{number(100 * share, 0)} %"
 
 
 def turns(prompt: Any) -> list[tuple[str, str]]:
-    """(role, text) of a prompt's turns; plain text is one user turn."""
+    """Returns (role, text) of each turn of a prompt; plain text is one user turn."""
     if isinstance(prompt, str):
         return [("user", prompt)]
     return [(str(message.get("role", "")), str(message.get("content", ""))) for message in prompt]

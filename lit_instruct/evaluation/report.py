@@ -2,26 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-from markupsafe import Markup
+from typing import Any, NamedTuple
 
 from lit_instruct.evaluation import charts
 from lit_instruct.evaluation.charts import Curves, Series
 from lit_instruct.evaluation.measures import LABELS, system_labels
-from lit_instruct.evaluation.page import number, percent, render, signed
+from lit_instruct.evaluation.page import card, number, percent, render, signed
 
 MOODS = {"up": "good", "down": "bad", "unclear": "plain"}
-TEMPLATE = "report.html.jinja"
+
+
+class Curve(NamedTuple):
+    """A chart of training: its title and the columns of metrics.csv; an empty name draws no line."""
+
+    title: str
+    train: str
+    validation: str = ""
+
+
+CURVES = {
+    "sft": [Curve("loss", "train/loss", "val/loss"), Curve("token accuracy", "", "val/token_accuracy")],
+    "rm": [
+        Curve("loss", "train/loss", "val/loss"),
+        Curve("pair accuracy", "train/pair_accuracy", "val/pair_accuracy"),
+        Curve("calibration error", "", "val/calibration_error"),
+    ],
+    "ppo": [
+        Curve("reward-model score", "ppo/reward", "val/reward"),
+        Curve("KL to SFT, nats per response", "ppo/kl", "val/kl"),
+        Curve("response length, tokens", "ppo/response_length", "val/response_length"),
+        Curve("EOS share", "ppo/eos_share", "val/eos_share"),
+        Curve("policy loss", "loss/policy"),
+        Curve("value loss", "loss/value"),
+        Curve("pretraining loss", "loss/pretraining"),
+        Curve("entropy", "ppo/entropy"),
+    ],
+}
 
 
 def build_page(run: Path, report: dict[str, Any]) -> str:
-    """The page of a report as HTML.
+    """Returns the page of a report as HTML.
 
     Args:
-        run: the run's folder; the training curves come from its logs (<stage>/logs/metrics.csv), where they exist.
+        run: the run's folder, for the training curves in <stage>/logs/metrics.csv; missing logs are left out.
         report: what `evaluate` returns.
     """
     logs = {
@@ -31,7 +55,7 @@ def build_page(run: Path, report: dict[str, Any]) -> str:
     }
     best = f"best_of_{report['options']['best_of']}"
     return render(
-        TEMPLATE,
+        "report.html.jinja",
         report=report,
         run=run.name,
         systems=system_labels(report["options"]["best_of"]),
@@ -47,14 +71,14 @@ def build_page(run: Path, report: dict[str, Any]) -> str:
 
 
 def direction(interval: dict[str, float], zero: float = 0.0) -> str:
-    """ "up" or "down" where the interval lies on one side of `zero`, "unclear" where it contains it."""
+    """Returns "up" or "down" if the interval lies on one side of `zero`, "unclear" if it contains it."""
     if interval["ci_low"] > zero:
         return "up"
     return "down" if interval["ci_high"] < zero else "unclear"
 
 
 def verdict(report: dict[str, Any]) -> str:
-    """The result in a sentence or two, whichever way it went."""
+    """Returns the result as a sentence, whichever way it went."""
     gain, win = report["labeler"]["ppo_minus_sft"], report["win_rate"]["ppo_vs_sft"]
     words = {
         "up": "scores higher than SFT with the labeler",
@@ -75,120 +99,67 @@ def verdict(report: dict[str, Any]) -> str:
 
 
 def gained(report: dict[str, Any]) -> list[dict[str, str]]:
-    """Cards: what PPO gained over SFT."""
+    """Returns the cards of what PPO gained over SFT."""
     win = report["win_rate"]["ppo_vs_sft"]
-    cards = [_difference(report, name, LABELS[name]) for name in ("labeler", "second_labeler", "reward")]
-    preferred = {
-        "title": "preferred to SFT",
-        "value": percent(win["mean"]),
-        "note": f"{percent(win['ci_low'])} to {percent(win['ci_high'])} of prompts, ties half",
-        "mood": MOODS[direction(win, 0.5)],
-    }
-    return [cards[0], preferred, *cards[1:]]
+    note = f"{percent(win['ci_low'])} to {percent(win['ci_high'])} of prompts, ties half"
+    preferred = card("preferred to SFT", percent(win["mean"]), note, MOODS[direction(win, 0.5)])
+    labeler, *others = (_difference(report[name], LABELS[name]) for name in ("labeler", "second_labeler", "reward"))
+    return [labeler, preferred, *others]
 
 
-def _difference(report: dict[str, Any], name: str, title: str) -> dict[str, str]:
-    gain, before, after = (
-        report[name]["ppo_minus_sft"],
-        report[name]["sft"]["mean"],
-        report[name]["ppo"]["mean"],
-    )
-    return {
-        "title": title,
-        "value": signed(gain["mean"]),
-        "note": f"{signed(gain['ci_low'])} to {signed(gain['ci_high'])}; {number(before)} → {number(after)}",
-        "mood": MOODS[direction(gain)],
-    }
+def _difference(measure: dict[str, Any], title: str) -> dict[str, str]:
+    gain, before, after = measure["ppo_minus_sft"], measure["sft"]["mean"], measure["ppo"]["mean"]
+    note = f"{signed(gain['ci_low'])} to {signed(gain['ci_high'])}; {number(before)} → {number(after)}"
+    return card(title, signed(gain["mean"]), note, MOODS[direction(gain)])
 
 
 def cost(report: dict[str, Any]) -> list[dict[str, str]]:
-    """Cards: what it cost in distance, length, variety and finished responses."""
-    kl, length, eos = report["kl"]["ppo"], report["length"], report["eos_share"]
-    distinct = report["distinct_2"]
-    share = distinct["ppo_over_sft"]
-    finished = eos["ppo_minus_sft"]
+    """Returns the cards of what it cost in distance, length, variety and finished responses."""
+    kl, length, eos, distinct = report["kl"]["ppo"], report["length"], report["eos_share"], report["distinct_2"]
+    share, finished = distinct["ppo_over_sft"], eos["ppo_minus_sft"]
     return [
-        {
-            "title": "KL to SFT",
-            "value": f"{number(kl['mean'], 1)} nats",
-            "note": f"{number(kl['ci_low'], 1)} to {number(kl['ci_high'], 1)} per response",
-            "mood": "plain",
-        },
-        {
-            "title": "length",
-            "value": f"{signed(length['ppo_minus_sft']['mean'], 1)} tokens",
-            "note": f"{number(length['sft']['mean'], 1)} → {number(length['ppo']['mean'], 1)}",
-            "mood": "plain",
-        },
-        {
-            "title": "variety (distinct-2)",
-            "value": percent(share),
-            "note": f"of SFT; {number(distinct['sft']['mean'])} → {number(distinct['ppo']['mean'])}",
-            "mood": "bad" if share is not None and share < 0.8 else "plain",
-        },
-        {
-            "title": "ends with EOS",
-            "value": percent(eos["ppo"]["mean"]),
-            "note": f"SFT {percent(eos['sft']['mean'])}; {signed(100 * finished['mean'], 0)} points",
-            "mood": MOODS[direction(finished)],
-        },
+        card(
+            "KL to SFT",
+            f"{number(kl['mean'], 1)} nats",
+            f"{number(kl['ci_low'], 1)} to {number(kl['ci_high'], 1)} per response",
+        ),
+        card(
+            "length",
+            f"{signed(length['ppo_minus_sft']['mean'], 1)} tokens",
+            f"{number(length['sft']['mean'], 1)} → {number(length['ppo']['mean'], 1)}",
+        ),
+        card(
+            "variety (distinct-2)",
+            percent(share),
+            f"of SFT; {number(distinct['sft']['mean'])} → {number(distinct['ppo']['mean'])}",
+            "bad" if share is not None and share < 0.8 else "plain",
+        ),
+        card(
+            "ends with EOS",
+            percent(eos["ppo"]["mean"]),
+            f"SFT {percent(eos['sft']['mean'])}; {signed(100 * finished['mean'], 0)} points",
+            MOODS[direction(finished)],
+        ),
     ]
 
 
 def training_charts(logs: dict[str, Curves]) -> list[dict[str, Any]]:
-    """Groups of charts, one per stage; what a stage did not log is left out."""
-    step, iteration = "optimizer step", "PPO iteration"
-    sft, reward, ppo = charts.SFT, charts.BEST, charts.PPO
-    plan: list[tuple[str, str, str, Sequence[tuple[str, str, str, str]]]] = [
-        (
-            "SFT",
-            "sft",
-            step,
-            [("loss", "train/loss", "val/loss", sft), ("token accuracy", "", "val/token_accuracy", sft)],
-        ),
-        (
-            "Reward model",
-            "rm",
-            step,
-            [
-                ("loss", "train/loss", "val/loss", reward),
-                ("pair accuracy", "train/pair_accuracy", "val/pair_accuracy", reward),
-                ("calibration error", "", "val/calibration_error", reward),
-            ],
-        ),
-        (
-            "PPO",
-            "ppo",
-            iteration,
-            [
-                ("reward-model score", "ppo/reward", "val/reward", ppo),
-                ("KL to SFT, nats per response", "ppo/kl", "val/kl", ppo),
-                ("response length, tokens", "ppo/response_length", "val/response_length", ppo),
-                ("EOS share", "ppo/eos_share", "val/eos_share", ppo),
-                ("policy loss", "loss/policy", "", ppo),
-                ("value loss", "loss/value", "", ppo),
-                ("pretraining loss", "loss/pretraining", "", ppo),
-                ("entropy", "ppo/entropy", "", ppo),
-            ],
-        ),
-    ]
+    """Returns the groups of charts, one per stage, without those of columns that the stage did not log."""
     groups = []
-    for name, stage, x_label, rows in plan:
-        drawn = [_training_chart(f"{stage}-{i}", name, logs[stage], x_label, *row) for i, row in enumerate(rows)]
-        groups.append({"name": name, "charts": [chart for chart in drawn if chart is not None]})
+    for stage, name, x_label, color in (
+        ("sft", "SFT", "optimizer step", charts.SFT),
+        ("rm", "Reward model", "optimizer step", charts.BEST),
+        ("ppo", "PPO", "PPO iteration", charts.PPO),
+    ):
+        drawn = []
+        for i, curve in enumerate(CURVES[stage]):
+            lines = (("training", curve.train, color, False), ("validation", curve.validation, charts.INK, True))
+            series = [
+                Series(label, tint, *logs[stage][column], dashed=dashed)
+                for label, column, tint, dashed in lines
+                if column in logs[stage]
+            ]
+            if svg := charts.line_chart(f"{stage}-{i}", f"{name}: {curve.title}", x_label, series):
+                drawn.append({"title": curve.title, "svg": svg})
+        groups.append({"name": name, "charts": drawn})
     return groups
-
-
-def _training_chart(
-    key: str, stage: str, curves: Curves, x_label: str, title: str, train: str, validation: str, color: str
-) -> dict[str, str | Markup] | None:
-    series = [
-        Series(label, tint, *curves[column], dashed=dashed)
-        for label, column, tint, dashed in (
-            ("training", train, color, False),
-            ("validation", validation, charts.INK, True),
-        )
-        if column in curves
-    ]
-    svg = charts.line_chart(key, f"{stage}: {title}", x_label, series)
-    return None if svg is None else {"title": title, "svg": svg}

@@ -1,4 +1,4 @@
-"""Charts about a reward model: its calibration, its accuracy by group, and its reward against length."""
+"""Charts of a reward model: calibration, accuracy by group, and reward against length."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import matplotlib
 import numpy as np
 from markupsafe import Markup
 
-from lit_instruct.evaluation.charts import BEST, INK, MUTED, STYLE, as_svg, legend, new_figure, shortened
+from lit_instruct.evaluation.charts import BEST, INK, MUTED, STYLE, as_svg, legend, new_figure, shortened, whiskers
 
 SHOWN_POINTS = 1500
-"""Limit of dots in the scatter plot; more would make the page larger and the plot no clearer."""
+"""Most dots in the scatter plot; more make the page larger but not clearer."""
 MEANS = 8
 """Groups of similar length whose means form the line through the scatter plot."""
 
@@ -45,15 +45,12 @@ def reliability_chart(bins: Sequence[Mapping[str, Any]]) -> Markup:
 def accuracy_chart(key: str, label: str, groups: Mapping[str, Mapping[str, Any]], overall: float) -> Markup:
     """Pair accuracy of each group with 95 % intervals; lines at chance (1/2) and at the overall accuracy."""
     accuracies = list(groups.values())
-    values = np.array([one["value"] for one in accuracies])
-    below = values - [one["ci_low"] for one in accuracies]
-    above = np.array([one["ci_high"] for one in accuracies]) - values
     with matplotlib.rc_context(STYLE):
         figure, axes = new_figure(4.9, 0.9 + 0.28 * len(groups))
         axes.errorbar(
-            values,
+            [one["value"] for one in accuracies],
             range(len(groups)),
-            xerr=np.clip([below, above], 0, None),
+            xerr=np.hstack([whiskers({**one, "mean": one["value"]}) for one in accuracies]),
             color=BEST,
             marker="o",
             markersize=5,

@@ -1,4 +1,4 @@
-"""Measures of a reward model as pure functions: rewards and ranks in, numbers out, no model and no file.
+"""Measures of a reward model as pure functions of rewards and ranks.
 
 A *row* is one ranked comparison: K responses to a prompt. A *pair* is two of them with different ranks; ties form no
 pair.
@@ -20,22 +20,22 @@ from lit_instruct.evaluation.measures import resamples
 BINS = 10
 """Bins of the confidence between 1/2 and 1."""
 _ABSENT = np.iinfo(np.int64).max
-"""Rank of a response that a row does not have."""
+"""Rank of padding."""
 
 
 class Pairs(NamedTuple):
     """All n pairs of the rows, the better response (w) against the worse one (l)."""
 
     row: np.ndarray
-    """(n,) int, the row that a pair belongs to, non-decreasing."""
+    """(n,) int, index of the row, non-decreasing."""
     winner: np.ndarray
-    """(n,) int, place of w among the row's responses."""
+    """(n,) int, index of w among the row's responses."""
     loser: np.ndarray
-    """(n,) int, place of l among the row's responses."""
+    """(n,) int, index of l among the row's responses."""
     margin: np.ndarray
-    """(n,) float, r_w - r_l: above 0 where the model agrees with the labeler."""
+    """(n,) float, r_w - r_l: above 0 if the model agrees with the labeler."""
     distance: np.ndarray
-    """(n,) int, how many ranks lie between the two: 1 for neighbours, whatever numbers the ranks have."""
+    """(n,) int, how far apart the two are among the row's distinct ranks: 1 for neighbours."""
 
 
 class Accuracy(NamedTuple):
@@ -55,13 +55,13 @@ class Bin(NamedTuple):
     high: float
     pairs: int
     confidence: float
-    """Mean of sigmoid(|r_w - r_l|): the model's confidence in its own order."""
+    """Mean of sigmoid(|r_w - r_l|), the model's confidence in its order."""
     accuracy: float
-    """Share of the pairs in which that order is the labeler's; equal rewards count half."""
+    """Share of pairs in the labeler's order; equal rewards count half."""
 
 
 class LengthRelation(NamedTuple):
-    """How the reward relates to the length of the response; None where one of them is constant."""
+    """How the reward relates to the length of the response; None if one of them is constant."""
 
     pearson: float | None
     """Linear correlation over all responses."""
@@ -70,7 +70,7 @@ class LengthRelation(NamedTuple):
     pearson_within_rows: float | None
     """Linear correlation of both after subtracting each row's mean."""
     longer_preferred_by_labeler: float | None
-    """Share of the pairs of unequal length in which the labeler ranks the longer response higher."""
+    """Share of pairs of unequal length in which the labeler ranks the longer response higher."""
     longer_preferred_by_model: float | None
     """The same for the model; equal rewards count half."""
 
@@ -83,7 +83,7 @@ def ranked_pairs(rewards: Sequence[Sequence[float]], ranks: Sequence[Sequence[in
         ranks: K integers per row, 1 is the best, equal ranks are ties.
 
     Raises:
-        ValueError: a row has more rewards than ranks, or fewer.
+        ValueError: a row's numbers of rewards and ranks differ.
     """
     if [len(row) for row in rewards] != [len(row) for row in ranks]:
         raise ValueError("every response needs one reward and one rank")
@@ -96,26 +96,23 @@ def ranked_pairs(rewards: Sequence[Sequence[float]], ranks: Sequence[Sequence[in
 
 
 def pair_accuracy(pairs: Pairs, chosen: np.ndarray, seed: int, n: int = 1000) -> Accuracy | None:
-    """Returns the share of pairs that the model orders as the labeler did, equal rewards counting as wrong.
+    """Returns the share of pairs in the labeler's order; equal rewards count as wrong. None if no pair is chosen.
 
-    The 95 % interval is a percentile bootstrap over rows: the pairs of a row are not independent, so they are drawn
-    together. The interval of a single row is 0 to 1.
+    The 95 % interval is a percentile bootstrap over rows, because pairs of a row are not independent; that of a single
+    row is 0 to 1.
 
     Args:
         pairs: of `ranked_pairs`.
         chosen: (number of pairs,) bool, which pairs to count.
         seed: of the bootstrap.
         n: number of resamples.
-
-    Returns:
-        None where no pair is chosen.
     """
     if not chosen.any():
         return None
     _, row = np.unique(pairs.row[chosen], return_inverse=True)
     counted = np.bincount(row).astype(np.float64)
     correct = np.bincount(row, weights=pairs.margin[chosen] > 0)
-    if len(counted) == 1:  # every resample would equal it, as if it were certain
+    if len(counted) == 1:  # all resamples would be equal, which says nothing
         return Accuracy(float(correct[0] / counted[0]), 0.0, 1.0, int(counted[0]), 1)
     shares = [correct[rows].sum(axis=1) / counted[rows].sum(axis=1) for rows in resamples(len(counted), seed, n)]
     low, high = np.quantile(np.concatenate(shares), [0.025, 0.975])
@@ -125,9 +122,8 @@ def pair_accuracy(pairs: Pairs, chosen: np.ndarray, seed: int, n: int = 1000) ->
 def calibration_error(margins: np.ndarray) -> float:
     """Expected calibration error of sigmoid(r_w - r_l) as the probability that the labeler prefers w.
 
-    ECE = sum over bins of share of pairs x |accuracy - confidence|. Every pair counts in both directions (w over l,
-    which happened, and l over w, which did not): in one direction alone the outcome would always be
-    1.
+    ECE = sum over bins of share of pairs x |accuracy - confidence|. Every pair counts in both directions (w over l
+    happened, l over w did not): in one direction alone the outcome would always be 1.
 
     Args:
         margins: (n,) r_w - r_l, n at least 1.
@@ -139,11 +135,7 @@ def calibration_error(margins: np.ndarray) -> float:
 
 
 def reliability(margins: np.ndarray) -> list[Bin]:
-    """Returns the bins of the reliability plot that are not empty; their gaps are those of `calibration_error`.
-
-    Args:
-        margins: (n,) r_w - r_l.
-    """
+    """Returns the non-empty bins of the reliability plot for margins (n,) r_w - r_l, as in `calibration_error`."""
     confidence = 1 / (1 + np.exp(-np.abs(margins)))
     correct = np.where(margins == 0, 0.5, margins > 0)
     place = np.minimum(((confidence - 0.5) * 2 * BINS).astype(int), BINS - 1)

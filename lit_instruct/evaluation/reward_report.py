@@ -13,9 +13,9 @@ from rich.text import Text
 
 from data_modules.rows import RankedComparison
 from lit_instruct.evaluation import reward_charts as charts
-from lit_instruct.evaluation.page import number, percent, render, signed
+from lit_instruct.evaluation.measures import rounded
+from lit_instruct.evaluation.page import card, number, percent, render, signed
 from lit_instruct.evaluation.reward_measures import (
-    Accuracy,
     Pairs,
     calibration_error,
     length_relation,
@@ -26,24 +26,16 @@ from lit_instruct.evaluation.reward_measures import (
 from lit_instruct.files import json_text, replacing_files
 from lit_instruct.machine import provenance
 
-TEMPLATE = "validation.html.jinja"
-GROUPS = {
-    "by_k": "K",
-    "by_rank_distance": "rank distance",
-    "by_use_case": "use case",
-    "by_labeler": "labeler",
-}
+GROUPS = {"by_k": "K", "by_rank_distance": "rank distance", "by_use_case": "use case", "by_labeler": "labeler"}
 SHOWN_GROUPS = 24
-"""How many use cases or labelers page and table show; the JSON has them all."""
+"""Most use cases or labelers in page and table; the JSON has them all."""
 
 
 class Demonstrations(NamedTuple):
-    """Rewards of the demonstrations, and the bias that should make them 0 on average."""
+    """Rewards of the demonstrations without the bias, and the bias that should make their mean 0."""
 
     rewards: list[float]
-    """Without the bias."""
     bias: float
-    """Of the stage's record."""
 
 
 def validation_report(
@@ -53,16 +45,16 @@ def validation_report(
     demonstrations: Demonstrations | None,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Returns all figures of a reward model on held-out comparisons, JSON-able.
+    """Returns all figures of a reward model on held-out comparisons, for JSON.
 
     Pair accuracies are {value, ci_low, ci_high, pairs, rows} with 95 % bootstrap intervals over rows. Use case and
-    labeler are the rows' own fields of these names; rows without them are left out of those groups.
+    labeler are fields of the rows; rows without them are left out of those groups.
 
     Args:
         rows: ranked comparisons, at least one pair among them.
         rewards: of each row's responses, without the bias.
         lengths: tokens of each row's responses, the EOS included.
-        demonstrations: their rewards; None without demonstrations.
+        demonstrations: their rewards, if any.
         seed: of the bootstrap.
     """
     pairs = ranked_pairs(rewards, [row.ranks for row in rows])
@@ -72,13 +64,13 @@ def validation_report(
         "rows": len(rows),
         "responses": sum(len(row.responses) for row in rows),
         "pairs": len(pairs.row),
-        "pair_accuracy": _shape(accuracy) if accuracy else None,
+        "pair_accuracy": rounded(accuracy) if accuracy else None,
         **_groups(rows, pairs, seed),
         "calibration": {
             "error": round(calibration_error(pairs.margin), 6),
-            "bins": [_rounded(one._asdict()) for one in reliability(pairs.margin)],
+            "bins": [rounded(one) for one in reliability(pairs.margin)],
         },
-        "length": _rounded(length_relation(rewards, lengths, pairs)._asdict()),
+        "length": rounded(length_relation(rewards, lengths, pairs)),
         "demonstrations": _demonstrations(demonstrations),
     }
 
@@ -95,7 +87,7 @@ def write_report(
     Args:
         folder: of the reward stage, such as runs/demo/rm.
         report: of `validation_report`.
-        origin: what was measured on what: base, checkpoint, data, loss.
+        origin: base, checkpoint, data and loss.
         rewards: of each row's responses, the bias included.
         lengths: tokens of the same responses.
 
@@ -113,17 +105,10 @@ def write_report(
 def build_page(
     run: str, report: dict[str, Any], rewards: Sequence[Sequence[float]], lengths: Sequence[Sequence[int]]
 ) -> str:
-    """The page of a report as HTML.
-
-    Args:
-        run: name of the run.
-        report: as in validation.json.
-        rewards: of each row's responses, the bias included.
-        lengths: tokens of the same responses.
-    """
+    """Returns the page of a report as HTML, with arguments as in `write_report`."""
     shown = {name: _largest(report[name]) for name in GROUPS}
     return render(
-        TEMPLATE,
+        "validation.html.jinja",
         run=run,
         report=report,
         verdict=verdict(report),
@@ -143,7 +128,7 @@ def build_page(
 
 
 def verdict(report: dict[str, Any]) -> str:
-    """The result in two sentences."""
+    """Returns the result in two sentences."""
     accuracy, error = report["pair_accuracy"], report["calibration"]["error"]
     interval = f"95 % interval {percent(accuracy['ci_low'])} to {percent(accuracy['ci_high'])}"
     better = "better than" if accuracy["ci_low"] > 0.5 else "not clearly better than"
@@ -154,59 +139,44 @@ def verdict(report: dict[str, Any]) -> str:
 
 
 def cards(report: dict[str, Any]) -> list[dict[str, str]]:
-    """The four figures at the top of the page."""
+    """Returns the four figures at the top of the page."""
     accuracy, length, shown = report["pair_accuracy"], report["length"], report["demonstrations"]
+    interval = f"{percent(accuracy['ci_low'])} to {percent(accuracy['ci_high'])}; {accuracy['pairs']} pairs"
+    error = number(report["calibration"]["error"], 3)
+    ranks = f"Spearman {signed(length['spearman'])}; within prompts {signed(length['pearson_within_rows'])}"
+    before = "none given (--data.demonstrations_path)"
+    if shown:
+        before = f"{signed(shown['mean_before_bias'])} before the bias of {signed(shown['bias'])}"
     return [
-        {
-            "title": "pair accuracy",
-            "value": percent(accuracy["value"]),
-            "note": f"{percent(accuracy['ci_low'])} to {percent(accuracy['ci_high'])}; {accuracy['pairs']} pairs",
-            "mood": "good" if accuracy["ci_low"] > 0.5 else "bad",
-        },
-        {
-            "title": "calibration error (ECE)",
-            "value": number(report["calibration"]["error"], 3),
-            "note": "mean gap between confidence and accuracy",
-            "mood": "plain",
-        },
-        {
-            "title": "correlation with length",
-            "value": signed(length["pearson"]),
-            "note": f"Spearman {signed(length['spearman'])}; within prompts {signed(length['pearson_within_rows'])}",
-            "mood": "plain",
-        },
-        {
-            "title": "demonstrations",
-            "value": signed(shown["mean_after_bias"] if shown else None),
-            "note": f"{signed(shown['mean_before_bias'])} before the bias of {signed(shown['bias'])}"
-            if shown
-            else "none given (--data.demonstrations_path)",
-            "mood": "plain",
-        },
+        card("pair accuracy", percent(accuracy["value"]), interval, "good" if accuracy["ci_low"] > 0.5 else "bad"),
+        card("calibration error (ECE)", error, "mean gap between confidence and accuracy"),
+        card("correlation with length", signed(length["pearson"]), ranks),
+        card("demonstrations", signed(shown["mean_after_bias"] if shown else None), before),
     ]
 
 
 def _groups(rows: Sequence[RankedComparison], pairs: Pairs, seed: int) -> dict[str, dict[str, Any]]:
-    of_row = {
-        "by_k": [str(len(row.ranks)) for row in rows],
-        "by_use_case": [_named(row.extra.get("use_case")) for row in rows],
-        "by_labeler": [_named(row.extra.get("labeler")) for row in rows],
+    of_row: dict[str, list[Any]] = {
+        "by_k": [len(row.ranks) for row in rows],
+        "by_use_case": [row.extra.get("use_case") for row in rows],
+        "by_labeler": [row.extra.get("labeler") for row in rows],
     }
-    keys = {name: np.array(values, dtype=object)[pairs.row] for name, values in of_row.items()}
-    keys["by_rank_distance"] = np.array([str(distance) for distance in pairs.distance.tolist()], dtype=object)
+    keys = {name: _texts(values)[pairs.row] for name, values in of_row.items()}
+    keys["by_rank_distance"] = _texts(pairs.distance.tolist())
     return {name: _accuracies(pairs, keys[name], seed) for name in GROUPS}
 
 
+def _texts(values: Sequence[Any]) -> np.ndarray:
+    return np.array([None if value is None else str(value) for value in values], dtype=object)
+
+
 def _accuracies(pairs: Pairs, keys: np.ndarray, seed: int) -> dict[str, Any]:
-    """Pair accuracy of each key; in numeric or alphabetical order."""
-    distinct = sorted({key for key in keys.tolist() if key is not None}, key=lambda key: (len(key), key))
-    ordered = distinct if all(key.isdigit() for key in distinct) else sorted(distinct)
+    """Pair accuracy of each key, in numeric or alphabetical order."""
+    distinct = {key for key in keys.tolist() if key is not None}
+    numeric = all(key.isdigit() for key in distinct)
+    ordered = sorted(distinct, key=lambda key: (len(key) if numeric else 0, key))
     found = {key: pair_accuracy(pairs, keys == key, seed) for key in ordered}
-    return {key: _shape(accuracy) for key, accuracy in found.items() if accuracy is not None}
-
-
-def _named(value: Any) -> str | None:
-    return None if value is None else str(value)
+    return {key: rounded(accuracy) for key, accuracy in found.items() if accuracy is not None}
 
 
 def _demonstrations(found: Demonstrations | None) -> dict[str, Any] | None:
@@ -214,19 +184,11 @@ def _demonstrations(found: Demonstrations | None) -> dict[str, Any] | None:
         return None
     mean = float(np.mean(found.rewards))
     figures = {"mean_before_bias": mean, "bias": found.bias, "mean_after_bias": mean + found.bias}
-    return {"count": len(found.rewards), **_rounded(figures)}
-
-
-def _shape(accuracy: Accuracy) -> dict[str, Any]:
-    return _rounded(accuracy._asdict())
-
-
-def _rounded(figures: dict[str, Any]) -> dict[str, Any]:
-    return {name: round(value, 6) if isinstance(value, float) else value for name, value in figures.items()}
+    return {"count": len(found.rewards)} | {name: round(value, 6) for name, value in figures.items()}
 
 
 def _largest(groups: dict[str, Any]) -> dict[str, Any]:
-    """The groups with the most pairs, in the order they had."""
+    """The groups with the most pairs, in their original order."""
     kept = sorted(groups, key=lambda name: -groups[name]["pairs"])[:SHOWN_GROUPS]
     return {name: groups[name] for name in groups if name in kept}
 
@@ -238,7 +200,7 @@ def _print_table(report: dict[str, Any], folder: Path) -> None:
     table.add_row("all", *_cells(report["pair_accuracy"]), end_section=True)
     for name, label in GROUPS.items():
         for key, accuracy in _largest(report[name]).items():
-            table.add_row(Text(f"{label}: {charts.shortened(key)}"), *_cells(accuracy))  # Text: a name is no markup
+            table.add_row(Text(f"{label}: {charts.shortened(key)}"), *_cells(accuracy))  # Text: names are not markup
         table.add_section()
     console = Console()
     console.print(table)

@@ -12,7 +12,7 @@ from lit_instruct.evaluation.measures import LABELS, system_labels
 
 
 def print_summary(report: dict[str, Any], folder: Path) -> None:
-    """Prints the table, what PPO gained and the path of the report."""
+    """Prints the table, the gain of PPO and the path of the report."""
     systems = list(system_labels(report["options"]["best_of"]))
     table = Table(title=f"{report['prompts']} held-out prompts: mean ± half the 95 % interval")
     table.add_column("")

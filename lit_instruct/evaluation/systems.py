@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class System:
-    """One system's responses to the held-out prompts, and what was measured on each (one number per prompt)."""
+    """One system's responses to the held-out prompts, with one number per prompt for each measure."""
 
     name: str
     responses: list[Response]
@@ -33,7 +33,7 @@ class System:
     second_labeler: list[float]
 
     def per_prompt(self) -> dict[str, list[float]]:
-        """Returns measure -> one value per prompt; length counts the EOS, eos_share is 1 where it is there."""
+        """Returns measure -> one value per prompt; length includes the EOS, eos_share is 1 if there is one."""
         return {
             "labeler": self.labeler,
             "second_labeler": self.second_labeler,
@@ -50,7 +50,7 @@ class Loaders(NamedTuple):
     generator: Callable[..., TextGenerator]
     """(source, prompter=None) -> language model."""
     prompter: Callable[[str], Prompter]
-    """source -> the prompt format it was trained with, without loading weights."""
+    """source -> the prompt format of its training, without loading weights."""
     reward: Callable[[str], TextReward]
     """source -> reward model."""
 
@@ -74,16 +74,11 @@ def measure_systems(options: EvalOptions, base: str, prompts: list[Prompt], load
     from lit_instruct.rollouts.reward_functions import scoring_function
 
     run, n = Path(options.run), options.best_of
-    labelers = [
-        scoring_function(options.labeler, "--labeler"),
-        scoring_function(options.second_labeler, "--second_labeler"),
-    ]
+    labelers = [scoring_function(getattr(options, name), f"--{name}") for name in ("labeler", "second_labeler")]
     answers, log_probs = {}, {}
-    # The base model answers in SFT's prompt format, so that only the training differs.
-    for name, source, prompter in (
-        ("base", base, loaders.prompter(str(run / "sft"))),
-        ("ppo", str(run / "ppo"), None),
-    ):
+    # The base answers in SFT's prompt format, so that only the training differs.
+    sft_format = loaders.prompter(str(run / "sft"))
+    for name, source, prompter in (("base", base, sft_format), ("ppo", str(run / "ppo"), None)):
         model = loaders.generator(source, prompter)
         answers[name] = [row[0] for row in _respond(model, options, prompts, name, k=1)]
         log_probs[name] = model.log_probs(prompts, answers[name], progress=f"{name}: log-probabilities")
@@ -127,7 +122,7 @@ def _respond(
 def _rewards(
     model: TextReward, prompts: list[Prompt], many: list[list[Response]], answers: dict[str, list[Response]]
 ) -> tuple[dict[str, list[float]], list[int]]:
-    """Scores of each system and of the best of many, and the index of that best one (the first of equals)."""
+    """Scores of each system and of the best of many, with the index of the best (the first of equals)."""
     rewards = {
         name: model.score(prompts, [answer.text for answer in system], progress=f"rm: scores of {name}")
         for name, system in answers.items()
