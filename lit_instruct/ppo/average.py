@@ -1,4 +1,4 @@
-"""The exponential moving average of the policy which is validated and handed over (C.4)."""
+"""The exponential moving average of the policy's weights, which is validated and handed over (C.4)."""
 
 from __future__ import annotations
 

@@ -58,11 +58,11 @@ def check_training(options: PPOOptions, compiled_adapters: bool, data: PromptDat
     check_batch(options.objective.minibatches, data)
     if compiled_adapters:
         raise UserError(
-            "torch.compile: adapters (--model.lora) take turns on one base, which compiled code would not see; "
+            "torch.compile: adapters (--model.lora) take turns on one base, and compiled code would not notice; "
             "give the Trainer the module itself, or train all weights with --model.lora=null"
         )
     if options.pretraining.ptx_coef and data.pretraining is None:
-        raise UserError("--model.pretraining.ptx_coef: needs a text to mix in; give --data.pretraining_path")
+        raise UserError("--model.pretraining.ptx_coef: needs pretraining text; give --data.pretraining_path")
     if options.selection.metric is not None:
         names = figure_names(options.reward.names)
         _check_selection(options.selection, [*names, *(["labeler"] if options.selection.labeler else [])], data)
@@ -73,7 +73,7 @@ def check_batch(minibatches: int, data: PromptDataModule) -> None:
     size, prompts = data.batch_size, len(data.train_dataset)
     if size % data.world_size:
         raise UserError(
-            f"--data.batch_size={size}: it is no multiple of the {data.world_size} processes of --trainer.devices (and "
+            f"--data.batch_size={size}: not a multiple of the {data.world_size} processes of --trainer.devices (and "
             "--trainer.num_nodes); change one of them"
         )
     if minibatches > size:
@@ -82,13 +82,13 @@ def check_batch(minibatches: int, data: PromptDataModule) -> None:
         )
     if size % minibatches:
         raise UserError(
-            f"--data.batch_size={size}: it is no multiple of --model.objective.minibatches={minibatches}, so steps "
-            "would weigh prompts differently; change one of them"
+            f"--data.batch_size={size}: not a multiple of --model.objective.minibatches={minibatches}, so steps would "
+            "weight prompts differently; change one of them"
         )
     if prompts < size:
         raise UserError(
             f"--data.batch_size={size}: {data.path} has only {prompts} prompts to train on, after --data.hygiene and "
-            "the limit of length; lower it, or add prompts"
+            "the length limit; lower it, or add prompts"
         )
 
 
@@ -137,21 +137,21 @@ def _check_reward(source: Source, option: str) -> None:
         width = read_head(source.adapter).shape[1]
         if width != text.hidden_size:
             raise UserError(
-                f"{option}: its head reads {width} numbers, but its base {source.base} gives {text.hidden_size}; it "
-                "was trained on another base: name that one in its adapter_config.json"
+                f"{option}: its head has {width} inputs, but its base {source.base} has hidden size "
+                f"{text.hidden_size}; it was trained on another base: name that base in its adapter_config.json"
             )
     else:
         kinds = config.architectures or []
         if kinds and not any(kind.endswith("ForSequenceClassification") for kind in kinds):
             raise UserError(
-                f"{option}: no trained reward head (`score`) in it, it is a {kinds[0]}; train one with "
+                f"{option}: it is a {kinds[0]} with no trained reward head (`score`); train one with "
                 "`lit-instruct rm fit`, or score with --model.reward.function"
             )
         if kinds and config.num_labels != 1:
-            raise UserError(f"{option}: a reward model gives one number, this one {config.num_labels}; give another")
+            raise UserError(f"{option}: a reward model has one output, this one has {config.num_labels}; give another")
     tokens = len(load_tokenizer(source))
     if tokens > text.vocab_size:
         raise UserError(
-            f"{option}: its tokenizer has {tokens} tokens, but its base {source.base} knows only {text.vocab_size}; "
+            f"{option}: its tokenizer has {tokens} tokens, but its base {source.base} has only {text.vocab_size}; "
             "give the tokenizer and the base that it was trained with"
         )

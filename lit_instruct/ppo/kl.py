@@ -35,6 +35,6 @@ class KLController:
         return options.on_bound
 
     def restore(self, coef: float, first_coef: float) -> None:
-        """Restores a checkpoint's adapted coefficient, unless `--model.kl.coef`, then `first_coef`, has changed."""
+        """Restores an adapted coefficient, unless `--model.kl.coef` has changed from the checkpoint's `first_coef`."""
         if self.options.target is not None and first_coef == self.options.coef:
             self.coef = coef

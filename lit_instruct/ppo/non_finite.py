@@ -38,7 +38,7 @@ class NonFinite:
     name: str = ""
     """Subfolder for the episodes of this iteration or validation."""
     saved: Path | None = None
-    """Where episodes of this iteration lie, after the first NaN or inf in it."""
+    """Folder with the episodes of this iteration, once it has had a NaN or inf."""
     fault: UserError | None = None
     """Error that ends the training after this iteration."""
 
@@ -55,7 +55,7 @@ class NonFinite:
         responses: Sequence[str],
         names: Sequence[str],
     ) -> None:
-        """Names the first row whose reward is NaN or inf.
+        """Reports the first row whose reward is NaN or inf, and saves the episodes.
 
         Args:
             rollouts: one per part.
@@ -65,7 +65,7 @@ class NonFinite:
             names: of the rewards, the main one first.
 
         Raises:
-            UserError: there is one, and it stops the training.
+            UserError: there is one, and `action` is "stop".
         """
         wrong = _non_finite_rewards(rollouts, parts, names)
         if not wrong:

@@ -19,8 +19,8 @@ class ObjectiveOptions:
 
     Args:
         clip_range: the ratio's allowed distance from 1 (C.4: 0.2).
-        discount: of later rewards (C.4: none).
-        gae_lambda: of generalized advantage estimation.
+        discount: discount factor of later rewards (C.4: none).
+        gae_lambda: lambda of generalized advantage estimation.
         whiten_advantages: shifts and scales the advantages of all tokens of the batch to mean 0 and variance 1.
         entropy_coef: coefficient of a bonus for the mean entropy, in nats, of the policy's token distributions.
         inner_epochs: passes over a batch of rollouts (C.4: 1).
@@ -50,7 +50,7 @@ class KLOptions:
         target: KL to the SFT model in nats per response that the coefficient is adapted to, starting from `coef`;
             null keeps the coefficient fixed.
         gain: how fast it adapts (0.1 unless given): one iteration changes it by at most the fraction gain / 5.
-        bound: KL in nats per response that an iteration may not exceed; null sets none.
+        bound: KL in nats per response that an iteration may not exceed; null for none.
         on_bound: what exceeding it does: "shrink" halves the policy's learning rate, "stop" ends the training.
     """
 
@@ -83,11 +83,11 @@ class FurtherReward:
     """A further reward, added to the main one and logged as ppo/reward/<name>.
 
     Args:
-        name: for the log.
+        name: its name in the logs.
         model: a stage folder, Hugging Face folder or hub id of a sequence classifier with one output; it reads text, so
             its tokenizer and base may be any.
         function: import path of a Python function list[(prompt, response)] -> list[float].
-        weight: factor with which it is added.
+        weight: its factor in the sum of all rewards.
     """
 
     name: str
@@ -112,7 +112,7 @@ class RewardOptions:
         function: import path of a Python function list[(prompt, response)] -> list[float] to use instead.
         further: rewards that are added to the main one.
         normalize: subtracts the mean of all scores so far and divides by their standard deviation.
-        scale: factor of every score.
+        scale: multiplies every score.
         clip: limits scores to [-clip, clip]; null does not clip.
         whiten: divides the rewards of all tokens by their standard deviation in the batch.
         missing_eos_penalty: subtracted from the score of a response that the length limit cut.
@@ -153,7 +153,7 @@ class ValueOptions:
             "policy_trunk", a head on the policy's own hidden states, which is the cheapest.
         clip_range: allowed distance of a value from its estimate at the time of the rollout; null does not clip.
         coef: coefficient of the value loss; it matters if policy and value share a network (start=policy_trunk).
-        learning_rate: of the value function.
+        learning_rate: learning rate of the value function.
     """
 
     start: ValueKind = "reward_model"
@@ -172,15 +172,15 @@ class PPOOptimizerOptions:
     Args:
         name: adamw, adamw_8bit (its states take a quarter of the memory), paged_adamw_8bit (which CUDA moves to the
             host when memory is short) or lion_8bit (an eighth; needs a third to a tenth of AdamW's learning rate).
-        learning_rate: of the policy.
+        learning_rate: learning rate of the policy.
         warmup_iterations: iterations over which the rate rises from a tenth.
         max_grad_norm: the gradients of policy and of value are each clipped to this norm.
         weight_decay: decoupled weight decay.
-        beta2: of the second moment; beta1 is 0.9.
+        beta2: decay of the second moment; beta1 is 0.9.
         ema_decay: keeps an exponential moving average of the policy's weights over iterations, which is then validated
             and handed over (C.4: 0.992); null keeps none.
-        on_non_finite: what NaN or inf in a reward, loss or gradient does: "stop" ends the training, "skip" leaves that
-            step out. Either way the episodes are saved into the stage's folder non_finite/.
+        on_non_finite: what happens at NaN or inf in a reward, loss or gradient: "stop" ends the training, "skip" skips
+            that step. Either way the episodes are saved in non_finite/ of the stage's folder.
     """
 
     name: OptimizerName = "adamw"
@@ -208,8 +208,8 @@ class PretrainingOptions:
 
     Args:
         ptx_coef: gamma, the coefficient of the mean next-token loss per pretraining token; 0 is plain PPO. The paper's
-            27.8 must be swept again for another model and batch.
-        ptx_batch_ratio: pretraining sequences per episode (the paper's 8).
+            27.8 has to be swept again for another model or batch size.
+        ptx_batch_ratio: pretraining sequences per episode (8 in the paper).
     """
 
     ptx_coef: float = 0.0
@@ -227,11 +227,11 @@ class PretrainingOptions:
 
 @dataclass
 class SelectionOptions:
-    """Which policy of the training is handed over, and when the training may end early.
+    """Which policy is handed over, and when the training may end early.
 
     Args:
-        metric: of validation, such as val/reward, val/labeler or val/reward/<use case>: the policy with the best value
-            is handed over; null hands over the last policy.
+        metric: validation metric, such as val/reward, val/labeler or val/reward/<use case>: the policy with its best
+            value is handed over; null hands over the last policy.
         mode: whether the highest ("max") or lowest ("min") value is the best.
         patience: the training ends after this many validations in a row without improvement; null never ends early.
         labeler: import path of a Python function list[(prompt, response)] -> list[float] that judges the validation
@@ -254,11 +254,11 @@ class SelectionOptions:
 
 @dataclass
 class PPOMemoryOptions(MemoryOptions):
-    """What is kept in the device's memory at one time; none of it changes what is learnt.
+    """What is kept in device memory at one time; it does not change what is learnt.
 
     Args:
-        micro_batch_size: sequences of average length in one forward and backward pass; a pass takes fewer long ones and
-            more short ones, and on a CPU never more than make it faster.
+        micro_batch_size: sequences of average length in one forward and backward pass; a pass takes fewer long ones,
+            more short ones, and on a CPU no more than make it faster.
         generation_batch_size: prompts decoded side by side.
         merge_for_rollouts: folds the policy's adapter into the weights during a rollout; false decodes through the
             adapter, which is slower and saves a second copy of the adapted weights. Bases in 8 or 4 bits are never

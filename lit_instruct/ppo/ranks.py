@@ -48,7 +48,7 @@ class Ranks:
 
     @property
     def gradient_scale(self) -> int:
-        """Factor of a loss so that gradients are summed over processes: FSDP2 averages them."""
+        """Factor of a loss that makes up for FSDP2, which averages gradients over processes instead of summing them."""
         return self.count if self.sharded else 1
 
     def sum(self, values: Tensor) -> Tensor:
@@ -63,14 +63,14 @@ class Ranks:
         return Moments(*self.sum(local))
 
     def masked_moments(self, values: Sequence[Tensor], masks: Sequence[Tensor]) -> Moments:
-        """Returns the moments of values over all processes: of each part (B, R) float, and (B, R) bool, True counts."""
+        """Returns the moments over all processes of each part's values, (B, R), where its mask, (B, R), is True."""
         return self.moments([masked_moments(v, mask) for v, mask in zip(values, masks, strict=True)])
 
     def agree(self, work: Callable[[], Result]) -> Result:
-        """Runs work that may raise a `UserError`; all processes raise one if any does, so that none waits for another.
+        """Runs work; if it raises a `UserError` on one process, all processes raise one, so that none waits.
 
         Raises:
-            UserError: this process's, or one that points to another process's message.
+            UserError: this process's own, or one that points to another process's message.
         """
         mistake: UserError | None = None
         try:

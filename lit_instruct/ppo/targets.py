@@ -68,7 +68,7 @@ class Targets:
         return [Target(*parts) for parts in zip(scores, advantages, returns, strict=True)], spread
 
     def shape(self, rollouts: Sequence[Rollout]) -> list[Tensor]:
-        """Returns the shaped scores, (B,) of each micro-batch; normalisation counts these scores from now on."""
+        """Returns the shaped scores, (B,) of each micro-batch, and adds the scores to the moments for normalisation."""
         if self.reward.normalize:
             raw = torch.cat([rollout.scores for rollout in rollouts])
             fresh = self.ranks.moments([masked_moments(raw, raw.isfinite())])

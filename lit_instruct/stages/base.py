@@ -156,7 +156,7 @@ class StageModule(lightning.LightningModule):
         return self.resume.seconds
 
     def metrics_so_far(self) -> dict[str, float]:
-        """Returns the latest value of every metric, those from before a resume included."""
+        """Returns the latest value of every metric, including those from before a resume."""
         return self.resume.metrics(self.trainer)
 
     def on_fit_start(self) -> None:
@@ -165,7 +165,7 @@ class StageModule(lightning.LightningModule):
         self.resume.start(self.trainer)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Makes dropout and noise a function of seed, batch and process, so that resuming needs no random state."""
+        """Seeds dropout and noise by seed, batch and process, so that resuming needs no random state."""
         if self.fault is not None:  # no callback has ended the training
             raise self.fault
         self.resume.correct(self.trainer)
@@ -185,7 +185,7 @@ class StageModule(lightning.LightningModule):
         """Restores what a resumed run needs.
 
         Raises:
-            UserError: the checkpoint is of another model, or bound to options that have changed.
+            UserError: the checkpoint is of another model, or an option has changed that must not.
         """
         self.resume.load(checkpoint, self, self.options_given())
 
@@ -212,7 +212,7 @@ class StageModule(lightning.LightningModule):
         options: OptimizerOptions = self.optimizer_options
         trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
         optimizer = make_optimizer(options.name, trained, options.learning_rate, options.beta2, options.weight_decay)
-        # Asked for at step 0, the total would set the loader up before a checkpoint can restore its position.
+        # At step 0, the total would set up the loader before a checkpoint can restore its position.
         scheduler = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: options.share(step, int(self.trainer.estimated_stepping_batches) if step else 1)
         )

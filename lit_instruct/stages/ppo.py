@@ -67,11 +67,11 @@ class PPOModule(StageModule):
         pretraining: the pretraining mix; needs --data.pretraining_path.
         selection: which policy is handed over, and when the training may end early.
         prompt: prompt format; that of the SFT stage if `base` is one.
-        dtype: of frozen weights; auto is bfloat16 if the device computes in it.
-        quantize: of frozen bases, including separate reward models: none, 8bit (LLM.int8) or 4bit (NF4, double
-            quantisation); never of heads.
+        dtype: dtype of frozen weights; auto is bfloat16 if the device computes in it.
+        quantize: quantisation of frozen bases (separate reward models too, heads never): none, 8bit (LLM.int8) or 4bit
+            (NF4, double quantisation).
         memory: what is kept in device memory at one time.
-        seed: of all random numbers.
+        seed: seed of all random numbers.
     """
 
     adapter = "policy"
@@ -192,7 +192,7 @@ class PPOModule(StageModule):
             "ppo/skipped_steps": float(update.skipped_steps),
         }
         self.log_dict(figures)
-        if not update.skipped_steps:  # figures with NaN are not diagnosed
+        if not update.skipped_steps:  # NaN in the figures would be misread
             warn(*self.diagnostics.iteration(figures))
             self.kl.adapt(figures["ppo/kl"])
             beyond = self.kl.beyond_bound(figures["ppo/kl"], self.iterations_done)

@@ -58,7 +58,7 @@ class Resume:
         return self.seconds_before + (time.monotonic() - self.started if self.started is not None else 0.0)
 
     def metrics(self, trainer: lightning.Trainer) -> dict[str, float]:
-        """Returns the latest value of every metric, those from before a resume included."""
+        """Returns the latest value of every metric, including those from before a resume."""
         return self.metrics_before | {name: float(value) for name, value in trainer.callback_metrics.items()}
 
     def start(self, trainer: lightning.Trainer) -> None:
@@ -67,7 +67,7 @@ class Resume:
         self.configured = configured_groups(trainer)
 
     def correct(self, trainer: lightning.Trainer) -> None:
-        """Corrects, before the first batch, what Lightning has restored."""
+        """Corrects what Lightning has restored, before the first batch."""
         if self.logged_steps is not None:
             # Lightning counts a step twice if it resumes after a validation.
             lightning_private.set_logged_steps(trainer, self.logged_steps)
@@ -91,7 +91,7 @@ class Resume:
         """Restores what `save` added; `options` are those of the run that resumes.
 
         Raises:
-            UserError: the checkpoint is of another model, bound to options that have changed, or longer than the run.
+            UserError: the checkpoint is of another model or longer than the run, or an option changed that must not.
         """
         trainer = module.trainer
         self.seconds_before, self.metrics_before = checkpoint["seconds"], checkpoint["metrics"]

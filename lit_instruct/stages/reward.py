@@ -39,16 +39,17 @@ class RewardModule(StageModule):
         base: model to start from, by default the SFT stage of the same run; any language model will do.
         lora: adapter options; null trains every weight.
         optimizer: learning rate and schedule; the paper's 9e-6 is for full fine-tuning.
-        trl: additions of TRL's RewardTrainer to the loss.
+        trl: terms that TRL's RewardTrainer adds to the loss.
         prompt: prompt format; that of the SFT stage if `base` is one.
         shared_prompt: whether a prompt is encoded once for all its responses: "auto" if that is cheaper (long prompts,
             many responses) and the model supports it, "on" always, "off" never.
         max_tokens: most tokens, padding included, whose activations are kept at one time. A larger batch is split
             between prompts, at no cost; a single prompt that is larger is computed twice.
-        dtype: of frozen weights; auto is bfloat16 if the device computes in it.
-        quantize: of the frozen base: none, 8bit (LLM.int8) or 4bit (NF4, double quantisation); never of the head.
+        dtype: dtype of frozen weights; auto is bfloat16 if the device computes in it.
+        quantize: quantisation of the frozen base, but not of the head: none, 8bit (LLM.int8) or 4bit (NF4, double
+            quantisation).
         memory: how device memory is saved.
-        seed: of all random numbers.
+        seed: seed of all random numbers.
     """
 
     trl: RankedRewardTrainer
@@ -147,7 +148,7 @@ class RewardModule(StageModule):
         counts = (ranking.loss, ranking.prompts, ranking.correct, ranking.pairs)
         self.counted += torch.stack([part.double() for part in counts])
         place = torch.arange(len(batch.ranks))
-        place -= torch.searchsorted(batch.prompt_index, batch.prompt_index)  # counted from the prompt's first response
+        place -= torch.searchsorted(batch.prompt_index, batch.prompt_index)  # from the prompt's first response
         self.measured[batch.row_number] = True
         self.row_rewards[batch.row_number[batch.prompt_index], place] = ranking.rewards.double()
         probability = ranking.margins.sigmoid()

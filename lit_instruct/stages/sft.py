@@ -39,15 +39,15 @@ class SFTModule(StageModule):
         optimizer: learning rate and schedule; the paper's 9.65e-6 is for full fine-tuning.
         trl: loss, packing and noise of TRL's SFTTrainer.
         prompt: prompt format.
-        dtype: of frozen weights; auto is bfloat16 if the device computes in it.
-        quantize: of frozen bases, including the selection reward's: none, 8bit (LLM.int8) or 4bit (NF4, double
+        dtype: dtype of frozen weights; auto is bfloat16 if the device computes in it.
+        quantize: quantisation of frozen bases (the selection reward's too): none, 8bit (LLM.int8) or 4bit (NF4, double
             quantisation).
         memory: how device memory is saved.
         selection_reward: reward model (stage folder or hub id) that scores responses to validation prompts; the
             checkpoint with the best score is kept instead of the one with the lowest loss (C.1).
         selection_sampling: how these responses are sampled.
         selection_prompts: number of validation prompts to answer.
-        seed: of all random numbers.
+        seed: seed of all random numbers.
     """
 
     trl: Prepared

@@ -51,7 +51,7 @@ CONTRADICTIONS: list[tuple[dict[str, Any], dict[str, Any], list[str]]] = [
     (
         {"objective": ObjectiveOptions(minibatches=3)},
         {},
-        ["--data.batch_size=8", "no multiple of --model.objective.minibatches=3"],
+        ["--data.batch_size=8", "not a multiple of --model.objective.minibatches=3"],
     ),
     ({}, {"batch_size": 32}, ["--data.batch_size=32", "only 20 prompts", "--data.hygiene"]),
     (
@@ -105,7 +105,7 @@ def test_two_rewards_of_one_name() -> None:
 
 def test_a_batch_that_the_processes_cannot_share() -> None:
     data: Any = SimpleNamespace(batch_size=9, world_size=2, train_dataset=range(20), path="prompts.jsonl")
-    with pytest.raises(UserError, match=r"batch_size=9: it is no multiple of the 2 processes of --trainer.devices"):
+    with pytest.raises(UserError, match=r"batch_size=9: not a multiple of the 2 processes of --trainer.devices"):
         check_batch(3, data)
 
 
@@ -153,11 +153,11 @@ def reward_models(tmp_path: Path, tiny_model: Path) -> Path:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("narrow", "its head reads 48 numbers, but its base .* gives 32"),
+        ("narrow", "its head has 48 inputs, but its base .* has hidden size 32"),
         ("sft", "this adapter has no reward head"),
-        ("three", "a reward model gives one number, this one 3"),
-        ("words", r"its tokenizer has \d+ tokens, but its base .* knows only \d+"),
-        ("language", "no trained reward head .* it is a LlamaForCausalLM"),
+        ("three", "a reward model has one output, this one has 3"),
+        ("words", r"its tokenizer has \d+ tokens, but its base .* has only \d+"),
+        ("language", "it is a LlamaForCausalLM with no trained reward head"),
     ],
 )
 def test_a_reward_model_that_does_not_fit(
