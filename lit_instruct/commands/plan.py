@@ -135,7 +135,7 @@ def stage_options(stage: str, words: list[str]) -> dict[str, Any]:
     try:
         return flat(stage_parser(stage).parse_args(["fit", *words])["fit"])
     except (ValueError, TypeError) as error:
-        raise mistake_behind(error) or error from error
+        raise mistake_behind(error) from error
 
 
 @cache

@@ -1,9 +1,10 @@
-"""Lightning callbacks of a run: progress, log files, samples, result and reward report."""
+"""Lightning callbacks of a run: progress bar, log files, samples, result and reward report."""
 
 from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,19 +36,18 @@ SHOWN = {
 
 
 class ProgressBar(TQDMProgressBar):
-    """Shows the loss; in PPO iteration, reward, KL, length, tokens/s and the time left."""
+    """Shows the loss; for PPO the iteration, reward, KL, length, tokens/s and remaining time."""
 
     def get_metrics(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> dict[str, Any]:
-        """Selects and names the metrics of the bar."""
+        """Returns the metrics of the bar."""
         metrics = trainer.callback_metrics
         return {shown: f"{float(metrics[name]):.3g}" for name, shown in SHOWN.items() if name in metrics}
 
     def on_train_epoch_start(self, trainer: lightning.Trainer, *_: Any) -> None:
-        """Makes the bar of PPO count iterations: its epochs are only passes over the prompts."""
+        """Makes PPO's bar count iterations; its epochs are only passes over the prompts."""
         module = trainer.lightning_module
         if not isinstance(module, PPOModule):
-            super().on_train_epoch_start(trainer, *_)
-            return
+            return super().on_train_epoch_start(trainer, *_)
         self.train_progress_bar.reset(total=module.iterations)
         self.train_progress_bar.initial = self.train_progress_bar.n = module.iterations_done
         self.train_progress_bar.set_description("PPO")
@@ -57,17 +57,16 @@ class ProgressBar(TQDMProgressBar):
     ) -> None:
         """Updates the bar."""
         if not isinstance(pl_module, PPOModule):
-            super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
-            return
+            return super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
         self.train_progress_bar.n = pl_module.iterations_done
         self.train_progress_bar.set_postfix(self.get_metrics(trainer, pl_module))
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Keeps the last figures on the screen."""
+        """Keeps the last metrics on the screen."""
         self.train_progress_bar.set_postfix(self.get_metrics(trainer, pl_module))
 
     def init_validation_tqdm(self) -> tqdm:
-        """Returns a bar that disappears when it is done."""
+        """Returns a bar that disappears when validation is done."""
         bar = super().init_validation_tqdm()
         bar.leave = False
         return bar
@@ -77,7 +76,7 @@ class SaveConfig(SaveConfigCallback):
     """Writes logs/config.yaml once the files of the previous run have been moved away."""
 
     def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
-        """Does nothing yet: a run that is refused leaves no trace."""
+        """Does nothing yet, so that a refused run leaves no trace."""
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Writes the file."""
@@ -85,7 +84,7 @@ class SaveConfig(SaveConfigCallback):
 
 
 class RunFiles(Callback):
-    """Keeps the files of different runs apart in the log and checkpoint folders of a stage.
+    """Separates the files of different runs in the log and checkpoint folders of a stage.
 
     A new run moves the files of the previous one to `previous/<n>/`; a resumed run continues them from its checkpoint.
 
@@ -108,17 +107,17 @@ class RunFiles(Callback):
         self.trainer = trainer
 
     def state_dict(self) -> dict[str, int]:
-        """Returns the rows of metrics.csv, with the one logged after the validation that saves a checkpoint."""
+        """Returns the rows of metrics.csv, including the one logged after the validation that saves a checkpoint."""
         assert self.trainer is not None
         files = self._metrics_files(self.trainer)
         return {"rows": files[0].rows + self.trainer.validating if files else 0}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Restores the number."""
+        """Restores the count."""
         self.rows = state_dict["rows"]
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Moves or truncates the files; by now the data has been checked."""
+        """Moves or truncates the files, after the data has been checked."""
         if not trainer.is_global_zero:
             return
         for file in self._metrics_files(trainer):
@@ -138,21 +137,18 @@ class RunFiles(Callback):
         return [found for found in trainer.loggers if isinstance(found, MetricsFile)] if trainer.is_global_zero else []
 
 
+@dataclass(eq=False)
 class HandOver(Callback):
-    """Writes the stage's result at the end of the training: the best model if a metric is monitored, else the last.
+    """Writes the stage's result at the end of training: the best model if a metric is monitored, else the last."""
 
-    Args:
-        folder: of the stage, such as runs/demo/sft.
-        best: has the path of the best checkpoint; None writes the last model.
-    """
-
-    def __init__(self, folder: Path, best: ModelCheckpoint | None) -> None:
-        self.folder = folder
-        self.best = best
-        self.done = False
+    folder: Path
+    """Of the stage, such as runs/demo/sft."""
+    best: ModelCheckpoint | None
+    """Knows the best checkpoint; None writes the last model."""
+    done: bool = field(default=False, init=False)
 
     def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Writes the result if a training stopped right after its last step: Lightning calls no loop hook then."""
+        """Writes the result of a training that stopped after its last step: resuming it calls no loop hook."""
 
         def run(original: Any = trainer.fit_loop.run) -> None:
             original()
@@ -176,32 +172,30 @@ class HandOver(Callback):
             pl_module.hand_over(self.folder, metrics)
         trainer.strategy.barrier("hand over")
         if trainer.is_global_zero:
-            print(
-                f"\n{pl_module.stage}: done in {pl_module.seconds:.0f} s, written to {self.folder}",
-                flush=True,
-            )
+            print(f"\n{pl_module.stage}: done in {pl_module.seconds:.0f} s, written to {self.folder}", flush=True)
 
 
+@dataclass(eq=False)
 class SampleTable(Callback):
-    """Writes the validation samples of PPO to logs/samples.jsonl and to TensorBoard.
+    """Writes the validation samples of PPO to <folder>/logs/samples.jsonl and to TensorBoard."""
 
-    Args:
-        folder: of the stage.
-        rows: samples of the table.
-    """
+    folder: Path
+    rows: int = 8
+    """Samples per validation."""
+    written: int = field(default=0, init=False)
+    """Lines of this run in the file."""
 
-    def __init__(self, folder: Path, rows: int = 8) -> None:
-        self.path = folder / "logs" / "samples.jsonl"
-        self.rows = rows
-        self.written = 0
-        """Lines of this run in the file."""
+    @property
+    def path(self) -> Path:
+        """The file of samples."""
+        return self.folder / "logs" / "samples.jsonl"
 
     def state_dict(self) -> dict[str, int]:
         """Returns the number of lines written."""
         return {"written": self.written}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Restores the number."""
+        """Restores the count."""
         self.written = state_dict["written"]
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
@@ -233,15 +227,12 @@ class SampleTable(Callback):
                 logger.experiment.add_text("samples", table, iteration)
 
 
+@dataclass(eq=False)
 class RewardReport(Callback):
-    """Writes the figures of `rm validate` to validation.json and validation.html, and prints them.
+    """Prints the figures of `rm validate` and writes them to validation.json and validation.html."""
 
-    Args:
-        folder: of the stage, such as runs/demo/rm.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    folder: Path
+    """Of the stage, such as runs/demo/rm."""
 
     def on_validation_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Gathers the figures from all processes and writes them on rank 0."""

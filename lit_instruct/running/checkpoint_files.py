@@ -6,29 +6,24 @@ import os
 import pickle
 import shutil
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 
-from lit_instruct.errors import UserError
+from lit_instruct.errors import UserError, causes
 from lit_instruct.files import replacing_file
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint to a scratch file and renames it: a reader finds either the earlier one or the new one.
+    """Writes a checkpoint to a scratch file beside its place and renames it, so a reader finds the old or the new one.
 
-    Lightning writes to the folder of temporary files; a rename from there to another file system is a copy.
+    Lightning writes to the system's temporary folder, from where a rename to another file system is a copy.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        """Writes one file.
-
-        Raises:
-            OSError: it cannot be written; nothing is left of it.
-        """
+        """Writes one file, or raises OSError and leaves nothing of it."""
         if "://" in str(path):  # object stores write atomically
             super().save_checkpoint(checkpoint, path, storage_options)
             return
@@ -37,8 +32,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         try:
             with replacing_file(path) as scratch, scratch.open("wb") as file:
                 torch.save(checkpoint, file)
-        except RuntimeError as error:  # torch hides the error of the disk
-            raise next(_disk_errors(error), error) from error
+        except RuntimeError as error:  # torch hides the disk's error
+            raise next((found for found in causes(error) if isinstance(found, OSError)), error) from error
 
     def load_checkpoint(
         self, path: str | Path, map_location: Any = lambda storage, _: storage, weights_only: bool | None = None
@@ -54,21 +49,15 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             raise
         except (RuntimeError, OSError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
             reason = str(error).splitlines()[0][:120] if str(error) else "it is truncated"
-            raise UserError(
-                f"--ckpt_path: {path} is damaged or not a checkpoint ({reason}); give another one, or "
-                "start a new training"
-            ) from error
+            told = f"--ckpt_path: {path} is damaged or not a checkpoint ({reason}); give another one, or "
+            raise UserError(told + "start a new training") from error
 
 
 def put_in_place(folder: Path, path: Path) -> None:
-    """Moves a checkpoint that is a folder to its place.
+    """Moves a checkpoint folder from `beside(path)` to `path`, which may exist as a file or folder.
 
-    Unlike files, folders cannot replace each other atomically, so the earlier one is renamed first to a name that
-    `last_checkpoint` knows.
-
-    Args:
-        folder: `beside(path)`.
-        path: the checkpoint, which may exist as a file or folder.
+    Folders cannot replace each other atomically, so the earlier one is first renamed to a name that `last_checkpoint`
+    knows.
     """
     aside = _aside(path)
     remove(aside)
@@ -79,11 +68,7 @@ def put_in_place(folder: Path, path: Path) -> None:
 
 
 def last_checkpoint(path: Path) -> Path | None:
-    """Returns the newest complete checkpoint for a path, or None.
-
-    Args:
-        path: such as runs/demo/ppo/checkpoints/last.ckpt.
-    """
+    """Returns the newest complete checkpoint for a path such as runs/demo/ppo/checkpoints/last.ckpt, or None."""
     return next((found for found in (path, _aside(path)) if found.exists()), None)
 
 
@@ -97,11 +82,3 @@ def remove(path: Path) -> None:
 
 def _aside(path: Path) -> Path:
     return path.with_name(f"{path.name}.before")
-
-
-def _disk_errors(error: BaseException | None) -> Iterator[OSError]:
-    """The errors of the disk in a chain of exceptions."""
-    while error is not None:
-        if isinstance(error, OSError):
-            yield error
-        error = error.__cause__ or error.__context__

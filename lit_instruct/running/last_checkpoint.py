@@ -22,7 +22,7 @@ from lit_instruct.running.checkpoint_files import put_in_place
 from lit_instruct.stages.base import StageModule
 
 SECONDS = 600.0
-"""Most training time that a killed run loses, give or take one step."""
+"""Most training time that a killed run loses, up to one step more."""
 
 
 class InterruptedRunError(Exception):
@@ -30,18 +30,14 @@ class InterruptedRunError(Exception):
 
 
 class LastCheckpoint(Checkpoint):
-    """Saves the state of the training at the end of a step, with everything that the step logged.
+    """Saves the state of training to `path` at the end of a step, with everything that the step logged.
 
-    It is saved after a validation, at the end of an epoch and of the training, every ten minutes, and on Ctrl-C or
-    SIGTERM, once all processes have finished their step; a second Ctrl-C stops at once. If an iteration of PPO raises
-    an exception before it changed a weight (a reward function fails, memory runs out), the state after the previous
-    iteration is saved.
+    It saves after a validation, at the end of an epoch and of training, every ten minutes, and on Ctrl-C or SIGTERM
+    once all processes have finished their step; a second Ctrl-C stops at once. If an iteration of PPO fails before it
+    changed a weight (in a reward function, or out of memory), it saves the state after the previous iteration.
 
-    A training ends with a validation even if none is scheduled. A longer training would not have had it, so the state
-    before that validation is saved.
-
-    Args:
-        path: of last.ckpt.
+    Training ends with a validation even if none is scheduled. A longer training would not have it, so the state before
+    that validation is saved.
     """
 
     def __init__(self, path: Path) -> None:
@@ -50,17 +46,17 @@ class LastCheckpoint(Checkpoint):
         self.earlier: Any = None
         self.patience: dict[EarlyStopping, int] = {}
         self.state: dict[str, Any] | None = None
-        """State after the last complete step, until it is on the disk."""
+        """State after the last complete step, until it is written."""
         self.weights: list[int] = []
         """How often each trained tensor had been changed by then."""
         self.trained = False
-        """Whether there was a step since the last checkpoint: Lightning also ends one when it resumes after it."""
+        """Whether there was a step since the last checkpoint; resuming also calls the end-of-step hooks."""
         self.due = False
         self.ended = False
         self.saved_at = time.monotonic()
 
     def setup(self, trainer: lightning.Trainer, *_: Any, **__: Any) -> None:
-        """Notes the options that Lightning silently takes from the checkpoint."""
+        """Records the options that Lightning would take from the checkpoint."""
         self.patience = {found: found.patience for found in trainer.callbacks if isinstance(found, EarlyStopping)}
 
     def on_fit_start(self, *_: Any) -> None:
@@ -72,8 +68,8 @@ class LastCheckpoint(Checkpoint):
 
         No callback hook runs that late, and `trainer.should_stop` would force a validation.
         """
-        # Lightning's own handler, which it sets after `on_fit_start` and removes itself, broadcasts within the signal:
-        # a process that waits in another collective then waits forever.
+        # Lightning's handler, set after `on_fit_start`, broadcasts inside the signal: a process that waits in another
+        # collective would wait forever.
         signal.signal(signal.SIGTERM, self._press)
         for callback, patience in self.patience.items():
             callback.patience = patience
@@ -99,18 +95,18 @@ class LastCheckpoint(Checkpoint):
             if not self.trained:
                 return
             self.due = True
-            if lightning_private.epoch_is_over(trainer) and not self.ended:  # else the step's own state is the one
+            if lightning_private.epoch_is_over(trainer) and not self.ended:  # otherwise the step's state is kept
                 self._take(trainer)
             self._write_if_due(trainer)
 
         epoch_loop.on_advance_end, fit_loop.on_advance_end = after_step, after_epoch
 
     def on_train_batch_end(self, *_: Any) -> None:
-        """Notes that there is a new state."""
+        """Records that there is a new state."""
         self.trained = True
 
     def on_validation_end(self, trainer: lightning.Trainer, *_: Any) -> None:
-        """Notes that the state is to be saved."""
+        """Marks the state to be saved."""
         self.due = self.due or not trainer.sanity_checking
 
     def on_exception(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, exception: Any) -> None:
@@ -131,7 +127,7 @@ class LastCheckpoint(Checkpoint):
             self.earlier = None
 
     def _take(self, trainer: lightning.Trainer) -> None:
-        """Notes the state, without a copy: it is valid until the next optimizer step."""
+        """Keeps the state without a copy; it is valid until the next optimizer step."""
         self.state = lightning_private.state_of(trainer)
         self.weights = _changes(trainer.lightning_module)
 
@@ -148,7 +144,7 @@ class LastCheckpoint(Checkpoint):
         if self.state is None:
             self._take(trainer)
         assert self.state is not None and isinstance(trainer.lightning_module, StageModule)
-        self.state["metrics"] = trainer.lightning_module.metrics_so_far()  # of a validation at the end, too
+        self.state["metrics"] = trainer.lightning_module.metrics_so_far()  # including those of a final validation
         if _writes_folder(trainer):
             trainer.strategy.save_checkpoint(self.state, beside(self.path))
             if trainer.is_global_zero:
@@ -178,7 +174,7 @@ def _validates_only_as_it_ends(trainer: lightning.Trainer, fetcher: Any) -> bool
 
 
 def _keeps_states(trainer: lightning.Trainer) -> bool:
-    """Whether the state is noted after every step: if that copies no tensor and steps are long, as in PPO."""
+    """Whether the state is kept after every step: only if that copies no tensor and steps are long, as in PPO."""
     copies = not isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy)
     return not copies and not trainer.lightning_module.automatic_optimization
 

@@ -13,7 +13,7 @@ from lit_instruct.files import replacing_file
 
 
 class _Writer(ExperimentWriter):
-    """Keeps an earlier file: the run decides whether to continue it or to move it away."""
+    """Keeps an earlier file; the run decides whether to continue or move it."""
 
     rows = 0
     """Rows of the file without its header."""
@@ -32,7 +32,7 @@ class _Writer(ExperimentWriter):
             writer.writerows(rows)
 
     def read(self) -> tuple[list[str], list[dict[str, str]]]:
-        """Returns the names of the columns, and the rows; the last one may be truncated."""
+        """Returns the column names and the rows; the last row may be truncated."""
         path = Path(self.metrics_file_path)
         if not path.is_file():
             return [], []
@@ -49,11 +49,7 @@ class _Writer(ExperimentWriter):
 
 
 class MetricsFile(CSVLogger):
-    """Writes metrics.csv directly into a folder.
-
-    Args:
-        folder: such as runs/demo/ppo/logs.
-    """
+    """Writes metrics.csv directly into a folder such as runs/demo/ppo/logs."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(save_dir=folder, name="", version="", flush_logs_every_n_steps=10)
@@ -75,11 +71,7 @@ class MetricsFile(CSVLogger):
         return self.experiment.rows
 
     def cut(self, rows: int) -> None:
-        """Removes the rows after a checkpoint, which a resumed run logs again.
-
-        Args:
-            rows: of the file when the checkpoint was written.
-        """
+        """Keeps the `rows` written before a checkpoint; a resumed run logs the later ones again."""
         writer = self.experiment
         names, found = writer.read()
         if len(found) > rows:
@@ -87,5 +79,5 @@ class MetricsFile(CSVLogger):
             writer.rows = rows
 
     def forget(self) -> None:
-        """Starts without columns, after the file was moved away."""
+        """Starts without columns, after the file was moved."""
         self.experiment.metrics_keys, self.experiment.rows = [], 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from lit_instruct.errors import UserError
+from lit_instruct.errors import UserError, causes
 from lit_instruct.machine import peak_bytes, this_device
 from lit_instruct.planning.advice import Advice
 from lit_instruct.planning.options import base_of
@@ -17,26 +17,20 @@ log = logging.getLogger(__name__)
 SAID = ("out of memory", "can't allocate memory", "not enough memory")
 """Messages of torch's allocators, CUDA and bitsandbytes."""
 ENOUGH = 0.8
-"""Share of the planned peak that advice aims at after a stage ran out of memory although its plan fitted."""
+"""Fraction of the planned peak that advice aims for after a stage ran out of memory although its plan fitted."""
 
 
 def is_out_of_memory(error: BaseException | None) -> bool:
     """Returns whether an exception or one of its causes says that a device is out of memory."""
-    while error is not None:
-        if isinstance(error, MemoryError):
-            return True
-        if isinstance(error, RuntimeError) and any(text in str(error).lower() for text in SAID):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
+    return any(
+        isinstance(found, MemoryError)
+        or (isinstance(found, RuntimeError) and any(text in str(found).lower() for text in SAID))
+        for found in causes(error)
+    )
 
 
 def check_memory(stage: StageName, options: Options) -> None:
     """Refuses a stage that will not fit this machine's device, before anything is loaded.
-
-    Args:
-        stage: sft, rm or ppo.
-        options: of the stage, by dotted name.
 
     Raises:
         UserError: it will not fit; the message names what to change.
@@ -53,7 +47,7 @@ def explain(stage: StageName, options: Options, last: Path | None) -> tuple[str,
 
     Args:
         stage: sft, rm or ppo.
-        options: of the stage, by dotted name.
+        options: the stage's, by dotted name.
         last: the checkpoint to resume from; None if there is none yet.
     """
     plan = _plan_here(stage, options, share=ENOUGH)
@@ -68,16 +62,14 @@ def explain(stage: StageName, options: Options, last: Path | None) -> tuple[str,
 
 
 def _plan_here(stage: StageName, options: Options, share: float = 1.0) -> Plan | None:
-    """The plan on this machine, with advice for this share of its memory or peak; None if it cannot be made."""
+    """The plan for this machine, with advice for a fraction of its memory or peak; None if it cannot be made."""
     device, limit = this_device(options.get("trainer.accelerator"))
     try:
         plan = make_plan(stage, options, base_of(options), device, limit)
         if share == 1:
             return plan
         return make_plan(stage, options, base_of(options), device, share * min(plan.memory.peak, limit or 2**60))
-    except UserError as error:  # a missing model: the stage itself has the better message
-        log.debug("no plan: %s", error)
-    except Exception as error:  # a model that cannot be planned can still be trained
+    except Exception as error:  # a model that cannot be planned may still train, and a stage tells best what is missing
         log.debug("no plan: %s: %s", type(error).__name__, error)
     return None
 

@@ -8,15 +8,9 @@ from typing import Any
 
 import lightning
 import torch
+from lightning.pytorch import strategies
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.strategies import (
-    DDPStrategy,
-    DeepSpeedStrategy,
-    FSDPStrategy,
-    ModelParallelStrategy,
-    SingleDeviceStrategy,
-    Strategy,
-)
+from lightning.pytorch.strategies import DeepSpeedStrategy, ModelParallelStrategy, Strategy
 from torch import distributed
 
 from lit_instruct import lightning_private
@@ -29,15 +23,11 @@ from lit_instruct.stages.given import data_options, trainer_options
 FSDP2 = "fsdp2"
 """Our name in --trainer.strategy for Lightning's ModelParallelStrategy with all processes in one group."""
 LOST = ("gloo", "Connection reset", "Connection closed", "Timed out", "Broken pipe", "NCCL")
-"""Words in torch's errors when another process has died or is late."""
+"""Words in torch's errors if another process has died or is late."""
 
 
 def fsdp2(devices: Any, num_nodes: int) -> ModelParallelStrategy:
-    """Returns FSDP2 over all processes, with checkpoints in one file.
-
-    Args:
-        devices: of the Trainer, in each node.
-        num_nodes: of the Trainer.
+    """Returns FSDP2 over all processes, with one file per checkpoint, for the Trainer's `devices` and `num_nodes`.
 
     Raises:
         UserError: the number of devices is unknown.
@@ -52,14 +42,10 @@ def fsdp2(devices: Any, num_nodes: int) -> ModelParallelStrategy:
 def check_strategy(strategy: Strategy, module: StageModule) -> None:
     """Refuses strategies that a stage cannot train with, before any process waits for another.
 
-    Args:
-        strategy: of the Trainer.
-        module: the stage.
-
     Raises:
         UserError: the strategy is not supported, or not with this stage or LoRA.
     """
-    if isinstance(strategy, FSDPStrategy):
+    if isinstance(strategy, strategies.FSDPStrategy):
         raise UserError("--trainer.strategy=fsdp: FSDP1 is not supported; use fsdp2, or ddp for LoRA")
     if isinstance(strategy, ModelParallelStrategy):
         if lightning_private.tensor_parallel_size(strategy) != 1:
@@ -67,7 +53,7 @@ def check_strategy(strategy: Strategy, module: StageModule) -> None:
         _check_sharded("fsdp2", module)
     elif isinstance(strategy, DeepSpeedStrategy):
         _check_deepspeed(strategy, module)
-    elif not isinstance(strategy, SingleDeviceStrategy | DDPStrategy):
+    elif not isinstance(strategy, strategies.SingleDeviceStrategy | strategies.DDPStrategy):
         name = type(strategy).__name__
         raise UserError(f"--trainer.strategy: {name} is not supported; use ddp, fsdp2 or deepspeed_stage_2")
     started = lightning_private.start_method(strategy)
@@ -101,9 +87,9 @@ def _check_sharded(name: str, module: StageModule) -> None:
 
 
 class SameOnEveryRank(Callback):
-    """Refuses a training whose processes have different options, rows or versions.
+    """Refuses to train if processes have different options, rows or versions.
 
-    It runs before the model is built: later, different shapes would make one process wait for another forever.
+    It runs before the model is built: later, different shapes could make one process wait for another forever.
     """
 
     def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
@@ -124,7 +110,7 @@ class SameOnEveryRank(Callback):
 
 
 def _facts(trainer: lightning.Trainer, module: StageModule) -> dict[str, Any]:
-    """Everything that must be the same on all ranks, by name."""
+    """Everything that must be equal on all ranks, by name."""
     data = getattr(trainer, "datamodule", None)
     options = {"model": module.given, "data": data_options(data), "trainer": trainer_options(trainer)}
     facts = {f"--{name}": value for name, value in flat(options).items()}
@@ -135,11 +121,7 @@ def _facts(trainer: lightning.Trainer, module: StageModule) -> dict[str, Any]:
 
 
 def lost_process(error: BaseException) -> UserError | None:
-    """Returns the error for the user if another process has died or is late; None for other errors.
-
-    Args:
-        error: of torch's process groups, or any other.
-    """
+    """Returns the error for the user if another process has died or is late; None for any other error."""
     text = str(error).strip()
     if not isinstance(error, distributed.DistError | RuntimeError) or not any(word in text for word in LOST):
         return None

@@ -18,18 +18,11 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from data_modules import PromptDataModule, PromptResponseDataModule, RankedComparisonDataModule
 from data_modules.batching.sampling import ResumeInsideEpoch
-from lit_instruct.errors import UserError
+from lit_instruct.errors import UserError, causes
 from lit_instruct.models.loading import fill_run, pick_dtype
 from lit_instruct.planning.options import flat
 from lit_instruct.planning.work import StageName
-from lit_instruct.running.callbacks import (
-    HandOver,
-    ProgressBar,
-    RewardReport,
-    RunFiles,
-    SampleTable,
-    SaveConfig,
-)
+from lit_instruct.running.callbacks import HandOver, ProgressBar, RewardReport, RunFiles, SampleTable, SaveConfig
 from lit_instruct.running.checkpoint_files import AtomicCheckpointIO, last_checkpoint
 from lit_instruct.running.last_checkpoint import InterruptedRunError, LastCheckpoint
 from lit_instruct.running.metrics_file import MetricsFile
@@ -45,10 +38,8 @@ STAGES = {
     "rm": (RewardModule, RankedComparisonDataModule),
     "ppo": (PPOModule, PromptDataModule),
 }
-
-
 FURTHER = {"rm": "further subcommand: score, the rewards of the rows of a file (lit-instruct rm score --help)"}
-"""Subcommands that the parser of a stage does not have."""
+"""Help on subcommands that are not in a stage's parser."""
 
 
 class StageCLI(LightningCLI):
@@ -69,7 +60,7 @@ class StageCLI(LightningCLI):
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
-        """The three subcommands of a stage; Lightning's `predict` is `lit-instruct sample`."""
+        """Returns the subcommands of a stage; `lit-instruct sample` takes the place of Lightning's `predict`."""
         skipped = {"model", "dataloaders", "datamodule", "train_dataloaders", "val_dataloaders"}
         return dict.fromkeys(("fit", "validate", "test"), skipped)
 
@@ -82,7 +73,7 @@ class StageCLI(LightningCLI):
         """Fills in the run folder."""
         run = self._get(self.config, "run")
         model = self._get(self.config, "model")
-        for name, value in list(model.items()):  # dotted names, those of groups included
+        for name, value in list(model.items()):  # dotted names, including those of groups
             if isinstance(value, str):
                 model[name] = fill_run(value, run)
         self._get(self.config, "trainer").default_root_dir = str(self.folder)
@@ -93,7 +84,7 @@ class StageCLI(LightningCLI):
         """Adds the loggers and callbacks of a stage to those that the user configured."""
         config = self._get(self.config_init, "trainer")
         if self.subcommand != "fit" and config.logger in (None, True):
-            kwargs["logger"] = False  # validate and test print; the log is the training's
+            kwargs["logger"] = False  # validate and test only print
         elif config.logger is not False:
             given = config.logger if isinstance(config.logger, list) else [config.logger]
             own = [MetricsFile(self.folder / "logs")]
@@ -110,13 +101,13 @@ class StageCLI(LightningCLI):
             kwargs |= {"strategy": fsdp2(config.devices, config.num_nodes), "precision": "32-true"}
         try:
             trainer = super().instantiate_trainer(**kwargs)
-        except (ImportError, ValueError, MisconfigurationException) as error:  # mostly of a strategy
+        except (ImportError, ValueError, MisconfigurationException) as error:  # usually from a strategy
             raise UserError(f"--trainer: {str(error).strip().splitlines()[0]}") from error
         check_strategy(trainer.strategy, self.model)
         return trainer
 
     def _plugins(self, given: Any) -> list[Any]:
-        """Adds atomic writing of checkpoints, unless the user chose another plugin for it."""
+        """Adds atomic writing of checkpoints, unless the user gave another plugin for it."""
         plugins = given if isinstance(given, list) else [given] if given is not None else []
         own = [] if any(isinstance(plugin, CheckpointIO) for plugin in plugins) else [AtomicCheckpointIO()]
         return [*plugins, *own]
@@ -133,7 +124,7 @@ class StageCLI(LightningCLI):
             reports = self.stage == "rm" and self.subcommand == "validate" and not fast_dev_run
             return [*callbacks, RewardReport(self.folder)] if reports else callbacks
         monitor, mode = self.model.monitor or (None, "min")
-        if self._get(self.config_init, "data").validation_path is None and self._no_split():
+        if self._get(self.config_init, "data").validation_path is None and self.datamodule.validation_share == 0:
             monitor = None
         folder = self.folder / "checkpoints"
         best, stopping = None, []
@@ -154,15 +145,12 @@ class StageCLI(LightningCLI):
         ]
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
-        """Makes `validate` and `test` use the stage's own result unless another checkpoint is named."""
+        """Makes `validate` and `test` use the stage's own result unless another checkpoint is given."""
         kwargs = super()._prepare_subcommand_kwargs(subcommand)
         kwargs["ckpt_path"] = self.checkpoint
         if kwargs["ckpt_path"] is None and subcommand != "fit":
-            run = self.folder.parent
-            raise UserError(
-                f"{self.stage} {subcommand}: no checkpoint in {self.folder}; "
-                f"run `make {self.stage} RUN={run.name}` first"
-            )
+            command = f"make {self.stage} RUN={self.folder.parent.name}"
+            raise UserError(f"{self.stage} {subcommand}: no checkpoint in {self.folder}; run `{command}` first")
         return kwargs
 
     @cached_property
@@ -170,7 +158,7 @@ class StageCLI(LightningCLI):
         """The checkpoint to open; None trains from the start, also if a run stopped before it wrote `last`.
 
         Raises:
-            UserError: the named checkpoint does not exist.
+            UserError: the given checkpoint does not exist.
         """
         given = self._get(self.config_init, "ckpt_path")
         if given in ("hpc", "registry"):
@@ -188,7 +176,7 @@ class StageCLI(LightningCLI):
         return found
 
     def _run_subcommand(self, subcommand: str) -> None:
-        """Runs it; out of memory ends with the plan and advice, and the last checkpoint stays."""
+        """Runs the subcommand; if memory runs out, prints the plan and advice, and keeps the last checkpoint."""
         try:
             super()._run_subcommand(subcommand)
         except (RuntimeError, MemoryError) as error:
@@ -202,16 +190,9 @@ class StageCLI(LightningCLI):
     def _options(self) -> dict[str, Any]:
         return flat(self.config[self.subcommand])
 
-    def _no_split(self) -> bool:
-        return self.datamodule.validation_share == 0
-
 
 def run_stage(stage: str, arguments: list[str]) -> int:
-    """Runs a stage and returns its exit code.
-
-    Args:
-        stage: sft, rm or ppo.
-        arguments: the command line after the stage.
+    """Runs a stage with the command line after its name and returns the exit code.
 
     Raises:
         UserError: a mistake in options, data or models.
@@ -241,19 +222,16 @@ def run_stage(stage: str, arguments: list[str]) -> int:
         )
     except InterruptedRunError:
         if rank_zero_only.rank != 0:
-            return 0  # a failed process would get the first one killed
+            return 0  # a launcher would kill rank 0 if another process failed
         print(f"Stopped. Resume with: lit-instruct {stage} {' '.join(arguments)} --ckpt_path=last", flush=True)
         return 130
     except (ValueError, TypeError) as error:
-        mistake = mistake_behind(error)  # jsonargparse wraps errors of an option's own check
-        raise mistake or error from error
+        raise mistake_behind(error) from error
     except RuntimeError as error:
         raise lost_process(error) or error from error
     return 0
 
 
-def mistake_behind(error: BaseException | None) -> UserError | None:
-    """Returns the UserError in a chain of exceptions, or None."""
-    while error is not None and not isinstance(error, UserError):
-        error = error.__cause__ or error.__context__
-    return error
+def mistake_behind(error: Exception) -> BaseException:
+    """Returns the UserError that jsonargparse wrapped when an option's own check failed, else the error itself."""
+    return next((found for found in causes(error) if isinstance(found, UserError)), error)
