@@ -24,7 +24,7 @@ SAMPLING = SamplingOptions(max_new_tokens=6)
 
 
 def batch_of(prompter: Prompter, rows: Sequence[int] = range(4)) -> PromptBatch:
-    """Those of TEXTS as a batch."""
+    """Prompts of TEXTS as a batch."""
     ids, mask = left_pad([prompter.prompt_ids(TEXTS[row]) for row in rows], prompter.pad_id)
     return PromptBatch(ids, mask, torch.tensor(list(rows)) + 10, [PromptRow(TEXTS[row]) for row in rows])
 

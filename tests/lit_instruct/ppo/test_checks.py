@@ -1,4 +1,4 @@
-"""Options of PPO that contradict each other are refused before any model loads, and both are named."""
+"""Options of PPO that contradict each other are refused before any model is loaded, with both names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rollouts: what is sampled and scored equals what plain models say, whatever the batches."""
+"""Rollouts: samples and scores equal those of plain models, however the rows are batched."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_an_iteration_scores_its_minibatches_as_the_update_takes_them(roles: Rol
 
 
 def _responses(prompter: Prompter) -> list[list[int]]:
-    """Two that end and two that were cut."""
+    """Two responses that end and two that were cut."""
     return [[30, 31, prompter.eos_id], [32], [33, 34, 35, 36, 37], [prompter.eos_id]]
 
 

@@ -1,4 +1,4 @@
-"""NaN and infinity in rewards, losses and gradients: named, saved for a look, and skipped or the end of the run."""
+"""NaN and inf in rewards, losses and gradients are named and saved, and skip the step or end the run."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ MEMORY = PPOMemoryOptions(micro_batch_size=3)
 
 
 class Weights(Callback):
-    """The trained weights before every iteration and the prompts of it."""
+    """Keeps the trained weights before every iteration, and its prompts."""
 
     def __init__(self) -> None:
         self.weights: list[list[Tensor]] = []
@@ -54,7 +54,7 @@ class Weights(Callback):
 def skipping(
     folder: Path, files: Files, base: Path, function: str, normalize: bool = False
 ) -> tuple[PPOModule, Weights]:
-    """Five iterations that skip what is not finite."""
+    """Five iterations that skip steps with NaN or inf."""
     module = PPOModule(
         str(base),
         5,
@@ -74,7 +74,7 @@ def skipping(
 
 
 def same(one: list[Tensor], other: list[Tensor]) -> bool:
-    """Whether all weights are equal to the bit."""
+    """Whether all weights are bitwise equal."""
     return all(map(torch.equal, one, other))
 
 
@@ -106,7 +106,7 @@ def test_an_iteration_with_a_reward_that_is_no_number_is_skipped(
 
 @pytest.fixture
 def broken_loss(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Makes the policy loss of one micro-batch infinite: which one of all since the start."""
+    """Makes the policy loss of one micro-batch infinite, counted from the start."""
 
     def at(number: int) -> None:
         loss, calls = ppo_update.clipped_policy_loss, iter(range(10_000))

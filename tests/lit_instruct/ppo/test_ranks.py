@@ -1,4 +1,4 @@
-"""A single process, and what several agree on through a strategy."""
+"""A single process, and several that agree through a strategy."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lit_instruct.ppo.ranks import Ranks
 
 
 def two(refused_elsewhere: bool = False) -> Ranks:
-    """The first of two processes, of which the other has the same values."""
+    """The first of two processes with equal values."""
     strategy: Any = SimpleNamespace(
         world_size=2,
         global_rank=0,

@@ -1,4 +1,4 @@
-"""An iteration of PPO put together by hand, without a Trainer: collect, targets, update, validate."""
+"""An iteration of PPO without a Trainer: collect, targets, update, validate."""
 
 from __future__ import annotations
 

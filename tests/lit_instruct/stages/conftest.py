@@ -1,4 +1,4 @@
-"""What tests of PPO as a stage watch."""
+"""Fixtures for tests of PPO as a stage."""
 
 from __future__ import annotations
 

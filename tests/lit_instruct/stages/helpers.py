@@ -22,7 +22,7 @@ WORDS = ["the", "cat", "dog", "house", "tree", "good", "bad", "runs", "sings", "
 QUICK = ("--trainer.enable_progress_bar=false", "--trainer.accelerator=cpu", "--trainer.devices=1")
 FLOAT = ("--model.dtype=float32",)
 CLOCK = ("_seconds", "tokens_per_second")
-"""Ends of the columns that differ from run to run."""
+"""Suffixes of the columns that differ from run to run."""
 
 
 def write_rows(path: Path, rows: list[dict[str, Any]]) -> Path:
@@ -43,7 +43,7 @@ def demonstrations(count: int, seed: int = 0) -> list[dict[str, Any]]:
 
 
 def comparisons(count: int, seed: int = 0, k: int | None = None) -> list[dict[str, Any]]:
-    """Ranked comparisons, K from 2 to 5 and a tie now and then, or K as given."""
+    """Ranked comparisons with some ties, and K from 2 to 5 or as given."""
     draw, rows = random.Random(seed + 1), []
     for i in range(count):
         size = k or draw.randint(2, 5)
@@ -110,7 +110,7 @@ def fit(stage: str, folder: Path, files: Files, *more: Any, lora: str = "--model
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:
-    """metrics.csv without what the clock decides, empty cells left out."""
+    """metrics.csv without timings and empty cells."""
     with path.open(newline="") as file:
         return [
             {name: cell for name, cell in row.items() if cell and not name.endswith(CLOCK)}
@@ -124,7 +124,7 @@ def column(path: Path, name: str) -> list[float]:
 
 
 def weights(folder: Path) -> dict[str, Tensor]:
-    """What a stage left: its adapter or model."""
+    """The weights of a stage's adapter or model."""
     for name in ("adapter_model.safetensors", "model.safetensors"):
         if (folder / name).is_file():
             return load_file(folder / name)
@@ -182,13 +182,13 @@ class Watch(Callback):
         self.gradients.append({name: p.grad.clone() for name, p in pl_module.named_parameters() if p.grad is not None})
 
     def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
-        """Notes the loss."""
+        """Keeps the loss."""
         if "train/loss" in trainer.callback_metrics:
             self.losses.append(float(trainer.callback_metrics["train/loss"]))
 
 
 class PressCtrlC(Callback):
-    """Presses Ctrl-C while a training batch runs, or sends another signal.
+    """Sends Ctrl-C or another signal while a training batch runs.
 
     Args:
         during: batches begun before, over all epochs.
@@ -200,21 +200,21 @@ class PressCtrlC(Callback):
         self.number = number
 
     def on_train_batch_start(self, *_: Any) -> None:
-        """Counts, and presses."""
+        """Counts batches and sends the signal."""
         if self.left == 0:
             os.kill(os.getpid(), self.number)
         self.left -= 1
 
 
 class KilledError(BaseException):
-    """Ends a run as SIGKILL does: nothing that looks for an Exception sees it, so nothing is saved on the way out."""
+    """Ends a run as SIGKILL does: `except Exception` does not catch it, so nothing is saved on the way out."""
 
 
 class Kill(PressCtrlC):
-    """Kills the run instead of pressing Ctrl-C."""
+    """Kills the run instead of sending Ctrl-C."""
 
     def on_train_batch_start(self, *_: Any) -> None:
-        """Counts, and kills."""
+        """Counts batches and kills the run."""
         if self.left == 0:
             raise KilledError
         self.left -= 1

@@ -178,7 +178,7 @@ class Replay(PPOModule):
         return {name: p.detach() for name, p in found.items() if p.requires_grad}
 
     def cut(self, rows: list[int], lengths: list[int]) -> list[list[int]]:
-        """Returns as many micro-batches as TRL made, unless told otherwise."""
+        """Cuts rows into as many micro-batches as TRL made, unless the constructor was given a size."""
         size = self.micro_batch_size
         return [rows[first : first + size] for first in range(0, len(rows), size)]
 
@@ -187,7 +187,7 @@ CLIP = torch.nn.utils.clip_grad_norm_
 
 
 class RecordedTargets(Targets):
-    """Keeps what it was asked and what it found, counted as TRL does where that is asked for."""
+    """Keeps its rollouts and targets, and counts tokens as TRL does if `state_after` is set."""
 
     replay: Replay
 
@@ -218,7 +218,7 @@ class RecordedCollector(Collector):
         return [ids[mask].tolist() for ids, mask in zip(recording.responses, recording.mask, strict=True)]
 
     def join(self, batch: PromptBatch, responses: list[list[int]], rows: Sequence[int]) -> tuple[Tensor, ...]:
-        """Counts the state after a response where that is asked for."""
+        """Counts the state after a response if `state_after` is set."""
         *others, response_mask = super().join(batch, responses, rows)
         if self.replay.state_after:
             response_mask = self.replay.recording.mask_and_state_after[rows, : response_mask.shape[1]]

@@ -6,7 +6,7 @@ Pairs = list[tuple[str, str]]
 
 
 def letters(pairs: Pairs) -> list[float]:
-    """How many letters `a` to `m` a response has: easy to get more of."""
+    """The number of letters `a` to `m` in a response, which is easy to increase."""
     return [float(sum("a" <= letter <= "m" for letter in response)) for _, response in pairs]
 
 
@@ -21,7 +21,7 @@ def length_of_prompt(pairs: Pairs) -> list[float]:
 
 
 def raises(pairs: Pairs) -> list[float]:
-    """Breaks."""
+    """Raises an error."""
     raise KeyError("tone")
 
 
@@ -31,12 +31,12 @@ def not_a_number(pairs: Pairs) -> list[float]:
 
 
 def too_few(pairs: Pairs) -> list[float]:
-    """One score short."""
+    """Returns one score too few."""
     return [0.0] * (len(pairs) - 1)
 
 
 def few_letters(pairs: Pairs) -> list[float]:
-    """The opposite of `letters`: a labeler whom the reward betrays."""
+    """The opposite of `letters`: a labeler who disagrees with the reward."""
     return [-count for count in letters(pairs)]
 
 
@@ -56,7 +56,7 @@ def not_a_number_for_the_ninth(pairs: Pairs) -> list[float]:
 
 
 def raises_for_the_ninth(pairs: Pairs) -> list[float]:
-    """`letters`, but breaks at the prompt that ends with 9."""
+    """`letters`, but raises an error at the prompt that ends with 9."""
     if any(prompt.endswith(" 9") for prompt, _ in pairs):
         raise ValueError("nine")
     return letters(pairs)

@@ -1,10 +1,10 @@
-"""PPO equals TRL 1.12's PPOTrainer number for number, but for TRL's defects, which are shown beside ours.
+"""PPO equals TRL 1.12's PPOTrainer number for number, except for TRL's defects, which tests show beside our results.
 
 `make ppo-oracle` records TRL (tests/oracle); `oracle_replay` runs PPOModule on what it recorded. One difference would
-hide all the others. Where a response ended before the widest of its batch, TRL counts one state more: the score is
-paid after the EOS, a step that is discounted, whitened and learnt by the value function, and that disappears when the
-other responses are no longer. Ours pays at the EOS. `state_after` gives our code TRL's mask, so that the rest can be
-compared exactly; `test_the_state_after_a_response` shows what it alone changes.
+hide all the others. If a response is shorter than the longest of its batch, TRL counts one more state: the score comes
+after the EOS, at a step that is discounted, whitened and learnt by the value function, and that is missing if the other
+responses are no longer. Our score comes at the EOS. `state_after` gives our code TRL's mask, so that the rest can be
+compared exactly; `test_the_state_after_a_response` shows the effect of this difference alone.
 """
 
 from __future__ import annotations

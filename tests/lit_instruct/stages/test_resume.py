@@ -43,7 +43,7 @@ def assert_same_run(one: Path, other: Path) -> None:
 
 
 def _start(stage: str, trained: Path, tiny_model: Path, files: Files) -> list[str]:
-    """What makes the stage the same as in `trained`, in another run folder."""
+    """Options that make the stage the same as in `trained`, in another run folder."""
     return {
         "sft": [f"--model.base={tiny_model}"],
         "rm": [f"--model.base={trained / 'sft'}", f"--data.demonstrations_path={files.sft}"],

@@ -1,4 +1,4 @@
-"""The reward stage however its responses are put together: shared prompts, groups of prompts, margins."""
+"""The reward stage gives the same result for shared prompts, groups of prompts and margins."""
 
 from __future__ import annotations
 

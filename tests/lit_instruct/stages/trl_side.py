@@ -13,7 +13,7 @@ from transformers import AutoTokenizer, Trainer, TrainerCallback
 from lit_instruct.stages.options import OptimizerOptions
 
 CONSTANT = OptimizerOptions(learning_rate=1e-3, final_share=1.0)
-"""Of our side; TRL's is the same."""
+"""Options of our side; those of TRL's side are equal."""
 
 
 class Gradients(TrainerCallback):
@@ -53,7 +53,7 @@ def train_by_trl(
     """
 
     class InOrder(trainer):  # type: ignore[misc, valid-type]
-        """Takes the rows as they come, so that both sides see the same batches."""
+        """Takes the rows in order, so that both sides see the same batches."""
 
         def _get_train_sampler(self, *_: Any) -> torch.utils.data.Sampler:
             return torch.utils.data.SequentialSampler(self.train_dataset)

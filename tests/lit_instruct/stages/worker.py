@@ -19,10 +19,10 @@ from lit_instruct.cli import main
 
 
 class Vanish(Callback):
-    """Ends rank 1 in the middle of a training, as the system does where memory runs out."""
+    """Ends rank 1 in the middle of a training, as the system does when memory runs out."""
 
     def on_train_batch_start(self, trainer: object, module: object, batch: object, batch_idx: int) -> None:
-        """Leaves without a word."""
+        """Exits without an error message."""
         if batch_idx == 1 and os.environ["RANK"] == "1":
             os._exit(0)
 
