@@ -26,7 +26,7 @@ STAGES = ("sft", "rm", "ppo")
 COLUMNS = ("recipe", "hardware", "base model", "data", "trained", "predicted, GiB", "measured, GiB", "time", "reached")
 NOT_MEASURED = "not measured yet"
 UNTRAINED = "runs/not-trained"
-"""A run that does not exist: with one that does, the later stages would be planned for the base of its SFT stage."""
+"""A run that does not exist: with an existing one, later stages would be planned for the base of its SFT stage."""
 MARKS = re.compile(r"(<!-- catalogue -->)\n.*?\n(<!-- end catalogue -->)", re.DOTALL)
 OPENING = re.compile(r"^# Hardware: (.+)$", re.MULTILINE)
 
@@ -108,7 +108,7 @@ def _of_checks(folder: Path) -> tuple[str, str]:
         return NOT_MEASURED, NOT_MEASURED
     origin = f" ([JSON](../{RESULTS / file_name(folder.name)}))"
     peaks = ", ".join(gib(stage["peak_bytes"]) for stage in found if stage)
-    return peaks + origin, ", ".join(f"{stage['seconds_per_step']:.1f}" for stage in found if stage) + " s a step"
+    return peaks + origin, ", ".join(f"{stage['seconds_per_step']:.1f}" for stage in found if stage) + " s per step"
 
 
 def _of_reports(reports: list[Path]) -> tuple[str, str, str]:
@@ -121,11 +121,11 @@ def _of_reports(reports: list[Path]) -> tuple[str, str, str]:
 
     peaks = [[float(cell) * 1e9 / GIB for cell in peak.split(", ")][:3] for peak in cells("peak memory, GB")]
     gains = [float(cell.split()[0]) for cell in cells("**PPO minus SFT**")]
-    minutes = [float(cell) for cell in cells("minutes together")]
+    minutes = [float(cell) for cell in cells("minutes in total")]
     origin = f" ([JSON]({reports[0].parent.parent.name}/results/))"
     return (
         ", ".join(f"{max(stage):.1f}" for stage in zip(*peaks, strict=True)) + origin,
-        f"{min(minutes)} to {max(minutes)} min together",
+        f"{min(minutes)} to {max(minutes)} min in total",
         f"labeler {min(gains):+.2f} to {max(gains):+.2f} over SFT",
     )
 

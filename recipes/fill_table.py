@@ -62,13 +62,13 @@ ROWS: dict[str, Callable[[Report], str]] = {
     "**PPO minus SFT**": lambda report: _signed(report["labeler"]["ppo_minus_sft"]),
     "PPO preferred to SFT": lambda report: _plain(report["win_rate"]["ppo_vs_sft"]),
     "second labeler, PPO minus SFT": lambda report: _signed(report["second_labeler"]["ppo_minus_sft"]),
-    "KL to SFT, nats a response": lambda report: _plain(report["kl"]["ppo"]),
+    "KL to SFT, nats per response": lambda report: _plain(report["kl"]["ppo"]),
     "distinct-2, PPO / SFT": lambda report: f"{report['distinct_2']['ppo_over_sft']:.2f}",
     "EOS share, SFT and PPO": lambda report: _pair(report["eos_share"], 2),
     "length, SFT and PPO, tokens": lambda report: _pair(report["length"], 0),
     "reward model, pair accuracy": lambda report: f"{report['reward_model']['pair_accuracy']:.3f}",
     "seconds: sft, rm, ppo, eval": lambda report: ", ".join(f"{report['seconds'][stage]:.0f}" for stage in STAGES),
-    "minutes together": lambda report: f"{sum(report['seconds'][stage] for stage in STAGES) / 60:.1f}",
+    "minutes in total": lambda report: f"{sum(report['seconds'][stage] for stage in STAGES) / 60:.1f}",
     "peak memory, GB": lambda report: ", ".join(f"{report['peak_memory_gb'][stage]:.1f}" for stage in STAGES),
 }
 
