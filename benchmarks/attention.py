@@ -7,9 +7,8 @@
 
 from __future__ import annotations
 
-import sys
 import time
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from collections.abc import Callable
 from functools import partial
 
@@ -56,12 +55,8 @@ def measure(options: Namespace) -> Found:
     return Found({"rows": options.rows, "cases": found}, "attention.json")
 
 
-def arguments(parser: ArgumentParser) -> None:
-    """Adds this benchmark's options."""
-    parser.add_argument("--rows", type=int, default=8, help="in the batch")
-
-
-main = Command("benchmarks.attention", __doc__, measure, arguments=arguments, repetitions=9)
+OPTIONS = {"--rows": {"type": int, "default": 8, "help": "in the batch"}}
+main = Command("benchmarks.attention", __doc__, measure, OPTIONS, repetitions=9)
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

@@ -8,8 +8,7 @@ base that the adapter was trained on, in nats a token.
 from __future__ import annotations
 
 import json
-import sys
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -138,13 +137,11 @@ def measure(options: Namespace) -> Found:
     return Found(given | {"found": found}, "bits.json", then=fill_page)
 
 
-def arguments(parser: ArgumentParser) -> None:
-    """Adds this benchmark's options."""
-    parser.add_argument("--steps", type=int, default=40, help="of training")
-    parser.add_argument("--rows", type=int, default=40, help="held-out demonstrations")
-
-
-main = Command("benchmarks.bits", __doc__, measure, arguments=arguments, base=True)
+OPTIONS = {
+    "--steps": {"type": int, "default": 40, "help": "of training"},
+    "--rows": {"type": int, "default": 40, "help": "held-out demonstrations"},
+}
+main = Command("benchmarks.bits", __doc__, measure, OPTIONS, base=True)
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import json
 import resource
-import sys
 import time
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -126,7 +125,7 @@ def _timed(work: Callable[[], torch.Tensor]) -> dict[str, float]:
 def freed_memory(repetitions: int, passes_of_each: int) -> dict[str, Any]:
     """Returns shape -> side -> medians over processes, and what of the time is left where memory is kept."""
     works = {"passes": {side: {"repetitions": passes_of_each} for side in SIDES}}
-    runs = take_turns(works, repetitions, lambda side, work: run_side(MODULE, side, work))["passes"]
+    runs = take_turns(works, repetitions, partial(run_side, MODULE))["passes"]
     found: dict[str, Any] = {}
     for shape in (f"{rows}x{length}" for rows, length in SHAPES):
         sides = {side: medians([run[shape] for run in runs[side]]) for side in SIDES}
@@ -138,7 +137,7 @@ def freed_memory(repetitions: int, passes_of_each: int) -> dict[str, Any]:
 def compiled_products(repetitions: int) -> dict[str, dict[str, float]]:
     """Returns side -> medians over processes."""
     works: dict[str, dict[str, Work]] = {"products": {side: {} for side in COMPILED}}
-    runs = take_turns(works, repetitions, lambda side, work: run_side(MODULE, side, work))["products"]
+    runs = take_turns(works, repetitions, partial(run_side, MODULE))["products"]
     return {side: medians(found) for side, found in runs.items()}
 
 
@@ -153,17 +152,13 @@ def measure(options: Namespace) -> Found:
     return Found(found, "cpu.json")
 
 
-def answer(side: str, work: Work) -> Result:
-    """Measures one side in this process."""
-    return products(side) if side in COMPILED else passes(side, **work)
-
-
-def arguments(parser: ArgumentParser) -> None:
-    """Adds this benchmark's options."""
-    parser.add_argument("--passes", type=int, default=9, help="passes in each process, and of the log-probabilities")
-
-
-main = Command(MODULE, __doc__, measure, answer, arguments, repetitions=3)
+kept, freed = (partial(passes, side) for side in SIDES)
+few, many = (partial(products, side) for side in COMPILED)
+"""Sides, for `run_side`."""
+OPTIONS = {
+    "--passes": {"type": int, "default": 9, "help": "passes in each process, and of the log-probabilities"},
+}
+main = Command(MODULE, __doc__, measure, OPTIONS, repetitions=3)
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

@@ -9,16 +9,14 @@ from __future__ import annotations
 import json
 import math
 import random
-import sys
 import time
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness import Command, Found, Result, Work, peak_bytes, reset_peak, run_side, say, scratch_folder
+from benchmarks.harness import Command, Found, peak_bytes, reset_peak, run_side, say, scratch_folder
 
-MODULE = "benchmarks.data"
 SIZES = (10_000, 100_000, 1_000_000)
 STEPS = {
     "read": "reading and checking the rows",
@@ -105,7 +103,8 @@ def measure(step: str, rows: int, path: Path, tokenizer: str) -> dict[str, Any]:
     """Runs a step in a process of its own and returns what it took."""
     single = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "MKL", "OPENBLAS", "RAYON", "ARROW")}
     variables = single | {"LIT_INSTRUCT_CACHE": str(path.parent / "cache")}
-    found = run_side(MODULE, step, {"path": str(path), "tokenizer": tokenizer}, variables)
+    work = {"step": step, "path": str(path), "tokenizer": tokenizer}
+    found = run_side("benchmarks.data", "run_step", work, variables)
     return {"step": step, "rows": rows, "rows_per_second": round(rows / found["seconds"]), **found}
 
 
@@ -167,17 +166,8 @@ def measure_all(options: Namespace) -> Found:
     return Found({**content, "growth": grown, "results": results}, "data.json", code=0 if held else 1)
 
 
-def answer(side: str, work: Work) -> Result:
-    """Runs a step in this process."""
-    return run_step(side, **work)
-
-
-def arguments(parser: ArgumentParser) -> None:
-    """Adds this benchmark's options."""
-    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="numbers of prompts, two or more")
-
-
-main = Command(MODULE, __doc__, measure_all, answer, arguments)
+OPTIONS = {"--sizes": {"type": int, "nargs": "+", "default": SIZES, "help": "numbers of prompts, two or more"}}
+main = Command("benchmarks.data", __doc__, measure_all, OPTIONS)
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import json
 import statistics
-import sys
 import time
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -274,16 +273,14 @@ def measure(options: Namespace) -> Found:
     return Found(results, "decode.json", ("decode", "decode-goals"))
 
 
-def arguments(parser: ArgumentParser) -> None:
-    """Adds this benchmark's options."""
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--dtype", choices=DTYPES, default="bf16", help="of the frozen weights")
-    parser.add_argument("--rows", type=int, default=32, help="prompts in the batch")
-    parser.add_argument("--tokens", type=int, default=40, help="per response")
-
-
+OPTIONS = {
+    "--device": {"default": "cpu"},
+    "--dtype": {"choices": DTYPES, "default": "bf16", "help": "of the frozen weights"},
+    "--rows": {"type": int, "default": 32, "help": "prompts in the batch"},
+    "--tokens": {"type": int, "default": 40, "help": "per response"},
+}
 QUICK = "12 tokens, once, without the slow ways"
-main = Command("benchmarks.decode", __doc__, measure, arguments=arguments, repetitions=5, quick=QUICK)
+main = Command("benchmarks.decode", __doc__, measure, OPTIONS, repetitions=5, quick=QUICK)
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

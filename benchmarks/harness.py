@@ -15,9 +15,9 @@ import resource
 import subprocess
 import sys
 import tempfile
-from argparse import SUPPRESS, ArgumentParser, Namespace, RawDescriptionHelpFormatter
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -40,82 +40,55 @@ scratch_folder = partial(tempfile.TemporaryDirectory, prefix="lit-instruct-bench
 
 @dataclass(frozen=True)
 class Found:
-    """What a benchmark measured.
+    """What a benchmark measured."""
 
-    Args:
-        results: anything JSON can hold.
-        out: file without --out; a bare name goes into benchmarks/results.
-        tables: names in `fill_tables.TABLES` that are printed.
-        part: key that `results` replace in the file; None replaces the whole file.
-        chart: draws into the PNG file of this name, beside the JSON.
-        then: called with the file that was written.
-        code: exit status.
-    """
-
-    results: dict[str, Any]
-    out: str
-    tables: Sequence[str] = ()
-    part: str | None = None
-    chart: Callable[[Path], object] | None = None
-    then: Callable[[Path], object] | None = None
-    code: int = 0
+    results: dict[str, Any]  # anything JSON can hold
+    out: str  # file without --out; a bare name goes into benchmarks/results
+    tables: Sequence[str] = ()  # names in `fill_tables.TABLES` that are printed
+    part: str | None = None  # key that `results` replace in the file; None replaces the whole file
+    chart: Callable[[Path], object] | None = None  # draws into the PNG file of this name, beside the JSON
+    then: Callable[[Path], object] | None = None  # called with the file that was written
+    code: int = 0  # exit status
 
 
 @dataclass(frozen=True)
 class Command:
-    """The command `python -m MODULE`.
+    """The command `python -m MODULE`."""
 
-    Args:
-        module: such as benchmarks.sft.
-        about: text of --help.
-        measure: options -> what was found.
-        answer: (side, work) -> result of a process of its own.
-        arguments: adds options to a parser.
-        repetitions: default of --repetitions; None leaves the option out.
-        quick: help of --quick, which runs one repetition and writes no file; None leaves the option out.
-        base: whether there is --base, a model.
-    """
-
-    module: str
-    about: str | None
+    module: str  # such as benchmarks.sft
+    about: str | None  # text of --help
     measure: Callable[[Namespace], Found]
-    answer: Callable[[str, Work], Result] | None = None
-    arguments: Callable[[ArgumentParser], object] | None = None
-    repetitions: int | None = None
-    quick: str | None = None
-    base: bool = False
+    options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # flag -> keywords of `add_argument`
+    repetitions: int | None = None  # default of --repetitions; None leaves the option out
+    quick: str | None = None  # help of --quick, which runs one repetition and writes no file; None leaves it out
+    base: bool = False  # whether there is --base, a model
 
     def parse(self, words: Sequence[str] | None = None) -> Namespace:
         """Returns the options; with --quick there is one repetition."""
-        description = {"description": self.about, "formatter_class": RawDescriptionHelpFormatter}
-        parser = ArgumentParser(prog=f"python -m {self.module}", **description)  # type: ignore[arg-type]
+        parser = ArgumentParser(
+            prog=f"python -m {self.module}", description=self.about, formatter_class=RawDescriptionHelpFormatter
+        )
         parser.set_defaults(quick=False)
         if self.base:
             from lit_instruct.models.embedded import NAME
 
             parser.add_argument("--base", default=NAME, help="model: embedded name, folder or hub id")
-        if self.arguments is not None:
-            self.arguments(parser)
+        for flag, keywords in self.options.items():
+            parser.add_argument(flag, **keywords)
         if self.repetitions is not None:
             parser.add_argument("--repetitions", type=int, default=self.repetitions, help="we report the median")
         if self.quick is not None:
             text = f"{self.quick}; no file unless --out names one"
             parser.add_argument("--quick", action="store_true", help=text)
         parser.add_argument("--out", help="file of the results; a bare name goes into benchmarks/results")
-        for name in ("side", "work"):
-            parser.add_argument(f"--{name}", help=SUPPRESS)
         options = parser.parse_args(words)
         if options.quick:
             options.repetitions = 1
         return options
 
     def __call__(self, words: Sequence[str] | None = None) -> int:
-        """Measures, prints the tables, writes the file and returns the exit status; as a side, prints its result."""
+        """Measures, prints the tables, writes the file and returns the exit status."""
         options = self.parse(words)
-        if options.side is not None:
-            assert self.answer is not None
-            say("\n" + json.dumps(self.answer(options.side, json.loads(options.work))))
-            return 0
         found = self.measure(options)
         if found.tables:
             from benchmarks.fill_tables import show
@@ -132,29 +105,32 @@ class Command:
 
 
 def run_side(module: str, side: str, work: Work, variables: Mapping[str, str] | None = None) -> Result:
-    """Runs one side in a process of its own and returns the last line that it prints.
+    """Calls a function in a process of its own and returns its result.
 
     Args:
-        module: of the benchmark, such as benchmarks.rm.
-        side: what the process is asked for.
-        work: anything JSON can hold.
+        module: that has the function, such as benchmarks.rm_sides.
+        side: name of the function.
+        work: its arguments; dataclasses become dicts, and the rest is what JSON can hold.
         variables: of the environment, beside the usual ones.
 
     Raises:
         RuntimeError: it failed; the end of its stderr is in the message.
     """
-    command = [sys.executable, "-m", module, "--side", side, "--work", json.dumps(work)]
+    command = [sys.executable, "-m", "benchmarks.side", module, side, json.dumps(work, default=asdict)]
     quiet = {"HF_HUB_DISABLE_TELEMETRY": "1", "TOKENIZERS_PARALLELISM": "false"}
     env = {**os.environ, **quiet, **(variables or {})}
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     if done.returncode or not done.stdout.strip():  # Lightning exits with 0 when it is interrupted
-        raise RuntimeError(f"{module} --side {side} failed with {done.returncode}:\n{done.stderr[-3000:]}")
+        raise RuntimeError(f"{module}.{side} failed with {done.returncode}:\n{done.stderr[-3000:]}")
     found: Result = json.loads(done.stdout.splitlines()[-1])
     return found
 
 
 def take_turns(
-    works: Mapping[str, Mapping[str, Work]], repetitions: int, run: Callable[[str, Work], Result]
+    works: Mapping[str, Mapping[str, Work]],
+    repetitions: int,
+    run: Callable[[str, Work], Result],
+    figure: Callable[[Result], str] | None = None,
 ) -> dict[str, dict[str, list[Result]]]:
     """Measures every case on both sides, interleaved, so that a machine that slows down slows all of them.
 
@@ -162,6 +138,7 @@ def take_turns(
         works: case -> side -> its work.
         repetitions: how often; which side goes first changes each time.
         run: (side, work) -> result.
+        figure: what is printed of each result; None prints nothing.
 
     Returns:
         case -> side -> results in order.
@@ -170,7 +147,10 @@ def take_turns(
     for repetition in range(repetitions):
         for case, sides in works.items():
             for side in list(sides)[:: 1 if repetition % 2 == 0 else -1]:
-                results[case][side].append(run(side, sides[side]))
+                found = run(side, sides[side])
+                results[case][side].append(found)
+                if figure is not None:
+                    say(f"{case}: {side} {figure(found)}")
     return results
 
 

@@ -9,17 +9,15 @@ repeated, so an interrupted measurement resumes.
 from __future__ import annotations
 
 import json
-import sys
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from functools import partial
 from pathlib import Path
 
-from benchmarks.harness import RESULTS, Command, Found, Result, Work, run_side, say, write_results
+from benchmarks.harness import RESULTS, Command, Found, run_side, say, write_results
 from benchmarks.learning_curves_work import SIDES, WINDOW, Curve, Run, Settings, compared, curve_of, settings_of
 
-MODULE = "benchmarks.learning_curves"
 OUT = "learning-curves"
 SAME = (
     "SFT model, reward model and its bias; prompts of each iteration; batch, response length, learning rate and "
@@ -50,8 +48,8 @@ def measure(options: Namespace) -> Found:
             run = earlier(path, own)
             if run is None:
                 say(f"{side}, seed {seed}: {own.iterations} iterations")
-                work = {"side": side, "seed": seed, "run": options.run, "settings": asdict(own)}
-                run = run_side(MODULE, "train", work)
+                work = {"side": side, "seed": seed, "run": options.run, "settings": own}
+                run = run_side("benchmarks.learning_curves_sides", "train", work)
                 write_results(path, {"settings": asdict(own), **run})
             last = run["iterations"][-1]
             say(f"{side}, seed {seed}: labeler {last['labeler']:+.2f}, KL {last['kl']:.1f}, {last['elapsed']:.0f} s")
@@ -113,28 +111,16 @@ def draw(curves: Mapping[str, Curve], path: Path) -> None:
     save(figure, path)
 
 
-def answer(_: str, work: Work) -> Result:
-    """Makes one run in this process."""
-    from benchmarks import learning_curves_sides as sides
-
-    settings, seed, run = Settings(**work["settings"]), work["seed"], work["run"]
-    if work["side"] == "trl":
-        return sides.trl(seed, run, settings, sides.best_precision())
-    return sides.ours(work["side"], seed, run, settings)
-
-
-def arguments(parser: ArgumentParser) -> None:
-    """Adds this benchmark's options."""
-    parser.add_argument("--run", default="runs/demo", help="folder with the stages sft and rm of the demo")
-    parser.add_argument("--sides", nargs="+", choices=tuple(SIDES), default=tuple(SIDES))
-    parser.add_argument("--seeds", type=int, nargs="+", default=(0, 1, 2))
-    parser.add_argument("--folder", default=str(RESULTS / OUT), help="of the single runs")
-    for field in fields(Settings):
-        kind = int if isinstance(field.default, int) else float
-        parser.add_argument(f"--{field.name}", type=kind, default=field.default, help="of every run")
-
-
-main = Command(MODULE, __doc__, measure, answer, arguments)
+OPTIONS = {
+    "--run": {"default": "runs/demo", "help": "folder with the stages sft and rm of the demo"},
+    "--sides": {"nargs": "+", "choices": tuple(SIDES), "default": tuple(SIDES)},
+    "--seeds": {"type": int, "nargs": "+", "default": (0, 1, 2)},
+    "--folder": {"default": str(RESULTS / OUT), "help": "of the single runs"},
+} | {
+    f"--{field.name}": {"type": type(field.default), "default": field.default, "help": "of every run"}
+    for field in fields(Settings)
+}
+main = Command("benchmarks.learning_curves", __doc__, measure, OPTIONS)
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

@@ -57,6 +57,14 @@ class Curve(PhaseClock):
         self.began = now()
 
 
+def train(side: str, seed: int, run: str, settings: dict[str, Any]) -> Run:
+    """Returns the run of a side; TRL, like ours, is faster in bfloat16 where the CPU computes in it."""
+    given = Settings(**settings)
+    if side == "trl":
+        return trl(seed, run, given, "bf16" if dtype() == torch.bfloat16 else "fp32")
+    return ours(side, seed, run, given)
+
+
 def ours(side: str, seed: int, run: str, settings: Settings) -> Run:
     """Trains our PPO stage and returns the run.
 
@@ -173,8 +181,3 @@ def cut_after(ids: list[int], stop_ids: list[int]) -> list[int]:
 def labelled(batches: list[list[list[int]]], prompter: Prompter) -> list[float]:
     """Returns the demo's labeler's mean score of each batch of responses."""
     return [mean(tone([("", prompter.decode(ids).strip()) for ids in batch])) for batch in batches]
-
-
-def best_precision() -> str:
-    """Returns the precision in which TRL, like ours, is faster here (benchmarks/results/ppo.json has the figures)."""
-    return "bf16" if dtype() == torch.bfloat16 else "fp32"

@@ -22,37 +22,21 @@ Curve = dict[str, list[float]]
 
 @dataclass(frozen=True)
 class Settings:
-    """Hyperparameters that all sides share: the demo's, as far as TRL 1.12 has them.
+    """Hyperparameters that all sides share: the demo's, as far as TRL 1.12 has them."""
 
-    Args:
-        iterations: length of a run of TRL.
-        batch_size: prompts per iteration.
-        response_tokens: limit per response.
-        inner_epochs: passes over a batch.
-        minibatches: optimizer steps of a pass.
-        micro_batch_size: sequences of a forward and backward.
-        learning_rate: of the policy's adapter.
-        value_learning_rate: of the value function; in TRL, which trains a whole value model, of its head only.
-        value_trunk_learning_rate: of the rest of TRL's value model.
-        warmup_iterations: the rates rise from a tenth.
-        kl_coef: coefficient of KL (nats), on rewards as the reward model gives them.
-        missing_eos_penalty: subtracted from the score of a response without EOS.
-        lora_r: rank; alpha is 32 everywhere.
-    """
-
-    iterations: int = 13
-    batch_size: int = 32
-    response_tokens: int = 40
-    inner_epochs: int = 2
-    minibatches: int = 2
-    micro_batch_size: int = 8
-    learning_rate: float = 1.5e-3
-    value_learning_rate: float = 5e-4
-    value_trunk_learning_rate: float = 1e-5
-    warmup_iterations: int = 4
-    kl_coef: float = 0.04
-    missing_eos_penalty: float = 1.0
-    lora_r: int = 8
+    iterations: int = 13  # of TRL
+    batch_size: int = 32  # prompts per iteration
+    response_tokens: int = 40  # limit per response
+    inner_epochs: int = 2  # passes over a batch
+    minibatches: int = 2  # optimizer steps per pass
+    micro_batch_size: int = 8  # sequences per forward and backward
+    learning_rate: float = 1.5e-3  # of the policy's adapter
+    value_learning_rate: float = 5e-4  # of the value function; in TRL, which trains a whole value model, of its head
+    value_trunk_learning_rate: float = 1e-5  # of the decoder of TRL's value model
+    warmup_iterations: int = 4  # in which the rates rise from a tenth
+    kl_coef: float = 0.04  # coefficient of KL (nats), on rewards as the reward model gives them
+    missing_eos_penalty: float = 1.0  # subtracted from the score of a response without EOS
+    lora_r: int = 8  # rank; alpha is 32 everywhere
 
 
 def settings_of(side: str, settings: Settings) -> Settings:

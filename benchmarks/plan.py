@@ -12,17 +12,15 @@ from __future__ import annotations
 
 import ctypes
 import gc
-import sys
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness import Command, Found, Result, Work, resident_bytes, run_side, say, scratch_folder
+from benchmarks.harness import Command, Found, Result, resident_bytes, run_side, say, scratch_folder
 from benchmarks.plan_work import Peak
 from benchmarks.random_models import write_model, write_rows
 from lit_instruct.cli import main as command_line
 
-MODULE = "benchmarks.plan"
 STAGES = ("sft", "rm", "ppo")
 SIZES = {"7m": (256, 704, 6, 4), "18m": (384, 1056, 8, 6), "30m": (512, 1408, 8, 8)}
 """name -> hidden size, intermediate size, layers, attention heads."""
@@ -119,7 +117,7 @@ def compare(stage: str, size: str, more: list[str]) -> dict[str, float]:
 
 def in_process(stage: str, size: str, more: list[str]) -> Result:
     """The same in a process of its own."""
-    return run_side(MODULE, stage, {"size": size, "more": more}, MALLOC)
+    return run_side("benchmarks.plan", "compare", {"stage": stage, "size": size, "more": more}, MALLOC)
 
 
 CASES = {
@@ -146,12 +144,7 @@ def measure(options: Namespace) -> Found:
     return Found(content, "plan.json", ("plan",), code=0 if worst <= WITHIN else 1)
 
 
-def answer(side: str, work: Work) -> Result:
-    """Compares a stage in this process."""
-    return compare(side, **work)
-
-
-main = Command(MODULE, __doc__, measure, answer, quick="float32 and the smallest size alone")
+main = Command("benchmarks.plan", __doc__, measure, quick="float32 and the smallest size alone")
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

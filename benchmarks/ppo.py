@@ -2,14 +2,13 @@
 
 `python -m benchmarks.ppo` writes benchmarks/results/ppo.json: episodes per second, peak memory, our time by rollout,
 scoring and update, and the share of the matmul peak that these reach. `--value-kinds` writes ppo-value.json: ours
-with a separate value function and with a head on the policy's trunk. `--device=cuda` runs models of 0.5B and 1.5B
+with a separate value function and with a head on the policy's decoder. `--device=cuda` runs models of 0.5B and 1.5B
 with random weights and writes ppo-cuda.json.
 """
 
 from __future__ import annotations
 
-import sys
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -20,7 +19,7 @@ from benchmarks.fill_tables import PARTS
 from benchmarks.harness import Command, Found, Result, Work, run_side, say, scratch_folder, take_turns
 from benchmarks.ppo_work import MICRO_BATCH_SIZES, OURS, WORKLOADS, Workload, goals
 
-MODULE = "benchmarks.ppo"
+SIDES_MODULE = "benchmarks.ppo_sides"
 PRECISIONS = ("bf16", "fp32")
 RANDOM_MODELS = ("0.5B", "1.5B")
 VALUE_KINDS = ("reward_model", "policy_trunk")
@@ -65,7 +64,7 @@ def in_best_precision(side: str, work: Work, run: Any, given: str | None = None)
     """Runs a side once in every precision; returns its work in the fastest, and the seconds per iteration of each.
 
     Args:
-        side: trl, or of OURS.
+        side: trl, or one of OURS.
         work: of `work_of`.
         run: (side, work) -> result.
         given: precision that an earlier measurement found the fastest; nothing is tried then.
@@ -83,7 +82,7 @@ def compare(
 
     Args:
         workload: what was run.
-        tries: side -> precision -> seconds of an iteration.
+        tries: side -> precision -> seconds per iteration.
         runs: side -> results.
     """
     sides = {side: _medians(results) for side, results in runs.items()}
@@ -158,7 +157,7 @@ def _prepared(model: str, workloads: Mapping[str, Workload]) -> Iterator[dict[st
     episodes = max(workload.episodes for workload in workloads.values())
     with scratch_folder() as folder:
         work = {"folder": folder, "base": model, "thirds": OURS, "episodes": episodes}
-        yield {"folder": folder, **run_side(MODULE, "prepare", work)}
+        yield {"folder": folder, **run_side(SIDES_MODULE, "prepare", work)}
 
 
 def missed(found: Mapping[str, dict[str, Any]]) -> list[str]:
@@ -186,25 +185,6 @@ def measure(options: Namespace) -> Found:
     return Found(results, "ppo.json" if options.device == "cpu" else "ppo-cuda.json", ("ppo", "ppo-goals"))
 
 
-def answer(side: str, work: Work) -> Result:
-    """Prepares what the sides start from, or trains ours, in this process."""
-    from benchmarks import ppo_sides
-
-    return ppo_sides.prepare(**work) if side == "prepare" else ppo_sides.ours(work)
-
-
-def arguments(parser: ArgumentParser) -> None:
-    """Adds this benchmark's options."""
-    parser.add_argument("--device", choices=tuple(RUNS), default="cpu", help="cuda takes random models, not --base")
-    parser.add_argument("--workloads", nargs="+", choices=tuple(WORKLOADS), default=tuple(WORKLOADS))
-    parser.add_argument("--sides", nargs="+", choices=("trl", *OURS), default=("trl", *OURS))
-    parser.add_argument("--micro_batch_size", type=int, help="sequences per forward; default: the fastest of each side")
-    parser.add_argument("--value-kinds", action="store_true", help="ours with each kind of value function, without TRL")
-    parser.add_argument(
-        "--dtype", choices=PRECISIONS, help="of all sides; default: both are tried (--value-kinds: bf16)"
-    )
-
-
 def _trl_side_versions(models: Mapping[str, Mapping[str, dict[str, Any]]]) -> dict[str, str] | None:
     runs = [run for cases in models.values() for case in cases.values() for run in case["runs"].get("trl", ())]
     return runs[0]["versions"] if runs else None
@@ -215,9 +195,9 @@ def _run(side: str, work: Work) -> Result:
     if side == "trl":
         from benchmarks.ppo_sides import trl
 
-        found = trl(work)
+        found = trl(**work)
     else:
-        found = run_side(MODULE, "ours", work)
+        found = run_side(SIDES_MODULE, "ours", work)
     kind = "" if side else f", value {work['value']}"
     say(
         f"{Workload(**work['workload']).name}: {work['side']} in {work['dtype']}{kind}: "
@@ -226,7 +206,16 @@ def _run(side: str, work: Work) -> Result:
     return found | {"dtype": work["dtype"], "micro_batch_size": work["micro_batch_size"]}
 
 
-main = Command(MODULE, __doc__, measure, answer, arguments, repetitions=3, quick="small workloads, once", base=True)
+OPTIONS = {
+    "--device": {"choices": tuple(RUNS), "default": "cpu", "help": "cuda takes random models, not --base"},
+    "--workloads": {"nargs": "+", "choices": tuple(WORKLOADS), "default": tuple(WORKLOADS)},
+    "--sides": {"nargs": "+", "choices": ("trl", *OURS), "default": ("trl", *OURS)},
+    "--micro_batch_size": {"type": int, "help": "sequences per forward; default: the fastest of each side"},
+    "--value-kinds": {"action": "store_true", "help": "ours with each kind of value function, without TRL"},
+    "--dtype": {"choices": PRECISIONS, "help": "of all sides; default: both are tried (--value-kinds: bf16)"},
+}
+QUICK = "small workloads, once"
+main = Command("benchmarks.ppo", __doc__, measure, OPTIONS, repetitions=3, quick=QUICK, base=True)
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

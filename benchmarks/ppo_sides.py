@@ -157,8 +157,8 @@ def write_random_model(folder: Path, shape: dict[str, int]) -> str:
     return str(folder)
 
 
-def ours(work: dict[str, Any]) -> dict[str, Any]:
-    """Trains our PPO stage for some iterations, and measures the matmul peak of its process."""
+def ours(**work: Any) -> dict[str, Any]:
+    """Does `ppo.work_of`: trains our PPO stage for some iterations, and measures the matmul peak of its process."""
     workload, frozen = Workload(**work["workload"]), DTYPES[work["dtype"]]
     parents = Path(work["folder"]) / work["side"]
     module = PPOModule(
@@ -245,8 +245,8 @@ def _peak_gb(device: str) -> float:
     return torch.cuda.max_memory_allocated() / 1e9 if device == "cuda" else peak_bytes() / 1e9
 
 
-def trl(work: dict[str, Any]) -> dict[str, Any]:
-    """Runs TRL's side in its own environment and returns what it prints last."""
+def trl(**work: Any) -> dict[str, Any]:
+    """Does `ppo.work_of`: runs TRL's side in its own environment and returns what it prints last."""
     workload = Workload(**work["workload"])
     options = {
         "base": work["base_folder"],

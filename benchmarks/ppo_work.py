@@ -17,19 +17,12 @@ PEAK_GOALS = {"update": 0.5, "scoring": 0.7}
 
 @dataclass(frozen=True)
 class Workload:
-    """One iteration of PPO.
+    """One iteration of PPO."""
 
-    Args:
-        episodes: prompts, each answered once.
-        response_tokens: of each response; none ends earlier.
-        inner_epochs: optimizer steps, each over all episodes.
-        speed_goals: our side -> episodes per second relative to TRL.
-    """
-
-    episodes: int
-    response_tokens: int
-    inner_epochs: int
-    speed_goals: dict[str, float]
+    episodes: int  # prompts, each answered once
+    response_tokens: int  # per response; none ends earlier
+    inner_epochs: int  # optimizer steps, each over all episodes
+    speed_goals: dict[str, float]  # our side -> episodes per second relative to TRL
 
     @property
     def name(self) -> str:
@@ -52,19 +45,12 @@ WORKLOADS = {
 
 @dataclass(frozen=True)
 class Shape:
-    """What a model's matrix products depend on.
+    """What a model's matrix products depend on."""
 
-    Args:
-        layers: of the decoder.
-        adapted: uppermost layers that have LoRA; what lies below is computed once for all roles.
-        layer_weights: weights of one layer's linear maps.
-        head_weights: weights of the output embedding.
-    """
-
-    layers: int
-    adapted: int
-    layer_weights: int
-    head_weights: int
+    layers: int  # of the decoder
+    adapted: int  # uppermost layers, with LoRA; the output of those below is computed once for all roles
+    layer_weights: int  # in one layer's linear maps
+    head_weights: int  # in the output embedding
 
     @property
     def trunk(self) -> int:
@@ -78,16 +64,11 @@ class Operations:
 
     Attention, normalisation, the adapters' own products and padding are not counted; nor is the vocabulary anywhere
     but where a response token is predicted, nor the gradient of a frozen weight.
-
-    Args:
-        rollout: prompts and responses through the policy.
-        scoring: reference, policy, value and reward on all tokens.
-        update: policy and value forward and backward, of all inner epochs.
     """
 
-    rollout: float
-    scoring: float
-    update: float
+    rollout: float  # prompts and responses through the policy
+    scoring: float  # reference, policy, value and reward on all tokens
+    update: float  # policy and value forward and backward, in all inner epochs
 
     @property
     def total(self) -> float:
@@ -100,10 +81,10 @@ def operations(shape: Shape, tokens: int, response_tokens: int, inner_epochs: in
 
     Args:
         shape: of the model.
-        tokens: of prompts and responses, without padding.
-        response_tokens: of the responses.
+        tokens: in prompts and responses, without padding.
+        response_tokens: in responses.
         inner_epochs: passes of the update over them.
-        own_value: whether the value function has its own adapters, rather than a head on the policy's trunk.
+        own_value: whether the value function has its own adapters, rather than a head on the policy's decoder.
     """
     layer = 2 * shape.layer_weights * tokens
     head = 2 * shape.head_weights * response_tokens

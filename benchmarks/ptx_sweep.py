@@ -7,16 +7,14 @@ the demo's pretraining text are mixed in, the last fifth is held out.
 
 from __future__ import annotations
 
-import sys
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness import DEMO, Command, Found, Result, Work, run_side, say, scratch_folder
+from benchmarks.harness import DEMO, Command, Found, run_side, say, scratch_folder
 
-MODULE = "benchmarks.ptx_sweep"
 COEFFICIENTS = (0.0, 0.1, 1.0, 10.0, 27.8)
 """The last is the paper's, for another model, batch and sum."""
 HELD_OUT = 0.2
@@ -75,29 +73,20 @@ def measure(options: Namespace) -> Found:
             (Path(name) / f"{part}.txt").write_text(content, encoding="utf-8")
         for coefficient in sorted({0.0, *options.coefficients}):
             given = {"run": options.run, "folder": name, "iterations": options.iterations, "words": options.option}
-            runs.append(run_side(MODULE, "train", given | {"ptx_coef": coefficient}))
+            runs.append(run_side("benchmarks.ptx_sweep_side", "train", given | {"ptx_coef": coefficient}))
             say(f"ptx_coef {coefficient:g}: {runs[-1]['after']}")
     found = {"iterations": options.iterations, **summary(runs)}
     return Found(found, "ptx-sweep.json", ("ptx-sweep",), chart=partial(draw, found["runs"]))
 
 
-def answer(side: str, work: Work) -> Result:
-    """Trains with one coefficient in this process."""
-    from benchmarks.ptx_sweep_side import train
-
-    return train(**work)
-
-
-def arguments(parser: ArgumentParser) -> None:
-    """Adds this benchmark's options."""
-    parser.add_argument("--run", default="runs/demo", help="folder with the stages sft and rm of the demo")
-    parser.add_argument("--coefficients", type=float, nargs="+", default=COEFFICIENTS, help="ptx_coef; 0 is added")
-    parser.add_argument("--iterations", type=int, default=6, help="of each training")
-    parser.add_argument("--text", help="pretraining text (the demo's)")
-    parser.add_argument("--option", action="append", default=[], help="of the stage, e.g. --option=--data.limit=64")
-
-
-main = Command(MODULE, __doc__, measure, answer, arguments)
+OPTIONS = {
+    "--run": {"default": "runs/demo", "help": "folder with the stages sft and rm of the demo"},
+    "--coefficients": {"type": float, "nargs": "+", "default": COEFFICIENTS, "help": "ptx_coef; 0 is added"},
+    "--iterations": {"type": int, "default": 6, "help": "of each training"},
+    "--text": {"help": "pretraining text (the demo's)"},
+    "--option": {"action": "append", "default": [], "help": "of the stage, e.g. --option=--data.limit=64"},
+}
+main = Command("benchmarks.ptx_sweep", __doc__, measure, OPTIONS)
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

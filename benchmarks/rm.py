@@ -7,16 +7,16 @@ loss and pair accuracy of both per epoch on comparisons of the demo. Both leave 
 
 from __future__ import annotations
 
-import sys
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
-from benchmarks.harness import SIDES, Command, Found, Result, Work, medians, run_side, say, take_turns
+from benchmarks.harness import SIDES, Command, Found, Result, medians, run_side, say, take_turns
 from benchmarks.rm_work import CASES, Case, fastest
 
-MODULE = "benchmarks.rm"
+SIDES_MODULE = "benchmarks.rm_sides"
 WAYS = {
     "ours": "RewardModule in Lightning's Trainer with the loggers of `lit-instruct rm fit`; shared_prompt=auto",
     "trl": "RewardTrainer.train() on all pairs; one optimizer step takes the pairs of the same prompts by accumulation",
@@ -37,12 +37,13 @@ def measure_speed(cases: Sequence[Case], base: str, repetitions: int) -> dict[st
     """Searches for TRL's fastest micro-batch, lets both sides take turns, and returns the part "speed"."""
     tries, works = {}, {}
     for case in cases:
-        work = {"case": asdict(case), "base": base}
-        tries[case.name] = run_side(MODULE, "search", work)["tries"]
+        work = {"workload": case, "base": base}
+        tries[case.name] = run_side(SIDES_MODULE, "search", work)["tries"]
         micro_batch = fastest(tries[case.name])
-        works[case.name] = {side: work | {"micro_batch": micro_batch} for side in SIDES}
+        works[case.name] = {"trl": work | {"micro_batch": micro_batch}, "ours": work}
         say(f"{case.name}: TRL is fastest with {micro_batch} pairs per forward")
-    runs = take_turns(works, repetitions, _run)
+    run = partial(run_side, SIDES_MODULE)
+    runs = take_turns(works, repetitions, run, lambda found: f"{found['pairs_per_second']:.2f} pairs/s")
     found = [compare(case, tries[case.name], runs[case.name]) for case in cases]
     return {"same": SAME, "ways": WAYS, "base": base, "repetitions": repetitions, "cases": found}
 
@@ -77,7 +78,7 @@ def measure(options: Namespace) -> Found:
         prompts = 4 if options.quick else options.prompts
         lesson = {"base": options.base, "prompts": prompts, "held_out": prompts, "epochs": options.epochs}
         lesson |= {"batch_size": 2, "micro_batch": 4}
-        learned = {side: _run(f"{side}-quality", lesson) for side in SIDES}
+        learned = {side: run_side("benchmarks.rm_quality", side, lesson) for side in SIDES}
         part = {"same": SAME_LESSON, "lesson": lesson, **learned}
         return Found(part, "rm.json", ("rm-quality",), part="quality")
     cases = [case for case in CASES if case.responses in options.k]
@@ -86,36 +87,13 @@ def measure(options: Namespace) -> Found:
     return Found(part, "rm.json", ("rm-speed",), part="speed")
 
 
-def answer(side: str, work: Work) -> Result:
-    """Trains one side in this process."""
-    from benchmarks import rm_quality, rm_sides
-
-    if side.endswith("-quality"):
-        lesson = rm_quality.Lesson(**work)
-        return rm_quality.ours(lesson) if side == "ours-quality" else rm_quality.trl(lesson)
-    case, base = Case(**work["case"]), work["base"]
-    if side == "search":
-        return rm_sides.search(case, base)
-    return rm_sides.ours(case, base) if side == "ours" else rm_sides.trl(case, base, work["micro_batch"])
-
-
-def arguments(parser: ArgumentParser) -> None:
-    """Adds this benchmark's options."""
-    parser.add_argument("--k", type=int, nargs="+", choices=(4, 9), default=(4, 9), help="responses per prompt")
-    parser.add_argument("--quality", action="store_true", help="what both sides learn, instead of how fast")
-    parser.add_argument("--prompts", type=int, default=24, help="with --quality: prompts trained on, and held out")
-    parser.add_argument("--epochs", type=int, default=1, help="with --quality: over the prompts")
-
-
-def _run(side: str, work: Work) -> Result:
-    found = run_side(MODULE, side, work)
-    case = Case(**work["case"]).name + ": " if "case" in work else ""
-    rate = f"{found['pairs_per_second']:.2f} pairs/s" if "pairs_per_second" in found else "done"
-    say(f"{case}{side} {rate}")
-    return found
-
-
-main = Command(MODULE, __doc__, measure, answer, arguments, repetitions=3, quick="one tiny case, once", base=True)
+OPTIONS = {
+    "--k": {"type": int, "nargs": "+", "choices": (4, 9), "default": (4, 9), "help": "responses per prompt"},
+    "--quality": {"action": "store_true", "help": "what both sides learn, instead of how fast"},
+    "--prompts": {"type": int, "default": 24, "help": "with --quality: prompts trained on, and held out"},
+    "--epochs": {"type": int, "default": 1, "help": "with --quality: over the prompts"},
+}
+main = Command("benchmarks.rm", __doc__, measure, OPTIONS, repetitions=3, quick="one tiny case, once", base=True)
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

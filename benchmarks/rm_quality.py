@@ -30,23 +30,14 @@ OPTIMIZER = OptimizerOptions(learning_rate=3e-4)
 
 @dataclass(frozen=True)
 class Lesson:
-    """What is trained, and on how much.
+    """What is trained, and on how much."""
 
-    Args:
-        base: model.
-        prompts: trained on.
-        held_out: prompts of the validation file that measure it.
-        epochs: over the prompts.
-        batch_size: prompts of an optimizer step.
-        micro_batch: pairs of a forward of TRL.
-    """
-
-    base: str
-    prompts: int
-    held_out: int
-    epochs: int
-    batch_size: int
-    micro_batch: int
+    base: str  # model
+    prompts: int  # trained on
+    held_out: int  # prompts of the validation file that measure it
+    epochs: int  # over the prompts
+    batch_size: int  # prompts per optimizer step
+    micro_batch: int  # pairs per forward of TRL
 
     def data(self) -> RankedComparisonDataModule:
         """The first comparisons of the demo."""
@@ -61,11 +52,12 @@ class Examiner:
     """Measures a network on the held-out prompts, and how long it trained up to then."""
 
     def __init__(self, lesson: Lesson, data: RankedComparisonDataModule) -> None:
-        items = data.validation_dataset.select(range(min(lesson.held_out, len(data.validation_dataset)))).to_list()
+        held_out = data.validation_dataset
+        items = held_out.select(range(min(lesson.held_out, len(held_out)))).to_list()
+        self.parts = lesson.epochs
         self.batches = [data.collate(items[start : start + 4]) for start in range(0, len(items), 4)]
         self.epochs: list[dict[str, float]] = []
-        self.examining = 0.0
-        self.began = time.perf_counter()
+        self.start()
 
     def start(self) -> None:
         """Starts the clock."""
@@ -97,47 +89,45 @@ class Examiner:
         self.examining += time.perf_counter() - start
 
 
-class _AfterEpochs(Callback):
+class OurExaminer(Examiner, Callback):
     """Examines before the training and after each epoch of Lightning's loop."""
 
-    def __init__(self, examiner: Examiner) -> None:
-        self.examiner = examiner
-
     def on_train_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:
-        self.examiner.examine(pl_module.network, 0)
-        self.examiner.start()
+        """Examines the untrained network and starts the clock."""
+        self.examine(pl_module.network, 0)
+        self.start()
 
     def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:
-        self.examiner.examine(pl_module.network, trainer.global_step)
+        """Examines."""
+        self.examine(pl_module.network, trainer.global_step)
 
 
-class _AfterSteps(TrainerCallback):
-    """Examines after each of so many equal parts of transformers' loop."""
-
-    def __init__(self, examiner: Examiner, network: nn.Module, parts: int) -> None:
-        self.examiner, self.network, self.parts = examiner, network, parts
+class TRLExaminer(Examiner, TrainerCallback):
+    """Examines after each of so many equal parts of transformers' loop as there are epochs."""
 
     def on_train_begin(self, *_: Any, **__: Any) -> None:
-        self.examiner.start()
+        """Starts the clock."""
+        self.start()
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        ends = {round(state.max_steps * part / self.parts) for part in range(1, self.parts + 1)}
-        if state.global_step in ends:
-            self.examiner.examine(self.network, state.global_step)
+    def on_step_end(self, args: Any, state: Any, control: Any, model: nn.Module, **_: Any) -> None:
+        """Examines at the end of a part."""
+        if state.global_step in {round(state.max_steps * part / self.parts) for part in range(1, self.parts + 1)}:
+            self.examine(model, state.global_step)
 
 
-def ours(lesson: Lesson) -> dict[str, Any]:
-    """Trains our reward stage and returns what was found before it and after each epoch."""
+def ours(**options: Any) -> dict[str, Any]:
+    """Trains our reward stage on a Lesson and returns what was found before it and after each epoch."""
+    lesson = Lesson(**options)
     data = lesson.data()
     data.setup()
-    examiner = Examiner(lesson, data)
-    module = RewardModule(lesson.base, LORA, OPTIMIZER, seed=SEED)
-    fit_ours(module, data, [_AfterEpochs(examiner)], lesson.epochs)
+    examiner = OurExaminer(lesson, data)
+    fit_ours(RewardModule(lesson.base, LORA, OPTIMIZER, seed=SEED), data, [examiner], lesson.epochs)
     return {"epochs": examiner.epochs}
 
 
-def trl(lesson: Lesson) -> dict[str, Any]:
+def trl(**options: Any) -> dict[str, Any]:
     """Trains TRL's RewardTrainer on the pairs of the same prompts in the same order, in as many steps."""
+    lesson = Lesson(**options)
     data = lesson.data()
     data.setup()
     items = data.train_dataset.to_list()
@@ -145,9 +135,8 @@ def trl(lesson: Lesson) -> dict[str, Any]:
     batches = [rows for epoch in range(lesson.epochs) for rows in sampler.batches(epoch)]
     pairs = pairs_of([items[row] for rows in batches for row in rows])
     network, tokenizer = new_network(lesson.base)
-    examiner = Examiner(lesson, data)
+    examiner = TRLExaminer(lesson, data)
     examiner.examine(network, 0)
     accumulate = steps_of(len(pairs), len(batches), lesson.micro_batch)
-    after = _AfterSteps(examiner, network, lesson.epochs)
-    train_pairs(network, tokenizer, pairs, lesson.micro_batch, accumulate, [after], OPTIMIZER)
+    train_pairs(network, tokenizer, pairs, lesson.micro_batch, accumulate, [examiner], OPTIMIZER)
     return {"epochs": examiner.epochs, "pairs": len(pairs)}

@@ -27,12 +27,7 @@ OPTIMIZER = OptimizerOptions()
 
 
 class Comparisons(RankedComparisonDataModule):
-    """Comparisons that are already token ids.
-
-    Args:
-        items: of `ranked_item`.
-        batch_size: prompts per step.
-    """
+    """Comparisons of `rm_work.ranked_item`, which are already token ids."""
 
     def __init__(self, items: list[Item], batch_size: int) -> None:
         super().__init__("random", validation_share=0.0, batch_size=batch_size, seed=SEED)
@@ -46,8 +41,9 @@ class Comparisons(RankedComparisonDataModule):
         self.train_dataset = number_rows(Dataset.from_list(self.items))
 
 
-def ours(case: Case, base: str) -> dict[str, Any]:
+def ours(workload: dict[str, Any], base: str) -> dict[str, Any]:
     """Trains our reward stage: one step to warm up, the others timed."""
+    case = Case(**workload)
     module = RewardModule(base, LORA, OPTIMIZER, seed=SEED)
     prompts = case.prompts * (1 + case.our_steps)
     vocabulary = len(module.prompter.tokenizer)
@@ -59,8 +55,9 @@ def ours(case: Case, base: str) -> dict[str, Any]:
     return {"seconds": seconds, "pairs_per_second": comparisons / seconds, **clock.memory.found()}
 
 
-def trl(case: Case, base: str, micro_batch: int) -> dict[str, Any]:
+def trl(workload: dict[str, Any], base: str, micro_batch: int) -> dict[str, Any]:
     """Trains TRL's RewardTrainer: one micro-batch to warm up, then whole steps timed."""
+    case = Case(**workload)
     network, tokenizer = new_network(base)
     pairs = pairs_of(case.items(case.prompts * case.trl_steps, len(tokenizer)))
     memory = Memory()
@@ -70,8 +67,9 @@ def trl(case: Case, base: str, micro_batch: int) -> dict[str, Any]:
     return {"seconds": seconds, "pairs_per_second": len(pairs) / seconds, **memory.found()}
 
 
-def search(case: Case, base: str) -> dict[str, Any]:
+def search(workload: dict[str, Any], base: str) -> dict[str, Any]:
     """Tries out TRL's micro-batches on a few pairs each, and returns the pairs per second of all."""
+    case = Case(**workload)
     network, tokenizer = new_network(base)
     pairs = pairs_of(case.items(case.prompts * case.trl_steps, len(tokenizer)))
     tries = []
@@ -106,8 +104,8 @@ def train_pairs(
         network: reward model with adapter.
         tokenizer: its tokenizer.
         pairs: of `pairs_of`.
-        micro_batch: pairs of a forward.
-        accumulate: micro-batches of an optimizer step.
+        micro_batch: pairs per forward.
+        accumulate: micro-batches per optimizer step.
         callbacks: of transformers' trainer.
         optimizer: learning rate and schedule.
     """

@@ -18,27 +18,16 @@ SEARCH_PAIRS = 4
 
 @dataclass(frozen=True)
 class Case:
-    """K responses to each prompt, of given lengths, and how many prompts are trained on.
+    """K responses to each prompt, of given lengths, and how many prompts are trained on."""
 
-    Args:
-        responses: K.
-        prompt_tokens: of each prompt.
-        response_tokens: of each response.
-        prompts: of one optimizer step, on both sides.
-        trl_steps: optimizer steps that TRL is timed over.
-        our_steps: the same of ours, which are shorter.
-        micro_batches: pairs per forward of TRL; the fastest of these is used.
-        goal: comparisons per second relative to TRL: the project's own target, set before measuring, below `allowed`.
-    """
-
-    responses: int
-    prompt_tokens: int
-    response_tokens: int
-    prompts: int
-    trl_steps: int
-    our_steps: int
-    micro_batches: tuple[int, ...]
-    goal: float
+    responses: int  # K
+    prompt_tokens: int  # of each prompt
+    response_tokens: int  # of each response
+    prompts: int  # of one optimizer step, on both sides
+    trl_steps: int  # optimizer steps that TRL is timed over
+    our_steps: int  # the same of ours, which are shorter
+    micro_batches: tuple[int, ...]  # pairs per forward of TRL; the fastest of these is used
+    goal: float  # comparisons/s relative to TRL: the project's own target, set before measuring, below `allowed`
 
     @property
     def name(self) -> str:
@@ -57,13 +46,7 @@ class Case:
         return both / (self.prompt_tokens + self.responses * self.response_tokens)
 
     def items(self, prompts: int, vocabulary: int, seed: int = 0) -> list[Item]:
-        """Returns random comparisons: the sequences of each prompt and their ranks, without ties.
-
-        Args:
-            prompts: how many.
-            vocabulary: ids are smaller.
-            seed: determines them.
-        """
+        """Returns random comparisons to so many prompts, with ids below `vocabulary` and ranks without ties."""
         draw = random.Random(seed)
         items = []
         for _ in range(prompts):
@@ -98,11 +81,7 @@ def ranked_item(sequences: list[list[int]], ranks: list[int]) -> Item:
 
 
 def pairs_of(items: Sequence[Item]) -> list[dict[str, list[int]]]:
-    """Returns all pairs of each comparison, ties left out, as TRL's RewardTrainer takes them tokenised.
-
-    Args:
-        items: with sequences and ranks.
-    """
+    """Returns all pairs of each comparison, ties left out, as TRL's RewardTrainer takes them tokenised."""
     pairs = []
     for item in items:
         ranked = list(zip(item["ranks"], item["sequences"], strict=True))

@@ -7,8 +7,7 @@ every point is measured in a process of its own.
 from __future__ import annotations
 
 import json
-import sys
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -18,7 +17,6 @@ from typing import Any
 from benchmarks.harness import Command, Found, Work, run_side, say, scratch_folder
 from benchmarks.ppo_work import Workload
 
-MODULE = "benchmarks.scaling"
 AXES: dict[str, tuple[Any, ...]] = {
     "batch": (8, 16, 32, 64),
     "response_tokens": (16, 32, 64, 128),
@@ -66,7 +64,7 @@ def measure_at(point: Point, iterations: int, dtype: str) -> dict[str, float]:
     """Runs our PPO at a point in a process of its own."""
     with scratch_folder() as folder:
         common: Work = {"folder": folder, "base": point.model, "thirds": {"ours": 0}, "episodes": point.batch}
-        prepared = run_side("benchmarks.ppo", "prepare", common)
+        prepared = run_side("benchmarks.ppo_sides", "prepare", common)
         work = {
             "folder": folder,
             "base_folder": prepared["base_folder"],
@@ -80,7 +78,7 @@ def measure_at(point: Point, iterations: int, dtype: str) -> dict[str, float]:
             "iterations": iterations,
             "dtype": dtype,
         }
-        found = run_side("benchmarks.ppo", "ours", work)
+        found = run_side("benchmarks.ppo_sides", "ours", work)
     seconds = found["seconds"]
     return {
         "episodes_per_second": round(point.batch / seconds, 3),
@@ -127,15 +125,14 @@ def measure(options: Namespace) -> Found:
     return Found({**content, "curves": curves}, "scaling.json", ("scaling",), chart=partial(draw, curves))
 
 
-def arguments(parser: ArgumentParser) -> None:
-    """Adds this benchmark's options."""
-    for axis, values in AXES.items():
-        parser.add_argument(f"--{axis}", nargs="+", type=type(values[0]), choices=values, default=values)
-    parser.add_argument("--iterations", type=int, default=3, help="timed, for each point")
-    parser.add_argument("--dtype", choices=("bf16", "fp32"), default="bf16")
-
-
-main = Command(MODULE, __doc__, measure, arguments=arguments)
+OPTIONS = {
+    f"--{axis}": {"nargs": "+", "type": type(values[0]), "choices": values, "default": values}
+    for axis, values in AXES.items()
+} | {
+    "--iterations": {"type": int, "default": 3, "help": "timed, for each point"},
+    "--dtype": {"choices": ("bf16", "fp32"), "default": "bf16"},
+}
+main = Command("benchmarks.scaling", __doc__, measure, OPTIONS)
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

@@ -6,16 +6,15 @@ rows in the same order on both sides, with and without packing.
 
 from __future__ import annotations
 
-import sys
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from statistics import mean, median
 from typing import Any
 
-from benchmarks.harness import SIDES, Command, Found, Result, Work, run_side, say, take_turns
+from benchmarks.harness import SIDES, Command, Found, Result, run_side, take_turns
 
-MODULE = "benchmarks.sft"
 GOAL = 1.02
 """Our seconds per step over TRL's, at most: the project's own target, set before measuring."""
 SAME = (
@@ -32,21 +31,13 @@ NOTE = (
 
 @dataclass(frozen=True)
 class Variant:
-    """How the rows become batches.
+    """How the rows become batches."""
 
-    Args:
-        packing: fills sequences of `max_length` tokens with several rows.
-        padding_free: concatenates the rows of a batch instead of padding them.
-        batch_size: rows per step; with packing, packed rows.
-        steps: optimizer steps, WARM_UP ones included.
-        max_length: tokens of a packed sequence, and the limit per row.
-    """
-
-    packing: bool
-    padding_free: bool
-    batch_size: int
-    steps: int
-    max_length: int = 256
+    packing: bool  # fills sequences of `max_length` tokens with several rows
+    padding_free: bool  # concatenates the rows of a batch instead of padding them
+    batch_size: int  # rows per step; with packing, packed rows
+    steps: int  # optimizer steps, WARM_UP ones included
+    max_length: int = 256  # tokens of a packed sequence, and the limit per row
 
 
 WARM_UP = 1
@@ -92,34 +83,21 @@ def measure(options: Namespace) -> Found:
         variants = {name: replace(variant, steps=WARM_UP + 2) for name, variant in variants.items()}
     works = {}
     for name, variant in variants.items():
-        work = {"name": name, "variant": asdict(variant), "base": options.base}
-        works[name] = dict.fromkeys(SIDES, work)
-    runs = take_turns(works, options.repetitions, _run)
+        work = {"workload": variant, "base": options.base}
+        works[name] = {"trl": work, "ours": work}
+    run = partial(run_side, "benchmarks.sft_sides")
+    runs = take_turns(
+        works, options.repetitions, run, lambda found: f"{mean(found['step_seconds'][WARM_UP:]):.3f} s per step"
+    )
     found = {name: compare(variant, runs[name]) for name, variant in variants.items()}
     results = {"same": SAME, "note": NOTE, "base": options.base, "variants": found}
     return Found(results, "sft.json", tables=("sft",))
 
 
-def answer(side: str, work: Work) -> Result:
-    """Trains one side in this process."""
-    from benchmarks import sft_sides
-
-    variant, base = Variant(**work["variant"]), work["base"]
-    return sft_sides.ours(variant, base) if side == "ours" else sft_sides.trl(variant, base)
-
-
-def arguments(parser: ArgumentParser) -> None:
-    """Adds this benchmark's options."""
-    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=("padded", "packed"), help="of batches")
-
-
-def _run(side: str, work: Work) -> Result:
-    found = run_side(MODULE, side, work)
-    say(f"{work['name']}: {side} {mean(found['step_seconds'][WARM_UP:]):.3f} s per step")
-    return found
-
-
-main = Command(MODULE, __doc__, measure, answer, arguments, repetitions=3, quick="two steps, once", base=True)
+OPTIONS = {
+    "--variants": {"nargs": "+", "choices": VARIANTS, "default": ("padded", "packed"), "help": "of batches"},
+}
+main = Command("benchmarks.sft", __doc__, measure, OPTIONS, repetitions=3, quick="two steps, once", base=True)
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

@@ -24,8 +24,9 @@ from lit_instruct.trl_bridge import SFTLossOptions
 OPTIMIZER = OptimizerOptions()
 
 
-def ours(variant: Variant, base: str) -> dict[str, Any]:
-    """Trains our SFT stage."""
+def ours(workload: dict[str, Any], base: str) -> dict[str, Any]:
+    """Trains our SFT stage on a Variant."""
+    variant = Variant(**workload)
     loss = SFTLossOptions(packing=variant.packing, padding_free=variant.padding_free)
     module = SFTModule(base, LORA, OPTIMIZER, loss, seed=SEED)
     clock = OurClock()
@@ -33,8 +34,9 @@ def ours(variant: Variant, base: str) -> dict[str, Any]:
     return {"step_seconds": clock.step_seconds, "losses": clock.losses, **clock.memory.found()}
 
 
-def trl(variant: Variant, base: str) -> dict[str, Any]:
+def trl(workload: dict[str, Any], base: str) -> dict[str, Any]:
     """Trains TRL's SFTTrainer on the same rows in the same order."""
+    variant = Variant(**workload)
     source = find_source(base)
     data = _data(variant)
     data.prompter = prompter_of(source)

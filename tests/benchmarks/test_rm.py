@@ -106,7 +106,7 @@ def test_a_quick_run(tmp_path: Path, tiny_model: Path) -> None:
 @pytest.mark.slow
 def test_one_prompt_a_step_teaches_both_sides_the_same(tiny_model: Path) -> None:
     lesson = {"base": str(tiny_model), "prompts": 1, "held_out": 8, "epochs": 6, "batch_size": 1, "micro_batch": 1}
-    ours, trl = (run_side(rm.MODULE, f"{side}-quality", lesson)["epochs"] for side in ("ours", "trl"))
+    ours, trl = (run_side("benchmarks.rm_quality", side, lesson)["epochs"] for side in ("ours", "trl"))
     assert [epoch["step"] for epoch in ours] == [epoch["step"] for epoch in trl] == list(range(7))
     for one, other in zip(ours, trl, strict=True):
         assert one["loss"] == pytest.approx(other["loss"], abs=4e-3)  # bfloat16, rounded in other places
