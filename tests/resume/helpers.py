@@ -1,4 +1,4 @@
-"""Tiny PPO runs with everything on, ways to stop them, and what two runs must have in common."""
+"""Tiny PPO runs with every feature enabled, ways to stop them, and a comparison of two runs."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ EVERYTHING = [
     "--trainer.val_check_interval=2",
     "--trainer.check_val_every_n_epoch=null",
 ]
-"""Five iterations, three in an epoch of the data; validated after the second and the fourth, and at the end."""
+"""Five iterations, three per epoch of the data; validated after the second and the fourth, and at the end."""
 FULL = ["--model.lora=null"]
 
 
 class Runs:
-    """Starts runs over the same data.
+    """Starts runs on the same data.
 
     Args:
         folder: for the data.
@@ -65,7 +65,7 @@ class Runs:
         ]
 
     def options(self, folder: Path, *more: str) -> list[str]:
-        """The command line of a run into a folder."""
+        """The command line of a run that writes to a folder."""
         start = [word for word in EVERYTHING if not (word.startswith("--model.lora.") and FULL[0] in more)]
         return ["ppo", "fit", "--run", str(folder), *self.words, *start, *FLOAT, *QUICK, *more]
 
@@ -74,20 +74,20 @@ class Runs:
         return run(*self.options(folder, *more))
 
     def resume(self, folder: Path, *more: str) -> int:
-        """Continues what is in a folder."""
+        """Resumes the run in a folder."""
         return self.fit(folder, "--ckpt_path=last", *more)
 
 
 @contextmanager
 def killed_at(place: Any, name: str, call: int, monkeypatch: pytest.MonkeyPatch, after: bool = False) -> Iterator[None]:
-    """Kills what runs inside the block at a call of a function.
+    """Kills the run inside the block when it calls a function.
 
     Args:
         place: the class or module of the function.
         name: of the function.
-        call: which one, counted from 1.
-        monkeypatch: pytest's.
-        after: whether the function still does its work.
+        call: number of the call, from 1.
+        monkeypatch: the fixture of pytest.
+        after: kills after the function has run, instead of before.
     """
     original, calls = getattr(place, name), 0
 
@@ -108,12 +108,12 @@ def killed_at(place: Any, name: str, call: int, monkeypatch: pytest.MonkeyPatch,
 
 
 def checkpoint(folder: Path) -> dict[str, Any]:
-    """The last checkpoint of a PPO run, as a careful reader opens it."""
+    """The last checkpoint of a PPO run, opened with weights_only."""
     return torch.load(folder / "ppo/checkpoints/last.ckpt", weights_only=True)
 
 
 def differences(one: Path, other: Path) -> list[str]:
-    """Names what differs between two PPO runs: results, checkpoints, figures, samples; clocks and paths left out."""
+    """Names what differs between two PPO runs: results, checkpoints, figures, samples; but not times and paths."""
     parts = "state_dict optimizer_states lr_schedulers global_step epoch ppo metrics logged_steps"
     first, second = ({part: checkpoint(folder)[part] for part in parts.split()} for folder in (one, other))
     first["result"], second["result"] = weights(one / "ppo"), weights(other / "ppo")
@@ -124,12 +124,12 @@ def differences(one: Path, other: Path) -> list[str]:
 
 
 def same(one: Any, other: Any) -> bool:
-    """Whether two values are equal to the bit."""
+    """Whether two values are exactly equal."""
     return torch.equal(one, other) if isinstance(one, torch.Tensor) else bool(one == other)
 
 
 def flat(value: Any, name: str = "") -> dict[str, Any]:
-    """Leaves of a nested structure by their path, without those that the clock decides."""
+    """Leaves of a nested structure by their path, without measured times."""
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list | tuple) else None
     if items is None:
         return {} if name.endswith(CLOCK) else {name: value}

@@ -1,4 +1,4 @@
-"""What a server of processes imports once, so that each of them starts at once."""
+"""What the fork server imports once, so that each process starts quickly."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs in processes of their own, on one rank or several, that can be killed for good."""
+"""Runs in separate processes, on one rank or several, that can be killed by SIGKILL."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ LIMIT = 300.0
 
 
 class PressCtrlCOnOne(PressCtrlC):
-    """Presses Ctrl-C, or sends another signal, on the last process alone."""
+    """Presses Ctrl-C, or sends another signal, on the last process only."""
 
     def on_train_batch_start(self, trainer: Any, *_: Any) -> None:
-        """Counts, and presses."""
+        """Counts down, then sends the signal."""
         if self.left == 0 and trainer.global_rank == trainer.world_size - 1:
             os.kill(os.getpid(), self.number)
         self.left -= 1
@@ -37,12 +37,12 @@ def start(words: list[str], log: Path, cache: Path, ranks: int = 1, **environmen
 
     Args:
         words: the command line.
-        log: file for what they print.
-        cache: for tokenised data.
-        ranks: how many.
-        environment: added variables.
+        log: file for their output.
+        cache: folder for tokenized data.
+        ranks: number of processes.
+        environment: additional environment variables.
     """
-    with mock.patch.dict(os.environ, PYTHONPATH=str(ROOT)):  # where the server finds what it imports
+    with mock.patch.dict(os.environ, PYTHONPATH=str(ROOT)):  # for the imports of the server
         forkserver.ensure_running()
     shared = {"LIT_INSTRUCT_CACHE": str(cache), **environment}
     if ranks > 1:
@@ -68,7 +68,7 @@ def wait(processes: list[Any]) -> list[int]:
 
 
 def kill(processes: list[Any]) -> None:
-    """Kills processes for good, those that have ended excepted."""
+    """Kills processes by SIGKILL, unless they have ended."""
     for process in processes:
         with contextlib.suppress(ProcessLookupError):
             os.kill(process.pid, signal.SIGKILL)

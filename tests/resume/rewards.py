@@ -1,4 +1,4 @@
-"""A reward function that breaks when it is told to."""
+"""A reward function that raises an exception at a chosen call."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from tests.lit_instruct.stages.rewards import Pairs
 from tests.lit_instruct.stages.rewards import letters as count_letters
 
 BREAKS = "BREAK_AT_CALL"
-"""Environment variable: the call, counted from 1, that raises an exception; `2:1` means that of process 1 alone."""
+"""Environment variable: number of the call, from 1, that raises an exception; `2:1` means call 2 of process 1 only."""
 calls = 0
 
 
 def letters(pairs: Pairs) -> list[float]:
-    """How many letters `a` to `m` a response has."""
+    """The number of letters `a` to `m` in each response."""
     global calls
     calls += 1
     call, _, rank = os.environ.get(BREAKS, "0").partition(":")

@@ -1,4 +1,4 @@
-"""A run killed at the worst places, again and again, equals one that was never stopped, to the bit."""
+"""A run that is killed repeatedly, at the worst places, ends exactly like one that was never stopped."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from lit_instruct.stages.ppo import PPOModule
 from tests.resume.helpers import FULL, Runs, checkpoint, differences, killed_at
 
 PLACES: list[tuple[str, Any, str, int, bool, int | None]] = [
-    # what happens, where, name, call of this sitting, whether after it, iterations of the checkpoint that is left
+    # description, owner and name of the function, number of its call, kill after it?, iterations of the checkpoint left
     ("between inner epochs, before any checkpoint", Updater, "step", 3, False, None),
     ("while scoring", Collector, "score_part", 8, False, 2),
     ("while a checkpoint is written", torch, "save", 1, False, 2),
@@ -33,7 +33,7 @@ PLACES: list[tuple[str, Any, str, int, bool, int | None]] = [
 
 
 def killed_everywhere(folder: Path, runs: Runs, monkeypatch: pytest.MonkeyPatch, *more: str) -> None:
-    """Kills one run at every place in turn, and then lets it end."""
+    """Kills one run at each place in turn, then lets it finish."""
     for what, where, name, call, after, left in PLACES:
         with killed_at(where, name, call, monkeypatch, after):
             runs.resume(folder, *more)

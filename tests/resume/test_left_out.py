@@ -1,4 +1,4 @@
-"""What happens when a checkpoint lacks one piece of the state: the comparison of the other tests notices."""
+"""If a checkpoint lacks one piece of the state, the comparison that the other tests use notices it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.resume.helpers import Runs, checkpoint, differences, killed_at
 
 @pytest.fixture(scope="module")
 def stopped(tmp_path_factory: pytest.TempPathFactory, runs: Runs) -> Path:
-    """A run killed in its fifth iteration, whose checkpoint is of the fourth."""
+    """A run killed in its fifth iteration; its checkpoint is that of the fourth."""
     folder = tmp_path_factory.mktemp("stopped")
     with pytest.MonkeyPatch.context() as patch, killed_at(WeightAverage, "update", 5, patch):
         runs.fit(folder)
@@ -50,7 +50,7 @@ PIECES: dict[str, Callable[[dict[str, Any]], Any]] = {
     "what the diagnostics saw": lambda saved: saved["ppo"]["diagnostics"].update(count=0),
 }
 QUICK = {"moments of the optimizer", "average of the weights", "KL coefficient", "moments of the scores"}
-"""Those that every run of the tests tries."""
+"""Pieces that the fast tests try."""
 
 
 @pytest.mark.parametrize("piece", [p if p in QUICK else pytest.param(p, marks=pytest.mark.slow) for p in PIECES])

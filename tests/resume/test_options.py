@@ -1,4 +1,4 @@
-"""Options that change when a run is continued are refused or honoured, and either is said."""
+"""Options that change when a run is resumed are refused, or take effect and are logged."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_a_rate_keeps_its_place_in_the_schedule_and_what_the_training_did_to_it(
         return SimpleNamespace(optimizers=[optimizer], lr_scheduler_configs=[config])
 
     before, now = build(0.8), build(0.2)
-    before.lr_scheduler_configs[0].scheduler.base_lrs[0] /= 2  # as when the divergence passed its bound
+    before.lr_scheduler_configs[0].scheduler.base_lrs[0] /= 2  # as when KL exceeds its bound
     before.optimizers[0].step()
     before.lr_scheduler_configs[0].scheduler.step()
     configured = configured_groups(now)

@@ -1,4 +1,4 @@
-"""What a checkpoint gets beside Lightning's part, and what is restored from it, without a Trainer."""
+"""What a checkpoint holds in addition to Lightning's part, and what is restored from it, without a Trainer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lit_instruct.stages.resume import Resume
 
 
 def stage(size: int = 2, should_stop: bool = False, **limits: int) -> Any:
-    """A module with a frozen layer, a trained one and a buffer, attached to what stands for a Trainer."""
+    """A module with a frozen layer, a trained one and a buffer, attached to a stand-in for a Trainer."""
     module: Any = nn.Module()
     module.frozen, module.trained = nn.Linear(2, 2).requires_grad_(False), nn.Linear(2, size)
     module.register_buffer("bias", torch.zeros(()))
@@ -32,7 +32,7 @@ def stage(size: int = 2, should_stop: bool = False, **limits: int) -> Any:
 
 
 def saved(module: Any) -> dict[str, Any]:
-    """A checkpoint of a first sitting."""
+    """The checkpoint of a first session."""
     checkpoint = {"state_dict": module.state_dict(), "epoch": 2, "global_step": 9}
     Resume().save(checkpoint, module, {"seed": 0})
     return checkpoint
@@ -41,7 +41,7 @@ def saved(module: Any) -> dict[str, Any]:
 def test_content() -> None:
     checkpoint = saved(stage(should_stop=True))
     assert set(checkpoint["state_dict"]) == {"trained.weight", "trained.bias", "bias"}
-    assert checkpoint["logged_steps"] == 8  # with the one before the validation
+    assert checkpoint["logged_steps"] == 8  # including the one before the validation
     assert checkpoint["metrics"] == {"val/loss": 0.5}
     assert checkpoint["options"] == {"seed": 0}
     assert checkpoint["stopped"] is True

@@ -1,4 +1,4 @@
-"""Ends that are no kill: a reward function that breaks, a full disk, a training that is complete and then goes on."""
+"""Runs that end without a kill: a broken reward function, a full disk, a finished training that is continued."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def test_a_reward_function_that_breaks_loses_nothing(
     monkeypatch.setenv(rewards.BREAKS, str(rewards.calls + 2))
     assert runs.fit(tmp_path) == 2
     assert "the labeler has gone home" in capsys.readouterr().err
-    assert checkpoint(tmp_path)["ppo"]["iterations_done"] == 1  # which no validation and no epoch's end had saved
+    assert checkpoint(tmp_path)["ppo"]["iterations_done"] == 1  # neither a validation nor the end of an epoch saved it
     monkeypatch.delenv(rewards.BREAKS)
     assert runs.resume(tmp_path) == 0
     assert differences(whole, tmp_path) == []
@@ -33,7 +33,7 @@ def test_a_full_disk_leaves_the_checkpoint_before(
 
     def full(_: int) -> None:
         nonlocal free
-        free -= scratch.exists()  # metrics.csv is synchronised, too
+        free -= scratch.exists()  # metrics.csv is synchronised too
         if free < 0:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -47,7 +47,7 @@ def test_a_full_disk_leaves_the_checkpoint_before(
     assert differences(whole, tmp_path) == []
 
 
-# Inside an epoch of the data, and at its end; neither is due for validation.
+# In the middle of an epoch and at its end; validation is due at neither.
 @pytest.mark.parametrize("length", [1, pytest.param(3, marks=pytest.mark.slow)])
 def test_a_complete_training_goes_on_as_if_it_had_not_ended(
     tmp_path: Path, runs: Runs, whole: Path, length: int
