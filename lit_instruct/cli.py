@@ -47,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs a command and returns its exit code: 0, 2 for a user's mistake, 130 after Ctrl-C or SIGTERM.
 
     Args:
-        arguments: the command line without the program's name; None uses that of the process.
+        arguments: the command line without the program's name; None uses the process's.
     """
     words = sys.argv[1:] if arguments is None else arguments
     if not words or words[0] in ("-h", "--help"):
@@ -105,7 +105,7 @@ def _run(command: str, arguments: list[str]) -> int:
 
 
 def _flags(arguments: list[str]) -> list[str]:
-    """Allows --merge and --push-to-hub without a value: jsonargparse needs one, and underscores in names."""
+    """Allows --merge and --push-to-hub without a value, and hyphens; jsonargparse needs a value and underscores."""
     given = [re.sub(r"^--[a-z-]+", lambda name: f"--{name[0][2:].replace('-', '_')}", word) for word in arguments]
     return _with_values(given, {"--merge": "true", "--push_to_hub": "true"})
 
@@ -137,7 +137,7 @@ def _fail(message: str) -> int:
 
 
 def _quieten() -> None:
-    """Silences messages of the libraries that do not help a user; runs before they are imported."""
+    """Silences library messages that do not help a user; runs before the libraries are imported."""
     for name, value in {
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "TOKENIZERS_PARALLELISM": "false",

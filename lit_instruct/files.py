@@ -20,15 +20,14 @@ from lit_instruct.errors import UserError
 
 @contextlib.contextmanager
 def replacing_files(folder: Path, last: str | None = None, exclusive: Collection[str] = ()) -> Iterator[Path]:
-    """Gives a scratch folder whose files replace those of `folder` when the block ends without an error.
+    """Gives a scratch folder whose files replace those of `folder` if the block ends without an error.
 
-    The earlier result stays untouched until everything new is on the disk.
+    The earlier result is untouched until everything new is on the disk.
 
     Args:
-        folder: made where it is missing; files of other names stay.
-        last: the file that is moved last, because the others are only valid with it.
-        exclusive: names that belong together: once one of them is written, the others are removed unless they were
-            written too.
+        folder: created if missing; files with other names stay.
+        last: the file to move last, because the others are only valid with it.
+        exclusive: names of which only those written by this block may remain, once it has written one of them.
 
     Raises:
         UserError: no space is left, or the folder cannot be written.
@@ -57,7 +56,7 @@ def replacing_files(folder: Path, last: str | None = None, exclusive: Collection
 
 @contextlib.contextmanager
 def replacing_file(path: Path) -> Iterator[Path]:
-    """Gives a scratch file that replaces `path` when the block ends without an error.
+    """Gives a scratch file that replaces `path` if the block ends without an error.
 
     Raises:
         OSError: it cannot be written; the earlier file is untouched and nothing is left of the new one.
@@ -73,20 +72,15 @@ def replacing_file(path: Path) -> Iterator[Path]:
 
 
 def beside(path: Path) -> Path:
-    """Returns where a file is written before it is renamed; the next run overwrites what a killed one left there."""
+    """Returns where a file is written before it is renamed; the next run overwrites what a killed run left there."""
     return path.with_name(f"{path.name}.writing")
 
 
 def write_text(path: Path, text: str, option: str) -> None:
-    """Writes a file in UTF-8, atomically; half of a surrogate pair becomes "?".
-
-    Args:
-        path: in a folder that exists.
-        text: the content.
-        option: that names the file, for the message.
+    """Writes a file in UTF-8, atomically, in a folder that exists; a lone surrogate becomes "?".
 
     Raises:
-        UserError: it cannot be written.
+        UserError: it cannot be written; the message names the `option` that chose the path.
     """
     try:
         with replacing_file(path) as scratch:
@@ -101,13 +95,12 @@ def json_text(value: Any) -> str:
 
 
 def cannot_write(place: Path, error: Exception, option: str = "--run") -> UserError:
-    """Returns what to tell the user where the disk refuses a file or folder that `option` names."""
+    """Returns the error for the user if the disk refuses a file or folder that `option` names."""
     # safetensors reports errors of the disk as text
     if getattr(error, "errno", None) == errno.ENOSPC or f"os error {errno.ENOSPC}" in str(error):
         return UserError(f"{place}: no space left on the disk; free some and run again (earlier results are untouched)")
-    return UserError(
-        f"{place}: cannot write here ({getattr(error, 'strerror', error)}); choose another place with {option}"
-    )
+    reason = getattr(error, "strerror", error)
+    return UserError(f"{place}: cannot write here ({reason}); choose another place with {option}")
 
 
 def cache_folder() -> Path:

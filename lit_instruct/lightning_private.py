@@ -1,4 +1,4 @@
-"""Private attributes of Lightning, as read in version 2.6.6: the only place that touches them, but for overrides.
+"""Private attributes of Lightning, as read in version 2.6.6; except for overrides, only this module touches them.
 
 `tests/lit_instruct/test_private.py` says what breaks when one of them changes.
 """
@@ -12,7 +12,7 @@ from lightning.pytorch.strategies import ModelParallelStrategy, Strategy
 
 
 def trainer_of(module: lightning.LightningModule) -> lightning.Trainer | None:
-    """Returns a module's Trainer, None if it has none; the public property raises then."""
+    """Returns a module's Trainer, or None, where the public property raises."""
     return module._trainer
 
 
@@ -32,7 +32,7 @@ def set_logged_steps(trainer: lightning.Trainer, count: int) -> None:
 
 
 def accumulates(trainer: lightning.Trainer) -> bool:
-    """Returns whether the last batch only added to gradients, without an optimizer step."""
+    """Returns whether the last batch only accumulated gradients, without an optimizer step."""
     return trainer.fit_loop.epoch_loop._should_accumulate()
 
 
@@ -62,5 +62,5 @@ def tensor_parallel_size(strategy: ModelParallelStrategy) -> int | str:
 
 
 def start_method(strategy: Strategy) -> str:
-    """Returns how a strategy starts other processes; popen where it starts none."""
+    """Returns how a strategy starts other processes; popen if it starts none."""
     return getattr(strategy, "_start_method", "popen")

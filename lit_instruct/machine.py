@@ -1,4 +1,4 @@
-"""What is known about this machine and process: device, memory, package versions."""
+"""This machine and process: device, memory, package versions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PACKAGES = ("lit-instruct", "torch", "lightning", "trl", "transformers", "peft")
 
 
 def package_versions(packages: Sequence[str] = PACKAGES) -> dict[str, str]:
-    """Returns the versions of those packages that are installed."""
+    """Returns the versions of the packages that are installed."""
     found = {}
     for package in packages:
         with contextlib.suppress(PackageNotFoundError):
@@ -26,7 +26,7 @@ def package_versions(packages: Sequence[str] = PACKAGES) -> dict[str, str]:
 
 
 def provenance() -> dict[str, Any]:
-    """Returns what a reader needs to judge a measurement: machine (no host name, no path), versions and date."""
+    """Returns what a reader needs to judge a measurement: machine (without names or paths), versions and date."""
     return {
         "machine": {
             "system": platform.system(),
@@ -40,12 +40,12 @@ def provenance() -> dict[str, Any]:
 
 
 def cpu_cores() -> int | None:
-    """Returns how many cores this process may use."""
+    """Returns the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 def memory_bytes() -> float | None:
-    """Returns the machine's memory; None where the system does not tell."""
+    """Returns the machine's memory; None if the system does not report it."""
     try:
         return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
     except (AttributeError, ValueError, OSError):
@@ -53,10 +53,10 @@ def memory_bytes() -> float | None:
 
 
 def this_device(accelerator: object = "auto") -> tuple[Literal["cpu", "cuda"], float | None]:
-    """Returns the kind of device that a stage runs on here, and its memory in bytes; None where it is not known.
+    """Returns the device that a stage runs on here and its memory in bytes (None if unknown).
 
     Args:
-        accelerator: of the Trainer; cpu takes the CPU even where there is a GPU.
+        accelerator: of the Trainer; cpu uses the CPU even if there is a GPU.
     """
     if torch.cuda.is_available() and accelerator != "cpu":
         return "cuda", float(torch.cuda.get_device_properties(0).total_memory)
@@ -64,10 +64,10 @@ def this_device(accelerator: object = "auto") -> tuple[Literal["cpu", "cuda"], f
 
 
 def peak_bytes(device: str = "cpu") -> float | None:
-    """Returns the most memory that this process has held so far; None where the system does not tell.
+    """Returns the peak memory of this process so far; None if the system does not report it.
 
     Args:
-        device: cuda counts what torch allocated on the GPU, anything else the process's resident memory.
+        device: cuda for torch's allocations on the GPU; anything else for the process's resident memory.
     """
     if device == "cuda":
         return float(torch.cuda.max_memory_allocated())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from lit_instruct.prompting import Message, Prompt
     from lit_instruct.rollouts.text import Response, TextGenerator
 
-# Control characters other than line feed and tab: a model must not steer the terminal.
+# Control characters other than line feed and tab: a model must not control the terminal.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
@@ -31,9 +32,9 @@ class ChatOptions:
     run: str = "runs/demo/ppo"
     """Stage folder, hub id, Hugging Face folder or embedded name of the model."""
     compare: str | None = None
-    """A second model that answers too, shown beside the first."""
+    """A second model, whose answers are shown beside the first's."""
     max_new_tokens: int = 128
-    """Length limit of an answer in tokens."""
+    """Maximum number of tokens per answer."""
     temperature: float = 0.7
     """Sampling temperature; lower is more predictable."""
     top_p: float = 0.95
@@ -43,7 +44,7 @@ class ChatOptions:
     history: bool = False
     """Include earlier turns in the prompt (the demo trains on single turns; needs a chat template)."""
     quantize: Literal["none", "8bit", "4bit"] | None = None
-    """Bits of the models' bases; null takes those that their stages trained on."""
+    """Bits of the models' bases; null uses those of their stages."""
 
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1:
@@ -63,7 +64,7 @@ class Speaker:
     messages: list[Message] = field(default_factory=list)
 
     def answer(self, text: str, turn: int, options: ChatOptions) -> Response:
-        """Answers one input; with `history` both become part of the conversation."""
+        """Answers an input; with `history`, both become part of the conversation."""
         asked: Message = {"role": "user", "content": text}
         prompt: Prompt = [*self.messages, asked] if options.history else text
         response = self.generator.respond(
@@ -87,9 +88,8 @@ def chat(
 ) -> None:
     """Answers each input until /quit, end of input or Ctrl-C.
 
-    In a terminal the answers appear in panels, two side by side with `compare`. With a pipe as stdin, every
-    input line gives one output line: the answer with its line breaks as spaces, or with `compare` both
-    answers separated by a tab.
+    In a terminal answers appear in panels, two side by side with `compare`. With a pipe as stdin, each input line gives
+    one output line: the answer with line breaks replaced by spaces; with `compare`, both answers separated by a tab.
 
     Args:
         options: the models and their sampling.
@@ -122,11 +122,8 @@ def _load(options: ChatOptions, load: Callable[[str], TextGenerator] | None) -> 
 
 
 def _talk(speakers: list[Speaker], options: ChatOptions, console: Console) -> None:
-    hint = (
-        "/quit to leave, /new to start a new conversation"
-        if options.history
-        else "each input stands alone; /quit to leave"
-    )
+    alone, turns = "each input stands alone; /quit to leave", "/quit to leave, /new to start a new conversation"
+    hint = turns if options.history else alone
     console.print(Text(hint, style="dim"))
     for turn, text in enumerate(_typed(console, speakers)):
         with console.status("..."):
@@ -136,8 +133,6 @@ def _talk(speakers: list[Speaker], options: ChatOptions, console: Console) -> No
 
 def _typed(console: Console, speakers: list[Speaker]) -> Iterator[str]:
     """Yields what the user types, without commands and empty lines, until /quit or the end of input."""
-    import contextlib
-
     with contextlib.suppress(ImportError):  # not on every platform
         import readline  # noqa: F401 (line editing in input())
 
@@ -161,13 +156,12 @@ def _side_by_side(speakers: Iterable[Speaker], answers: Iterable[Response], widt
         Panel(_shown(answer), title=Text(speaker.name), title_align="left")
         for speaker, answer in zip(speakers, answers, strict=True)
     ]
-    # Below 80 columns two panels would be too narrow, so they are stacked.
-    beside = len(panels) > 1 and width >= 80
+    beside = len(panels) > 1 and width >= 80  # otherwise they would be too narrow and are stacked
     return Columns(panels, width=(width - 1) // 2 if beside else width, padding=(0, 1 if beside else 0))
 
 
 def _shown(answer: Response) -> Text:
-    text = Text(printable(answer.text) or "(empty)")  # Text, not str: "[bold]" in an answer is no markup
+    text = Text(printable(answer.text) or "(empty)")  # Text, not str: "[bold]" in an answer is not markup
     return text if answer.ended else text.append(" [length limit]", style="dim")
 
 
@@ -181,5 +175,5 @@ def _answer_lines(speakers: list[Speaker], options: ChatOptions, lines: Iterable
 
 
 def printable(text: str) -> str:
-    """The text without control characters other than line feed and tab."""
+    """Returns a text without control characters other than line feed and tab."""
     return _CONTROL.sub("", text)

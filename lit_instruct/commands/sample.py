@@ -20,7 +20,7 @@ from lit_instruct.rollouts.text import TextGenerator
 
 @dataclass
 class SampleData:
-    """Which prompts.
+    """The prompts.
 
     Args:
         path: file of prompts.
@@ -36,15 +36,15 @@ class SampleOptions:
     """Samples K responses to each prompt and ranks them by a labeler.
 
     Args:
-        run: model: a stage folder such as runs/demo/sft, a hub id or smollm2-135m-instruct.
+        run: the model: a stage folder such as runs/demo/sft, a hub id or smollm2-135m-instruct.
         data: the prompts.
         out: file to write, .jsonl; rows {prompt, responses, ranks, scores}.
-        k: responses to each prompt, at least 2.
+        k: responses per prompt, at least 2.
         labeler: import path of a Python function list[(prompt, response)] -> list[float].
         sampling: length and temperature.
-        batch_size: sequences decoded side by side.
+        batch_size: sequences decoded in parallel.
         seed: of sampling.
-        quantize: of the model's base: none, 8bit or 4bit; null uses that of its stage.
+        quantize: bits of the model's base: none, 8bit or 4bit; null uses that of its stage.
     """
 
     run: str
@@ -58,13 +58,13 @@ class SampleOptions:
     quantize: Quantize | None = None
 
     def __post_init__(self) -> None:
-        """Refuses a K that compares nothing."""
+        """Checks that there is something to compare."""
         if self.k < 2:
             raise UserError(f"--k={self.k}: a comparison needs at least 2 responses")
 
 
 def sample(options: SampleOptions) -> Path:
-    """Writes ranked comparisons and returns their file.
+    """Writes ranked comparisons and returns the file.
 
     Raises:
         UserError: prompts, model or labeler cannot be used.
@@ -110,9 +110,5 @@ def ranks(scores: Sequence[float]) -> list[int]:
 
 
 def write_jsonl(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    """Writes rows as JSON lines, atomically.
-
-    Raises:
-        UserError: they cannot be written.
-    """
+    """Writes rows as JSON lines, atomically; raises UserError if they cannot be written."""
     write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "--out")

@@ -1,4 +1,4 @@
-"""Rewards as a service to other programs: `lit-instruct rm score` for files, `lit_instruct.score` in Python."""
+"""Rewards for other programs: `lit-instruct rm score` for files, `lit_instruct.score` in Python."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from lit_instruct.prompting import Prompt
 from lit_instruct.rollouts.text_reward import BATCH_TOKENS, TextReward
 
 WINDOW = 64
-"""Rows that are read, sorted by length and scored together; which rows share a batch depends on the window alone."""
+"""Rows that are read, sorted by length and scored together; batches depend only on the window."""
 
 
 def _candidates(record: Record) -> list[Record]:
@@ -33,7 +33,7 @@ def _candidates(record: Record) -> list[Record]:
 
 @dataclass
 class ScorableRow(Row):
-    """A prompt with one response, or with several, ranked or not."""
+    """A prompt with one or several responses, ranked or not."""
 
     layouts = (
         *COMPARISON_LAYOUTS,
@@ -56,21 +56,21 @@ class ScorableRow(Row):
 
     @property
     def texts(self) -> list[str]:
-        """Its responses."""
+        """The responses."""
         return self.responses if self.responses is not None else [str(self.response)]
 
     def record(self) -> dict[str, Any]:
-        """The row as JSON: prompt, response or responses, ranks where there are any, and its further fields."""
+        """Returns the row for JSON: prompt, response or responses, ranks if any, and further fields."""
         own = {"prompt": self.prompt, "response": self.response, "responses": self.responses, "ranks": self.ranks}
         return {name: value for name, value in own.items() if value is not None} | self.extra
 
 
 @dataclass
 class ScoreData:
-    """Which rows.
+    """The rows.
 
     Args:
-        path: file, folder or hub id of rows with a prompt and one response or several.
+        path: file, folder or hub id of rows with a prompt and one or several responses.
         format: layout of the rows; auto detects it.
         on_bad_row: stop at a bad row, or skip it and write it to <out>.bad.jsonl with the reason.
         limit: use only this many, from the start.
@@ -94,12 +94,12 @@ class ScoreOptions:
     Args:
         run: run folder such as runs/demo, its stage folder runs/demo/rm, or any sequence classifier with one output.
         data: the rows.
-        out: file to write, .jsonl; each line is a row with the field `reward` (one response) or `rewards` (a list in
-            the order of its responses) after its own.
+        out: file to write, .jsonl; each line is a row followed by the field `reward` (one response) or `rewards` (a
+            list in the order of the responses).
         field: another name for that field.
-        batch_tokens: most tokens per batch.
+        batch_tokens: maximum number of tokens per batch.
         dtype: of the weights; in bfloat16 a score depends slightly on the rows in its batch.
-        quantize: of the model's base: none, 8bit or 4bit; null uses that of its stage.
+        quantize: bits of the model's base: none, 8bit or 4bit; null uses those of its stage.
     """
 
     run: str
@@ -111,7 +111,7 @@ class ScoreOptions:
     quantize: Quantize | None = None
 
     def __post_init__(self) -> None:
-        """Refuses what cannot work."""
+        """Checks sizes and files."""
         if self.batch_tokens < 1:
             raise UserError(f"--batch_tokens={self.batch_tokens}: must be at least 1")
         out, source = Path(self.out), Path(self.data.path)
@@ -137,13 +137,13 @@ def score(
         run: run folder such as runs/demo, its stage folder runs/demo/rm, or any sequence classifier with one output.
         prompts: B prompts, each a text or a list of messages.
         responses: B texts.
-        batch_tokens: most tokens per batch.
-        dtype: of the weights; auto is bfloat16 where the device computes in it.
-        quantize: bits of the model's base; None takes those that its stage trained on.
+        batch_tokens: maximum number of tokens per batch.
+        dtype: of the weights; auto is bfloat16 if the device computes in it.
+        quantize: bits of the model's base; None uses those of its stage.
 
     Raises:
         UserError: there is no such reward model.
-        ValueError: not as many responses as prompts.
+        ValueError: the numbers of prompts and responses differ.
     """
     model = TextReward.from_source(reward_source(str(run)), dtype, quantize)
     return model.score(prompts, responses, batch_tokens)
@@ -175,7 +175,7 @@ def score_file(options: ScoreOptions) -> Path:
 
 
 def reward_source(run: str) -> str:
-    """Returns the reward model's folder of a run folder, and any other name of a model as it is.
+    """Returns the reward model's folder for a run folder, and any other model name unchanged.
 
     Raises:
         UserError: the run has no reward model.
@@ -190,7 +190,7 @@ def reward_source(run: str) -> str:
 
 
 def _fill(file: ScoredFile, model: TextReward, options: ScoreOptions, total: int) -> None:
-    """Adds the missing rows; the last earlier ones are scored again to check that it is the same model."""
+    """Adds the missing rows; scores the last earlier ones again to check that the model is the same."""
     columns = (TextColumn("scoring"), BarColumn(), MofNCompleteColumn(), TextColumn("rows"), TimeRemainingColumn())
     rows = options.data.rows(BadRows())
     with Progress(*columns, transient=True) as progress:
@@ -206,11 +206,7 @@ def _fill(file: ScoredFile, model: TextReward, options: ScoreOptions, total: int
 
 
 def _line(row: ScorableRow, field: str | None) -> tuple[dict[str, Any], str]:
-    """The row as JSON, and the name of the field that its score gets.
-
-    Raises:
-        UserError: the row has such a field already.
-    """
+    """The row for JSON and the name of its score's field; raises UserError if the row already has such a field."""
     record = row.record()
     name = field or ("reward" if row.responses is None else "rewards")
     if name in record:

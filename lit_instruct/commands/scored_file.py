@@ -20,11 +20,11 @@ class ScoredFile:
     """JSON lines whose last field is the score; existing lines are checked and kept.
 
     Args:
-        path: the file, created if missing. Nothing in it changes before all of its lines have been checked.
-        model: for messages.
+        path: the file, created if missing; it changes only after all of its lines have been checked.
+        model: name of the reward model, for messages.
 
     Raises:
-        UserError: it cannot be written.
+        UserError: the file cannot be written.
     """
 
     def __init__(self, path: Path, model: str) -> None:
@@ -39,11 +39,7 @@ class ScoredFile:
         self._line = 0
 
     def expect(self, total: int) -> None:
-        """Refuses a file that is longer than the data.
-
-        Raises:
-            UserError: it has more than `total` rows.
-        """
+        """Raises UserError if the file has more than `total` rows."""
         if self.earlier_rows + bool(self._cut) > total:
             raise self._refusal(total + 1, f"the data has only {total} rows; the file belongs to other data")
 
@@ -61,7 +57,7 @@ class ScoredFile:
             where: "file:line" of the row, for the message.
 
         Raises:
-            UserError: the file has another row there, or no score.
+            UserError: the next row differs or has no score.
         """
         self._line += 1
         line, start = self._earlier.readline(), _start(row, field)
@@ -73,11 +69,7 @@ class ScoredFile:
         raise self._refusal(self._line, f"this is not {where} with its {field}; the file belongs to other data")
 
     def check(self, earlier: Sequence[Scores], scores: Sequence[Scores]) -> None:
-        """Compares the scores of the last rows taken with the model's.
-
-        Raises:
-            UserError: they differ.
-        """
+        """Raises UserError if the scores of the last rows taken differ from the model's."""
         first = self._line - len(earlier) + 1
         for line, (before, now) in enumerate(zip(earlier, scores, strict=False), start=first):
             if not _same(before, now):
@@ -85,9 +77,7 @@ class ScoredFile:
                 raise self._refusal(line, reason)
 
     def write(self, rows: Sequence[tuple[dict[str, Any], str, Scores]]) -> None:
-        """Appends rows, each with the name of its score's field and the score, and flushes them.
-
-        The first of them replaces an incomplete last line.
+        """Appends rows, each with its score's field and score, and flushes; the first completes a truncated last line.
 
         Raises:
             UserError: that line belongs to another row, or the rows cannot be written.
@@ -132,16 +122,12 @@ class ScoredFile:
 
 
 def _start(row: dict[str, Any], field: str) -> bytes:
-    """The line of a row up to its score."""
-    return _dumped(row)[:-1] + f", {json.dumps(field)}: ".encode()
-
-
-def _dumped(row: dict[str, Any]) -> bytes:
-    """A row as JSON in UTF-8; a lone surrogate, which UTF-8 cannot hold, is escaped."""
+    """The line of a row up to its score, in UTF-8; rows with a lone surrogate, which UTF-8 cannot hold, are escaped."""
     try:
-        return json.dumps(row, ensure_ascii=False, default=str).encode()
+        line = json.dumps(row, ensure_ascii=False, default=str).encode()
     except UnicodeEncodeError:
-        return json.dumps(row, default=str).encode()
+        line = json.dumps(row, default=str).encode()
+    return line[:-1] + f", {json.dumps(field)}: ".encode()
 
 
 def _same(one: Scores, other: Scores) -> bool:

@@ -1,4 +1,4 @@
-"""The public name of an exported model's base, and how that base differs from the one it was trained on."""
+"""The public name of an exported model's base, and how it differs from the base of the training."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ FOLDER_ONLY = (
 
 @dataclass(frozen=True)
 class PublicBase:
-    """A base by the name that others load it with."""
+    """A base under the name that others load."""
 
     name: str
     """Hub id or folder."""
     remark: str | None = None
-    """What a reader must know before loading it."""
+    """What to know before loading it."""
 
     @property
     def on_hub(self) -> bool:
@@ -43,8 +43,8 @@ def public_base(base: str, given: str | None) -> PublicBase:
     """Returns the public name of a base.
 
     Args:
-        base: hub id or folder that `from_pretrained` opened in the training.
-        given: the name that the user wants instead; None takes the base's own.
+        base: hub id or folder that the training opened.
+        given: another name from the user; None uses the base's own.
     """
     embedded = base == NAME or Path(base).name == f"{NAME}-{CONVERSION}"
     name = given or (EMBEDDED_ON_HUB if embedded else base if Path(base).exists() else base.partition("@")[0])
@@ -54,16 +54,16 @@ def public_base(base: str, given: str | None) -> PublicBase:
 
 
 def is_hub_id(name: str) -> bool:
-    """Tells whether a name is `organisation/name` and not a folder on this machine."""
+    """Returns whether a name is `organisation/name` and not a local folder."""
     return re.fullmatch(r"[\w.-]+/[\w.-]+", name) is not None and name[0] != "." and not Path(name).exists()
 
 
 def base_licence(base: str, public: PublicBase) -> str | None:
-    """Returns the licence field of the base's model card, None where there is none or it cannot be read.
+    """Returns the licence field of the base's model card; None if there is none or it cannot be read.
 
     Args:
         base: hub id or folder that the training opened.
-        public: its name for others.
+        public: its public name.
     """
     if public.name == EMBEDDED_ON_HUB:
         return "apache-2.0"
@@ -72,13 +72,13 @@ def base_licence(base: str, public: PublicBase) -> str | None:
 
 
 def data_licence(path: str) -> str | None:
-    """Returns the licence field of a hub data set's card, None elsewhere."""
+    """Returns the licence field of a hub dataset's card; None for other data."""
     return _licence(DatasetCard, path) if is_hub_id(path) else None
 
 
 def _licence(card: type[ModelCard] | type[DatasetCard], where: str) -> str | None:
     try:
         data: Any = card.load(where, ignore_metadata_errors=True).data
-    except (OSError, ValueError, HfHubHTTPError):  # no card, no network, or text that is no card
+    except (OSError, ValueError, HfHubHTTPError):  # no card, no network, or not a card
         return None
     return getattr(data, "license", None)

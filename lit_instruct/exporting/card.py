@@ -1,4 +1,4 @@
-"""The model card of an export, written from stage.json and those of the stages before."""
+"""The model card of an export, from its stage.json and those of earlier stages."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ NOT_STATED = "not stated"
 
 @dataclass(frozen=True)
 class CardFacts:
-    """What the export knows in addition to stage.json."""
+    """What is not in stage.json."""
 
     opened_base: str
     """Hub id or folder that the training opened."""
@@ -41,7 +41,7 @@ class CardFacts:
 
 @dataclass(frozen=True)
 class DataRow:
-    """A line of the card's table of data."""
+    """A row of the card's table of data."""
 
     stage: str
     option: str
@@ -51,7 +51,7 @@ class DataRow:
 
 
 def public_stage(stage: Stage, base: PublicBase, prompter: Prompter) -> Stage:
-    """Returns the record to publish: names instead of this machine's folders, and the exported prompt format."""
+    """Returns the record to publish: names in place of local folders, and the exported prompt format."""
     data = stage.data and {
         **stage.data,
         "sources": {
@@ -74,10 +74,10 @@ def write_card(folder: Path, run: Path, name: str, stage: Stage, facts: CardFact
 
     Args:
         folder: of the export.
-        run: the stage's folder, for the records of the stages before.
-        name: title.
-        stage: its record.
-        facts: what the records do not hold.
+        run: folder of the stage, from which the records of earlier stages are found.
+        name: title of the card.
+        stage: record of the stage.
+        facts: what is not in the records.
     """
     stages = {found.stage: found for found in [*_parents(run, stage), stage]}
     data = [row for found in stages.values() for row in _data_rows(found)]
@@ -100,8 +100,8 @@ def write_card(folder: Path, run: Path, name: str, stage: Stage, facts: CardFact
         licence=licence,
         data=data,
         options=[
-            (found.stage, *pair)
-            for found in stages.values()
+            (name, *pair)
+            for name, found in stages.items()
             for pair in flat(_without_folders(found.options or {})).items()
         ],
         not_stated=NOT_STATED,
@@ -110,14 +110,14 @@ def write_card(folder: Path, run: Path, name: str, stage: Stage, facts: CardFact
 
 
 def _front_matter(stage: Stage, facts: CardFacts, licence: str | None, data: list[DataRow]) -> ModelCardData:
+    sources = {row.source.partition(":")[0] for row in data}
     return ModelCardData(
         license=licence,
         base_model=facts.base.name if facts.base.on_hub else None,
         base_model_relation=("finetune" if facts.merged else "adapter") if facts.base.on_hub else None,
         library_name="transformers" if facts.merged else "peft",
         pipeline_tag="text-classification" if stage.stage == "rm" else "text-generation",
-        datasets=sorted({row.source.partition(":")[0] for row in data if is_hub_id(row.source.partition(":")[0])})
-        or None,
+        datasets=sorted(filter(is_hub_id, sources)) or None,
         tags=["lit-instruct", "instructgpt", "rlhf", {"rm": "reward-model"}.get(stage.stage, stage.stage)],
     )
 
@@ -148,7 +148,7 @@ def _data_rows(stage: Stage) -> Iterator[DataRow]:
 
 
 def _without_folders(value: Any) -> Any:
-    """Shortens absolute paths to their last part, so that a published card does not show the layout of this machine."""
+    """Shortens absolute paths to their last part, so that a published card does not show local folders."""
     if isinstance(value, dict):
         return {key: _without_folders(item) for key, item in value.items()}
     if isinstance(value, list):

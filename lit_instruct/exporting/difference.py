@@ -1,4 +1,4 @@
-"""How far a merged model is from the one that was trained: their distributions on the trained model's own responses."""
+"""How far a merged model is from the trained one, measured on the trained model's own responses."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ PROMPTS = (
     "Is a whale a fish? Answer briefly.",
 )
 RESPONSES, RESPONSE_TOKENS = 4, 32
-"""Responses per prompt, and their longest length in tokens."""
+"""Responses per prompt, and maximum number of tokens of each."""
 
 
 @dataclass(frozen=True)
 class Texts:
-    """Token ids that two models are compared on."""
+    """Token ids on which two models are compared."""
 
     sequences: list[list[int]]
     """Prompt and response."""
@@ -69,35 +69,28 @@ def rewards(network: nn.Module, texts: Texts) -> Tensor:
 
 
 def mean_kl(trained: Tensor, exported: Tensor) -> float:
-    """Returns mean over tokens of sum_v p(v) (log p(v) - log q(v)), in nats per token.
-
-    Args:
-        trained: (tokens, V) log p.
-        exported: (tokens, V) log q.
-    """
+    """Returns the mean over tokens of sum_v p(v) (log p(v) - log q(v)), in nats, from log p and log q: (tokens, V)."""
     kl = (trained.double().exp() * (trained.double() - exported.double())).sum(dim=-1).mean()
     return max(0.0, float(kl))  # rounding can make it slightly negative
 
 
 @torch.no_grad()
 def _logits(network: nn.Module, texts: Texts) -> list[Tensor]:
-    """One row at a time, so that memory is that of one."""
+    """Logits of each text (T, V), one row at a time to save memory."""
     found = []
     device = next(network.parameters()).device
     with computing_as_trained(network):
         for sequence in texts.sequences:
-            ids, mask = right_pad([sequence], 0)
-            ids, mask = ids.to(device), mask.to(device)
-            output = network(
-                input_ids=ids, attention_mask=mask.long(), position_ids=position_ids(mask), use_cache=False
-            )
+            ids, mask = (tensor.to(device) for tensor in right_pad([sequence], 0))
+            positions = position_ids(mask)
+            output = network(input_ids=ids, attention_mask=mask.long(), position_ids=positions, use_cache=False)
             found.append(output.logits[0].float().cpu())
     return found
 
 
 @contextlib.contextmanager
 def computing_as_trained(network: nn.Module) -> Iterator[None]:
-    """Autocasts where frozen weights are bfloat16 and trained ones float32, as Lightning's bf16-mixed does."""
+    """Autocasts if frozen weights are bfloat16 and trained ones float32, as Lightning's bf16-mixed does."""
     dtypes = {parameter.dtype for parameter in network.parameters()}
     device = next(network.parameters()).device.type
     mixed = torch.bfloat16 in dtypes and torch.float32 in dtypes

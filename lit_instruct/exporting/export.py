@@ -1,4 +1,4 @@
-"""`lit-instruct export`: from a stage's folder to one that plain transformers and PEFT load."""
+"""`lit-instruct export`: writes a stage's model as a folder that plain transformers and PEFT load."""
 
 from __future__ import annotations
 
@@ -15,14 +15,7 @@ from safetensors.torch import load_file, save_file
 from lit_instruct.errors import UserError
 from lit_instruct.exporting.base_name import PublicBase, public_base
 from lit_instruct.exporting.card import CardFacts, public_stage, write_card
-from lit_instruct.exporting.difference import (
-    Texts,
-    mean_kl,
-    next_token_log_probs,
-    rewards,
-    sampled_texts,
-    written_texts,
-)
+from lit_instruct.exporting.difference import mean_kl, next_token_log_probs, rewards, sampled_texts, written_texts
 from lit_instruct.exporting.hub import push
 from lit_instruct.exporting.networks import DTYPES, merged_network, trained_network, weights_dtype
 from lit_instruct.exporting.options import ExportOptions
@@ -81,7 +74,7 @@ def export(options: ExportOptions) -> Path:
 
 
 def _base_of_whole(stage: Stage, options: ExportOptions) -> PublicBase:
-    """The base that all weights were trained from; no remark, because nobody has to load it."""
+    """The base that all weights were trained from, without a remark, because nobody has to load it."""
     return replace(public_base(str(stage.base["source"]), options.base), remark=None)
 
 
@@ -92,7 +85,7 @@ def _sampling(stage: Stage) -> dict[str, Any] | None:
 def _write_adapter(
     scratch: Path, source: Source, stage: Stage, base: PublicBase, options: ExportOptions
 ) -> dict[str, Any]:
-    """Copies the adapter, and names a base that others can load."""
+    """Copies the adapter and names a base that others can load."""
     assert source.adapter is not None
     dtype = DTYPES.get(options.dtype)
     if dtype is None:
@@ -112,10 +105,7 @@ def _write_adapter(
 def _write_whole(
     scratch: Path, source: Source, stage: Stage, prompter: Prompter, options: ExportOptions, exported: Prompter
 ) -> dict[str, Any]:
-    """Writes all weights, and returns how far they are from the trained model.
-
-    Only one model is in memory at a time.
-    """
+    """Writes all weights and returns how far they are from the trained model, with one model in memory at a time."""
     is_reward = stage.stage == "rm"
     dtype = weights_dtype(options.dtype, source, stage)
     trained = trained_network(source, stage, prompter.pad_id)
@@ -127,26 +117,28 @@ def _write_whole(
     gc.collect()
     merged = merged_network(source, stage, prompter.pad_id, dtype).to(device)
     after = measure(merged, texts)
-    measured = _difference(before, after, texts, is_reward)
-    if not is_reward and measured["kl_to_trained"] > options.max_kl:
-        way_out = "8-bit bases round activations too, so" if stage.base_precision == "8bit" else "take --dtype=fp32,"
-        raise UserError(
-            f"--merge: the merged model is {measured['kl_to_trained']:.4f} nats per token from the trained one, over "
-            f"--max-kl={options.max_kl:g}, and was not written; {way_out} export it as an adapter, or raise --max-kl"
-        )
     config: Any = merged.config
     config.pad_token_id = exported.pad_id
+    measured: dict[str, Any]
     if is_reward:
         config.reward_bias = stage.reward_bias or 0.0
+        change = float((before - after).abs().max())
+        measured = {"largest_reward_change": change, "measured_texts": len(texts.sequences)}
+    else:
+        measured = {"kl_to_trained": mean_kl(before, after), "measured_tokens": len(before)}
+        _check_kl(measured["kl_to_trained"], options.max_kl, stage)
     merged.save_pretrained(str(scratch))
     form = "merged" if source.adapter is not None else "whole"
     return {"form": form, "dtype": _name(dtype), **measured}
 
 
-def _difference(before: torch.Tensor, after: torch.Tensor, texts: Texts, is_reward: bool) -> dict[str, Any]:
-    if is_reward:
-        return {"largest_reward_change": float((before - after).abs().max()), "measured_texts": len(texts.sequences)}
-    return {"kl_to_trained": mean_kl(before, after), "measured_tokens": len(before)}
+def _check_kl(kl: float, most: float, stage: Stage) -> None:
+    if kl > most:
+        way_out = "8-bit bases round activations too, so" if stage.base_precision == "8bit" else "take --dtype=fp32,"
+        raise UserError(
+            f"--merge: the merged model is {kl:.4f} nats per token from the trained one, over --max-kl={most:g}, and "
+            f"was not written; {way_out} export it as an adapter, or raise --max-kl"
+        )
 
 
 def _name(dtype: torch.dtype) -> str:

@@ -1,4 +1,4 @@
-"""Uploads an export with the Hugging Face hub client's own login."""
+"""Uploads an export with the login of the Hugging Face hub client."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def push(folder: Path, repository: bool | str) -> str:
 
     Args:
         folder: a finished export.
-        repository: organisation/name; True uses the folder's name under the user's account.
+        repository: organisation/name; True uses the folder's name and the user's account.
 
     Raises:
         UserError: the user is not logged in, or the hub refuses.

@@ -1,4 +1,4 @@
-"""The model that a stage trained: as it was trained, and with its adapter merged."""
+"""The model of a stage: as it was trained, and with its adapter merged."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def trained_network(source: Source, stage: Stage, pad_id: int) -> nn.Module:
-    """Returns the network as it was trained: its base in the training's bits, the adapter on it unmerged.
+    """Returns the network as it was trained: the base in the bits of the training, the adapter not merged.
 
     Raises:
         UserError: it cannot be opened.
@@ -31,15 +31,15 @@ def trained_network(source: Source, stage: Stage, pad_id: int) -> nn.Module:
     else:
         network = load_causal_lm(source, dtype, quantised)
         network = attach_adapter(network, source.adapter) if source.adapter is not None else network
-    keep_differentiable(network)  # use the kernels of training, not those that bitsandbytes uses for inference
+    keep_differentiable(network)  # use the training kernels, not bitsandbytes' inference kernels
     return network.eval().to(_device())
 
 
 def merged_network(source: Source, stage: Stage, pad_id: int, dtype: torch.dtype) -> nn.Module:
     """Returns the network with its adapter merged in float32; only the sum is rounded to `dtype`.
 
-    The adapter is merged into the base of the training: after 4-bit training that is the dequantised one, because the
-    adapter has learnt to compensate for the rounding.
+    After 4-bit training it is merged into the dequantised base, because the adapter has learnt to compensate for the
+    rounding.
 
     Raises:
         UserError: it cannot be opened.
@@ -70,7 +70,7 @@ def _merged_into_dequantised(
 
 
 def _base_form(source: Source, stage: Stage) -> tuple[torch.dtype, Quantisation | None]:
-    """The dtype in which the training computed with the base, and how it was quantised."""
+    """The dtype in which training computed with the base, and how the base was quantised."""
     if source.adapter is None:
         return torch.float32, None
     name: Any = ((stage.options or {}).get("model") or {}).get("dtype", "auto")
@@ -84,7 +84,7 @@ def _device() -> torch.device:
 
 
 def weights_dtype(chosen: DtypeChoice, source: Source, stage: Stage) -> torch.dtype:
-    """Returns the dtype to write whole weights in."""
+    """Returns the dtype of whole weights in the export."""
     if chosen != "auto":
         return DTYPES[chosen]
     if stage.stage == "rm" or source.adapter is None:

@@ -15,14 +15,13 @@ WITH_SYSTEM = (
     "{{%- set messages = [{{'role': 'system', 'content': {system}}}] + messages -%}}"
     "{{%- endif -%}}"
 )
-"""Prepended to a chat template whose default system prompt is not the one of the training."""
+"""Prepended to a chat template whose default system prompt differs from that of the training."""
 
 
 def exported_prompter(prompter: Prompter) -> Prompter:
-    """Returns the prompt format with a tokenizer that applies it by itself: `apply_chat_template` gives the same ids.
+    """Returns the prompt format with a tokenizer whose `apply_chat_template` gives the same ids.
 
-    The system prompt of the training (usually none) moves into the template; a model trained on raw text loses
-    its template.
+    The system prompt of the training (usually none) moves into the template; a model trained on raw text has none.
     """
     tokenizer = copy.deepcopy(prompter.tokenizer)
     if prompter.kind == "raw":
@@ -38,7 +37,7 @@ def generation_config(prompter: Prompter, sampling: dict[str, Any] | None) -> Ge
     """Returns the sampling settings of the training for plain transformers.
 
     Args:
-        prompter: for the ids that end a response and that pad.
+        prompter: has the ids that end a response and that pad.
         sampling: the sampling options of PPO; None samples from the model's own distribution.
     """
     options = sampling or {}

@@ -1,4 +1,4 @@
-"""The target folder of an export: replaced as a whole, and never where it holds files of something else."""
+"""The target folder of an export: replaced as a whole, and only if it holds nothing but an earlier export."""
 
 from __future__ import annotations
 
@@ -17,19 +17,11 @@ from lit_instruct.errors import UserError
 from lit_instruct.files import cannot_write
 
 RECORD = "export.json"
-"""Describes the export; a target whose files are all in its list is an earlier export."""
+"""Describes the export and lists its files; a target with only listed files is an earlier export."""
 
 
 def check_target(target: Path, source: Path) -> None:
-    """Refuses a target that holds anything but an earlier export.
-
-    Args:
-        target: of --to.
-        source: the stage's folder.
-
-    Raises:
-        UserError: it is a file, the source itself, or has files that no export wrote.
-    """
+    """Raises UserError if a target is a file, the folder `source` itself, or has files that no export wrote."""
     if target.exists() and not target.is_dir():
         raise UserError(f"--to={target}: this is a file; name a folder")
     if target.exists() and source.exists() and target.resolve() == source.resolve():
@@ -56,10 +48,10 @@ def write_record(folder: Path, record: dict[str, Any]) -> None:
 
 @contextlib.contextmanager
 def replacing_folder(target: Path) -> Iterator[Path]:
-    """Gives a scratch folder that becomes `target` when the block ends without an error; else nothing changes.
+    """Gives a scratch folder that replaces `target` if the block ends without an error; otherwise nothing changes.
 
     Raises:
-        UserError: no space is left, or the place cannot be written.
+        UserError: no space is left, or the folder cannot be written.
     """
     scratch: Path | None = None
     try:
