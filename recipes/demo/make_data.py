@@ -1,15 +1,15 @@
 """Makes the demo's demonstrations and ranked comparisons from its prompts (`make demo-data`).
 
-The embedded model answers, held to short answers by a system prompt that the data does not contain, and an automatic
-labeler (lit_instruct.evaluation.labelers.tone) stands in for the people of the paper.
+The embedded model answers; a system prompt that is not part of the data keeps its answers short. An automatic labeler
+(lit_instruct.evaluation.labelers.tone) stands in for the people of the paper.
 
-- Demonstrations show the form that is wanted: one short, finished answer. Of several samples the first that ended by
-  itself, is a finished sentence and repeats nothing is taken. Tone is ignored, so that SFT does not already learn
-  what the reward model and PPO should.
+- Demonstrations show the desired form: one short, finished answer. Of several samples the first is taken that ended by
+  itself, is a finished sentence and has no repetitions. Tone is ignored, because it is what reward model and PPO
+  should learn, not SFT.
 - Comparisons: K = 4..9 samples per prompt, rated by the labeler on the paper's scale from 1 to 7 and ranked; equal
   ratings are ties.
 
-Training and validation prompts stay apart. Running it again with the same versions gives the same files.
+Training and validation prompts are kept apart. Running it again with the same versions gives the same files.
 """
 
 from __future__ import annotations
