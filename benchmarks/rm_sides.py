@@ -26,19 +26,11 @@ from lit_instruct.stages.reward import RewardModule
 OPTIMIZER = OptimizerOptions()
 
 
-class Comparisons(RankedComparisonDataModule):
-    """Comparisons of `rm_work.ranked_item`, which are already token ids."""
-
-    def __init__(self, items: list[Item], batch_size: int) -> None:
-        super().__init__("random", validation_share=0.0, batch_size=batch_size, seed=SEED)
-        self.items = items
-
-    def prepare_data(self) -> None:
-        """There is nothing to read."""
-
-    def setup(self, stage: str | None = None) -> None:
-        """Takes the items as they are."""
-        self.train_dataset = number_rows(Dataset.from_list(self.items))
+def comparisons(items: list[Item], batch_size: int) -> RankedComparisonDataModule:
+    """Returns a DataModule of comparisons that are already token ids, with `batch_size` prompts per step."""
+    data = RankedComparisonDataModule("random", validation_share=0.0, batch_size=batch_size, seed=SEED)
+    data.train_dataset = number_rows(Dataset.from_list(items))
+    return data
 
 
 def ours(workload: dict[str, Any], base: str) -> dict[str, Any]:
@@ -47,12 +39,12 @@ def ours(workload: dict[str, Any], base: str) -> dict[str, Any]:
     module = RewardModule(base, LORA, OPTIMIZER, seed=SEED)
     prompts = case.prompts * (1 + case.our_steps)
     vocabulary = len(module.prompter.tokenizer)
-    data = Comparisons(case.items(prompts, vocabulary), case.prompts)
+    data = comparisons(case.items(prompts, vocabulary), case.prompts)
     clock = OurClock()
     fit_ours(module, data, [clock])
     seconds = sum(clock.step_seconds[1:])
-    comparisons = case.pairs * case.prompts * case.our_steps
-    return {"seconds": seconds, "pairs_per_second": comparisons / seconds, **clock.memory.found()}
+    pairs = case.pairs * case.prompts * case.our_steps
+    return {"seconds": seconds, "pairs_per_second": pairs / seconds, **clock.memory.found()}
 
 
 def trl(workload: dict[str, Any], base: str, micro_batch: int) -> dict[str, Any]:

@@ -6,13 +6,14 @@ import inspect
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, TypeVar
 
+import lightning
 from lightning.pytorch.utilities import rank_zero_info
+from torch.utils.data import DataLoader
 
-from data_modules.batching.loaders import BatchLoaders, check_option
+from data_modules.batching.sampling import EpochBatchSampler, StatefulLoader
 from data_modules.hygiene.facts import SplitFacts
 from data_modules.reading.bad_rows import OnBadRow
 from data_modules.reading.sources import parse_sources
@@ -21,23 +22,22 @@ from data_modules.tables.arrow import Item, LazyRows, open_table
 from data_modules.tables.build import (
     TRAIN,
     VALIDATION,
+    OnLong,
     Reading,
     Report,
-    RowFacts,
     TableInput,
     bad_rows_file,
     build_tables,
 )
-from data_modules.tables.cache import build_once, find_or_build
+from data_modules.tables.cache import Built, find_or_build
 from data_modules.tables.fingerprints import code_version, content_of
 from lit_instruct.errors import UserError
 from lit_instruct.prompting import Prompter
 
-OnLong = Literal["error", "drop"]
 RowT = TypeVar("RowT", bound=Row)
 
 
-class RowDataModule(BatchLoaders, Generic[RowT]):
+class RowDataModule(lightning.LightningDataModule, Generic[RowT]):
     """Reads rows, splits them, tokenises them and serves them in batches.
 
     A subclass defines the row type (`row_type`), how rows become items (`encode_batch`) and how items become a batch
@@ -46,8 +46,8 @@ class RowDataModule(BatchLoaders, Generic[RowT]):
     """
 
     row_type: type[RowT]
-    limit_option: str
-    """Name of the option that limits the tokens of an item, for error messages."""
+    limit_option = "max_length"
+    """Name of the option that limits the tokens of an item."""
     refused_because = "of no use"
     """How messages describe the rows that `refuse` leaves out."""
     not_in_items = frozenset({"path", "validation_path", "batch_size", "seed"})
@@ -55,13 +55,16 @@ class RowDataModule(BatchLoaders, Generic[RowT]):
     new tables."""
     validation_limit: int | None = None
     """Use only this many validation rows, from the start; None uses all."""
+    drop_last = False
+    """Whether every training batch must be full."""
+    train_sampler: EpochBatchSampler
+    """Splits the training rows into batches; set once the Trainer has requested them."""
 
     def __init__(
         self,
         path: str,
         validation_path: str | None,
         validation_share: float,
-        limit_option: str,
         token_limit: int,
         on_long: OnLong,
         batch_size: int,
@@ -70,27 +73,34 @@ class RowDataModule(BatchLoaders, Generic[RowT]):
         format: str = "auto",
         on_bad_row: OnBadRow = "error",
     ) -> None:
-        super().__init__(path, validation_path, batch_size, seed)
+        super().__init__()
+        check_option("batch_size", batch_size, batch_size >= 1, "at least 1")
         check_option("validation_share", validation_share, 0 <= validation_share < 1, "at least 0 and below 1")
-        check_option(limit_option, token_limit, token_limit >= 1, "at least 1")
+        check_option(self.limit_option, token_limit, token_limit >= 1, "at least 1")
         check_option("limit", limit, limit is None or limit >= 1, "at least 1")
         check_option("on_long", on_long, on_long in ("error", "drop"), "error or drop")
         check_option("on_bad_row", on_bad_row, on_bad_row in ("error", "skip"), "error or skip")
         check_format(format, self.row_type)
+        self.path = path
+        self.validation_path = validation_path
         self.validation_share = validation_share
-        self.limit_option = limit_option
         self.token_limit = token_limit
         self.on_long = on_long
+        self.batch_size = batch_size
+        self.seed = seed
         self.limit = limit
         self.format = format
         self.on_bad_row = on_bad_row
         self.prompter: Prompter | None = None
         """If None, `setup` takes it from the LightningModule."""
+        self.train_dataset: Any = None
+        """Items that `collate` takes; filled in by `setup`, unless they are set before."""
+        self.validation_dataset: Any = None
         self.train_rows: Sequence[RowT] = []
         self.validation_rows: Sequence[RowT] = []
         self.report = Report()
         """What happened to the rows; filled in by `setup`."""
-        self._tables: tuple[Path, Any] | None = None
+        self._tables: Built | None = None
 
     def encode_batch(self, rows: list[RowT]) -> list[Item]:
         """Turns rows into items; tokenizers are faster on many texts than on one at a time."""
@@ -100,11 +110,15 @@ class RowDataModule(BatchLoaders, Generic[RowT]):
         """Number of tokens of an item that count against `token_limit`."""
         raise NotImplementedError
 
+    def collate(self, items: list[Any]) -> Any:
+        """Makes a batch from items."""
+        raise NotImplementedError
+
     def refuse(self, row: RowT) -> bool:
         """Whether a row is useless for training and left out."""
         return False
 
-    def facts(self) -> RowFacts:
+    def facts(self) -> SplitFacts:
         """Chooses among the rows; here it only splits them, by prompt."""
         return SplitFacts()
 
@@ -113,17 +127,13 @@ class RowDataModule(BatchLoaders, Generic[RowT]):
         return []
 
     def as_dataset(self, items: Any, rows: LazyRows[RowT]) -> Any:
-        """Makes a dataset from items and rows.
-
-        Args:
-            items: `datasets.Dataset` of what `encode_batch` returned.
-            rows: the rows, in the same order.
-        """
+        """Makes a dataset from the `datasets.Dataset` of all items and from the rows in the same order."""
         return items
 
     def prepare_data(self) -> None:
         """Reads and tokenises the rows on the first process of each machine, unless they are cached."""
-        self._find_tables()
+        if self.train_dataset is None:
+            self._find_tables()
 
     def setup(self, stage: str | None = None) -> None:
         """Opens the tokenised rows once; makes them if `prepare_data` was not called.
@@ -141,6 +151,43 @@ class RowDataModule(BatchLoaders, Generic[RowT]):
             self.validation_dataset = self.as_dataset(items, self.validation_rows)
         self.tell()
 
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Shuffled batches of the training rows."""
+        loader = self._loader(self.train_dataset, shuffle=True)
+        self.train_sampler = loader.batch_sampler
+        return loader
+
+    def val_dataloader(self) -> DataLoader[Any] | list[Any]:
+        """Batches of the validation rows in order; an empty list if there are none."""
+        return [] if self.validation_dataset is None else self._loader(self.validation_dataset, shuffle=False)
+
+    def test_dataloader(self) -> DataLoader[Any] | list[Any]:
+        """The validation batches: `test` evaluates a finished stage on them."""
+        return self.val_dataloader()
+
+    def process_batch_size(self) -> int:
+        """Rows per batch on one process."""
+        return self.batch_size
+
+    @property
+    def rank(self) -> int:
+        """Index of this process."""
+        return self.trainer.global_rank if self.trainer is not None else 0
+
+    @property
+    def world_size(self) -> int:
+        """Number of processes."""
+        return self.trainer.world_size if self.trainer is not None else 1
+
+    def _loader(self, dataset: Any, shuffle: bool) -> StatefulLoader:
+        rows, size, drop_last = len(dataset), self.process_batch_size(), self.drop_last and shuffle
+        try:
+            sampler = EpochBatchSampler(rows, size, self.seed, self.rank, self.world_size, shuffle, drop_last)
+        except UserError as error:
+            path = self.path if shuffle or self.validation_path is None else self.validation_path
+            raise UserError(f"{path}: {error}") from None
+        return StatefulLoader(dataset, sampler, self.collate)
+
     def open_other(self, option: str) -> Any:
         """Returns a `datasets.Dataset` with the items of one of `other_inputs`."""
         return open_table(self._find_tables() / f"{option}.arrow", Row)[0]
@@ -156,10 +203,9 @@ class RowDataModule(BatchLoaders, Generic[RowT]):
             encode: rows -> items.
             limit: use only this many rows, from the start.
         """
-        refuse = self.refuse if row_type is self.row_type else _never
+        refuse = self.refuse if row_type is self.row_type else lambda _: False
         path = getattr(self, option)
-        with_place = partial(_with_place, encode)
-        return TableInput(option, path, row_type, limit, refuse, with_place, self._is_too_long, self.refused_because)
+        return TableInput(option, path, row_type, limit, refuse, encode, self.item_length, self.refused_because)
 
     def get_prompter(self) -> Prompter:
         """The prompter that was set, or else the LightningModule's."""
@@ -167,21 +213,14 @@ class RowDataModule(BatchLoaders, Generic[RowT]):
             if self.trainer is None:
                 raise RuntimeError("set `prompter` on the DataModule, or attach it to a Trainer")
             self.prompter = self.trainer.lightning_module.prompter
-        assert self.prompter is not None
         return self.prompter
 
     def _find_tables(self) -> Path:
         """Returns the folder of the tokenised rows, which are built unless cached."""
         if self._tables is None:
-            key = self.cache_key()
-            if key is None:
-                scratch, record = build_once(self._build)
-                self._tables = Path(scratch.name), scratch  # deleted with this object
-            else:
-                folder, record = find_or_build(key, self._build)
-                self._tables = folder, None
-            self.report = Report(**record["report"])
-        return self._tables[0]
+            self._tables = find_or_build(self.cache_key(), self._build)
+            self.report = Report(**self._tables.record["report"])
+        return self._tables.folder
 
     def _build(self, folder: Path) -> dict[str, Any]:
         validation = None
@@ -192,7 +231,7 @@ class RowDataModule(BatchLoaders, Generic[RowT]):
             self.table_input("path", self.row_type, self.encode_batch, self.limit),
             validation,
             self.other_inputs(),
-            Reading(self.format, self.on_bad_row, self.seed),
+            Reading(self.format, self.on_bad_row, self.seed, self.limit_option, self.token_limit, self.on_long),
             self.facts(),
             self.validation_share,
             self.validation_limit,
@@ -223,16 +262,6 @@ class RowDataModule(BatchLoaders, Generic[RowT]):
         paths = [path for path in (self.path, self.validation_path) if path is not None]
         return any(source.weight is not None for path in paths for source in parse_sources(path))
 
-    def _is_too_long(self, row: Row, item: Item) -> bool:
-        length = self.item_length(item)
-        if length > self.token_limit and self.on_long == "error":
-            what = "the prompt is" if self.limit_option == "max_prompt_length" else "prompt and response are"
-            raise UserError(
-                f"{row.where}: {what} {length} tokens long, over the limit of {self.token_limit}; raise "
-                f"--data.{self.limit_option}, shorten the row, or leave such rows out with --data.on_long=drop"
-            )
-        return length > self.token_limit
-
     def tell(self) -> None:
         """Logs what was left out, and copies the bad rows into the run's folder."""
         for option, counts in self.report.sources.items():
@@ -240,10 +269,8 @@ class RowDataModule(BatchLoaders, Generic[RowT]):
             if counts["refused"]:
                 rank_zero_info(f"{path}: dropped {counts['refused']} of {counts['read']} rows {self.refused_because}.")
             if counts["too_long"]:
-                rank_zero_info(
-                    f"{path}: dropped {counts['too_long']} of {counts['read']} rows longer than {self.token_limit} "
-                    f"tokens (--data.{self.limit_option})."
-                )
+                limit = f"{self.token_limit} tokens (--data.{self.limit_option})"
+                rank_zero_info(f"{path}: dropped {counts['too_long']} of {counts['read']} rows longer than {limit}.")
             if counts["bad"]:
                 place = self._set_aside(bad_rows_file(self._find_tables(), option))
                 rank_zero_info(f"{path}: {counts['bad']} bad rows skipped{place}; the first: {counts['first_bad']}")
@@ -259,23 +286,12 @@ class RowDataModule(BatchLoaders, Generic[RowT]):
         return f", written to {target}"
 
 
-def _never(_: Row) -> bool:
-    return False
+def check_option(name: str, value: Any, holds: bool, wanted: str) -> None:
+    """Raises UserError "--data.<name>: ..." unless `holds`."""
+    if not holds:
+        raise UserError(f"--data.{name}: {value} is not possible; it must be {wanted}")
 
 
 def _plain(value: Any) -> Any:
     """A constructor argument as JSON."""
     return asdict(value) if hasattr(value, "__dataclass_fields__") else value
-
-
-def _with_place(encode: Callable[[list[Any]], list[Item]], rows: list[Any]) -> list[Item]:
-    """Encodes rows together; an error names the place of the row that caused it."""
-    try:
-        return encode(rows)
-    except UserError:  # such as a chat template that refuses these messages
-        for row in rows:
-            try:
-                encode([row])
-            except UserError as error:
-                raise UserError(f"{row.where}: {error}") from error
-        raise

@@ -56,17 +56,7 @@ class PromptResponseDataModule(RowDataModule[Demonstration]):
         on_bad_row: OnBadRow = "error",
     ) -> None:
         super().__init__(
-            path,
-            validation_path,
-            validation_share,
-            "max_length",
-            max_length,
-            on_long,
-            batch_size,
-            seed,
-            limit,
-            format,
-            on_bad_row,
+            path, validation_path, validation_share, max_length, on_long, batch_size, seed, limit, format, on_bad_row
         )
         self.max_length = max_length
         possible = loss_on in ("responses", "last_response", "all")
@@ -76,11 +66,7 @@ class PromptResponseDataModule(RowDataModule[Demonstration]):
 
     def use(self, train_dataset: Any, validation_dataset: Any, collate: Callable[[list[Item]], Any]) -> None:
         """Replaces the datasets and the collate function by those of TRL, which packs and collates."""
-        self.train_dataset, self.validation_dataset, self._collate = (
-            train_dataset,
-            validation_dataset,
-            collate,
-        )
+        self.train_dataset, self.validation_dataset, self._collate = train_dataset, validation_dataset, collate
 
     def encode_batch(self, rows: list[Demonstration]) -> list[Item]:
         """Token ids of prompt and response, and labels: -100 where the loss ignores them."""

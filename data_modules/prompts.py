@@ -42,6 +42,7 @@ class PromptDataModule(RowDataModule[PromptRow]):
     """
 
     row_type = PromptRow
+    limit_option = "max_prompt_length"
     drop_last = True
     not_in_items = RowDataModule.not_in_items | {"pretraining_path", "pretraining_block"}
 
@@ -66,7 +67,6 @@ class PromptDataModule(RowDataModule[PromptRow]):
             path,
             validation_path,
             validation_share,
-            "max_prompt_length",
             max_prompt_length,
             on_long,
             batch_size,
@@ -75,12 +75,8 @@ class PromptDataModule(RowDataModule[PromptRow]):
             format,
             on_bad_row,
         )
-        check_option(
-            "validation_limit",
-            validation_limit,
-            validation_limit is None or validation_limit >= 1,
-            "at least 1",
-        )
+        possible = validation_limit is None or validation_limit >= 1
+        check_option("validation_limit", validation_limit, possible, "at least 1")
         check_option("pretraining_block", pretraining_block, pretraining_block >= 2, "at least 2")
         self.max_prompt_length = max_prompt_length
         self.validation_limit = validation_limit

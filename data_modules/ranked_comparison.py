@@ -62,17 +62,7 @@ class RankedComparisonDataModule(RowDataModule[RankedComparison]):
         on_bad_row: OnBadRow = "error",
     ) -> None:
         super().__init__(
-            path,
-            validation_path,
-            validation_share,
-            "max_length",
-            max_length,
-            on_long,
-            batch_size,
-            seed,
-            limit,
-            format,
-            on_bad_row,
+            path, validation_path, validation_share, max_length, on_long, batch_size, seed, limit, format, on_bad_row
         )
         self.max_length = max_length
         self.demonstrations_path = demonstrations_path

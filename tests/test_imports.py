@@ -34,6 +34,13 @@ def _modules() -> dict[str, Path]:
 
 
 MODULES = _modules()
+PUBLIC = {
+    f"lit_instruct.{alias.name}": str(node.module)
+    for node in ast.walk(ast.parse((ROOT / "lit_instruct/__init__.py").read_text(encoding="utf-8")))
+    if isinstance(node, ast.ImportFrom) and node.module in MODULES
+    for alias in node.names
+}
+"""Names that the package offers lazily, and the modules that they come from."""
 
 
 def _for_types_only(node: ast.AST) -> bool:
@@ -53,6 +60,8 @@ def _import_nodes(node: ast.AST, when_run: bool) -> Iterator[ast.Import | ast.Im
 def _imports(module: str, when_run: bool = False, paths: dict[str, Path] = MODULES) -> set[str]:
     """Names of the modules that `module` imports; `from package import module` counts as that module.
 
+    A public name of the package counts as the module that it comes from.
+
     Args:
         module: its dotted name.
         when_run: leaves out what is imported for types alone or inside functions.
@@ -70,7 +79,7 @@ def _imports(module: str, when_run: bool = False, paths: dict[str, Path] = MODUL
             base = ".".join([*package.split(".")[: len(package.split(".")) - node.level + 1], *base.split(".")])
         base = base.rstrip(".")
         inner = {f"{base}.{alias.name}" for alias in node.names}
-        names |= {name if name in paths else base for name in inner}
+        names |= {name if name in paths else PUBLIC.get(name, base) for name in inner}
     return names
 
 
@@ -107,16 +116,21 @@ def test_one_file_imports_trl() -> None:
 
 def test_imports_point_down() -> None:
     """Imports inside functions and for types alone count too."""
-    level = {part: number for number, floor in enumerate(FLOORS) for part in floor}
+    level = {part: number for number, floor in enumerate(FLOORS) for part in floor} | {"lit_instruct": -1}
     upward = [
         f"{module} -> {name}"
         for module in MODULES
         for name in _own(module)
-        if "lit_instruct" not in (module, name)
-        and _part(module) != _part(name)
+        if _part(module) != _part(name)
         and level[_part(module).removeprefix("lit_instruct.")] >= level[_part(name).removeprefix("lit_instruct.")]
     ]
     assert not upward
+
+
+def test_a_public_name_counts_as_the_module_that_it_comes_from(tmp_path: Path) -> None:
+    one = tmp_path / "one.py"
+    one.write_text("from lit_instruct import PPOModule, errors\n")
+    assert _imports("one", paths=MODULES | {"one": one}) == {"lit_instruct.stages.ppo", "lit_instruct.errors"}
 
 
 def test_contributing_names_the_same_floors() -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 from data_modules.reading.bad_rows import BadRows, OnBadRow
 from data_modules.reading.sources import parse_sources
 from data_modules.reading.texts import stream_documents
-from data_modules.tables.cache import build_once, find_or_build
+from data_modules.tables.cache import find_or_build
 from data_modules.tables.fingerprints import code_version, content_of
 from lit_instruct.errors import DataError
 from lit_instruct.prompting import Prompter
@@ -53,13 +53,10 @@ class PretrainingText:
             return _write_ids(folder, path, prompter, seed, on_bad_row)
 
         content = content_of(str(path), plain_text=True)
-        if content is None:
-            self._folder, record = build_once(build)
-            folder = Path(self._folder.name)
-        else:
-            mixed_by = seed if any(source.weight is not None for source in parse_sources(path)) else None
-            key = ["pretraining", content, mixed_by, on_bad_row, prompter.fingerprint(), code_version()]
-            folder, record = find_or_build(key, build)
+        mixed_by = seed if any(source.weight is not None for source in parse_sources(path)) else None
+        key = ["pretraining", content, mixed_by, on_bad_row, prompter.fingerprint(), code_version()]
+        self._built = find_or_build(None if content is None else key, build)
+        folder, record, _ = self._built
         self.bad, self.first_bad = int(record["bad"]), record["first_bad"]
         """Number of skipped rows, and what is wrong with the first."""
         self.bad_rows = folder / BAD_ROWS

@@ -12,7 +12,7 @@ import numpy as np
 
 from data_modules.hygiene.personal_information import KINDS, find_personal_information
 from data_modules.hygiene.steps import NO_USER, Cleaned, FactArrays, HygieneOptions, clean, is_few_shot, split_off
-from data_modules.rows import PromptRow, Row
+from data_modules.rows import PromptRow
 from lit_instruct.prompting import Prompt, Prompter
 
 UNKNOWN = "unknown"
@@ -26,7 +26,7 @@ class SplitFacts:
     def __init__(self) -> None:
         self.split = array("d")
 
-    def add(self, rows: Sequence[Row]) -> None:
+    def add(self, rows: Sequence[Any]) -> None:
         """Records the facts of more rows."""
         self.split.extend(unit_hash(row.prompt) for row in rows)
 
@@ -45,7 +45,7 @@ class SplitFacts:
         return Cleaned(~validation, validation)
 
 
-class PromptFacts:
+class PromptFacts(SplitFacts):
     """What the hygiene steps need to know about each prompt: at most 27 bytes per row.
 
     Args:
@@ -54,9 +54,9 @@ class PromptFacts:
     """
 
     def __init__(self, options: HygieneOptions, prompter: Prompter) -> None:
-        self.options = options
-        self.prompter = prompter
-        self.split, self.prefix, self.user = array("d"), array("Q"), array("Q")
+        super().__init__()
+        self.options, self.prompter = options, prompter
+        self.prefix, self.user = array("Q"), array("Q")
         self.personal, self.use_case = array("B"), array("H")
         self.use_cases = {UNKNOWN: 0}
 

@@ -6,31 +6,21 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple
 
-from data_modules.hygiene.steps import OPTION_OF, Cleaned
+from data_modules.hygiene.facts import SplitFacts
+from data_modules.hygiene.steps import OPTION_OF
 from data_modules.reading.bad_rows import BadRows, OnBadRow
 from data_modules.rows import Row, stream_rows
 from data_modules.tables.arrow import Item, row_to_json, split_table, write_table
-from lit_instruct.errors import DataError
+from lit_instruct.errors import DataError, UserError
+
+OnLong = Literal["error", "drop"]
 
 ROWS_TOGETHER = 1000
 CHARACTERS_TOGETHER = 4_000_000
 """A batch of rows ends at whichever limit comes first."""
 TRAIN, VALIDATION = "train.arrow", "validation.arrow"
-
-
-class RowFacts(Protocol):
-    """Collects facts about rows and decides by them which rows train and which validate.
-
-    Implemented by `SplitFacts` and `PromptFacts` in `data_modules.hygiene.facts`.
-    """
-
-    def add(self, rows: Sequence[Any]) -> None:
-        """Records the facts of more rows."""
-
-    def choose(self, validation_rows: int | None, share: float, seed: int) -> Cleaned:
-        """Decides for all rows added so far."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +30,10 @@ class Reading:
     format: str
     on_bad_row: OnBadRow
     seed: int
+    limit_option: str
+    """The option of --data that holds `token_limit`."""
+    token_limit: int
+    on_long: OnLong
 
 
 class TableInput(NamedTuple):
@@ -55,8 +49,8 @@ class TableInput(NamedTuple):
     """Whether a row is useless for training and left out."""
     encode: Callable[[list[Any]], list[Item]]
     """Rows -> items, in order."""
-    too_long: Callable[[Any, Item], bool]
-    """Whether an item is too long and left out; raises if that is an error."""
+    length: Callable[[Item], int]
+    """The tokens of an item that count against the limit."""
     refused_because: str
     """How messages describe the rows that `refuse` leaves out."""
 
@@ -93,7 +87,7 @@ def build_tables(
     validation: TableInput | None,
     others: Sequence[TableInput],
     reading: Reading,
-    facts: RowFacts,
+    facts: SplitFacts,
     share: float,
     validation_limit: int | None,
 ) -> Report:
@@ -142,7 +136,7 @@ def bad_rows_file(folder: Path, option: str) -> Path:
     return folder / f"{option}.bad.jsonl"
 
 
-def _write(folder: Path, table: TableInput, reading: Reading, facts: RowFacts | None) -> Counts:
+def _write(folder: Path, table: TableInput, reading: Reading, facts: SplitFacts | None) -> Counts:
     """Writes <option>.arrow with all rows that are useful and short enough."""
     counts = Counts()
     with BadRows(bad_rows_file(folder, table.option)) as bad:
@@ -154,7 +148,7 @@ def _write(folder: Path, table: TableInput, reading: Reading, facts: RowFacts | 
             bad_rows=bad,
             seed=reading.seed,
         )
-        batches = _encoded(_batches(islice(rows, table.limit)), table, counts, facts)
+        batches = _encoded(_batches(islice(rows, table.limit)), table, reading, counts, facts)
         counts.kept = write_table(folder / f"{table.option}.arrow", batches)
     counts.bad, counts.first_bad = bad.count, str(bad.first) if bad.first is not None else None
     return counts
@@ -175,20 +169,51 @@ def _batches(rows: Iterable[Row]) -> Iterator[list[tuple[Row, str]]]:
 
 
 def _encoded(
-    batches: Iterable[list[tuple[Row, str]]], table: TableInput, counts: Counts, facts: RowFacts | None
+    batches: Iterable[list[tuple[Row, str]]],
+    table: TableInput,
+    reading: Reading,
+    counts: Counts,
+    facts: SplitFacts | None,
 ) -> Iterator[tuple[list[str], list[Item]]]:
     """Tokenises batches and counts the rows that are left out."""
     for batch in batches:
         counts.read += len(batch)
         useful = [(row, text) for row, text in batch if not table.refuse(row)]
         counts.refused += len(batch) - len(useful)
-        items = table.encode([row for row, _ in useful])
-        kept = [(*pair, item) for pair, item in zip(useful, items, strict=True) if not table.too_long(pair[0], item)]
+        items = _with_place(table.encode, [row for row, _ in useful])
+        kept = [
+            (*pair, item)
+            for pair, item in zip(useful, items, strict=True)
+            if not _is_too_long(pair[0], table.length(item), reading)
+        ]
         counts.too_long += len(useful) - len(kept)
         if kept:
             if facts is not None:
                 facts.add([row for row, _, _ in kept])
             yield [text for _, text, _ in kept], [item for _, _, item in kept]
+
+
+def _is_too_long(row: Row, length: int, reading: Reading) -> bool:
+    if length > reading.token_limit and reading.on_long == "error":
+        what = "the prompt is" if reading.limit_option == "max_prompt_length" else "prompt and response are"
+        raise UserError(
+            f"{row.where}: {what} {length} tokens long, over the limit of {reading.token_limit}; raise "
+            f"--data.{reading.limit_option}, shorten the row, or leave such rows out with --data.on_long=drop"
+        )
+    return length > reading.token_limit
+
+
+def _with_place(encode: Callable[[list[Any]], list[Item]], rows: list[Row]) -> list[Item]:
+    """Encodes rows together; an error names the place of the row that caused it."""
+    try:
+        return encode(rows)
+    except UserError:  # such as a chat template that refuses these messages
+        for row in rows:
+            try:
+                encode([row])
+            except UserError as error:
+                raise UserError(f"{row.where}: {error}") from error
+        raise
 
 
 def _nothing_left(train: TableInput, counts: Counts, removed: dict[str, int]) -> DataError:

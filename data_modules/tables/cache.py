@@ -15,7 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from filelock import FileLock
 
@@ -29,18 +29,29 @@ KEPT_DAYS = 30
 Build = Callable[[Path], dict[str, Any]]
 
 
-def find_or_build(key: Any, build: Build) -> tuple[Path, dict[str, Any]]:
-    """Returns the folder of a key and the record that its builder returned.
+class Built(NamedTuple):
+    """Tokenised data in a folder."""
 
-    Of several processes, one builds and the others wait.
+    folder: Path
+    record: dict[str, Any]
+    """What its builder returned, and the size of each file."""
+    scratch: tempfile.TemporaryDirectory[str] | None = None
+    """Deletes a folder without a key once nothing refers to it."""
+
+
+def find_or_build(key: Any, build: Build) -> Built:
+    """Returns the folder of a key; of several processes, one builds it and the others wait.
 
     Args:
-        key: JSON-able; everything that the content depends on.
+        key: JSON-able, everything that the content depends on; None if that is not known: then it is built each time.
         build: writes the content into an empty folder and returns a JSON-able record.
 
     Raises:
         UserError: the cache folder cannot be written, or `build` raised it; nothing is left behind.
     """
+    if key is None:
+        scratch = tempfile.TemporaryDirectory(prefix="lit-instruct-tokens-", ignore_cleanup_errors=True)
+        return Built(Path(scratch.name), build(Path(scratch.name)), scratch)
     name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
     parent = cache_folder() / "tokens"
     folder = parent / name
@@ -52,13 +63,7 @@ def find_or_build(key: Any, build: Build) -> tuple[Path, dict[str, Any]]:
                 record = _read(folder)  # another process may have built it while this one waited
                 if record is None:
                     record = _build(folder, build)
-    return folder, record
-
-
-def build_once(build: Build) -> tuple[tempfile.TemporaryDirectory[str], dict[str, Any]]:
-    """Builds content that no key identifies, in a folder that is deleted with the returned object."""
-    folder = tempfile.TemporaryDirectory(prefix="lit-instruct-tokens-", ignore_cleanup_errors=True)
-    return folder, build(Path(folder.name))
+    return Built(folder, record)
 
 
 def _read(folder: Path) -> dict[str, Any] | None:

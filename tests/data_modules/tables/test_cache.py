@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from data_modules.tables import cache as token_cache
-from data_modules.tables.cache import KEPT_DAYS, RECORD, build_once, find_or_build
+from data_modules.tables.cache import KEPT_DAYS, RECORD, find_or_build
 from lit_instruct.errors import UserError
 
 
@@ -33,9 +33,9 @@ def refuse(folder: Path) -> dict[str, Any]:
 
 
 def test_built_once_for_each_key(cache: Path):
-    folder, record = find_or_build({"a": 1, "b": 2}, write)
+    folder, record, _ = find_or_build({"a": 1, "b": 2}, write)
     assert record == {"rows": 3, "files": {"a.arrow": 7}}
-    assert find_or_build({"b": 2, "a": 1}, refuse) == (folder, record)
+    assert find_or_build({"b": 2, "a": 1}, refuse) == (folder, record, None)
     assert find_or_build({"a": 1, "b": 3}, write)[0] != folder
     assert sorted(path.name for path in folder.iterdir()) == ["a.arrow", RECORD]
     assert (folder.stat().st_mode & 0o777) == (0o777 & ~_umask())
@@ -43,7 +43,7 @@ def test_built_once_for_each_key(cache: Path):
 
 @pytest.mark.parametrize("damage", ["a.arrow", RECORD, "cut", "broken"])
 def test_what_is_not_whole_is_built_again(damage: str):
-    folder, _ = find_or_build(1, write)
+    folder, *_ = find_or_build(1, write)
     if damage == "cut":
         (folder / "a.arrow").write_bytes(b"conte")
     elif damage == "broken":
@@ -67,7 +67,7 @@ def test_an_error_leaves_nothing(cache: Path, error: BaseException):
 
 
 def test_left_overs_of_a_killed_process_go(cache: Path):
-    folder, _ = find_or_build(1, write)
+    folder, *_ = find_or_build(1, write)
     left_over = cache / f".{folder.name}.tmp-killed"
     left_over.mkdir()
     (folder / RECORD).unlink()
@@ -128,13 +128,12 @@ def test_of_several_processes_one_builds(tmp_path: Path):
 
 
 def test_content_without_a_key_is_built_each_time():
-    first, record = build_once(write)
-    assert record == {"rows": 3}
-    second, _ = build_once(write)
-    folder = Path(first.name)
-    assert folder != Path(second.name)
+    first, second = find_or_build(None, write), find_or_build(None, write)
+    assert first.record == {"rows": 3}
+    folder = first.folder
+    assert folder != second.folder
     del first
-    assert not folder.exists() and Path(second.name).exists()
+    assert not folder.exists() and second.folder.exists()
 
 
 def _umask() -> int:
