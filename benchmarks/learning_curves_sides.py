@@ -118,8 +118,8 @@ def trl(seed: int, run: str, settings: Settings, precision: str) -> Run:
         bias = merge(run, folder)
         rows, prompts = prompt_ids(settings, seed, prompter)
         (folder / "prompts.json").write_text(json.dumps(prompts))
-        (folder / "settings.json").write_text(json.dumps(asdict(settings)))
-        options = {"folder": folder, "reward_bias": bias, "pad_id": prompter.pad_id, "dtype": precision, "seed": seed}
+        options = {"folder": str(folder), "settings": asdict(settings), "reward_bias": bias, "pad_id": prompter.pad_id}
+        options |= {"dtype": precision, "device": "cpu", "seed": seed}
         steps = settings.iterations * settings.inner_epochs * settings.minibatches
         found = run_trl("curve.py", options, steps)
         sampled = json.loads((folder / "responses.json").read_text())

@@ -248,16 +248,12 @@ def _peak_gb(device: str) -> float:
 def trl(**work: Any) -> dict[str, Any]:
     """Does `ppo.work_of`: runs TRL's side in its own environment and returns what it prints last."""
     workload = Workload(**work["workload"])
-    options = {
+    names = ("micro_batch_size", "dtype", "device", "warmup", "iterations")
+    options = {name: work[name] for name in names} | {
         "base": work["base_folder"],
         "prompts": f"{work['folder']}/prompts.json",
         "response_length": workload.response_tokens,
         "inner_epochs": workload.inner_epochs,
-        "micro_batch_size": work["micro_batch_size"],
-        "dtype": work["dtype"],
-        "device": work["device"],
-        "warmup": work["warmup"],
-        "iterations": work["iterations"],
         "learning_rate": 1e-4,
         "seed": SEED,
     }
@@ -269,8 +265,8 @@ def run_trl(script: str, options: dict[str, Any], steps: int) -> dict[str, Any]:
 
     Args:
         script: its name.
-        options: without their dashes.
-        steps: of the optimizer that it has to take.
+        options: what it takes as JSON.
+        steps: that the optimizer has to take.
 
     Raises:
         RuntimeError: it failed (the message has the end of its stderr), or it took another number of steps.
@@ -278,10 +274,8 @@ def run_trl(script: str, options: dict[str, Any], steps: int) -> dict[str, Any]:
     if not TRL_PYTHON.is_file():
         build = ["sh", str(TRL_SIDE / "environment.sh")]
         subprocess.run(build, env=os.environ | {"PYTHON": sys.executable}, check=True)
-    words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
-    done = subprocess.run(
-        [str(TRL_PYTHON), str(TRL_SIDE / script), *words], capture_output=True, text=True, check=False
-    )
+    command = [str(TRL_PYTHON), str(TRL_SIDE / script), json.dumps(options)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"{script} failed with {done.returncode}:\n{done.stderr[-3000:]}")
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])

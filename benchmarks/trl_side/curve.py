@@ -1,11 +1,11 @@
 """The TRL 1.12 side of `python -m benchmarks.learning_curves`: a training by its PPOTrainer, as JSON.
 
-Runs in the side environment of environment.sh, which knows nothing of lit-instruct. FOLDER holds
+Runs in the side environment of environment.sh, which knows nothing of lit-instruct: `python curve.py OPTIONS`, where
+OPTIONS are those of `benchmarks.learning_curves_sides.trl` as JSON. Their `folder` holds
 
-    policy/         the merged SFT model, with its tokenizer
-    reward/         the merged reward model
-    prompts.json    a list of lists of token ids, in the order of the iterations
-    settings.json   hyperparameters
+    policy/        the merged SFT model, with its tokenizer
+    reward/        the merged reward model
+    prompts.json   a list of lists of token ids, in the order of the iterations
 
 and gets responses.json: iteration -> prompt -> token ids as they were sampled. The last line of the output has the
 seconds of each iteration and what TRL logged of it.
@@ -13,21 +13,18 @@ seconds of each iteration and what TRL logged of it.
 
 from __future__ import annotations
 
-import argparse
 import json
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
-from unittest.mock import patch
 
 import ppo  # first: it sets the environment's variables
 import torch
-import transformers
-from datasets import Dataset
 from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 from trl.experimental.ppo import PPOConfig, PPOTrainer
-from trl.experimental.ppo import ppo_trainer as trl_ppo
 
 
 class Recorder(ppo.Clock):
@@ -55,23 +52,12 @@ class Recorder(ppo.Clock):
 
 
 class FloatHead(nn.Linear):
-    """A scalar head with a bias that computes in float32, whatever the trunk computes in."""
+    """A scalar head with a bias that computes in float32, whatever the decoder computes in."""
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Returns (..., 1)."""
         with torch.autocast(hidden.device.type, enabled=False):
             return super().forward(hidden.float())
-
-
-def arguments() -> argparse.Namespace:
-    """The run."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", required=True, type=Path)
-    parser.add_argument("--reward_bias", type=float, default=0.0, help="added to every score")
-    parser.add_argument("--pad_id", type=int, required=True)
-    parser.add_argument("--dtype", choices=ppo.DTYPES, default="bf16")
-    parser.add_argument("--seed", type=int, default=0)
-    return parser.parse_args()
 
 
 def scalar_model(folder: Path, dtype: torch.dtype, pad_id: int, bias: float | None) -> nn.Module:
@@ -86,13 +72,13 @@ def scalar_model(folder: Path, dtype: torch.dtype, pad_id: int, bias: float | No
 
 
 def optimizer_of(policy: nn.Module, value: nn.Module, settings: dict[str, Any]) -> tuple[Any, Any]:
-    """AdamW with learning rates for the policy's adapter, the value head and the value model's trunk; the warmup."""
+    """AdamW with learning rates for the policy's adapter, the value head and the value model's decoder; the warmup."""
     head = list(value.score.parameters())
-    trunk = [weight for weight in value.parameters() if all(weight is not other for other in head)]
+    decoder = [weight for weight in value.parameters() if all(weight is not other for other in head)]
     groups = [
         {"params": [weight for weight in policy.parameters() if weight.requires_grad], "lr": settings["learning_rate"]},
         {"params": head, "lr": settings["value_learning_rate"]},
-        {"params": trunk, "lr": settings["value_trunk_learning_rate"]},
+        {"params": decoder, "lr": settings["value_trunk_learning_rate"]},
     ]
     optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.95), weight_decay=0.0)
     warmup = settings["warmup_iterations"]
@@ -100,9 +86,9 @@ def optimizer_of(policy: nn.Module, value: nn.Module, settings: dict[str, Any]) 
     return optimizer, schedule
 
 
-def trainer_of(given: argparse.Namespace, settings: dict[str, Any], recorder: Recorder, scratch: str) -> PPOTrainer:
+def trainer_of(given: SimpleNamespace, recorder: Recorder) -> PPOTrainer:
     """TRL's trainer on the run's models and prompts."""
-    folder, dtype = given.folder, ppo.DTYPES[given.dtype]
+    folder, settings, dtype = Path(given.folder), given.settings, ppo.DTYPES[given.dtype]
     tokenizer = AutoTokenizer.from_pretrained(folder / "policy", padding_side="left")
     tokenizer.pad_token = tokenizer.convert_ids_to_tokens(given.pad_id)
     torch.manual_seed(given.seed)
@@ -114,37 +100,20 @@ def trainer_of(given: argparse.Namespace, settings: dict[str, Any], recorder: Re
     size, micro = settings["batch_size"], settings["micro_batch_size"]
     prompts = json.loads((folder / "prompts.json").read_text())
     config = PPOConfig(
-        output_dir=scratch,
-        report_to=[],
-        use_cpu=True,
-        bf16=given.dtype == "bf16",
-        gradient_checkpointing=False,
-        save_strategy="no",
-        num_sample_generations=0,
-        disable_tqdm=True,
+        **ppo.shared_settings(given, str(folder / "scratch"), size, micro),
         logging_steps=1,
-        temperature=1.0,
         response_length=settings["response_tokens"],
         stop_token="eos",
         missing_eos_penalty=settings["missing_eos_penalty"],
         kl_coef=settings["kl_coef"],
         vf_coef=1.0,
-        local_rollout_forward_batch_size=size,
-        per_device_train_batch_size=micro,
-        gradient_accumulation_steps=size // micro,
         num_mini_batches=settings["minibatches"],
         num_ppo_epochs=settings["inner_epochs"],
         total_episodes=len(prompts),
-        seed=given.seed,
     )
-    # On the last batch of a pass TRL steps on every micro-batch: with one batch more than needed there is none.
-    rows = Dataset.from_dict({"input_ids": prompts + prompts[:size]})
     optimizers = optimizer_of(policy, value, settings)
-    trainer = PPOTrainer(
-        config, tokenizer, policy, None, reward, rows, value, optimizers=optimizers, callbacks=[recorder]
-    )
-    trainer.remove_callback(transformers.PrinterCallback)
-    ppo.keep_order(trainer)
+    models = (policy, reward, value)
+    trainer = ppo.ordered_trainer(config, tokenizer, models, prompts, recorder, optimizers=optimizers)
     # TRL's num_mini_batches alone does not change the number of optimizer steps; this makes it do so.
     trainer.accelerator.gradient_accumulation_steps = size // micro // settings["minibatches"]
     return trainer
@@ -152,19 +121,12 @@ def trainer_of(given: argparse.Namespace, settings: dict[str, Any], recorder: Re
 
 def main() -> None:
     """Trains, and prints JSON as the last line."""
-    given = arguments()
-    settings = json.loads((given.folder / "settings.json").read_text())
+    given = SimpleNamespace(**json.loads(sys.argv[1]))
     recorder = Recorder()
-    trainer = trainer_of(given, settings, recorder, str(given.folder / "scratch"))
-    with (
-        patch.object(trl_ppo, "batch_generation", recorder.after_sampling(trl_ppo.batch_generation)),
-        patch.object(ppo.np.random, "permutation", recorder.before_update(ppo.np.random.permutation)),
-    ):
-        trainer.train()
-    (given.folder / "responses.json").write_text(json.dumps(recorder.responses))
+    found = ppo.train(trainer_of(given, recorder), recorder, given.device)
+    (Path(given.folder) / "responses.json").write_text(json.dumps(recorder.responses))
     iterations = [times | logged for times, logged in zip(recorder.iterations, recorder.logged, strict=True)]
-    result = {"peak_memory_gb": ppo.peak_memory_gb("cpu"), "optimizer_steps": ppo.optimizer_steps(trainer)}
-    print(json.dumps({"iterations": iterations, "versions": ppo.versions(), **result}))
+    print(json.dumps({"iterations": iterations, **found}))
 
 
 if __name__ == "__main__":

@@ -1,18 +1,14 @@
 """The TRL 1.12 side of `make bench-ppo`: seconds per iteration and peak memory of its PPOTrainer, as JSON.
 
-Runs in the side environment of environment.sh, which knows nothing of lit-instruct:
-
-    .venv-trl112/bin/python benchmarks/trl_side/ppo.py --base FOLDER --prompts prompts.json --response_length 24
-
-FOLDER is a Hugging Face folder (`python -m lit_instruct.models.embedded` prints that of the embedded base);
-prompts.json is a list of lists of token ids, as many as an iteration has episodes. The policy has a LoRA adapter and,
-without it, is the reference; value and reward model are copies of the base with a scalar head, the value model trained
-whole, as in TRL's own example script. Responses are of full length: nothing stops them.
+Runs in the side environment of environment.sh, which knows nothing of lit-instruct: `python ppo.py OPTIONS`, where
+OPTIONS are those of `benchmarks.ppo_sides.trl` as JSON. `base` is a Hugging Face folder, and `prompts` a file with a
+list of lists of token ids, as many as an iteration has episodes. The policy has a LoRA adapter and, without it, is the
+reference; value and reward model are copies of the base with a scalar head, the value model trained whole, as in TRL's
+own example script. Responses are of full length: nothing stops them.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import resource
@@ -21,6 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 from statistics import median
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
@@ -92,39 +89,7 @@ class Clock(TrainerCallback):
         return time.perf_counter()
 
 
-def arguments() -> argparse.Namespace:
-    """The workload."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--base", required=True, help="Hugging Face folder")
-    parser.add_argument("--prompts", required=True, type=Path, help="JSON file: a list of lists of token ids")
-    parser.add_argument("--response_length", required=True, type=int)
-    parser.add_argument("--inner_epochs", type=int, default=1)
-    parser.add_argument("--micro_batch_size", type=int, default=8)
-    parser.add_argument("--iterations", type=int, default=1, help="timed")
-    parser.add_argument("--warmup", type=int, default=0, help="iterations before the timed ones")
-    parser.add_argument("--dtype", choices=DTYPES, default="fp32")
-    parser.add_argument("--lora_r", type=int, default=16)
-    parser.add_argument("--lora_layers", type=int, default=0, help="topmost layers adapted; 0: all")
-    parser.add_argument("--learning_rate", type=float, default=1e-4)
-    parser.add_argument("--temperature", type=float, default=1.0)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    return parser.parse_args()
-
-
-def adapter(given: argparse.Namespace, layers: int) -> LoraConfig:
-    """LoRA on every linear layer but the output, of all decoder layers or the topmost."""
-    chosen = list(range(layers - given.lora_layers, layers)) if given.lora_layers else None
-    return LoraConfig(
-        r=given.lora_r,
-        lora_alpha=2 * given.lora_r,
-        target_modules="all-linear",
-        layers_to_transform=chosen,
-        task_type="CAUSAL_LM",
-    )
-
-
-def trainer_of(given: argparse.Namespace, prompts: list[list[int]], folder: str, clock: Clock) -> PPOTrainer:
+def trainer_of(given: SimpleNamespace, prompts: list[list[int]], folder: str, clock: Clock) -> PPOTrainer:
     """TRL's trainer on the workload."""
     tokenizer = AutoTokenizer.from_pretrained(given.base, padding_side="left")
     torch.manual_seed(given.seed)
@@ -134,51 +99,64 @@ def trainer_of(given: argparse.Namespace, prompts: list[list[int]], folder: str,
     value, reward = (AutoModelForSequenceClassification.from_pretrained(given.base, **scalar) for _ in range(2))
     iterations = given.warmup + given.iterations
     config = PPOConfig(
-        output_dir=folder,
-        report_to=[],
-        use_cpu=given.device == "cpu",
-        bf16=given.dtype == "bf16",
-        gradient_checkpointing=False,
-        save_strategy="no",
-        num_sample_generations=0,
-        disable_tqdm=True,
+        **shared_settings(given, folder, len(prompts), given.micro_batch_size),
         lr_scheduler_type="constant",
         learning_rate=given.learning_rate,
-        temperature=given.temperature,
         response_length=given.response_length,
-        local_rollout_forward_batch_size=len(prompts),
-        per_device_train_batch_size=given.micro_batch_size,
-        gradient_accumulation_steps=len(prompts) // given.micro_batch_size,
         num_ppo_epochs=given.inner_epochs,
         total_episodes=len(prompts) * iterations,
-        seed=given.seed,
     )
+    peft_config = LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM")
+    models = (policy, reward, value)
+    return ordered_trainer(config, tokenizer, models, prompts * iterations, clock, peft_config=peft_config)
+
+
+def shared_settings(given: SimpleNamespace, folder: str, batch_size: int, micro_batch_size: int) -> dict[str, Any]:
+    """Settings of PPOConfig that do not depend on what is measured."""
+    return {
+        "output_dir": folder,
+        "report_to": [],
+        "use_cpu": given.device == "cpu",
+        "bf16": given.dtype == "bf16",
+        "gradient_checkpointing": False,
+        "save_strategy": "no",
+        "num_sample_generations": 0,
+        "disable_tqdm": True,
+        "temperature": 1.0,
+        "local_rollout_forward_batch_size": batch_size,
+        "per_device_train_batch_size": micro_batch_size,
+        "gradient_accumulation_steps": batch_size // micro_batch_size,
+        "seed": given.seed,
+    }
+
+
+def ordered_trainer(
+    config: PPOConfig, tokenizer: Any, models: tuple[Any, ...], prompts: list[list[int]], clock: Clock, **more: Any
+) -> PPOTrainer:
+    """A trainer that serves the prompts in order: shuffled, a batch might hold one of them twice."""
+    policy, reward, value = models
+    size = config.per_device_train_batch_size * config.gradient_accumulation_steps
     # On the last batch of a pass TRL steps on every micro-batch: with one batch more than needed there is none.
-    rows = Dataset.from_dict({"input_ids": prompts * (iterations + 1)})
-    peft_config = adapter(given, policy.config.num_hidden_layers)
-    trainer = PPOTrainer(
-        config, tokenizer, policy, None, reward, rows, value, peft_config=peft_config, callbacks=[clock]
-    )
+    rows = Dataset.from_dict({"input_ids": prompts + prompts[:size]})
+    trainer = PPOTrainer(config, tokenizer, policy, None, reward, rows, value, callbacks=[clock], **more)
     trainer.remove_callback(transformers.PrinterCallback)
-    keep_order(trainer)
+    loader = DataLoader(trainer.train_dataset, batch_size=size, collate_fn=trainer.data_collator, drop_last=True)
+    trainer.dataloader = trainer.accelerator.prepare(loader)
     return trainer
 
 
-def keep_order(trainer: PPOTrainer) -> None:
-    """Serves the prompts in the order they came in: shuffled, a batch might hold one of them twice."""
-    size, collate = trainer.args.local_batch_size, trainer.data_collator
-    loader = DataLoader(trainer.train_dataset, batch_size=size, collate_fn=collate, drop_last=True)
-    trainer.dataloader = trainer.accelerator.prepare(loader)
-
-
-def optimizer_steps(trainer: PPOTrainer) -> int:
-    """How many steps the optimizer has taken."""
-    return int(max(state["step"] for state in trainer.optimizer.state.values()))
-
-
-def versions() -> dict[str, str]:
-    """Of the packages that matter."""
-    return {part.__name__: part.__version__ for part in (torch, transformers, peft, trl)}
+def train(trainer: PPOTrainer, clock: Clock, device: str) -> dict[str, Any]:
+    """Trains by the clock; returns peak memory, how many steps the optimizer has taken, and versions."""
+    with (
+        patch.object(trl_ppo, "batch_generation", clock.after_sampling(trl_ppo.batch_generation)),
+        patch.object(np.random, "permutation", clock.before_update(np.random.permutation)),
+    ):
+        trainer.train()
+    return {
+        "peak_memory_gb": peak_memory_gb(device),
+        "optimizer_steps": int(max(state["step"] for state in trainer.optimizer.state.values())),
+        "versions": {part.__name__: part.__version__ for part in (torch, transformers, peft, trl)},
+    }
 
 
 def peak_memory_gb(device: str) -> float:
@@ -191,33 +169,25 @@ def peak_memory_gb(device: str) -> float:
 
 def main() -> None:
     """Measures, and prints JSON as the last line."""
-    given = arguments()
-    prompts = json.loads(given.prompts.read_text())
+    given = SimpleNamespace(**json.loads(sys.argv[1]))
+    prompts = json.loads(Path(given.prompts).read_text())
     if len(prompts) % given.micro_batch_size:
-        sys.exit(f"--micro_batch_size={given.micro_batch_size}: must divide the {len(prompts)} prompts")
+        sys.exit(f"micro_batch_size={given.micro_batch_size}: must divide the {len(prompts)} prompts")
     clock = Clock()
     with tempfile.TemporaryDirectory() as folder:
-        trainer = trainer_of(given, prompts, folder, clock)
-        with (
-            patch.object(trl_ppo, "batch_generation", clock.after_sampling(trl_ppo.batch_generation)),
-            patch.object(np.random, "permutation", clock.before_update(np.random.permutation)),
-        ):
-            trainer.train()
+        found = train(trainer_of(given, prompts, folder, clock), clock, given.device)
     timed = clock.iterations[given.warmup :]
     result = {name: median(iteration[name] for iteration in timed) for name in timed[0]}
     result |= {
         "seconds_of_each": [iteration["seconds"] for iteration in timed],
-        "peak_memory_gb": peak_memory_gb(given.device),
         "episodes": len(prompts),
         "response_length": given.response_length,
         "inner_epochs": given.inner_epochs,
-        "optimizer_steps": optimizer_steps(trainer),
         "dtype": given.dtype,
         "device": given.device,
         "threads": torch.get_num_threads(),
-        "versions": versions(),
     }
-    print(json.dumps(result))
+    print(json.dumps(result | found))
 
 
 if __name__ == "__main__":
