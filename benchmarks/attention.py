@@ -17,10 +17,10 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from benchmarks.harness import Command, Found, Result, in_turns, medians, say
+from benchmarks.training import DTYPES
 from lit_instruct.fast.short_attention import _attend
 
 WIDTHS = (32, 64, 128, 256, 512)
-DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
 
 def measure_at(width: int, dtype: torch.dtype, rows: int, repetitions: int) -> dict[str, dict[str, float]]:

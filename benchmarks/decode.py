@@ -7,9 +7,7 @@ them.
 
 from __future__ import annotations
 
-import json
 import statistics
-import time
 from argparse import Namespace
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,7 +17,8 @@ import torch
 from torch import Tensor, nn
 from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
 
-from benchmarks.harness import DEMO, Command, Found, say
+from benchmarks.harness import Command, Found, say
+from benchmarks.training import DTYPES, demo_prompts, now
 from lit_instruct.batches import left_pad
 from lit_instruct.fast.llama_decode import LlamaDecoding
 from lit_instruct.handover import prompter_of
@@ -32,7 +31,6 @@ from lit_instruct.rollouts.decode import ModelDecoding
 from lit_instruct.rollouts.generate import SamplingOptions, generate
 from lit_instruct.rollouts.stopping import StopRule
 
-DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 GOALS = {"share_of_bare_step": 0.85, "times_generate_merged": 1.5, "times_generate_adapter": 4.0}
 """The project's own targets, set before measuring."""
 WAYS = {
@@ -125,19 +123,19 @@ class Ways:
     def _ours(self, new_tokens: int, stop: StopRule) -> float:
         work = self.work
         keys = [(0, row) for row in range(len(work.ids))]
-        began = _now(work.ids)
+        began = now()
         with self.roles.merged("policy") as model:
             generate(model, work.ids, work.mask, SamplingOptions(new_tokens), stop, keys, work.pad_id)
-        return _now(work.ids) - began
+        return now() - began
 
     @torch.no_grad()
     def _steps(self, decoding: LlamaDecoding | ModelDecoding) -> float:
         with self.roles.merged("policy"):
             tokens = decoding.start(self.work.ids, self.work.mask).argmax(dim=-1)
-            began = _now(tokens)
+            began = now()
             for _ in range(self.work.new_tokens - 1):
                 decoding.step(tokens)
-            return _now(tokens) - began
+            return now() - began
 
     def _generate_merged(self, **options: Any) -> float:
         with self.roles.merged("policy") as model:
@@ -156,7 +154,7 @@ class Ways:
 
     def _generate(self, model: Any, **options: Any) -> float:
         work = self.work
-        began = _now(work.ids)
+        began = now()
         model.generate(
             work.ids,
             attention_mask=work.mask.long(),
@@ -167,7 +165,7 @@ class Ways:
             pad_token_id=work.pad_id,
             **options,
         )
-        return _now(work.ids) - began
+        return now() - began
 
     def _continuous(self) -> float:
         work = self.work
@@ -178,17 +176,11 @@ class Ways:
         with self.roles.merged("policy") as model:
             own = model.config._attn_implementation
             model.set_attn_implementation("sdpa")  # continuous batching knows no other by name
-            began = _now(work.ids)
+            began = now()
             model.generate_batch(inputs=prompts, generation_config=options, progress_bar=False)
-            seconds = _now(work.ids) - began
+            seconds = now() - began
             model.set_attn_implementation(own)
             return seconds
-
-
-def _now(tensor: Tensor) -> float:
-    if tensor.is_cuda:
-        torch.cuda.synchronize()
-    return time.perf_counter()
 
 
 def build(dtype: torch.dtype, device: torch.device, rows: int, new_tokens: int) -> Ways:
@@ -200,9 +192,7 @@ def build(dtype: torch.dtype, device: torch.device, rows: int, new_tokens: int) 
         if "lora_B.policy" in name:
             nn.init.normal_(weight, std=0.01)
     prompter = prompter_of(source)
-    with (DEMO / "prompts_train.jsonl").open(encoding="utf-8") as file:
-        prompts = [prompter.prompt_ids(json.loads(line)["prompt"]) for line, _ in zip(file, range(rows), strict=False)]
-    ids, mask = left_pad(prompts, prompter.pad_id)
+    ids, mask = left_pad(demo_prompts(prompter, rows), prompter.pad_id)
     return Ways(roles, Workload(ids.to(device), mask.to(device), prompter.pad_id, new_tokens))
 
 

@@ -13,8 +13,8 @@ from transformers import AutoConfig
 
 from benchmarks.harness import peak_bytes, scratch_folder
 from benchmarks.learning_curves_work import Run, Settings, run_of
-from benchmarks.ppo_sides import PROMPTS, PhaseClock, now, run_trl
-from benchmarks.training import dtype, fit_ours
+from benchmarks.ppo_sides import PhaseClock, run_trl
+from benchmarks.training import PROMPTS, dtype, fit_ours, now
 from data_modules.batching.sampling import EpochBatchSampler
 from data_modules.prompts import PromptDataModule
 from lit_instruct.evaluation.labelers import tone
@@ -58,7 +58,14 @@ class Curve(PhaseClock):
 
 
 def train(side: str, seed: int, run: str, settings: dict[str, Any]) -> Run:
-    """Returns the run of a side; TRL, like ours, is faster in bfloat16 where the CPU computes in it."""
+    """Returns the run of a side; TRL, like ours, is faster in bfloat16 where the CPU computes in it.
+
+    Args:
+        side: trl, or one of ADAPTED.
+        seed: of prompts and sampling.
+        run: folder with the stages sft and rm.
+        settings: of `Settings`.
+    """
     given = Settings(**settings)
     if side == "trl":
         return trl(seed, run, given, "bf16" if dtype() == torch.bfloat16 else "fp32")
@@ -66,14 +73,7 @@ def train(side: str, seed: int, run: str, settings: dict[str, Any]) -> Run:
 
 
 def ours(side: str, seed: int, run: str, settings: Settings) -> Run:
-    """Trains our PPO stage and returns the run.
-
-    Args:
-        side: of ADAPTED.
-        seed: of prompts and sampling.
-        run: folder with the stages sft and rm.
-        settings: hyperparameters.
-    """
+    """Trains our PPO stage, one of ADAPTED, and returns the run; see `train`."""
     layers = AutoConfig.from_pretrained(find_source(f"{run}/sft").base).num_hidden_layers
     part = ADAPTED[side]
     module = PPOModule(
@@ -104,14 +104,7 @@ def ours(side: str, seed: int, run: str, settings: Settings) -> Run:
 
 
 def trl(seed: int, run: str, settings: Settings, precision: str) -> Run:
-    """Runs TRL's PPOTrainer on the merged models and returns the run.
-
-    Args:
-        seed: of prompts and sampling.
-        run: folder with the stages sft and rm.
-        settings: hyperparameters.
-        precision: fp32 or bf16.
-    """
+    """Runs TRL's PPOTrainer on the merged models, in fp32 or bf16, and returns the run; see `train`."""
     prompter = prompter_of(find_source(f"{run}/sft"))
     with scratch_folder() as name:
         folder = Path(name)
@@ -138,11 +131,10 @@ def trl(seed: int, run: str, settings: Settings, precision: str) -> Run:
 
 
 def merge(run: str, folder: Path) -> float:
-    """Writes SFT and reward model of a run as plain Hugging Face folders, in float32, and returns the reward's bias.
+    """Writes SFT and reward model of a run as Hugging Face folders policy/ and reward/, merged, in float32.
 
-    Args:
-        run: folder with the stages sft and rm.
-        folder: gets policy/ and reward/.
+    Returns:
+        The reward's bias.
     """
     sft, reward = find_source(f"{run}/sft"), find_source(f"{run}/rm")
     prompter = prompter_of(sft)

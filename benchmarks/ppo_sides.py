@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 from statistics import mean, median
 from typing import Any
@@ -17,9 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AutoConfig, LlamaConfig, LlamaForCausalLM
 
-from benchmarks.harness import DEMO, ROOT, peak_bytes
+from benchmarks.harness import ROOT, peak_bytes
 from benchmarks.ppo_work import Shape, Workload, operations, shares_of_peak
-from benchmarks.training import SEED, fit_ours
+from benchmarks.training import DTYPES, PROMPTS, SEED, demo_prompts, fit_ours, now
 from data_modules.prompts import PromptDataModule
 from lit_instruct.batches import PromptBatch
 from lit_instruct.handover import prompter_of
@@ -34,10 +33,8 @@ from lit_instruct.rollouts.generate import SamplingOptions
 from lit_instruct.rollouts.stopping import StopRule
 from lit_instruct.stages.ppo import PPOModule
 
-PROMPTS = DEMO / "prompts_train.jsonl"
 TRL_PYTHON = ROOT / ".venv-trl112" / "bin" / "python"
 TRL_SIDE = Path(__file__).parent / "trl_side"
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 RANDOM_MODELS: dict[str, dict[str, int]] = {
     name: {"hidden_size": width, "num_hidden_layers": layers, "num_attention_heads": heads, "intermediate_size": inner}
     | {"num_key_value_heads": 2, "vocab_size": vocabulary}
@@ -54,11 +51,7 @@ PEAK_REPETITIONS = 3
 
 
 class PhaseClock(Callback):
-    """Times the parts of each iteration of PPO, and lets nothing end a response.
-
-    Args:
-        never_stop: whether responses are all of full length.
-    """
+    """Times the parts of each iteration of PPO; with `never_stop` all responses are of full length."""
 
     def __init__(self, never_stop: bool = True) -> None:
         self.never_stop = never_stop
@@ -103,21 +96,14 @@ class PhaseClock(Callback):
         self.began = ended
 
 
-def now() -> float:
-    """Seconds, after all work on the GPU is done."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter()
-
-
 def prepare(folder: str, base: str, thirds: dict[str, int], episodes: int) -> dict[str, Any]:
     """Writes what the sides start from: prompts, and for each of ours an untrained SFT and reward model.
 
     Args:
         folder: existing; a base of RANDOM_MODELS is written there too.
         base: model, or a name of RANDOM_MODELS.
-        thirds: OURS.
-        episodes: prompts.
+        thirds: like OURS.
+        episodes: how many prompts.
 
     Returns:
         The base's Hugging Face folder, and the adapted top layers of each side (0: all).
@@ -133,9 +119,7 @@ def prepare(folder: str, base: str, thirds: dict[str, int], episodes: int) -> di
         lora, dtype = LoraOptions(top_layers=top), torch.bfloat16
         write_adapter(policy_network(source, lora, dtype), prompter, Path(folder) / side / "sft")
         write_adapter(reward_network(source, lora, dtype, prompter.pad_id), prompter, Path(folder) / side / "rm")
-    with PROMPTS.open(encoding="utf-8") as file:
-        texts = [json.loads(line)["prompt"] for line, _ in zip(file, range(episodes), strict=False)]
-    (Path(folder) / "prompts.json").write_text(json.dumps([prompter.prompt_ids(text) for text in texts]))
+    (Path(folder) / "prompts.json").write_text(json.dumps(demo_prompts(prompter, episodes)))
     return {"base_folder": source.base, "top_layers": top_layers}
 
 
@@ -202,7 +186,7 @@ def _figures(module: PPOModule, clock: PhaseClock, work: dict[str, Any], workloa
 
 
 def shape_of(roles: Roles) -> Shape:
-    """Returns the shape of the policy's model; its trunk is what the trunk cache holds."""
+    """Returns the shape of the policy's model, whose layers in the trunk cache are not adapted."""
     weights = layer_weights(roles)
     layers = len(_decoder(roles).layers)
     count = sum(weight.numel() for weight in weights) // layers
@@ -221,7 +205,7 @@ def matmul_peak(roles: Roles, rows: list[int]) -> float:
 
     Args:
         roles: with the frozen weights.
-        rows: tokens per product; the fastest counts.
+        rows: numbers of tokens per product; we take the fastest.
     """
     weights = [*layer_weights(roles), roles.output_weight("policy")]
     best = 0.0

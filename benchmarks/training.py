@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import time
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,18 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 from transformers import TrainerCallback
 
-from benchmarks.harness import peak_bytes, reset_peak, resident_bytes, scratch_folder
+from benchmarks.harness import DEMO, peak_bytes, reset_peak, resident_bytes, scratch_folder
 from lit_instruct.models.loading import pick_dtype
 from lit_instruct.models.lora import LoraOptions
+from lit_instruct.prompting import Prompter
 from lit_instruct.running.metrics_file import MetricsFile
 from lit_instruct.stages.options import OptimizerOptions
 
 LORA = LoraOptions()
 """Rank 16 on every linear layer of every decoder layer."""
 SEED = 0
+DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
+PROMPTS = DEMO / "prompts_train.jsonl"
 
 
 class Memory:
@@ -93,9 +97,22 @@ class TRLClock(StepMarks, TrainerCallback):
         self.end()
 
 
+def now() -> float:
+    """Seconds, after all work on the GPU is done."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
 def dtype() -> torch.dtype:
     """The dtype of frozen weights, and of autocast, that the stages choose on this CPU."""
     return pick_dtype("auto", torch.device("cpu"))
+
+
+def demo_prompts(prompter: Prompter, count: int) -> list[list[int]]:
+    """Returns the token ids of the demo's first prompts."""
+    with PROMPTS.open(encoding="utf-8") as file:
+        return [prompter.prompt_ids(json.loads(line)["prompt"]) for line in islice(file, count)]
 
 
 def fit_ours(
@@ -107,7 +124,7 @@ def fit_ours(
     device: str = "cpu",
     frozen: torch.dtype | None = None,
 ) -> None:
-    """Trains as `lit-instruct STAGE fit` does, loggers included; without checkpoints, validation and progress bar.
+    """Trains a stage as `lit-instruct STAGE fit` does, loggers included, without checkpoints and validation.
 
     Args:
         module: a stage.
@@ -116,7 +133,7 @@ def fit_ours(
         epochs: over the data; -1 goes on until the module ends the training.
         steps: batches per epoch; None takes all.
         device: cpu or cuda.
-        frozen: dtype of the frozen weights, by which precision is chosen; None takes `dtype()`.
+        frozen: of `trainer_of`; None takes `dtype()`.
     """
     more = {"max_epochs": epochs, "limit_train_batches": steps, "limit_val_batches": 0, "accelerator": device}
     with scratch_folder() as folder:

@@ -15,7 +15,8 @@ from benchmarks import learning_curves, learning_curves_sides
 from benchmarks.fill_tables import TABLES
 from benchmarks.learning_curves_sides import cut_after, merge, prompt_ids
 from benchmarks.learning_curves_work import Run, Settings, compared, curve_of, reaches, run_of, settings_of, smoothed
-from benchmarks.ppo_sides import PROMPTS, write_adapter
+from benchmarks.ppo_sides import write_adapter
+from benchmarks.training import PROMPTS
 from data_modules.batching.sampling import EpochBatchSampler
 from lit_instruct.handover import prompter_of
 from lit_instruct.models.assemble import policy_network, reward_network, scoring_network
