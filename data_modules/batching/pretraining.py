@@ -42,12 +42,7 @@ class PretrainingText:
     """
 
     def __init__(
-        self,
-        path: str | Path,
-        prompter: Prompter,
-        block: int = 128,
-        seed: int = 0,
-        on_bad_row: OnBadRow = "error",
+        self, path: str | Path, prompter: Prompter, block: int = 128, seed: int = 0, on_bad_row: OnBadRow = "error"
     ) -> None:
         def build(folder: Path) -> dict[str, Any]:
             return _write_ids(folder, path, prompter, seed, on_bad_row)

@@ -137,12 +137,7 @@ class StatefulLoader(DataLoader[Any]):
     def state_dict(self) -> dict[str, int]:
         """The epoch, how many of its batches were returned, and what must not change before resuming."""
         sampler = self.batch_sampler
-        return {
-            "epoch": sampler.epoch,
-            "position": self._position,
-            "batches": len(sampler),
-            **_identity(sampler),
-        }
+        return {"epoch": sampler.epoch, "position": self._position, "batches": len(sampler), **_identity(sampler)}
 
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
         """Makes the next iteration start where the saved one stopped.

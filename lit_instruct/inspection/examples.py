@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from data_modules.rows import Demonstration, RankedComparison, Row
 from lit_instruct.prompting import Prompter
 
 
-class Piece(NamedTuple):
+@dataclass
+class Piece:
     """A span of a rendered row."""
 
     text: str
@@ -17,12 +18,13 @@ class Piece(NamedTuple):
     """Whether the loss applies to it; in comparisons, whether it is a ranked response."""
 
 
-class Example(NamedTuple):
+@dataclass
+class Example:
     """A rendered row."""
 
     where: str
-    pieces: list[Piece]
     title: str
+    pieces: list[Piece]
 
 
 def rendered(row: Row, prompter: Prompter, every_turn: bool) -> Example:
@@ -33,21 +35,22 @@ def rendered(row: Row, prompter: Prompter, every_turn: bool) -> Example:
         prompter: of the model.
         every_turn: whether a demonstration is trained on every assistant turn, or only on the last.
     """
+    prompt = Piece(_text(prompter, prompter.prompt_ids(row.prompt)), trained=False)
     if isinstance(row, RankedComparison):
-        prompt = Piece(_text(prompter, prompter.prompt_ids(row.prompt)), trained=False)
         pieces = [prompt]
         for rank, response in sorted(zip(row.ranks, row.responses, strict=True), key=lambda pair: pair[0]):
             pieces += [
                 Piece(f"\n-- rank {rank}: ", trained=False),
                 Piece(_text(prompter, prompter.response_ids(response)), trained=True),
             ]
-        return Example(row.where, pieces, f"comparison, K = {len(row.ranks)}")
+        return Example(row.where, f"comparison, K = {len(row.ranks)}", pieces)
     if isinstance(row, Demonstration):
-        turns = [(prompter.prompt_ids(row.prompt), False), (prompter.response_ids(row.response), True)]
-        turns = prompter.turn_ids(row.prompt, row.response) if every_turn else turns
-        return Example(row.where, [Piece(_text(prompter, ids), trained) for ids, trained in turns], "demonstration")
-    prompt = Piece(_text(prompter, prompter.prompt_ids(row.prompt)), trained=False)
-    return Example(row.where, [prompt, Piece("", trained=True)], "prompt, before the sampled response")
+        pieces = [prompt, Piece(_text(prompter, prompter.response_ids(row.response)), trained=True)]
+        if every_turn:
+            turns = prompter.turn_ids(row.prompt, row.response)
+            pieces = [Piece(_text(prompter, ids), trained) for ids, trained in turns]
+        return Example(row.where, "demonstration", pieces)
+    return Example(row.where, "prompt, before the sampled response", [prompt, Piece("", trained=True)])
 
 
 def _text(prompter: Prompter, ids: list[int]) -> str:

@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from data_modules.formats import TEXT_FORMAT
+from data_modules.hygiene.facts import PromptFacts
 from data_modules.reading.bad_rows import BadRows
 from data_modules.reading.readers import TEXT_SUFFIX, kind_of
 from data_modules.reading.sources import parse_sources
@@ -17,7 +18,7 @@ from lit_instruct.errors import DataError
 from lit_instruct.files import json_text, write_text
 from lit_instruct.handover import prompter_of
 from lit_instruct.inspection.examples import rendered
-from lit_instruct.inspection.hygiene_preview import HygienePreview
+from lit_instruct.inspection.hygiene_preview import preview
 from lit_instruct.inspection.kinds import KINDS, find_kind
 from lit_instruct.inspection.options import InspectOptions
 from lit_instruct.inspection.pretraining import inspect_text
@@ -68,43 +69,32 @@ def inspect_rows(options: InspectOptions, row_type: type[Row], prompter: Prompte
     """
     check_format(options.format, row_type)
     statistics = RowStatistics(prompter, options.max_length, bad)
-    preview = HygienePreview(options.hygiene, prompter, options.seed) if row_type is PromptRow else None
+    facts = PromptFacts(options.hygiene, prompter) if row_type is PromptRow else None
     rows = _rows(options, row_type, bad)
     shown: list[Row] = []
     while batch := list(islice(rows, ROWS_TOGETHER)):
         within = statistics.add(batch)
         shown += within[: max(0, options.examples - len(shown))]
-        if preview is not None:
-            preview.add([row for row in within if isinstance(row, PromptRow)])
+        if facts is not None:
+            facts.add(cast(list[PromptRow], within))
     if statistics.rows == 0:
         raise DataError(f"{options.path}: no row is left; the first bad row: {bad.first}")
     every_turn = options.loss_on == "responses"
     report = {
         "formats": _formats(options, row_type),
         **statistics.summary(),
-        "examples": [
-            {"where": one.where, "title": one.title, "pieces": [piece._asdict() for piece in one.pieces]}
-            for one in (rendered(row, prompter, every_turn) for row in shown)
-        ],
+        "examples": [asdict(rendered(row, prompter, every_turn)) for row in shown],
     }
-    if preview is not None:
-        steps = preview.steps()
+    if facts is not None:
         again = RowStatistics(prompter, options.max_length, BadRows())
-        preview.explain(steps, _within(options, row_type, again))
-        report["hygiene"] = [
-            {name: value for name, value in asdict(step).items() if name not in ("rows", "first")} for step in steps
-        ]
+        steps = preview(facts, _within(options, row_type, again), options.seed)
+        report["hygiene"] = [asdict(step) for step in steps]
     return report
 
 
 def _rows(options: InspectOptions, row_type: type[Row], bad: BadRows) -> Iterator[Row]:
     rows = stream_rows(
-        options.path,
-        row_type,
-        layout=options.format,
-        on_bad_row=options.on_bad_row,
-        bad_rows=bad,
-        seed=options.seed,
+        options.path, row_type, layout=options.format, on_bad_row=options.on_bad_row, bad_rows=bad, seed=options.seed
     )
     return islice(rows, options.limit)
 

@@ -14,11 +14,7 @@ from data_modules.reading.texts import PLAIN
 from data_modules.rows import SAMPLE, Demonstration, PromptRow, RankedComparison, Row
 from lit_instruct.errors import DataError
 
-KINDS: dict[str, type[Row]] = {
-    "comparisons": RankedComparison,
-    "demonstrations": Demonstration,
-    "prompts": PromptRow,
-}
+KINDS: dict[str, type[Row]] = {"comparisons": RankedComparison, "demonstrations": Demonstration, "prompts": PromptRow}
 """In order of preference: most comparisons and demonstrations could also be read as prompts."""
 
 

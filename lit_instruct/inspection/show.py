@@ -75,8 +75,7 @@ def _overview(report: dict[str, Any]) -> Table:
         ties = report["ties"]
         add("pairs", f"{ties['pairs']:,}, of which {ties['tied_pairs']:,} are ties, which are not trained on")
         add(
-            "tied rows",
-            f"{ties['rows_with_ties']:,} with a tie; {ties['rows_all_tied']:,} all ties, which are dropped",
+            "tied rows", f"{ties['rows_with_ties']:,} with a tie; {ties['rows_all_tied']:,} all ties, which are dropped"
         )
         add("identical", f"{ties['identical_responses']:,} responses that repeat another one in the same row")
     return table

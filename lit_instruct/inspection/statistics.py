@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from array import array
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from itertools import count
 from typing import Any
 
+from data_modules.hygiene.facts import hash_64
 from data_modules.reading.bad_rows import BadRows
 from data_modules.rows import Demonstration, PromptRow, RankedComparison, Row
 from lit_instruct.errors import UserError
@@ -40,7 +42,7 @@ class RowStatistics:
         self.k: Counter[int] = Counter()
         self.ties = Ties()
         self.use_cases: Counter[str] = Counter()
-        self.prompt_hashes, self.row_hashes, self.users = array("q"), array("q"), array("q")
+        self.prompt_hashes, self.row_hashes, self.users = array("Q"), array("Q"), array("Q")
 
     def add(self, rows: Sequence[Row]) -> list[Row]:
         """Counts rows and returns those within the length limit."""
@@ -65,29 +67,22 @@ class RowStatistics:
 
     def summary(self) -> dict[str, Any]:
         """Returns all figures, JSON-able."""
-        tokens = {"prompt": describe_lengths(self.prompt_tokens)}
+        counts = {"prompt": self.prompt_tokens}
         if self.response_tokens:
-            tokens |= {
-                "response": describe_lengths(self.response_tokens),
-                "longest sequence": describe_lengths(self.row_tokens),
-            }
+            counts |= {"response": self.response_tokens, "longest sequence": self.row_tokens}
+        over = sum(count for length, count in self.row_tokens.items() if length > self.limit)
+        distinct_prompts, distinct_rows = len(set(self.prompt_hashes)), len(set(self.row_hashes))
         found: dict[str, Any] = {
             "rows": self.rows,
-            "tokens": tokens,
-            "length_limit": {
-                "tokens": self.limit,
-                "rows_over": sum(count for length, count in self.row_tokens.items() if length > self.limit),
-            },
+            "tokens": {what: describe_lengths(lengths) for what, lengths in counts.items()},
+            "length_limit": {"tokens": self.limit, "rows_over": over},
             "user_turns": _counted(self.turns),
-            "duplicates": {
-                "prompts": self.rows - len(set(self.prompt_hashes)),
-                "rows": self.rows - len(set(self.row_hashes)),
-            },
+            "duplicates": {"prompts": self.rows - distinct_prompts, "rows": self.rows - distinct_rows},
             "use_cases": self._use_case_shares(),
             "users": len(set(self.users)),
         }
         if self.k:
-            found |= {"k": _counted(self.k), "ties": self.ties.summary()}
+            found |= {"k": _counted(self.k), "ties": asdict(self.ties)}
         return found
 
     def _tokenised(self, rows: Sequence[Row]) -> list[tuple[Row, int, list[int]]]:
@@ -100,21 +95,18 @@ class RowStatistics:
                 return []
             return [found for row in rows for found in self._tokenised([row])]
         texts = [responses_of(row) for row in rows]
-        lengths = iter([len(ids) for ids in self.prompter.responses_ids([text for one in texts for text in one])])
-        return [
-            (row, len(prompt), [next(lengths) for _ in one])
-            for row, prompt, one in zip(rows, prompts, texts, strict=True)
-        ]
+        ids = iter(self.prompter.responses_ids([text for one in texts for text in one]))
+        found = zip(rows, prompts, texts, strict=True)
+        return [(row, len(prompt), [len(next(ids)) for _ in one]) for row, prompt, one in found]
 
     def _count_names(self, row: Row) -> None:
-        own = isinstance(row, PromptRow)
-        use_case = row.use_case if isinstance(row, PromptRow) else row.extra.get("use_case")
-        user = row.user if isinstance(row, PromptRow) else row.extra.get("user")
+        fields = vars(row) if isinstance(row, PromptRow) else row.extra
+        use_case, user = fields.get("use_case"), fields.get("user")
         name = use_case if isinstance(use_case, str) else UNNAMED
         known = name in self.use_cases or len(self.use_cases) < MOST_NAMES
         self.use_cases[name if known else "other"] += 1
-        if own or isinstance(user, str):
-            self.users.extend([_hash(user)] if user is not None else [])
+        if isinstance(user, str):
+            self.users.append(_hash(user))
 
     def _use_case_shares(self) -> dict[str, float]:
         """Returns the share of each use case, most frequent first; empty if no row has one."""
@@ -123,11 +115,15 @@ class RowStatistics:
         return {name: round(count / self.rows, 4) for name, count in self.use_cases.most_common()}
 
 
+@dataclass
 class Ties:
-    """Counts ties among the pairs of ranked comparisons."""
+    """Ties among the pairs of ranked comparisons; the reward model learns only from pairs that are not tied."""
 
-    def __init__(self) -> None:
-        self.pairs = self.tied_pairs = self.rows_all_tied = self.rows_with_ties = self.identical = 0
+    pairs: int = 0
+    tied_pairs: int = 0
+    rows_with_ties: int = 0
+    rows_all_tied: int = 0
+    identical_responses: int = 0
 
     def add(self, row: RankedComparison) -> None:
         """Counts one row."""
@@ -137,17 +133,7 @@ class Ties:
         self.tied_pairs += tied
         self.rows_with_ties += tied > 0
         self.rows_all_tied += tied == pairs
-        self.identical += len(row.responses) - len(set(row.responses))
-
-    def summary(self) -> dict[str, int]:
-        """Returns the counts; the reward model learns only from pairs that are not tied."""
-        return {
-            "pairs": self.pairs,
-            "tied_pairs": self.tied_pairs,
-            "rows_with_ties": self.rows_with_ties,
-            "rows_all_tied": self.rows_all_tied,
-            "identical_responses": self.identical,
-        }
+        self.identical_responses += len(row.responses) - len(set(row.responses))
 
 
 def responses_of(row: Row) -> list[str]:
@@ -168,28 +154,18 @@ def histogram(counts: Counter[int], bins: int = BINS) -> list[dict[str, int]]:
         {from, to, count} for each bin up to the longest; both ends belong to it.
     """
     longest = max(counts, default=0)
-    width = next(w for w in _round_widths() if w * bins > longest)
+    round_widths = (digit * 10**power for power in count() for digit in (1, 2, 5))
+    width = next(w for w in round_widths if w * bins > longest)
     found = [{"from": start, "to": start + width - 1, "count": 0} for start in range(0, longest + 1, width)]
-    for length, count in counts.items():
-        found[length // width]["count"] += count
+    for length, rows in counts.items():
+        found[length // width]["count"] += rows
     return found
 
 
-def _round_widths() -> Any:
-    """1, 2, 5, 10, 20, 50, ..."""
-    power = 1
-    while True:
-        yield from (power, 2 * power, 5 * power)
-        power *= 10
-
-
 def describe_lengths(counts: Counter[int]) -> dict[str, Any]:
-    """Mean, median, 95th percentile, maximum and histogram of lengths."""
-    total = sum(counts.values())
-    if not total:
-        return {"mean": 0.0, "median": 0, "p95": 0, "max": 0, "histogram": []}
+    """Mean, median, 95th percentile, maximum and histogram of lengths, of which there is at least one."""
     return {
-        "mean": round(sum(length * count for length, count in counts.items()) / total, 1),
+        "mean": round(sum(length * count for length, count in counts.items()) / sum(counts.values()), 1),
         "median": quantile(counts, 0.5),
         "p95": quantile(counts, 0.95),
         "max": max(counts),
@@ -218,6 +194,4 @@ def _counted(counts: Counter[int]) -> dict[str, int]:
 
 
 def _hash(value: Any) -> int:
-    """64 bits of a JSON-able value."""
-    digest = hashlib.blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big", signed=True)
+    return hash_64(json.dumps(value, sort_keys=True).encode())
