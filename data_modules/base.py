@@ -16,19 +16,10 @@ from torch.utils.data import DataLoader
 from data_modules.batching.sampling import EpochBatchSampler, StatefulLoader
 from data_modules.hygiene.facts import SplitFacts
 from data_modules.reading.bad_rows import OnBadRow
-from data_modules.reading.sources import parse_sources
-from data_modules.rows import Row, check_format
+from data_modules.reading.sources import has_weights
+from data_modules.rows import OnLong, Row, check_format
 from data_modules.tables.arrow import Item, LazyRows, open_table
-from data_modules.tables.build import (
-    TRAIN,
-    VALIDATION,
-    OnLong,
-    Reading,
-    Report,
-    TableInput,
-    bad_rows_file,
-    build_tables,
-)
+from data_modules.tables.build import TRAIN, VALIDATION, Reading, Report, TableInput, bad_rows_file, build_tables
 from data_modules.tables.cache import Built, find_or_build
 from data_modules.tables.fingerprints import code_version, content_of
 from lit_instruct.errors import UserError
@@ -259,8 +250,7 @@ class RowDataModule(lightning.LightningDataModule, Generic[RowT]):
 
     def draws(self) -> bool:
         """Whether the seed affects which rows are used."""
-        paths = [path for path in (self.path, self.validation_path) if path is not None]
-        return any(source.weight is not None for path in paths for source in parse_sources(path))
+        return any(path is not None and has_weights(path) for path in (self.path, self.validation_path))
 
     def tell(self) -> None:
         """Logs what was left out, and copies the bad rows into the run's folder."""

@@ -8,9 +8,9 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from data_modules.base import OnLong, RowDataModule, check_option
+from data_modules.base import RowDataModule, check_option
 from data_modules.reading.bad_rows import OnBadRow
-from data_modules.rows import Demonstration
+from data_modules.rows import Demonstration, OnLong
 from data_modules.tables.arrow import Item
 from lit_instruct.batches import right_pad
 

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow.compute as pc
 import torch
 from lightning.pytorch.utilities import rank_zero_info
 
-from data_modules.base import OnLong, RowDataModule, check_option
+from data_modules.base import RowDataModule, check_option
 from data_modules.batching.pretraining import PretrainingText
 from data_modules.hygiene.facts import PromptFacts
 from data_modules.hygiene.steps import HygieneOptions
 from data_modules.reading.bad_rows import OnBadRow
-from data_modules.rows import PromptRow
+from data_modules.rows import OnLong, PromptRow
 from data_modules.tables.arrow import Item, LazyRows
 from lit_instruct.batches import PromptBatch, left_pad
 
@@ -146,30 +147,26 @@ class PromptDataModule(RowDataModule[PromptRow]):
         return self.batch_size // self.world_size
 
 
+@dataclass
 class _Prompts:
-    """Prompts in a file: ids, index and row of each.
+    """Prompts in a file: ids, index and row of each."""
 
-    Args:
-        items: `datasets.Dataset` with the column ids.
-        rows: the rows.
-    """
-
-    def __init__(self, items: Any, rows: LazyRows[PromptRow]) -> None:
-        self._items = items
-        self._rows = rows
+    items: Any
+    """`datasets.Dataset` with the column ids."""
+    rows: LazyRows[PromptRow]
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self.rows)
 
     @property
     def longest(self) -> int:
         """Number of tokens of the longest prompt."""
-        return int(pc.max(pc.list_value_length(self._items.data.column("ids"))).as_py())
+        return int(pc.max(pc.list_value_length(self.items.data.column("ids"))).as_py())
 
     def __getitem__(self, index: int) -> Item:
         return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: list[int]) -> list[Item]:
         """All items of a batch at once; DataLoader prefers this method."""
-        found = zip(indices, self._items[indices]["ids"], self._rows.take(indices), strict=True)
+        found = zip(indices, self.items[indices]["ids"], self.rows.take(indices), strict=True)
         return [{"index": index, "ids": ids, "row": row} for index, ids, row in found]

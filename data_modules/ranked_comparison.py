@@ -8,9 +8,9 @@ from typing import Any
 import pyarrow.compute as pc
 import torch
 
-from data_modules.base import OnLong, RowDataModule
+from data_modules.base import RowDataModule
 from data_modules.reading.bad_rows import OnBadRow
-from data_modules.rows import Demonstration, RankedComparison
+from data_modules.rows import Demonstration, OnLong, RankedComparison
 from data_modules.tables.arrow import Item, LazyRows, number_rows
 from data_modules.tables.build import TableInput
 from lit_instruct.batches import RankedBatch, right_pad

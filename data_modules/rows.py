@@ -7,30 +7,23 @@ from dataclasses import dataclass, field, fields
 from functools import cache
 from itertools import chain, groupby, islice
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Self, TypeVar, cast
+from typing import Any, ClassVar, Literal, NamedTuple, Self, TypeVar, cast
 
 from lightning.pytorch.utilities import rank_zero_info
 
-from data_modules.formats import (
-    COMPARISON_LAYOUTS,
-    DEMONSTRATION_LAYOUTS,
-    PROMPT_LAYOUTS,
-    TEXT_FORMAT,
-    Layout,
-    Record,
-    detect,
-    find,
-)
-from data_modules.formats.layout import MAX_GROUP, MissingFieldError
+from data_modules.formats import COMPARISON_LAYOUTS, DEMONSTRATION_LAYOUTS, PROMPT_LAYOUTS, TEXT_FORMAT
+from data_modules.formats.layout import MAX_GROUP, Layout, MissingFieldError, Record, detect, find
 from data_modules.formats.messages import as_messages, check_text, kind
 from data_modules.formats.ranks import margin_of_each
-from data_modules.reading.bad_rows import BadRows, OnBadRow
+from data_modules.reading.bad_rows import BadRows, OnBadRow, refuse
 from data_modules.reading.files import Found
 from data_modules.reading.readers import read_source
 from data_modules.reading.sources import mix, parse_sources
 from lit_instruct.errors import DataError, UserError
 from lit_instruct.prompting import Prompt
 
+OnLong = Literal["error", "drop"]
+"""What to do with a row over the length limit."""
 SAMPLE = 64
 """Number of records from which the layout of a source is detected."""
 
@@ -233,9 +226,9 @@ def _rows_of(path: str, row_type: type[RowType], layout: str, bad: BadRows | Non
         except MissingFieldError as error:
             others = [one.name for one in row_type.layouts if one != chosen] if layout == "auto" else []
             hint = f"; other formats are {', '.join(others)}" if others else "; correct the row"
-            _refuse(item.where, DataError(f"{error}{hint}"), item.raw, bad)
+            refuse(item.where, DataError(f"{error}{hint}"), item.raw, bad)
         except DataError as error:
-            _refuse(item.where, error, item.raw, bad)
+            refuse(item.where, error, item.raw, bad)
         count += len(rows)
         yield from rows
     if count == 0:
@@ -247,9 +240,9 @@ def _items(found: Iterable[Found], bad: BadRows | None) -> Iterator[_Item]:
     """Decodes records; those that cannot be decoded are bad rows."""
     for one in found:
         try:
-            record = _object(one)
+            record = one.fields()
         except DataError as error:
-            _refuse(one.where, error, one.raw, bad)
+            refuse(one.where, error, one.raw, bad)
         else:
             yield _Item(one.where, record, record if one.raw is None else one.raw)
 
@@ -262,26 +255,12 @@ def _grouped(items: Iterable[_Item], name: str) -> Iterator[_Item]:
         yield _Item(members[0].where, record, [member.raw for member in members])
 
 
-def _object(found: Found) -> Record:
-    record = found.record()
-    if not isinstance(record, dict):
-        raise DataError(f"expected a JSON object, found {kind(record)}; correct the line")
-    return record
-
-
 def _decodable(found: Iterable[Found]) -> Iterator[Record]:
     for one in found:
         try:
-            record = _object(one)
+            yield one.fields()
         except DataError:  # reported or counted when its turn comes
             continue
-        yield record
-
-
-def _refuse(where: str, error: DataError, raw: Any, bad: BadRows | None) -> None:
-    if bad is None:
-        raise DataError(f"{where}: {error}") from None
-    bad.add(where, str(error), raw)
 
 
 @cache

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from data_modules.reading.bad_rows import BadRows, OnBadRow
-from data_modules.reading.sources import parse_sources
+from data_modules.reading.sources import has_weights
 from data_modules.reading.texts import stream_documents
 from data_modules.tables.cache import find_or_build
 from data_modules.tables.fingerprints import code_version, content_of
@@ -44,13 +44,12 @@ class PretrainingText:
     def __init__(
         self, path: str | Path, prompter: Prompter, block: int = 128, seed: int = 0, on_bad_row: OnBadRow = "error"
     ) -> None:
-        def build(folder: Path) -> dict[str, Any]:
-            return _write_ids(folder, path, prompter, seed, on_bad_row)
-
         content = content_of(str(path), plain_text=True)
-        mixed_by = seed if any(source.weight is not None for source in parse_sources(path)) else None
+        mixed_by = seed if has_weights(path) else None
         key = ["pretraining", content, mixed_by, on_bad_row, prompter.fingerprint(), code_version()]
-        self._built = find_or_build(None if content is None else key, build)
+        self._built = find_or_build(
+            None if content is None else key, lambda folder: _write_ids(folder, path, prompter, seed, on_bad_row)
+        )
         folder, record, _ = self._built
         self.bad, self.first_bad = int(record["bad"]), record["first_bad"]
         """Number of skipped rows, and what is wrong with the first."""

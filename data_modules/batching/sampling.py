@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import lightning
@@ -14,6 +15,7 @@ from torch.utils.data import DataLoader, Sampler
 from lit_instruct.errors import UserError
 
 
+@dataclass(eq=False)
 class EpochBatchSampler(Sampler[list[int]]):
     """Splits a dataset into batches whose order is a pure function of (seed, epoch).
 
@@ -23,45 +25,36 @@ class EpochBatchSampler(Sampler[list[int]]):
     training (`shuffle`) leaves it out, since another epoch brings those rows; validation merges it into the batch
     before, so that every row counts exactly once.
 
-    Args:
-        length: number of rows.
-        batch_size: rows per batch and process.
-        seed: determines the order, together with the epoch.
-        rank: this process, in [0, world_size).
-        world_size: number of processes.
-        shuffle: True for training; False keeps the dataset's order.
-        drop_last: leave out the last global batch unless it is full.
-
     Raises:
         UserError: too few rows for one batch.
     """
 
-    def __init__(
-        self,
-        length: int,
-        batch_size: int,
-        seed: int = 0,
-        rank: int = 0,
-        world_size: int = 1,
-        shuffle: bool = True,
-        drop_last: bool = False,
-    ) -> None:
-        self.length = length
-        self.global_batch_size = batch_size * world_size
-        self.seed = seed
-        self.rank = rank
-        self.world_size = world_size
-        self.shuffle = shuffle
-        self.drop_last = drop_last
-        self.epoch = 0
-        self.start = 0
-        """Batches that the next iteration skips; set when a loader resumes."""
-        needed = self.global_batch_size if drop_last else world_size
-        if length < needed:
+    length: int
+    """Number of rows."""
+    batch_size: int
+    """Rows per batch and process."""
+    seed: int = 0
+    """Determines the order, together with the epoch."""
+    rank: int = 0
+    world_size: int = 1
+    shuffle: bool = True
+    """True for training; False keeps the dataset's order."""
+    drop_last: bool = False
+    """Leave out the last global batch unless it is full."""
+    epoch: int = field(default=0, init=False)
+    start: int = field(default=0, init=False)
+    """Batches that the next iteration skips; set when a loader resumes."""
+
+    def __post_init__(self) -> None:
+        self.global_batch_size = self.batch_size * self.world_size
+        needed = self.global_batch_size if self.drop_last else self.world_size
+        if self.length < needed:
             raise UserError(
-                f"{length} rows are too few for a batch, which needs {needed}; add rows or lower --data.batch_size"
+                f"{self.length} rows are too few for a batch, which needs {needed}; add rows or lower --data.batch_size"
             )
-        self._report_left_out()
+        rest = self.length % self.global_batch_size
+        if rest and self.shuffle and (self.drop_last or rest < self.world_size):
+            rank_zero_info(f"{rest} of {self.length} rows do not fill a batch and are left out of each epoch.")
 
     @property
     def sampler(self) -> EpochBatchSampler:
@@ -99,11 +92,6 @@ class EpochBatchSampler(Sampler[list[int]]):
         # Not seed + epoch, which would repeat the orders of the next seed.
         generator = torch.Generator().manual_seed((self.seed * 1_000_003 + epoch) % 2**63)
         return torch.randperm(self.length, generator=generator).tolist()
-
-    def _report_left_out(self) -> None:
-        rest = self.length % self.global_batch_size
-        if rest and self.shuffle and (self.drop_last or rest < self.world_size):
-            rank_zero_info(f"{rest} of {self.length} rows do not fill a batch and are left out of each epoch.")
 
 
 class StatefulLoader(DataLoader[Any]):

@@ -64,8 +64,7 @@ class HygieneOptions:
 
     def __post_init__(self) -> None:
         """Checks the values."""
-        for name in ("unique_prefix", "max_per_user"):
-            value = getattr(self, name)
+        for name, value in (("unique_prefix", self.unique_prefix), ("max_per_user", self.max_per_user)):
             if value is not None and value < 1:
                 raise UserError(f"--data.hygiene.{name}={value}: must be at least 1, or null")
         if self.use_case_mix is not None:
@@ -149,16 +148,17 @@ def clean(
     return Cleaned(train, keep & validation, removed, use_case_shares(facts.use_case[train], use_cases))
 
 
-def repeated(keys: NDArray[np.uint64]) -> Mask:
-    """Marks every row whose key occurs in an earlier row.
+def repeated(keys: NDArray[np.uint64], times: int = 1) -> Mask:
+    """Marks every row whose key occurs in at least `times` earlier rows.
 
     Args:
         keys: (rows,) any hash.
+        times: at least 1.
     """
     order = np.argsort(keys, kind="stable")
     ordered = keys[order]
     marked = np.zeros(len(keys), dtype=bool)
-    marked[order[1:]] = ordered[1:] == ordered[:-1]
+    marked[order[times:]] = ordered[times:] == ordered[:-times]
     return marked
 
 
@@ -169,12 +169,7 @@ def beyond(users: NDArray[np.uint64], limit: int) -> Mask:
         users: (rows,) hash of each row's user, NO_USER if there is none.
         limit: at least 1.
     """
-    order = np.argsort(users, kind="stable")
-    ordered = users[order]
-    marked = np.zeros(len(users), dtype=bool)
-    # A row is beyond the limit if the row `limit` places before it belongs to the same user.
-    marked[order[limit:]] = (ordered[limit:] == ordered[:-limit]) & (ordered[limit:] != NO_USER)
-    return marked
+    return repeated(users, limit) & (users != NO_USER)
 
 
 def split_off(hashes: NDArray[np.float64], share: float) -> Mask:

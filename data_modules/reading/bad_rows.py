@@ -67,6 +67,13 @@ class BadRows:
             self._file = None
 
 
+def refuse(where: str, error: DataError, row: Any, bad_rows: BadRows | None) -> None:
+    """Adds a row to `bad_rows`; None means that a bad row is an error, raised with its place."""
+    if bad_rows is None:
+        raise DataError(f"{where}: {error}") from None
+    bad_rows.add(where, str(error), row)
+
+
 def _readable(row: Any) -> Any:
     if isinstance(row, list):
         return [_readable(part) for part in row]

@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, cast
 
+from data_modules.formats.layout import Record
+from data_modules.formats.messages import kind
 from lit_instruct.errors import DataError
-
-Record = dict[str, Any]
 
 MAX_LINE = 8 * 2**20
 """Most bytes of one record: anything longer is a broken file rather than a row."""
@@ -29,6 +29,13 @@ class Found(NamedTuple):
     """Decodes it; raises a DataError that does not name the place."""
     raw: Any
     """Its content, for the file of bad rows; None if there is nothing but the decoded record."""
+
+    def fields(self) -> Record:
+        """Decodes the record, which must be an object; raises a DataError that does not name the place."""
+        record = self.record()
+        if not isinstance(record, dict):
+            raise DataError(f"expected a JSON object, found {kind(record)}; correct the line")
+        return record
 
 
 @contextmanager

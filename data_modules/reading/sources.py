@@ -44,6 +44,11 @@ def parse_sources(path: str | Path) -> list[WeightedPath]:
     return sources
 
 
+def has_weights(path: str | Path) -> bool:
+    """Whether the sources of a path are mixed, in random order."""
+    return parse_sources(path)[0].weight is not None
+
+
 def mix(streams: Sequence[Iterator[T]], weights: Sequence[float | None], seed: int) -> Iterator[T]:
     """Yields the rows of all streams: one stream after the other, or with weights in random order.
 

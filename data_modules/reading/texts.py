@@ -6,8 +6,8 @@ import codecs
 from collections.abc import Iterator
 from pathlib import Path
 
-from data_modules.formats.messages import check_text, kind
-from data_modules.reading.bad_rows import BadRows
+from data_modules.formats.messages import check_text
+from data_modules.reading.bad_rows import BadRows, refuse
 from data_modules.reading.files import Found, open_bytes, read_piece
 from data_modules.reading.readers import HUB_ID, TEXT_SUFFIX, files_of, kind_of, read_source
 from data_modules.reading.sources import mix, parse_sources
@@ -58,18 +58,14 @@ def _row_texts(found: Iterator[Found], bad_rows: BadRows | None) -> Iterator[Ite
         try:
             text = _text_of(one)
         except DataError as error:
-            if bad_rows is None:
-                raise DataError(f"{one.where}: {error}") from None
-            bad_rows.add(one.where, str(error), one.raw)
+            refuse(one.where, error, one.raw, bad_rows)
         else:
             if text:
                 yield iter([text])
 
 
 def _text_of(found: Found) -> str:
-    record = found.record()
-    if not isinstance(record, dict):
-        raise DataError(f"expected a JSON object, found {kind(record)}; correct the line")
+    record = found.fields()
     if record.get("text") is None:
         raise DataError('field "text" is missing; a row of a pretraining text needs it')
     if isinstance(record["text"], str) and not record["text"].strip():

@@ -6,16 +6,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from data_modules.hygiene.facts import SplitFacts
 from data_modules.hygiene.steps import OPTION_OF
 from data_modules.reading.bad_rows import BadRows, OnBadRow
-from data_modules.rows import Row, stream_rows
+from data_modules.rows import OnLong, Row, stream_rows
 from data_modules.tables.arrow import Item, row_to_json, split_table, write_table
 from lit_instruct.errors import DataError, UserError
-
-OnLong = Literal["error", "drop"]
 
 ROWS_TOGETHER = 1000
 CHARACTERS_TOGETHER = 4_000_000

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ def find_kind(path: str) -> str:
     if not Path(first).is_dir() and kind_of(Path(first)) in PLAIN:
         return "prompts" if kind_of(Path(first)) == TEXT_SUFFIX else "pretraining"
     records = list(_first_records(first))
-    usable = {kind: _count_usable(records, row_type) for kind, row_type in KINDS.items()}
+    usable = {kind: sum(_is_usable(one, row_type) for one in records) for kind, row_type in KINDS.items()}
     usable["pretraining"] = sum(isinstance(record, dict) and isinstance(record.get("text"), str) for record in records)
     if not records:
         raise DataError(f"{first}:1: no row of it can be read; is it empty?")
@@ -45,10 +45,6 @@ def _first_records(path: str) -> Iterator[Any]:
             yield found.record()
         except DataError:  # counted as a bad row when all rows are read
             continue
-
-
-def _count_usable(records: Iterable[Any], row_type: type[Row]) -> int:
-    return sum(_is_usable(record, row_type) for record in records)
 
 
 def _is_usable(record: Any, row_type: type[Row]) -> bool:
