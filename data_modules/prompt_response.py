@@ -75,13 +75,12 @@ class PromptResponseDataModule(RowDataModule[Demonstration]):
         others = [row for row, separate in zip(rows, by_turns, strict=True) if not separate]
         prompts = iter(prompter.prompts_ids([row.prompt for row in others]))
         responses = iter(prompter.responses_ids([row.response for row in others]))
-        items = []
-        for row, separate in zip(rows, by_turns, strict=True):
-            if separate:
-                items.append(_item(prompter.turn_ids(row.prompt, row.response)))
-            else:
-                items.append(_item([(next(prompts), self.loss_on == "all"), (next(responses), True)]))
-        return items
+        return [
+            _item(prompter.turn_ids(row.prompt, row.response))
+            if separate
+            else _item([(next(prompts), self.loss_on == "all"), (next(responses), True)])
+            for row, separate in zip(rows, by_turns, strict=True)
+        ]
 
     def item_length(self, item: Item) -> int:
         """Tokens of prompt and response."""

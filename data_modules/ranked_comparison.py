@@ -81,11 +81,10 @@ class RankedComparisonDataModule(RowDataModule[RankedComparison]):
         """ids of the K sequences, their ranks and margins."""
         prompts = self.get_prompter().prompts_ids([row.prompt for row in rows])
         responses = iter(self.get_prompter().responses_ids([text for row in rows for text in row.responses]))
-        items = []
-        for row, prompt in zip(rows, prompts, strict=True):
-            sequences = [prompt + next(responses) for _ in row.responses]
-            items.append({"sequences": sequences, "ranks": row.ranks, "margin": row.margin})
-        return items
+        return [
+            {"sequences": [prompt + next(responses) for _ in row.ranks], "ranks": row.ranks, "margin": row.margin}
+            for row, prompt in zip(rows, prompts, strict=True)
+        ]
 
     def item_length(self, item: Item) -> int:
         """Tokens of the longest sequence."""

@@ -1,4 +1,4 @@
-"""Atomic writes (a file, or a folder's files together) and the cache folder."""
+"""Atomic writes (a file, a folder, or a folder's files together) and the cache folder."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from safetensors import SafetensorError
 
 from lit_instruct.errors import UserError
+
+T = TypeVar("T")
 
 
 @contextlib.contextmanager
@@ -74,6 +76,32 @@ def replacing_file(path: Path) -> Iterator[Path]:
 def beside(path: Path) -> Path:
     """Returns where a file is written before it is renamed; the next run overwrites what a killed run left there."""
     return path.with_name(f"{path.name}.writing")
+
+
+def built_folder(folder: Path, find: Callable[[Path], T], build: Callable[[Path], T]) -> T:
+    """Returns what `find` finds in a folder; an incomplete one is built first, by one of several processes.
+
+    Args:
+        folder: appears when it is complete.
+        find: returns something false for an incomplete folder.
+        build: makes a folder, beside which it may keep scratch files, and returns what `find` will.
+    """
+    if found := find(folder):
+        return found
+    from filelock import FileLock
+
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.parent / f".{folder.name}.lock"):
+        if found := find(folder):  # another process has built it meanwhile
+            return found
+        for left_over in folder.parent.glob(f".{folder.name}.tmp-*"):  # left by a killed process: we hold the lock
+            shutil.rmtree(left_over, ignore_errors=True)
+        with tempfile.TemporaryDirectory(prefix=f".{folder.name}.tmp-", dir=folder.parent) as scratch:
+            ready = Path(scratch) / "ready"  # unlike scratch, readable by other users
+            found = build(ready)
+            shutil.rmtree(folder, ignore_errors=True)
+            os.replace(ready, folder)
+    return found
 
 
 def write_text(path: Path, text: str, option: str) -> None:

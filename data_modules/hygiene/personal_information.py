@@ -102,11 +102,8 @@ def find_personal_information(text: str) -> dict[Kind, str]:
     Returns:
         Kind -> matched text, only for kinds that were found.
     """
-    found = {}
-    for kind, finder in _FINDERS.items():
-        if (first := next(finder(text), None)) is not None:
-            found[kind] = first
-    return found
+    first = {kind: next(finder(text), None) for kind, finder in _FINDERS.items()}
+    return {kind: match for kind, match in first.items() if match is not None}
 
 
 def _emails(text: str) -> Iterator[str]:

@@ -6,9 +6,9 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Generic, TypeVar, overload
+from typing import Any, TypeVar, overload
 
 import numpy as np
 import pyarrow as pa
@@ -89,20 +89,16 @@ def open_table(path: Path, row_type: type[RowT]) -> tuple[Any, LazyRows[RowT]]:
     return table.remove_columns(ROW), LazyRows(table.select_columns(ROW), row_type)
 
 
-class LazyRows(Sequence[RowT], Generic[RowT]):
-    """Rows in a file, decoded when they are accessed.
+@dataclass(eq=False)
+class LazyRows(Sequence[RowT]):
+    """Rows in a file, decoded when they are accessed."""
 
-    Args:
-        table: `datasets.Dataset` with the column "row"; None means no rows.
-        row_type: of the rows.
-    """
-
-    def __init__(self, table: Any, row_type: type[RowT]) -> None:
-        self._table = table
-        self._row_type = row_type
+    table: Any
+    """`datasets.Dataset` with the column "row"; None means no rows."""
+    row_type: type[RowT]
 
     def __len__(self) -> int:
-        return 0 if self._table is None else len(self._table)
+        return 0 if self.table is None else len(self.table)
 
     @overload
     def __getitem__(self, index: int) -> RowT: ...
@@ -119,8 +115,8 @@ class LazyRows(Sequence[RowT], Generic[RowT]):
 
     def take(self, indices: Sequence[int]) -> list[RowT]:
         """The rows with these numbers."""
-        found = self._table[list(indices)][ROW] if len(indices) else []
-        return [row_from_json(text, self._row_type) for text in found]
+        found = self.table[list(indices)][ROW] if len(indices) else []
+        return [row_from_json(text, self.row_type) for text in found]
 
 
 def row_to_json(row: Row) -> str:

@@ -17,10 +17,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from filelock import FileLock
-
 from lit_instruct.errors import UserError
-from lit_instruct.files import cache_folder
+from lit_instruct.files import built_folder, cache_folder
 
 RECORD = "record.json"
 """Written last: a folder without it is incomplete."""
@@ -54,45 +52,28 @@ def find_or_build(key: Any, build: Build) -> Built:
         return Built(Path(scratch.name), build(Path(scratch.name)), scratch)
     name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:32]
     parent = cache_folder() / "tokens"
-    folder = parent / name
+
+    def build_whole(folder: Path) -> dict[str, Any]:
+        _forget_unused(parent)
+        folder.mkdir()
+        record = build(folder)
+        record["files"] = {file.name: file.stat().st_size for file in sorted(folder.iterdir())}
+        (folder / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        return record
+
     with _explained(parent):
-        record = _read(folder)
-        if record is None:
-            parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(parent / f".{name}.lock"):
-                record = _read(folder)  # another process may have built it while this one waited
-                if record is None:
-                    record = _build(folder, build)
-    return Built(folder, record)
+        return Built(parent / name, built_folder(parent / name, _read, build_whole))
 
 
-def _read(folder: Path) -> dict[str, Any] | None:
-    """Returns the record of a complete folder and marks the folder as used now."""
-    try:
+def _read(folder: Path) -> dict[str, Any]:
+    """Returns the record of a complete folder, else an empty one, and marks the folder as used now."""
+    with contextlib.suppress(OSError, ValueError):
         record: dict[str, Any] = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-        whole = all((folder / name).stat().st_size == size for name, size in record["files"].items())
-    except (OSError, ValueError):
-        return None
-    if not whole:
-        return None
-    with contextlib.suppress(OSError):  # a cache owned by another user
-        os.utime(folder / RECORD)
-    return record
-
-
-def _build(folder: Path, build: Build) -> dict[str, Any]:
-    _forget_unused(folder.parent)
-    for left_over in folder.parent.glob(f".{folder.name}.tmp-*"):  # left by a killed process: we hold the lock
-        shutil.rmtree(left_over, ignore_errors=True)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.tmp-", dir=folder.parent) as scratch:
-        ready = Path(scratch) / "ready"  # unlike scratch, readable by other users
-        ready.mkdir()
-        record = build(ready)
-        record["files"] = {file.name: file.stat().st_size for file in sorted(ready.iterdir())}
-        (ready / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-        shutil.rmtree(folder, ignore_errors=True)  # an incomplete one
-        os.replace(ready, folder)
-    return record
+        if all((folder / name).stat().st_size == size for name, size in record["files"].items()):
+            with contextlib.suppress(OSError):  # a cache owned by another user
+                os.utime(folder / RECORD)
+            return record
+    return {}
 
 
 def _forget_unused(parent: Path) -> None:

@@ -23,18 +23,18 @@ MOST_NAMES = 1000
 UNNAMED = "unnamed"
 
 
+@dataclass
 class RowStatistics:
-    """Token lengths, K, ties, duplicates and use cases of rows.
+    """Token lengths, K, ties, duplicates and use cases of rows."""
 
-    Args:
-        prompter: holds the tokenizer.
-        limit: most tokens of a row in training.
-        bad_rows: collects rows that the chat template refuses.
-    """
+    prompter: Prompter
+    limit: int
+    """Most tokens of a row in training."""
+    bad_rows: BadRows
+    """Collects rows that the chat template refuses."""
+    rows: int = 0
 
-    def __init__(self, prompter: Prompter, limit: int, bad_rows: BadRows) -> None:
-        self.prompter, self.limit, self.bad_rows = prompter, limit, bad_rows
-        self.rows = 0
+    def __post_init__(self) -> None:
         self.prompt_tokens: Counter[int] = Counter()
         self.response_tokens: Counter[int] = Counter()
         self.row_tokens: Counter[int] = Counter()

