@@ -7,17 +7,14 @@ base that the adapter was trained on, in nats a token.
 
 from __future__ import annotations
 
-import json
 from argparse import Namespace
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from benchmarks.fill_tables import markdown, origin, replace_tables
-from benchmarks.harness import DEMO, RESULTS, ROOT, Command, Found, say, scratch_folder
+from benchmarks.harness import DEMO, Command, Found, say, scratch_folder
 from benchmarks.training import dtype, fit_ours
 from data_modules import PromptResponseDataModule
 from lit_instruct.handover import prompter_of
@@ -28,7 +25,6 @@ from lit_instruct.models.quantised import Quantize, quantisation
 from lit_instruct.stages.options import OptimizerOptions
 from lit_instruct.stages.sft import IGNORED, SFTModule
 
-PAGE = ROOT / "docs" / "memory.md"
 KINDS: tuple[Quantize, ...] = ("none", "8bit", "4bit")
 CPU = torch.device("cpu")
 HOW = (
@@ -44,7 +40,7 @@ def losses_and_kl(base: str, steps: int, rows: int) -> dict[str, Any]:
     Args:
         base: embedded name, folder or hub id.
         steps: of training, with 8 demonstrations each.
-        rows: held-out demonstrations to measure on.
+        rows: how many held-out demonstrations to measure on.
     """
     held_out = _held_out(base, rows)
     found = {"no adapter": _on_every_base(find_source(base), held_out, compared_with="none")}
@@ -106,35 +102,11 @@ def name_of(kind: Quantize) -> str:
     return str(dtype()).removeprefix("torch.") if kind == "none" else kind
 
 
-def table_of(results: dict[str, Any]) -> str:
-    """Returns the results as a Markdown table, with the machine under it."""
-    found = results["found"]
-    bases = list(found["no adapter"])
-    rows: list[Sequence[object]] = [("adapter", *(f"{what} on {base}" for base in bases for what in ("loss", "KL")))]
-    for adapter, measured in found.items():
-        figures = [(f"{measured[base]['loss']:.3f}", f"{measured[base]['kl']:.4f}") for base in bases]
-        rows.append((adapter, *(figure for pair in figures for figure in pair)))
-    return f"{markdown(rows)}\n\n{origin(results['environment'])}"
-
-
-def filled(page: str, results: dict[str, Any]) -> str:
-    """Returns docs/memory.md with its table regenerated."""
-    return replace_tables(page, lambda _: table_of(results))
-
-
-def fill_page(path: Path) -> None:
-    """Prints the table of a file of results; that of benchmarks/results goes into docs/memory.md as well."""
-    results = json.loads(path.read_text(encoding="utf-8"))
-    say(table_of(results))
-    if path == RESULTS / "bits.json":
-        PAGE.write_text(filled(PAGE.read_text(encoding="utf-8"), results), encoding="utf-8")
-
-
 def measure(options: Namespace) -> Found:
-    """Trains and measures, and fills the table of docs/memory.md."""
+    """Trains and measures."""
     found = losses_and_kl(options.base, options.steps, options.rows)
     given = {"base": options.base, "steps": options.steps, "rows": options.rows, "how": HOW}
-    return Found(given | {"found": found}, "bits.json", then=fill_page)
+    return Found(given | {"found": found}, "bits.json", ("bits",))
 
 
 OPTIONS = {

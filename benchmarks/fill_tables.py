@@ -1,6 +1,6 @@
-"""The tables of the benchmarks, for the terminal and, filled from benchmarks/results/, for benchmarks/README.md.
+"""The tables of the benchmarks, for the terminal and, filled from benchmarks/results/, for the pages that show them.
 
-`python -m benchmarks.fill_tables` fills the page.
+`python -m benchmarks.fill_tables` fills the pages.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness import RESULTS
+from benchmarks.harness import RESULTS, ROOT
 
-README = Path(__file__).parent / "README.md"
+README, MEMORY = ROOT / "benchmarks" / "README.md", ROOT / "docs" / "memory.md"
 NOTHING = "(no result yet)"
 OWN_GOAL = "goal (the project's own target, set before measuring)"
 """Head of a column of goals: they were in the benchmarks' code before the first results."""
@@ -33,18 +33,13 @@ def markdown(rows: Rows) -> str:
     return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]])
 
 
-def replace_tables(text: str, table_of: Callable[[str], str]) -> str:
-    """Returns a page whose tables, between `<!-- table NAME -->` and `<!-- end table -->`, are `table_of(NAME)`."""
+def filled(text: str, results: Path = RESULTS) -> str:
+    """Returns a page with its tables, between `<!-- table NAME -->` and `<!-- end table -->`, made from `results`."""
 
     def fill(found: re.Match[str]) -> str:
-        return f"{found[1]}\n{table_of(found[2])}\n{found[3]}"
+        return f"{found[1]}\n{table(found[2], results)}\n{found[3]}"
 
     return re.sub(r"(<!-- table ([\w-]+) -->)\n.*?\n(<!-- end table -->)", fill, text, flags=re.DOTALL)
-
-
-def filled(text: str, results: Path = RESULTS) -> str:
-    """Returns the README with tables made from the JSON in `results`; a table without its file says so."""
-    return replace_tables(text, lambda name: table(name, results))
 
 
 def table(name: str, results: Path = RESULTS) -> str:
@@ -89,32 +84,29 @@ def _named(versions: Mapping[str, str]) -> str:
 
 
 def _sft(found: Mapping[str, Any]) -> Rows:
-    rows: Rows = [("rows are", "seconds per step, ours", "TRL", "ratio", OWN_GOAL, "reached", "peak MB, ours", "TRL")]
-    for name, case in found["variants"].items():
-        seconds, peak = case["seconds_per_step"], case["peak_mb"]
-        goal = (case["ratio"], f"<= {case['goal']}", _yes(case["reached"]))
-        rows.append((name, seconds["ours"], seconds["trl"], *goal, peak["ours"], peak["trl"]))
-    return rows
+    head = ("rows are", "seconds per step, ours", "TRL", "ratio", OWN_GOAL, "reached", "peak MB, ours", "TRL")
+    return [head] + [
+        (name, *_both(case["seconds_per_step"]), case["ratio"], *_asked("<=", case), *_both(case["peak_mb"]))
+        for name, case in found["variants"].items()
+    ]
 
 
 def _rm_speed(found: Mapping[str, Any]) -> Rows:
     head = ("case", "comparisons/s, ours", "TRL", "ratio", OWN_GOAL, "reached", "peak MB, ours", "TRL", MEMORY_GOAL)
     rows: Rows = [head]
     for case in found["cases"]:
-        rate, peak, goals = case["pairs_per_second"], case["peak_mb"], case["goals"]
-        speed = (case["ratio"], f">= {goals['ratio']['goal']}", _yes(goals["ratio"]["reached"]))
-        memory = (peak["ours"], peak["trl"], _yes(goals["memory_ratio"]["reached"]))
-        rows.append((case["case"], rate["ours"], rate["trl"], *speed, *memory))
+        speed = (*_both(case["pairs_per_second"]), case["ratio"], *_asked(">=", case["goals"]["ratio"]))
+        rows.append((case["case"], *speed, *_both(case["peak_mb"]), _yes(case["goals"]["memory_ratio"]["reached"])))
     return rows
 
 
 def _rm_quality(found: Mapping[str, Any]) -> Rows:
-    rows: Rows = [("epoch", "loss, ours", "TRL", "pair accuracy, ours", "TRL", "seconds trained, ours", "TRL")]
+    head = ("epoch", "loss, ours", "TRL", "pair accuracy, ours", "TRL", "seconds trained, ours", "TRL")
     epochs = zip(found["ours"]["epochs"], found["trl"]["epochs"], strict=True)
-    for number, (one, other) in enumerate(epochs):
-        pairs = ((one[name], other[name]) for name in ("loss", "pair_accuracy", "trained_s"))
-        rows.append((number, *(cell for pair in pairs for cell in pair)))
-    return rows
+    return [head] + [
+        (number, *(side[name] for name in ("loss", "pair_accuracy", "trained_s") for side in both))
+        for number, both in enumerate(epochs)
+    ]
 
 
 def _data(found: Mapping[str, Any]) -> Rows:
@@ -131,28 +123,27 @@ def _data(found: Mapping[str, Any]) -> Rows:
 
 
 def _decode(found: Mapping[str, Any]) -> Rows:
-    rows: Rows = [("way", "tokens/s", "seconds")]
-    for name, rate in sorted(found["tokens_per_second"].items(), key=lambda item: -item[1]):
-        rows.append((found["seconds"][name]["way"], rate, found["seconds"][name]["median_s"]))
-    return rows
+    rates = sorted(found["tokens_per_second"].items(), key=lambda item: -item[1])
+    seconds = found["seconds"]
+    return [("way", "tokens/s", "seconds")] + [
+        (seconds[name]["way"], rate, seconds[name]["median_s"]) for name, rate in rates
+    ]
 
 
 def _decode_goals(found: Mapping[str, Any]) -> Rows:
-    rows: Rows = [("compared", "found", OWN_GOAL, "reached")]
-    for name, goal in found["goals"].items():
-        rows.append((name.replace("_", " "), found["compared"][name], f">= {goal['goal']}", _yes(goal["reached"])))
-    return rows
+    return [("compared", "found", OWN_GOAL, "reached")] + [
+        (name.replace("_", " "), found["compared"][name], *_asked(">=", goal)) for name, goal in found["goals"].items()
+    ]
 
 
 def _ppo(found: Mapping[str, Any]) -> Rows:
     head = ("model, workload", "side", "precision, micro-batch", "s/iteration", "rollout, scoring, update", "peak GB")
     rows: Rows = [(*head, "x TRL", "scoring, update of the matmul peak")]
-    for where, case in _ppo_cases(found):
-        for side, figures in case["sides"].items():
-            compared, peak = case["compared"].get(side, {}), figures.get("of_peak")
-            shares = f"{peak['scoring']:.0%}, {peak['update']:.0%}" if peak else ""
-            setting = f"{figures['precision']}, {figures['micro_batch_size']}"
-            rows.append((where, side, setting, *_seconds_and_peak(figures), compared.get("ratio", ""), shares))
+    for where, case, side, figures in _ppo_sides(found):
+        compared, peak = case["compared"].get(side, {}), figures.get("of_peak")
+        shares = f"{peak['scoring']:.0%}, {peak['update']:.0%}" if peak else ""
+        setting = f"{figures['precision']}, {figures['micro_batch_size']}"
+        rows.append((where, side, setting, *_seconds_and_peak(figures), compared.get("ratio", ""), shares))
     return rows
 
 
@@ -160,32 +151,27 @@ def _ppo_goals(found: Mapping[str, Any]) -> Rows:
     rows: Rows = [("model, workload", "side", "what", "found", OWN_GOAL, "reached")]
     names = {"ratio": "x TRL's episodes/s", "memory_ratio": "of TRL's peak memory"}
     names |= {part: f"{part}, of the matmul peak" for part in ("update", "scoring")}
-    for where, case in _ppo_cases(found):
-        for side, compared in case["compared"].items():
-            measured = case["sides"][side]["of_peak"] | compared
-            for name, goal in compared["goals"].items():
-                sign = "<=" if name == "memory_ratio" else ">="
-                asked = (f"{sign} {goal['goal']}", _yes(goal["reached"]))
-                rows.append((where, side, names[name], measured[name], *asked))
+    for where, case, side, figures in _ppo_sides(found):
+        compared = case["compared"].get(side, {})
+        for name, goal in compared.get("goals", {}).items():
+            measured = (figures["of_peak"] | compared)[name]
+            rows.append((where, side, names[name], measured, *_asked("<=" if name == "memory_ratio" else ">=", goal)))
     return rows
 
 
 def _ppo_throughput(found: Mapping[str, Any]) -> Rows:
-    rows: Rows = [("model, workload", "side", "response tokens/s", "model-FLOPs utilisation", "matmul peak, GFLOP/s")]
-    for where, case in _ppo_cases(found):
-        for side, figures in case["sides"].items():
-            if "of_peak" in figures:
-                utilisation = f"{figures['of_peak']['iteration']:.0%}"
-                rows.append((where, side, figures["tokens_per_second"], utilisation, figures["matmul_peak_gflops"]))
-    return rows
+    head = ("model, workload", "side", "response tokens/s", "model-FLOPs utilisation", "matmul peak, GFLOP/s")
+    return [head] + [
+        (where, side, of["tokens_per_second"], f"{of['of_peak']['iteration']:.0%}", of["matmul_peak_gflops"])
+        for where, _, side, of in _ppo_sides(found)
+        if "of_peak" in of
+    ]
 
 
 def _ppo_value(found: Mapping[str, Any]) -> Rows:
-    rows: Rows = [("workload, side", "value function", "s/iteration", "rollout, scoring, update", "peak GB")]
-    for case, kinds in found["cases"].items():
-        for kind, figures in kinds.items():
-            rows.append((case, kind, *_seconds_and_peak(figures)))
-    return rows
+    head = ("workload, side", "value function", "s/iteration", "rollout, scoring, update", "peak GB")
+    cases = found["cases"].items()
+    return [head] + [(case, kind, *_seconds_and_peak(of)) for case, kinds in cases for kind, of in kinds.items()]
 
 
 def _curves(found: Mapping[str, Any]) -> Rows:
@@ -201,31 +187,31 @@ def _curves(found: Mapping[str, Any]) -> Rows:
 
 
 def _curve_goals(found: Mapping[str, Any]) -> Rows:
-    rows: Rows = [("side", "at TRL's final score", "found", CURVE_GOAL, "reached")]
     names = {"time_share": "share of TRL's time", "kl": "KL"}
-    for side, goals in found["compared"].get("goals", {}).items():
-        for name, goal in goals.items():
-            rows.append((side, names[name], goal["found"], f"<= {goal['goal']}", _yes(goal["reached"])))
-    return rows
+    return [("side", "at TRL's final score", "found", CURVE_GOAL, "reached")] + [
+        (side, names[name], goal["found"], *_asked("<=", goal))
+        for side, goals in found["compared"].get("goals", {}).items()
+        for name, goal in goals.items()
+    ]
 
 
 def _ptx(found: Mapping[str, Any]) -> Rows:
-    rows: Rows = [("ptx_coef", *(name.replace("_", " ") for name in found["measures"]), "s/iteration")]
-    before = found["runs"][0]["before"]
-    rows.append(("before", *(f"{before[name]:.3f}" for name in found["measures"]), ""))
+    names = found["measures"]
+    rows: Rows = [("ptx_coef", *(name.replace("_", " ") for name in names), "s/iteration")]
+    rows.append(("before", *(f"{found['runs'][0]['before'][name]:.3f}" for name in names), ""))
     for run in found["runs"]:
-        cells = (f"{run['after'][name]:.3f}" for name in found["measures"])
+        cells = (f"{run['after'][name]:.3f}" for name in names)
         rows.append((f"{run['ptx_coef']:g}", *cells, f"{run['seconds_per_iteration']:.1f}"))
     return rows
 
 
 def _scaling(found: Mapping[str, Any]) -> Rows:
-    rows: Rows = [("along", "at", "episodes/s", "response tokens/s", "peak GB")]
-    for axis, points in found["curves"].items():
-        for point in points:
-            figures = (point[name] for name in ("episodes_per_second", "tokens_per_second", "peak_gb"))
-            rows.append((axis.replace("_", " "), point[axis], *figures))
-    return rows
+    names = ("episodes_per_second", "tokens_per_second", "peak_gb")
+    return [("along", "at", "episodes/s", "response tokens/s", "peak GB")] + [
+        (axis.replace("_", " "), point[axis], *(point[name] for name in names))
+        for axis, points in found["curves"].items()
+        for point in points
+    ]
 
 
 def _plan(found: Mapping[str, Any]) -> Rows:
@@ -241,15 +227,34 @@ def _plan(found: Mapping[str, Any]) -> Rows:
     return rows
 
 
-def _ppo_cases(found: Mapping[str, Any]) -> Iterable[tuple[str, Mapping[str, Any]]]:
+def _bits(found: Mapping[str, Any]) -> Rows:
+    bases = list(found["found"]["no adapter"])
+    rows: Rows = [("adapter", *(f"{what} on {base}" for base in bases for what in ("loss", "KL")))]
+    for adapter, on in found["found"].items():
+        figures = ((f"{on[base]['loss']:.3f}", f"{on[base]['kl']:.4f}") for base in bases)
+        rows.append((adapter, *(figure for pair in figures for figure in pair)))
+    return rows
+
+
+def _ppo_sides(found: Mapping[str, Any]) -> Iterable[tuple[str, Mapping[str, Any], str, Mapping[str, Any]]]:
+    """Of each side: model and workload, the workload's results, the side, and its figures."""
     for model, cases in found["models"].items():
         for workload, case in cases.items():
-            yield f"{model}, {workload}", case
+            for side, figures in case["sides"].items():
+                yield f"{model}, {workload}", case, side, figures
 
 
 def _seconds_and_peak(figures: Mapping[str, Any]) -> tuple[str, str, float]:
     parts = ", ".join(f"{figures['parts'][part]:.1f}" for part in PARTS)
     return f"{figures['seconds']:.2f}", parts, figures["peak_gb"]
+
+
+def _both(figure: Mapping[str, float]) -> tuple[float, float]:
+    return figure["ours"], figure["trl"]
+
+
+def _asked(sign: str, goal: Mapping[str, Any]) -> tuple[str, str]:
+    return f"{sign} {goal['goal']}", _yes(goal["reached"])
 
 
 def _yes(reached: bool) -> str:
@@ -273,6 +278,7 @@ TABLES: dict[str, tuple[str, Callable[[Mapping[str, Any]], Rows], str | None]] =
     "ptx-sweep": ("ptx-sweep.json", _ptx, None),
     "scaling": ("scaling.json", _scaling, None),
     "plan": ("plan.json", _plan, None),
+    "bits": ("bits.json", _bits, None),
 }
 """Name -> file of the results, function that makes the rows, and the part of the file that it reads."""
 CHARTS = {
@@ -284,4 +290,5 @@ CHARTS = {
 
 
 if __name__ == "__main__":
-    README.write_text(filled(README.read_text(encoding="utf-8")), encoding="utf-8")
+    for page in (README, MEMORY):
+        page.write_text(filled(page.read_text(encoding="utf-8")), encoding="utf-8")

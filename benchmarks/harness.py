@@ -47,7 +47,6 @@ class Found:
     tables: Sequence[str] = ()  # names in `fill_tables.TABLES` that are printed
     part: str | None = None  # key that `results` replace in the file; None replaces the whole file
     chart: Callable[[Path], object] | None = None  # draws into the PNG file of this name, beside the JSON
-    then: Callable[[Path], object] | None = None  # called with the file that was written
     code: int = 0  # exit status
 
 
@@ -98,8 +97,6 @@ class Command:
             path = write_part(options.out or found.out, found.part, found.results)
             if found.chart is not None:
                 found.chart(path.with_suffix(".png"))
-            if found.then is not None:
-                found.then(path)
             say("written to", path.name)
         return found.code
 

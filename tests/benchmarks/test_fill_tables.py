@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from benchmarks import fill_tables
-from benchmarks.fill_tables import CHARTS, NOTHING, README, TABLES, filled, markdown, origin
+from benchmarks.fill_tables import CHARTS, MEMORY, NOTHING, README, TABLES, filled, markdown, origin
 
 ENVIRONMENT = {
     "machine": {"processor": "a CPU", "cores": 2, "memory_gb": 8.0},
@@ -40,11 +40,12 @@ def test_a_table_is_replaced_and_the_text_around_it_stays(tmp_path: Path) -> Non
     assert filled(found, tmp_path) == found
 
 
-def test_the_readme_has_every_table_once_and_they_are_up_to_date() -> None:
-    text = README.read_text(encoding="utf-8")
-    names = fill_tables.re.findall(r"<!-- table ([\w-]+) -->", text)
+def test_the_pages_have_every_table_once_and_they_are_up_to_date() -> None:
+    texts = [page.read_text(encoding="utf-8") for page in (README, MEMORY)]
+    names = fill_tables.re.findall(r"<!-- table ([\w-]+) -->", "".join(texts))
     assert sorted(names) == sorted(TABLES)
-    assert filled(text) == text, "run `python -m benchmarks.fill_tables`"
+    for text in texts:
+        assert filled(text) == text, "run `python -m benchmarks.fill_tables`"
 
 
 def test_a_chart_is_shown_where_there_is_one(tmp_path: Path) -> None:
