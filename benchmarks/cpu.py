@@ -88,10 +88,9 @@ def passes(side: str, repetitions: int) -> dict[str, Any]:
 
 
 def products(side: str) -> dict[str, float]:
-    """Returns what products of HIDDEN by HIDDEN with rows of all LENGTHS took: milliseconds, and megabytes held since.
+    """Returns milliseconds of products of HIDDEN by HIDDEN with all LENGTHS of rows, and megabytes held since.
 
-    Args:
-        side: of COMPILED; "many" is the libraries' default.
+    `side` is one of COMPILED; "many" is the libraries' default.
     """
     if side == "few":
         keep_few_products(torch.device("cpu"))

@@ -109,18 +109,11 @@ def measure(step: str, rows: int, path: Path, tokenizer: str) -> dict[str, Any]:
 
 
 def growth(results: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
-    """How time and memory of each step grow with the rows.
+    """Returns how time and memory of each step grow with the rows, from results of `measure`.
 
     Buffers of a fixed size (batches of Arrow, the tokenizer's cache) are full only after some ten thousand rows, so
-    what memory grows by above them is what it grows by between the two largest sizes.
-
-    Args:
-        results: of `measure`.
-
-    Returns:
-        Step -> `exponent` of the processor's time from the fewest rows to the most (1 is linear; other programs of the
-        machine do not count), `bytes_a_row` between the two largest sizes, and from the fewest rows on, buffers
-        included, `bytes_a_row_with_buffers`.
+    `bytes_a_row` is the growth between the two largest sizes; `bytes_a_row_with_buffers` is that from the smallest one.
+    `exponent` is that of the processor's time, in which other programs do not count; 1 is linear.
     """
     found = {}
     for step in STEPS:
@@ -145,7 +138,6 @@ def measure_all(options: Namespace) -> Found:
 
     tokenizer = embedded.resolve(embedded.NAME)
     results = []
-    say(f"{'rows':>9}  {'step':10}{'seconds':>9}{'rows/s':>9}{'peak MB':>9}")
     with scratch_folder() as scratch:
         for rows in sorted(options.sizes):
             path = Path(scratch) / f"prompts-{rows}.jsonl"
@@ -153,17 +145,14 @@ def measure_all(options: Namespace) -> Found:
             for step in STEPS:
                 found = measure(step, rows, path, tokenizer)
                 results.append(found)
-                seconds, peak = found["seconds"], found["peak_bytes"] / 1e6
-                say(f"{rows:9}  {step:10}{seconds:9.2f}{found['rows_per_second']:9}{peak:9.1f}")
+                say(f"{rows} rows, {step}: {found['seconds']:.2f} s, peak {found['peak_bytes'] / 1e6:.1f} MB")
             path.unlink()
     grown = growth(results)
     limits = {"exponent": EXPONENT, "bytes_a_row": BYTES_A_ROW}
-    for step, found in grown.items():
-        say(f"{step}: time ~ rows^{found['exponent']:.2f}, {found['bytes_a_row']:.1f} bytes per row")
     held = all(found[name] <= limit for found in grown.values() for name, limit in limits.items())
     say(f"within {limits}" if held else f"NOT within {limits}")
     content = {"steps": STEPS, "unique_prefix": UNIQUE_PREFIX, "limits": limits, "held": held}
-    return Found({**content, "growth": grown, "results": results}, "data.json", code=0 if held else 1)
+    return Found({**content, "growth": grown, "results": results}, "data.json", ("data",), code=0 if held else 1)
 
 
 OPTIONS = {"--sizes": {"type": int, "nargs": "+", "default": SIZES, "help": "numbers of prompts, two or more"}}

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.random_models import write_model
+from benchmarks.random_models import llama, write_model
 from lit_instruct.batches import RankedBatch, right_pad
 from lit_instruct.models.assemble import policy_network, reward_network
 from lit_instruct.models.heads import token_log_probs
@@ -17,24 +17,11 @@ from lit_instruct.models.loading import find_source
 from lit_instruct.models.lora import LoraOptions
 from lit_instruct.models.rewards import RewardForward
 
-DESCRIBED = {
-    "model_type": "llama",
-    "hidden_size": 512,
-    "intermediate_size": 1408,
-    "num_hidden_layers": 4,
-    "num_attention_heads": 8,
-    "num_key_value_heads": 4,
-    "vocab_size": 4096,
-    "max_position_embeddings": 2048,
-}
+DESCRIBED = llama(512, 1408, 4, 8, vocab_size=4096, max_position_embeddings=2048)
 
 
 def compare_paths(device: str = "cuda") -> dict[str, Any]:
-    """Returns, by path, the largest difference relative to the size of what is compared.
-
-    Args:
-        device: cuda; cpu runs the same comparisons where they exist.
-    """
+    """Returns, by path, the difference relative to the size of what is compared; a CPU has some of the paths."""
     with tempfile.TemporaryDirectory() as scratch:
         folder = write_model(Path(scratch) / "model", DESCRIBED)
         return {

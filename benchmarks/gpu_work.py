@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import lightning
 import torch
 from lightning.pytorch.callbacks import Callback
+
+from benchmarks.training import now
 
 
 class DeviceWork(Callback):
@@ -34,9 +35,8 @@ class DeviceWork(Callback):
         if trainer.global_step == self.optimizer_steps:
             return
         self.optimizer_steps = trainer.global_step
-        self._synchronize()
         if not self.steps:
-            self.began = time.monotonic()
+            self.began = now()
         self.steps += 1
         if self.steps > 1:
             self._remember()
@@ -46,7 +46,7 @@ class DeviceWork(Callback):
         DeviceWork.result = {
             "steps": timed,
             "tokens": self.tokens,
-            "seconds_per_step": (time.monotonic() - self.began) / timed,
+            "seconds_per_step": (now() - self.began) / timed,
         }
         if torch.cuda.is_available():
             free, total = torch.cuda.mem_get_info()
@@ -65,8 +65,3 @@ class DeviceWork(Callback):
             return int(batch.prompt_mask.sum()) + responses
         mask = batch["attention_mask"] if isinstance(batch, dict) else batch.attention_mask
         return int(mask.sum())
-
-    @staticmethod
-    def _synchronize() -> None:
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()

@@ -45,14 +45,7 @@ def settings_of(side: str, settings: Settings) -> Settings:
 
 
 def run_of(side: str, seed: int, iterations: Sequence[Mapping[str, float]], **more: Any) -> Run:
-    """Returns a finished run, with the time since its start at the end of each iteration.
-
-    Args:
-        side: of SIDES.
-        seed: of prompts and sampling.
-        iterations: seconds and FIGURES of each.
-        more: what else is to be kept.
-    """
+    """Returns a finished run from seconds and FIGURES of its iterations, with the time elapsed at the end of each."""
     elapsed, found = 0.0, []
     for iteration in iterations:
         elapsed += iteration["seconds"]
@@ -84,11 +77,7 @@ def reaches(curve: Curve, score: float) -> int | None:
 
 
 def compared(curves: Mapping[str, Curve]) -> dict[str, Any]:
-    """Returns when and at what KL each side first has the score that TRL has in the end, and the goals.
-
-    Args:
-        curves: side -> `curve_of`; nothing is compared without TRL's.
-    """
+    """Returns when and at what KL each side first has TRL's final score, and the goals; nothing without TRL's curve."""
     if "trl" not in curves:
         return {}
     score = curves["trl"]["labeler"][-1]
@@ -106,7 +95,11 @@ def compared(curves: Mapping[str, Curve]) -> dict[str, Any]:
                     "found": round(share, 3) if share is not None else None,
                     "reached": share is not None and share <= most,
                 },
-                "kl": {"goal": theirs["kl"], "found": point and point["kl"], "reached": _no_more(point, theirs)},
+                "kl": {
+                    "goal": theirs["kl"],
+                    "found": point and point["kl"],
+                    "reached": point is not None and point["kl"] <= theirs["kl"],
+                },
             }
     return found
 
@@ -116,10 +109,6 @@ def _point(curve: Curve, number: int | None) -> dict[str, float] | None:
         return None
     names = {"seconds": "elapsed", "kl": "kl", "labeler": "labeler"}
     return {"iteration": number + 1} | {name: round(curve[of][number], 3) for name, of in names.items()}
-
-
-def _no_more(point: dict[str, float] | None, theirs: dict[str, float]) -> bool:
-    return point is not None and point["kl"] <= theirs["kl"]
 
 
 def _at_each(figure: Any, rows: Sequence[Sequence[float]]) -> list[float]:

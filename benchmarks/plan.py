@@ -18,7 +18,7 @@ from typing import Any
 
 from benchmarks.harness import Command, Found, Result, resident_bytes, run_side, say, scratch_folder
 from benchmarks.plan_work import Peak
-from benchmarks.random_models import write_model, write_rows
+from benchmarks.random_models import llama, write_model, write_rows
 from lit_instruct.cli import main as command_line
 
 STAGES = ("sft", "rm", "ppo")
@@ -32,9 +32,10 @@ LENGTH = 256
 WITHIN = 0.15
 """The share by which plan and measurement may differ: the project's own target, set before measuring."""
 MALLOC = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536", "MALLOC_ARENA_MAX": "1"}
+TWO_STEPS = [f"--data.max_length={LENGTH}", "--trainer.max_steps=2"]
 OPTIONS = {
-    "sft": ["--data.batch_size=4"],
-    "rm": ["--data.batch_size=2", "--model.max_tokens=1024"],
+    "sft": [*TWO_STEPS, "--data.batch_size=4"],
+    "rm": [*TWO_STEPS, "--data.batch_size=2", "--model.max_tokens=1024"],
     "ppo": [
         "--data.batch_size=8",
         "--model.objective.minibatches=2",
@@ -51,35 +52,14 @@ OPTIONS = {
 
 def described(size: tuple[int, int, int, int]) -> dict[str, Any]:
     """Returns the configuration of a Llama of a size."""
-    hidden, intermediate, layers, heads = size
-    return {
-        "model_type": "llama",
-        "hidden_size": hidden,
-        "intermediate_size": intermediate,
-        "num_hidden_layers": layers,
-        "num_attention_heads": heads,
-        "num_key_value_heads": heads // 2,
-        "vocab_size": VOCABULARY,
-        "max_position_embeddings": 4 * LENGTH,
-        "tie_word_embeddings": True,
-    }
+    return llama(*size, vocab_size=VOCABULARY, max_position_embeddings=4 * LENGTH, tie_word_embeddings=True)
 
 
 def words_of(stage: str, model: Path, rows: Path, more: list[str]) -> list[str]:
     """Returns the options of a training of a few steps."""
-    length = [] if stage == "ppo" else [f"--data.max_length={LENGTH}"]
     quiet = ["--trainer.enable_progress_bar=false", "--trainer.logger=false", "--trainer.accelerator=cpu"]
-    epochs = [] if stage == "ppo" else ["--trainer.max_steps=2"]
-    return [
-        f"--model.base={model}",
-        f"--data.path={rows}",
-        "--data.validation_share=0",
-        *length,
-        *quiet,
-        *epochs,
-        *OPTIONS[stage],
-        *more,
-    ]
+    data = [f"--data.path={rows}", "--data.validation_share=0"]
+    return [f"--model.base={model}", *data, *quiet, *OPTIONS[stage], *more]
 
 
 def grown_by(stage: str, size: tuple[int, int, int, int], more: list[str], folder: Path) -> int:

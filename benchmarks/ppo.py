@@ -9,7 +9,7 @@ with random weights and writes ppo-cuda.json.
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from statistics import median
@@ -44,14 +44,14 @@ WAYS = {
 }
 
 
-def work_of(options: Namespace, prepared: Mapping[str, Any], workload: Workload, side: str) -> Work:
-    """Returns the work of one side, without its precision."""
+def work_of(options: Namespace, start: Mapping[str, Any], workload: Workload, side: str) -> Work:
+    """Returns the work of one side, which begins with what is `prepared`, without its precision."""
     warmup, iterations = RUNS[options.device]["trl" if side == "trl" else "ours"]
-    given = {name: prepared[name] for name in ("folder", "base_folder")}
+    given = {name: start[name] for name in ("folder", "base_folder")}
     return given | {
         "side": side,
         "workload": asdict(workload),
-        "top_layers": prepared["top_layers"].get(side, 0),
+        "top_layers": start["top_layers"].get(side, 0),
         "value": "reward_model",
         "micro_batch_size": min(options.micro_batch_size or MICRO_BATCH_SIZES[side], workload.episodes),
         "device": options.device,
@@ -122,11 +122,11 @@ def compare_sides(options: Namespace, model: str) -> dict[str, Any]:
     workloads = _workloads(options)
     works: dict[str, dict[str, Work]] = {}
     tries: dict[str, dict[str, dict[str, float]]] = {}
-    with _prepared(model, workloads) as prepared:
+    with prepared(model, workloads.values()) as start:
         for name, workload in workloads.items():
             works[name], tries[name] = {}, {}
             for side in options.sides:
-                work = work_of(options, prepared, workload, side)
+                work = work_of(options, start, workload, side)
                 best, tries[name][side] = in_best_precision(side, work | {"warmup": 0}, _run, options.dtype)
                 works[name][side] = best | {"warmup": work["warmup"]}
         runs = take_turns(works, options.repetitions, _run)
@@ -138,10 +138,10 @@ def compare_value_kinds(options: Namespace) -> dict[str, Any]:
     workloads = _workloads(options)
     sides = [side for side in options.sides if side in OURS]
     works: dict[str, dict[str, Work]] = {}
-    with _prepared(options.base, workloads) as prepared:
+    with prepared(options.base, workloads.values()) as start:
         for name, workload in workloads.items():
             for side in sides:
-                work = work_of(options, prepared, workload, side) | {"dtype": options.dtype or "bf16"}
+                work = work_of(options, start, workload, side) | {"dtype": options.dtype or "bf16"}
                 works[f"{name}, {side}"] = {kind: work | {"value": kind} for kind in VALUE_KINDS}
         runs = take_turns(works, options.repetitions, lambda _, work: _run("", work))
     return {case: {kind: _medians(results) for kind, results in kinds.items()} for case, kinds in runs.items()}
@@ -152,9 +152,9 @@ def _workloads(options: Namespace) -> dict[str, Workload]:
 
 
 @contextmanager
-def _prepared(model: str, workloads: Mapping[str, Workload]) -> Iterator[dict[str, Any]]:
-    """What both sides start from, in a folder that goes when the measurement ends."""
-    episodes = max(workload.episodes for workload in workloads.values())
+def prepared(model: str, workloads: Iterable[Workload]) -> Iterator[dict[str, Any]]:
+    """What all sides start from, of `ppo_sides.prepare`, in a folder that goes when the measurement ends."""
+    episodes = max(workload.episodes for workload in workloads)
     with scratch_folder() as folder:
         work = {"folder": folder, "base": model, "thirds": OURS, "episodes": episodes}
         yield {"folder": folder, **run_side(SIDES_MODULE, "prepare", work)}

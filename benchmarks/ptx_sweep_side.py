@@ -30,19 +30,15 @@ def train(
     Args:
         run: folder with the stages sft and rm.
         folder: with train.txt and held_out.txt.
-        ptx_coef: weight of the pretraining loss.
+        ptx_coef: coefficient of the pretraining loss.
         iterations: of PPO.
         words: more options, such as --data.limit=64.
         recipe: of the stage.
     """
-    given = [
-        f"--config={recipe}",
-        f"--model.base={run}/sft",
-        f"--model.reward.model={run}/rm",
-        f"--model.selection.labeler={LABELER}",
-    ]
-    given += [f"--model.iterations={iterations}", f"--model.pretraining.ptx_coef={ptx_coef}"]
-    given += [f"--data.pretraining_path={folder}/train.txt", f"--data.pretraining_block={BLOCK}"]
+    given = [f"--config={recipe}", f"--model.base={run}/sft", f"--model.reward.model={run}/rm"]
+    given += [f"--model.selection.labeler={LABELER}", f"--model.iterations={iterations}"]
+    given += [f"--model.pretraining.ptx_coef={ptx_coef}", f"--data.pretraining_block={BLOCK}"]
+    given += [f"--data.pretraining_path={folder}/train.txt"]
     module, data = from_recipe([*given, *words])
     with scratch_folder() as scratch:
         limits = {"max_epochs": -1, "val_check_interval": iterations + 1, "check_val_every_n_epoch": None}

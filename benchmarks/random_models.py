@@ -15,6 +15,12 @@ RESPONSES = 9
 """Per prompt: the most in section 3.4 of the paper."""
 
 
+def llama(hidden: int, intermediate: int, layers: int, heads: int, **more: Any) -> dict[str, Any]:
+    """Returns the configuration of a Llama with half as many heads for keys and values."""
+    sizes = {"hidden_size": hidden, "intermediate_size": intermediate, "num_hidden_layers": layers}
+    return {"model_type": "llama", **sizes, "num_attention_heads": heads, "num_key_value_heads": heads // 2, **more}
+
+
 def write_model(
     folder: Path, described: dict[str, Any], dtype: torch.dtype = torch.float32, device: str = "cpu"
 ) -> Path:

@@ -14,7 +14,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness import Command, Found, Work, run_side, say, scratch_folder
+from benchmarks.harness import Command, Found, run_side, say
+from benchmarks.ppo import prepared, work_of
 from benchmarks.ppo_work import Workload
 
 AXES: dict[str, tuple[Any, ...]] = {
@@ -28,17 +29,11 @@ SIZES = {"7M": 7.5e6, "27M": 26.2e6, "70M": 70.3e6}
 
 @dataclass(frozen=True)
 class Point:
-    """What is run at one point of a curve; the defaults are where the curves cross.
+    """What is run at one point of a curve; the defaults are where the curves cross."""
 
-    Args:
-        batch: prompts per iteration.
-        response_tokens: of each response.
-        model: of benchmarks.ppo_sides.RANDOM_MODELS.
-    """
-
-    batch: int = 32
-    response_tokens: int = 32
-    model: str = "27M"
+    batch: int = 32  # prompts per iteration
+    response_tokens: int = 32  # per response
+    model: str = "27M"  # of benchmarks.ppo_sides.RANDOM_MODELS
 
 
 def points_of(axes: Mapping[str, Sequence[Any]]) -> list[Point]:
@@ -48,12 +43,7 @@ def points_of(axes: Mapping[str, Sequence[Any]]) -> list[Point]:
 
 
 def curves_of(axes: Mapping[str, Sequence[Any]], measured: Mapping[Point, Mapping[str, float]]) -> dict[str, Any]:
-    """Returns axis -> points in order, each with its value on that axis.
-
-    Args:
-        axes: of `points_of`.
-        measured: point -> figures.
-    """
+    """Returns axis -> figures of its points in order, each with its value on that axis."""
     return {
         axis: [{axis: value, **measured[replace(Point(), **{axis: value})]} for value in values]
         for axis, values in axes.items()
@@ -62,22 +52,10 @@ def curves_of(axes: Mapping[str, Sequence[Any]], measured: Mapping[Point, Mappin
 
 def measure_at(point: Point, iterations: int, dtype: str) -> dict[str, float]:
     """Runs our PPO at a point in a process of its own."""
-    with scratch_folder() as folder:
-        common: Work = {"folder": folder, "base": point.model, "thirds": {"ours": 0}, "episodes": point.batch}
-        prepared = run_side("benchmarks.ppo_sides", "prepare", common)
-        work = {
-            "folder": folder,
-            "base_folder": prepared["base_folder"],
-            "side": "ours",
-            "workload": asdict(Workload(point.batch, point.response_tokens, 1, {})),
-            "top_layers": 0,
-            "value": "reward_model",
-            "micro_batch_size": 8,
-            "device": "cpu",
-            "warmup": 1,
-            "iterations": iterations,
-            "dtype": dtype,
-        }
+    workload = Workload(point.batch, point.response_tokens, 1, {})
+    options = Namespace(device="cpu", micro_batch_size=8, quick=False)
+    with prepared(point.model, [workload]) as start:
+        work = work_of(options, start, workload, "ours") | {"iterations": iterations, "dtype": dtype}
         found = run_side("benchmarks.ppo_sides", "ours", work)
     seconds = found["seconds"]
     return {
@@ -92,11 +70,7 @@ def draw(curves: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> None:
     """Draws episodes per second, and peak memory on a second y axis, along each axis."""
     from benchmarks.plots import COLORS, panels, save
 
-    names = {
-        "batch": "prompts per iteration",
-        "response_tokens": "tokens per response",
-        "model": "weights, millions",
-    }
+    names = {"batch": "prompts per iteration", "response_tokens": "tokens per response", "model": "weights, millions"}
     figure, charts = panels(len(curves))
     for chart, (axis, points) in zip(charts, curves.items(), strict=True):
         x = [SIZES[point[axis]] / 1e6 if axis == "model" else point[axis] for point in points]

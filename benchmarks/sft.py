@@ -68,11 +68,7 @@ def compare(variant: Variant, runs: Mapping[str, list[Result]]) -> dict[str, Any
 
 
 def seconds_per_step(runs: list[list[float]]) -> float:
-    """Returns the mean over steps of the median over runs; the first WARM_UP steps do not count.
-
-    Args:
-        runs: seconds of each step of each run; steps with the same number do the same work.
-    """
+    """Returns the mean over steps, without WARM_UP, of the median over runs, in all of which a step does the same."""
     return mean(median(step) for step in list(zip(*runs, strict=True))[WARM_UP:])
 
 
