@@ -34,14 +34,8 @@ HOW = (
 )
 
 
-def losses_and_kl(base: str, steps: int, rows: int) -> dict[str, Any]:
-    """Returns loss and KL of the base, and of an adapter trained on it in each precision, on every precision.
-
-    Args:
-        base: embedded name, folder or hub id.
-        steps: of training, with 8 demonstrations each.
-        rows: how many held-out demonstrations to measure on.
-    """
+def _losses_and_kl(base: str, steps: int, rows: int) -> dict[str, Any]:
+    """Loss and KL, on every precision, of the base and of an adapter trained on it in each of them."""
     held_out = _held_out(base, rows)
     found = {"no adapter": _on_every_base(find_source(base), held_out, compared_with="none")}
     with scratch_folder() as folder:
@@ -104,13 +98,13 @@ def name_of(kind: Quantize) -> str:
 
 def measure(options: Namespace) -> Found:
     """Trains and measures."""
-    found = losses_and_kl(options.base, options.steps, options.rows)
+    found = _losses_and_kl(options.base, options.steps, options.rows)
     given = {"base": options.base, "steps": options.steps, "rows": options.rows, "how": HOW}
     return Found(given | {"found": found}, "bits.json", ("bits",))
 
 
 OPTIONS = {
-    "--steps": {"type": int, "default": 40, "help": "of training"},
+    "--steps": {"type": int, "default": 40, "help": "of training, with 8 demonstrations each"},
     "--rows": {"type": int, "default": 40, "help": "held-out demonstrations"},
 }
 main = Command("benchmarks.bits", __doc__, measure, OPTIONS, base=True)

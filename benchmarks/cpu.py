@@ -18,18 +18,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.harness import (
-    Command,
-    Found,
-    Result,
-    Work,
-    in_turns,
-    medians,
-    resident_bytes,
-    run_side,
-    say,
-    take_turns,
-)
+from benchmarks.harness import Command, Found, Result, in_turns, medians, resident_bytes, run_side, say, take_turns
 from benchmarks.training import SEED, dtype
 from lit_instruct.fast.host_memory import keep_few_products, keep_freed_memory
 from lit_instruct.models import heads
@@ -73,8 +62,7 @@ def passes(side: str, repetitions: int) -> dict[str, Any]:
 
     def run(ids: torch.Tensor) -> torch.Tensor:
         with torch.autocast("cpu", dtype(), enabled=dtype() == torch.bfloat16):
-            hidden: torch.Tensor = decoder(input_ids=ids, use_cache=False).last_hidden_state
-        return hidden
+            return decoder(input_ids=ids, use_cache=False).last_hidden_state
 
     found = {}
     for rows, length in SHAPES:
@@ -135,7 +123,7 @@ def freed_memory(repetitions: int, passes_of_each: int) -> dict[str, Any]:
 
 def compiled_products(repetitions: int) -> dict[str, dict[str, float]]:
     """Returns side -> medians over processes."""
-    works: dict[str, dict[str, Work]] = {"products": {side: {} for side in COMPILED}}
+    works: dict[str, dict[str, Any]] = {"products": {side: {} for side in COMPILED}}
     runs = take_turns(works, repetitions, partial(run_side, MODULE))["products"]
     return {side: medians(found) for side, found in runs.items()}
 
@@ -154,9 +142,7 @@ def measure(options: Namespace) -> Found:
 kept, freed = (partial(passes, side) for side in SIDES)
 few, many = (partial(products, side) for side in COMPILED)
 """Sides, for `run_side`."""
-OPTIONS = {
-    "--passes": {"type": int, "default": 9, "help": "passes in each process, and of the log-probabilities"},
-}
+OPTIONS = {"--passes": {"type": int, "default": 9, "help": "passes in each process, and of the log-probabilities"}}
 main = Command(MODULE, __doc__, measure, OPTIONS, repetitions=3)
 
 if __name__ == "__main__":

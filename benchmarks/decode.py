@@ -12,6 +12,7 @@ from argparse import Namespace
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
@@ -97,7 +98,6 @@ class Ways:
         self.roles, self.work = roles, work
         self.model: Any = roles.language_model("policy")
         self.compiled = torch.compile(self.model.forward, dynamic=False)
-        self.plain_forward = self.model.forward
 
     def run(self, way: str) -> float:
         """Runs one of WAYS and returns its seconds."""
@@ -146,11 +146,8 @@ class Ways:
         return self._generate(self.model)
 
     def _compiled(self, **options: Any) -> float:
-        self.model.forward = self.compiled
-        try:
+        with patch.object(self.model, "forward", self.compiled):
             return self._generate_merged(**options)
-        finally:
-            self.model.forward = self.plain_forward
 
     def _generate(self, model: Any, **options: Any) -> float:
         work = self.work

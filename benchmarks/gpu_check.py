@@ -1,17 +1,15 @@
 """Runs every GPU recipe for a few steps with random weights of the real shape: benchmarks/results/gpu-*.json.
 
-    python -m benchmarks.gpu_check [--recipe gpu-24gb ...]
-
 Needs a CUDA device and no network. A recipe's base is a model of its shape with random weights, quantised as the recipe
-says; rows have the full length that it allows. PyTorch's allocator is limited to the card's size less 1 GB. The rest is
-for memory outside the allocator: the driver's context, libraries' workspaces and the pages of paged optimizers. It is
-measured as the memory in use on the device less what the allocator holds, and counts against the card too.
+says; rows have the full length that it allows. PyTorch's allocator is limited to the card's size less 1 GB, which is
+left for memory outside the allocator: the driver's context, libraries' workspaces and the pages of paged optimizers.
+That is the memory in use on the device less what the allocator holds, and counts against the card too.
 
 For each stage it writes the peak of allocated memory, the memory outside, tokens/s, seconds per step and the share of
-the device's peak bfloat16 throughput that the model's own work reaches (MFU), beside what the plan predicts. `python
-recipes/fill_catalogue.py` then fills them into the catalogue. The paths that only CUDA has (bfloat16 by autocast,
-scaled-dot-product and flex attention, fused head, compiled masks, rewards of packed responses) run on the way; with
---paths they are compared with the plain ones first.
+the device's peak bfloat16 throughput that the model's own work reaches (MFU), beside what the plan predicts; `python
+recipes/fill_catalogue.py` fills them into the catalogue. The paths that only CUDA has (bfloat16 by autocast, attention
+kernels, fused head, compiled masks, rewards of packed responses) run on the way; --paths first compares them with the
+plain ones.
 """
 
 from __future__ import annotations

@@ -58,9 +58,9 @@ def mixed_precision(folder: Path, device: str) -> float:
 @torch.no_grad()
 def compiled_forward(folder: Path, device: str) -> float:
     """Hidden states with and without torch.compile."""
-    model = policy_network(find_source(str(folder)), None, torch.float32).to(device).eval()
-    plain = model.model(_ids(device), use_cache=False).last_hidden_state
-    return _difference(torch.compile(model.model)(_ids(device), use_cache=False).last_hidden_state, plain)
+    decoder = policy_network(find_source(str(folder)), None, torch.float32).to(device).eval().model
+    plain = decoder(_ids(device), use_cache=False).last_hidden_state
+    return _difference(torch.compile(decoder)(_ids(device), use_cache=False).last_hidden_state, plain)
 
 
 @torch.no_grad()

@@ -43,11 +43,7 @@ class DeviceWork(Callback):
 
     def _remember(self) -> None:
         timed = self.steps - 1
-        DeviceWork.result = {
-            "steps": timed,
-            "tokens": self.tokens,
-            "seconds_per_step": (now() - self.began) / timed,
-        }
+        DeviceWork.result = {"steps": timed, "tokens": self.tokens, "seconds_per_step": (now() - self.began) / timed}
         if torch.cuda.is_available():
             free, total = torch.cuda.mem_get_info()
             self.outside = max(self.outside, total - free - torch.cuda.memory_reserved())

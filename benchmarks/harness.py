@@ -119,8 +119,7 @@ def run_side(module: str, side: str, work: Work, variables: Mapping[str, str] | 
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     if done.returncode or not done.stdout.strip():  # Lightning exits with 0 when it is interrupted
         raise RuntimeError(f"{module}.{side} failed with {done.returncode}:\n{done.stderr[-3000:]}")
-    found: Result = json.loads(done.stdout.splitlines()[-1])
-    return found
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def take_turns(
@@ -173,7 +172,6 @@ def environment() -> dict[str, Any]:
     from lit_instruct.machine import cpu_cores, memory_bytes, package_versions
 
     memory = memory_bytes()
-
     machine: dict[str, Any] = {
         "system": platform.system(),
         "architecture": platform.machine(),
@@ -193,15 +191,7 @@ def environment() -> dict[str, Any]:
 
 
 def write_results(path: str | Path, results: dict[str, Any]) -> Path:
-    """Writes `results` as JSON, atomically, with the machine, versions and date under "environment".
-
-    Args:
-        path: file; a bare name goes into benchmarks/results.
-        results: anything JSON can hold.
-
-    Returns:
-        The file.
-    """
+    """Writes `results` as JSON, atomically, with its `environment`; returns the file, which is `results_file(path)`."""
     content = json.dumps({"environment": environment(), **results}, indent=2) + "\n"
     target = results_file(path)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -211,12 +201,9 @@ def write_results(path: str | Path, results: dict[str, Any]) -> Path:
 
 
 def write_part(path: str | Path, name: str | None, part: dict[str, Any]) -> Path:
-    """Writes one part of the results; others stay, with the environment that they were measured in.
+    """Writes one part of the results, or all where `name` is None; returns the file, which is `results_file(path)`.
 
-    Args:
-        path: file; a bare name goes into benchmarks/results.
-        name: of the part; None writes the whole file.
-        part: its content.
+    Other parts stay, with the environment that they were measured in.
     """
     if name is None:
         return write_results(path, part)

@@ -19,6 +19,7 @@ from benchmarks.harness import RESULTS, Command, Found, run_side, say, write_res
 from benchmarks.learning_curves_work import SIDES, WINDOW, Curve, Run, Settings, compared, curve_of, settings_of
 
 OUT = "learning-curves"
+FINAL = ("labeler", "lowest", "highest", "kl", "reward")
 SAME = (
     "SFT model, reward model and its bias; prompts of each iteration; batch, response length, learning rate and "
     "warmup, AdamW's betas, KL coefficient and estimator, clip ranges, penalty for a missing EOS, inner epochs, "
@@ -80,16 +81,11 @@ def summary(settings: Settings, runs: Sequence[Run]) -> Found:
         "seeds": {side: [run["seed"] for run in of_side[side]] for side in curves},
         "seconds": {side: round(curve["elapsed"][-1], 1) for side, curve in curves.items()},
         "peak_memory_gb": {side: max(run["peak_memory_gb"] for run in of_side[side]) for side in curves},
-        "final": {side: final(curve) for side, curve in curves.items()},
+        "final": {side: {name: curve[name][-1] for name in FINAL} for side, curve in curves.items()},
         "compared": compared(curves),
         "curves": curves,
     }
     return Found(results, f"{OUT}.json", (OUT, f"{OUT}-goals"), chart=partial(draw, curves))
-
-
-def final(curve: Curve) -> dict[str, float]:
-    """Returns where a curve ends."""
-    return {name: curve[name][-1] for name in ("labeler", "lowest", "highest", "kl", "reward")}
 
 
 def draw(curves: Mapping[str, Curve], path: Path) -> None:

@@ -14,6 +14,7 @@ from transformers import AutoConfig
 from benchmarks.harness import peak_bytes, scratch_folder
 from benchmarks.learning_curves_work import Run, Settings, run_of
 from benchmarks.ppo_sides import PhaseClock, run_trl
+from benchmarks.ppo_work import OURS
 from benchmarks.training import PROMPTS, dtype, fit_ours, now
 from data_modules.batching.sampling import EpochBatchSampler
 from data_modules.prompts import PromptDataModule
@@ -33,9 +34,6 @@ from lit_instruct.ppo.options import (
 from lit_instruct.prompting import Prompter
 from lit_instruct.rollouts.generate import SamplingOptions
 from lit_instruct.stages.ppo import PPOModule
-
-ADAPTED = {"ours": 1, "ours_top_third": 3}
-"""Side -> which part of the layers, from the top, has LoRA: 1 is all of them, 3 a third."""
 
 
 class Curve(PhaseClock):
@@ -61,7 +59,7 @@ def train(side: str, seed: int, run: str, settings: dict[str, Any]) -> Run:
     """Returns the run of a side; TRL, like ours, is faster in bfloat16 where the CPU computes in it.
 
     Args:
-        side: trl, or one of ADAPTED.
+        side: trl, or one of OURS.
         seed: of prompts and sampling.
         run: folder with the stages sft and rm.
         settings: of `Settings`.
@@ -73,13 +71,13 @@ def train(side: str, seed: int, run: str, settings: dict[str, Any]) -> Run:
 
 
 def ours(side: str, seed: int, run: str, settings: Settings) -> Run:
-    """Trains our PPO stage, one of ADAPTED, and returns the run; see `train`."""
+    """Trains our PPO stage, one of OURS, and returns the run; see `train`."""
     layers = AutoConfig.from_pretrained(find_source(f"{run}/sft").base).num_hidden_layers
-    part = ADAPTED[side]
+    part = OURS[side]
     module = PPOModule(
         base=f"{run}/sft",
         iterations=settings.iterations,
-        lora=LoraOptions(r=settings.lora_r, top_layers=layers // part if part > 1 else 0),
+        lora=LoraOptions(r=settings.lora_r, top_layers=layers // part if part else 0),
         objective=ObjectiveOptions(inner_epochs=settings.inner_epochs, minibatches=settings.minibatches),
         kl=KLOptions(settings.kl_coef),
         reward=RewardOptions(f"{run}/rm", missing_eos_penalty=settings.missing_eos_penalty),

@@ -10,7 +10,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from benchmarks.harness import results_file
 from lit_instruct.files import replacing_file
 
 COLORS = ("#1f6fb4", "#2a9d5c", "#c2571a", "#7a4fa3")
@@ -35,14 +34,7 @@ def panels(count: int, height: float = 3.4) -> tuple[Figure, list[Axes]]:
         return figure, list(np.atleast_1d(figure.subplots(1, count)))
 
 
-def save(figure: Figure, path: str | Path) -> Path:
-    """Writes a figure atomically.
-
-    Returns:
-        The file.
-    """
-    target = results_file(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with replacing_file(target) as scratch, matplotlib.rc_context(STYLE):
+def save(figure: Figure, path: Path) -> None:
+    """Writes a figure atomically."""
+    with replacing_file(path) as scratch, matplotlib.rc_context(STYLE):
         figure.savefig(scratch, format="png", dpi=130, metadata={"Software": None})
-    return target

@@ -63,11 +63,7 @@ def work_of(options: Namespace, start: Mapping[str, Any], workload: Workload, si
 def in_best_precision(side: str, work: Work, run: Any, given: str | None = None) -> tuple[Work, dict[str, float]]:
     """Runs a side once in every precision; returns its work in the fastest, and the seconds per iteration of each.
 
-    Args:
-        side: trl, or one of OURS.
-        work: of `work_of`.
-        run: (side, work) -> result.
-        given: precision that an earlier measurement found the fastest; nothing is tried then.
+    Nothing is tried where `given` is the precision that an earlier measurement found the fastest.
     """
     if given is not None:
         return work | {"dtype": given}, {}
@@ -78,12 +74,9 @@ def in_best_precision(side: str, work: Work, run: Any, given: str | None = None)
 def compare(
     workload: Workload, tries: Mapping[str, dict[str, float]], runs: Mapping[str, Sequence[Result]]
 ) -> dict[str, Any]:
-    """Returns the medians of a workload, and how ours compare with TRL's.
+    """Returns the medians of a workload's `runs`, side -> results, and how ours compare with TRL's.
 
-    Args:
-        workload: what was run.
-        tries: side -> precision -> seconds per iteration.
-        runs: side -> results.
+    `tries` are side -> precision -> seconds per iteration.
     """
     sides = {side: _medians(results) for side, results in runs.items()}
     for side, found in sides.items():

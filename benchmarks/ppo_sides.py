@@ -153,13 +153,12 @@ def ours(**work: Any) -> dict[str, Any]:
         reward=RewardOptions(str(parents / "rm")),
         value=ValueOptions(work["value"]),
         sampling=SamplingOptions(max_new_tokens=workload.response_tokens),
-        dtype="bfloat16" if frozen == torch.bfloat16 else "float32",
+        dtype=str(frozen).removeprefix("torch."),
         memory=PPOMemoryOptions(micro_batch_size=work["micro_batch_size"]),
         seed=SEED,
     )
-    data = PromptDataModule(
-        str(PROMPTS), validation_share=0.0, limit=workload.episodes, batch_size=workload.episodes, seed=SEED
-    )
+    sizes = {"limit": workload.episodes, "batch_size": workload.episodes}
+    data = PromptDataModule(str(PROMPTS), validation_share=0.0, seed=SEED, **sizes)
     clock = PhaseClock()
     fit_ours(module, data, [clock], epochs=-1, device=work["device"], frozen=frozen)
     return {"peak_memory_gb": _peak_gb(work["device"]), **_figures(module, clock, work, workload)}
@@ -203,9 +202,7 @@ def layer_weights(roles: Roles) -> list[Tensor]:
 def matmul_peak(roles: Roles, rows: list[int]) -> float:
     """Returns the peak FLOP/s of the model's matrix products, one after the other, with nothing else between.
 
-    Args:
-        roles: with the frozen weights.
-        rows: numbers of tokens per product; we take the fastest.
+    `rows` are numbers of tokens per product, of which the fastest gives the peak.
     """
     weights = [*layer_weights(roles), roles.output_weight("policy")]
     best = 0.0

@@ -98,12 +98,9 @@ def operations(shape: Shape, tokens: int, response_tokens: int, inner_epochs: in
 
 
 def shares_of_peak(needed: Operations, seconds: dict[str, float], peak: float) -> dict[str, float]:
-    """Returns which share of the matmul peak the scoring, the update and the whole iteration reach.
+    """Returns which share of the matmul peak, in operations per second, scoring, update and the iteration reach.
 
-    Args:
-        needed: operations of the parts.
-        seconds: of scoring and update, and of the iteration under "seconds".
-        peak: operations per second.
+    `seconds` has those of scoring and update, and of the iteration under "seconds".
     """
     parts = {"scoring": needed.scoring, "update": needed.update, "seconds": needed.total}
     found = {part: round(count / seconds[part] / peak, 3) for part, count in parts.items()}

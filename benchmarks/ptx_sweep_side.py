@@ -22,9 +22,7 @@ ROWS = 16
 LABELER = "lit_instruct.evaluation.labelers.tone"
 
 
-def train(
-    run: str, folder: str, ptx_coef: float, iterations: int, words: list[str], recipe: str = str(RECIPE)
-) -> dict[str, Any]:
+def train(run: str, folder: str, ptx_coef: float, iterations: int, words: list[str]) -> dict[str, Any]:
     """Trains, and returns the measures before and after.
 
     Args:
@@ -33,9 +31,8 @@ def train(
         ptx_coef: coefficient of the pretraining loss.
         iterations: of PPO.
         words: more options, such as --data.limit=64.
-        recipe: of the stage.
     """
-    given = [f"--config={recipe}", f"--model.base={run}/sft", f"--model.reward.model={run}/rm"]
+    given = [f"--config={RECIPE}", f"--model.base={run}/sft", f"--model.reward.model={run}/rm"]
     given += [f"--model.selection.labeler={LABELER}", f"--model.iterations={iterations}"]
     given += [f"--model.pretraining.ptx_coef={ptx_coef}", f"--data.pretraining_block={BLOCK}"]
     given += [f"--data.pretraining_path={folder}/train.txt"]

@@ -45,6 +45,7 @@ class Lesson:
         sizes = {"limit": self.prompts, "batch_size": self.batch_size}
         data = RankedComparisonDataModule(*paths, on_long="drop", seed=SEED, **sizes)
         data.prompter = prompter_of(find_source(self.base))
+        data.setup()
         return data
 
 
@@ -119,7 +120,6 @@ def ours(**options: Any) -> dict[str, Any]:
     """Trains our reward stage on a Lesson and returns what was found before it and after each epoch."""
     lesson = Lesson(**options)
     data = lesson.data()
-    data.setup()
     examiner = OurExaminer(lesson, data)
     fit_ours(RewardModule(lesson.base, LORA, OPTIMIZER, seed=SEED), data, [examiner], lesson.epochs)
     return {"epochs": examiner.epochs}
@@ -129,7 +129,6 @@ def trl(**options: Any) -> dict[str, Any]:
     """Trains TRL's RewardTrainer on the pairs of the same prompts in the same order, in as many steps."""
     lesson = Lesson(**options)
     data = lesson.data()
-    data.setup()
     items = data.train_dataset.to_list()
     sampler = EpochBatchSampler(len(items), lesson.batch_size, SEED)
     batches = [rows for epoch in range(lesson.epochs) for rows in sampler.batches(epoch)]

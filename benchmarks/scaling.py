@@ -94,8 +94,12 @@ def measure(options: Namespace) -> Found:
         measured[point] = measure_at(point, options.iterations, options.dtype)
         say(f"{json.dumps(asdict(point))}: {json.dumps(measured[point])}")
     curves = curves_of(axes, measured)
-    at = asdict(Point())
-    content = {"crossing": at, "lora": "r=16 on every linear layer", "inner_epochs": 1, "precision": options.dtype}
+    content = {
+        "crossing": asdict(Point()),
+        "lora": "r=16 on every linear layer",
+        "inner_epochs": 1,
+        "precision": options.dtype,
+    }
     return Found({**content, "curves": curves}, "scaling.json", ("scaling",), chart=partial(draw, curves))
 
 
