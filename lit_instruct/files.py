@@ -82,7 +82,7 @@ def built_folder(folder: Path, find: Callable[[Path], T], build: Callable[[Path]
     """Returns what `find` finds in a folder; an incomplete one is built first, by one of several processes.
 
     Args:
-        folder: appears when it is complete.
+        folder: appears only once it is complete.
         find: returns something false for an incomplete folder.
         build: makes a folder, beside which it may keep scratch files, and returns what `find` will.
     """

@@ -40,7 +40,7 @@ class Step:
 
 
 def preview(facts: PromptFacts, rows: Iterable[PromptRow], seed: int) -> list[Step]:
-    """Applies each step to all rows as to training prompts (no validation split), after the steps before it.
+    """Applies the steps in order to all rows, as to training prompts without a validation split.
 
     Args:
         facts: of all rows, with the options of the training.

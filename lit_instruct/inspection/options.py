@@ -18,7 +18,7 @@ class InspectOptions:
 
     Args:
         path: file (.jsonl, .json, .csv, .parquet, .txt; .gz too), folder, hub id with its split (org/name:train), or
-            several with weights (a.jsonl@3,b.jsonl@1); may stand first, without --path.
+            several with weights (a.jsonl@3,b.jsonl@1); --path may be left out if it comes first.
         kind: what the rows are for; auto detects it from the first rows.
         format: layout of the rows, as --data.format in training; auto detects it from the first rows.
         base: model (name, hub id or folder) whose tokenizer and prompt format are used.
