@@ -75,7 +75,8 @@ def _given(words: Sequence[str]) -> Iterator[tuple[str, str]]:
         name, value = name.removeprefix("--"), value if equals else following
         in_file = name == "config"
         where = f" (in {value})" if in_file else ""
-        for option in flat(_parsed(value, in_file), "" if in_file else name):
+        parsed = None if name.endswith("+") else _parsed(value, in_file)  # `+=` adds one item to a list
+        for option in flat(parsed, "" if in_file else name.removesuffix("+")):
             yield re.sub("^(fit|validate|test)[.]", "", option), where
 
 

@@ -23,6 +23,7 @@ GIVEN = [
     (["--model.reward_function=a.b"], "--model.reward_function: is called --model.reward.function now"),
     (["--model.labeler", "a.b"], "--model.labeler: is called --model.selection.labeler now"),
     (["--model.further_rewards=[]"], "--model.further_rewards: is called --model.reward.further now"),
+    (["--model.further_rewards+={name: a}"], "--model.further_rewards: is called --model.reward.further now"),
     (["--model.generation_batch_size=4"], "is called --model.memory.generation_batch_size now"),
     (["--model.optimizer.value_learning_rate=1"], "is called --model.value.learning_rate now"),
 ]
