@@ -18,7 +18,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from benchmarks.harness import Command, Found, Result, in_turns, medians, say
 from benchmarks.training import DTYPES
-from lit_instruct.fast.short_attention import _attend
+from lit_instruct.fast.short_attention import attend_by_products
 
 WIDTHS = (32, 64, 128, 256, 512)
 
@@ -30,7 +30,7 @@ def measure_at(width: int, dtype: torch.dtype, rows: int, repetitions: int) -> d
     mask = torch.ones(width, width, dtype=torch.bool).tril()
     ways: dict[str, Callable[[], Tensor]] = {
         "sdpa": lambda: scaled_dot_product_attention(*parts, is_causal=True, enable_gqa=True),
-        "products": lambda: _attend(parts[0] * 64**-0.5, parts[1], parts[2], mask),
+        "products": lambda: attend_by_products(parts[0] * 64**-0.5, parts[1], parts[2], mask),
     }
     runs = in_turns({way: partial(_timed, attend) for way, attend in ways.items()}, repetitions)
     return {way: medians(found, digits=3, scale=1e3) for way, found in runs.items()}

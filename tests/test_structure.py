@@ -28,7 +28,8 @@ def test_no_function_is_over_60_lines() -> None:
         f"{name}:{node.name}": length
         for name, tree, _ in _trees(*OURS)
         for node in ast.walk(tree)
-        if isinstance(node, ast.FunctionDef) and (length := (node.end_lineno or 0) - node.lineno + 1) > 60
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and (length := (node.end_lineno or 0) - node.lineno + 1) > 60
     }
     assert found == {}
 
@@ -75,6 +76,19 @@ def _own_private_names() -> set[str]:
             elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
                 found |= {node.attr} if isinstance(node.value, ast.Name) and node.value.id == "self" else set()
     return {name for name in found if name.startswith("_") and not name.startswith("__")}
+
+
+def test_no_module_imports_a_private_name_of_another() -> None:
+    private = _own_private_names()
+    found = [
+        f"{name}: {node.module}.{alias.name}"
+        for name, tree, _ in _trees(*OURS)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+        if alias.name in private
+    ]
+    assert found == []
 
 
 BY_STRING = {"getattr", "hasattr", "setattr", "delattr", "patch", "object", "attrgetter"}

@@ -62,7 +62,7 @@ def short_attention(
         attention_mask = query.new_ones(query.shape[2], key.shape[2], dtype=torch.bool).tril()
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     with torch.autocast(query.device.type, enabled=False):  # autocast would compute the weights in float32
-        return _attend(query * scale, key, value, attention_mask).transpose(1, 2), None
+        return attend_by_products(query * scale, key, value, attention_mask).transpose(1, 2), None
 
 
 def _is_short(query: Tensor, key: Tensor, mask: Tensor | None) -> bool:
@@ -70,8 +70,8 @@ def _is_short(query: Tensor, key: Tensor, mask: Tensor | None) -> bool:
     return narrow and 1 < query.shape[2] == key.shape[2] <= SHORT and (mask is None or mask.dtype == torch.bool)
 
 
-def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
-    """(B, heads, T, D), (B, key heads, T, D) twice -> (B, heads, T, D).
+def attend_by_products(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
+    """Returns softmax(Q K') V by two products: (B, heads, T, D), (B, key heads, T, D) twice -> (B, heads, T, D).
 
     Keys are padded to a multiple of VECTOR: softmax is slow on a remainder.
     """
