@@ -29,7 +29,7 @@ PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --di
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
-# A wrong recipe is told before anything is installed.
+# A wrong recipe is reported before anything is installed.
 ifneq ($(filter sft rm ppo eval demo plan,$(MAKECMDGOALS)),)
 RECIPES = $(sort $(notdir $(patsubst %/,%,$(dir $(wildcard recipes/*/*.yaml)))))
 ifeq ($(filter $(RECIPES),$(RECIPE)),)
@@ -122,10 +122,10 @@ plan: $(STAMP) ## memory, disk and time of each stage of RECIPE before it runs
 
 clean: ## remove caches and build folders; runs, data and .venv stay
 	rm -rf build dist lit_instruct.egg-info .pytest_cache .ruff_cache .mypy_cache
-	find lit_instruct data_modules recipes tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	find lit_instruct data_modules benchmarks recipes tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # torch goes first and by the same pin, so that whatever build pip is pointed at (CPU, CUDA) is the only one fetched.
-# UNFINISHED marks an installation that was cut off: its packages may be half there, so the next try starts afresh.
+# UNFINISHED marks an installation that was interrupted: its packages may be incomplete, so the next one starts over.
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("lit-instruct needs Python 3.11 or newer, $(PYTHON) is %d.%d; name another one: make PYTHON=python3.12 ..." % sys.version_info[:2] if sys.version_info < (3, 11) else 0)'
 	@if [ -e $(UNFINISHED) ] || [ "`cat $@ 2>/dev/null || echo "$(CURDIR)"`" != "$(CURDIR)" ] \

@@ -2,7 +2,7 @@
 
 `python -m benchmarks.bits` writes benchmarks/results/bits.json: the base and each adapter on a base in 16 bits (32
 where the CPU does not compute in bfloat16), 8 and 4 bits: loss on the demo's held-out demonstrations, and KL from the
-base that the adapter was trained on, in nats a token.
+base that the adapter was trained on, in nats per token.
 """
 
 from __future__ import annotations

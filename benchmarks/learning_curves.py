@@ -93,7 +93,7 @@ def draw(curves: Mapping[str, Curve], path: Path) -> None:
     from benchmarks.plots import COLORS, panels, save
 
     figure, charts = panels(2)
-    named = (("kl", "KL to the SFT model, nats a response", 1), ("elapsed", "wall time, minutes", 60))
+    named = (("kl", "KL to the SFT model, nats per response", 1), ("elapsed", "wall time, minutes", 60))
     for chart, (name, label, unit) in zip(charts, named, strict=True):
         for side, color in zip(SIDES, COLORS, strict=False):
             if side in curves:

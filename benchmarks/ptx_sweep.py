@@ -58,7 +58,7 @@ def draw(runs: Sequence[Mapping[str, Any]], path: Path) -> None:
         chart.set_xticks(list(places), [f"{run['ptx_coef']:g}" for run in runs])
         chart.set_xlabel("ptx_coef")
         chart.legend()
-    charts[0].set_ylabel("nats a token of held-out text")
+    charts[0].set_ylabel("nats per token of held-out text")
     charts[1].set_ylabel("mean over held-out prompts")
     save(figure, path)
 

@@ -1,4 +1,6 @@
-"""Private attributes of Lightning, as read in version 2.6.6; except for overrides, only this module touches them.
+"""Private attributes of Lightning, as read in version 2.6.6.
+
+Only this module touches them, except for methods that our subclasses override or call on themselves.
 
 `tests/lit_instruct/test_private.py` says what breaks when one of them changes.
 """

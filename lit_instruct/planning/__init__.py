@@ -1,1 +1,1 @@
-"""What a stage will need of memory, disk and time, computed from its options and its model's configuration alone."""
+"""The memory, disk space and time of a stage, computed from its options and its model's configuration alone."""

@@ -1,4 +1,4 @@
-"""Communication and step time of SFT on several GPUs, by arithmetic: for a choice before renting.
+"""Communication and step time of SFT on several GPUs, by arithmetic, to choose hardware before renting it.
 
 Every collective of N GPUs is counted as a ring, in bytes sent per GPU: an all-gather or reduce-scatter of S bytes sends
 (N-1)/N S, an all-reduce twice that (Rajbhandari et al. 2020, ZeRO, section 7). Nothing here was measured.
@@ -175,8 +175,8 @@ GPUS = (1, 8, 64)
 def scaling_table(models: Sequence[Model], gpus: Sequence[int] = GPUS, cluster: Cluster = Cluster()) -> str:
     """Returns the Markdown table of docs/scaling.md: a row per model, strategy and number of GPUs."""
     lines = [
-        "| model | strategy | GPUs | GB held | fits 80 GB | GB sent a step | s sending | s computing | s a step "
-        "| ms of gathering a sampled token |",
+        "| model | strategy | GPUs | GB held | fits 80 GB | GB sent per step | s sending | s computing | s per step "
+        "| ms gathering per sampled token |",
         "|---|---|--:|--:|---|--:|--:|--:|--:|--:|",
     ]
     for model in models:

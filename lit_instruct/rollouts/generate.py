@@ -85,7 +85,7 @@ def generate(
         pad_id: id of the tokens after the end.
     """
     ways = decoding(model, options.max_new_tokens)
-    in_step = is_sharded(model)
+    sharded = is_sharded(model)
     draws = uniforms(keys, options.max_new_tokens).to(prompt_ids.device)
     shape = len(prompt_ids), options.max_new_tokens
     tokens = torch.full(shape, pad_id, device=prompt_ids.device)
@@ -99,9 +99,9 @@ def generate(
         real[rows[alive], length] = True
         length += 1
         alive = alive & ~stop.ended_rows(tokens[rows, :length])
-        if length == options.max_new_tokens or not (in_step or bool(alive.any())):
+        if length == options.max_new_tokens or not (sharded or bool(alive.any())):
             return _trimmed(Responses(tokens, real))
-        if not in_step and int(alive.sum()) <= (1 - DROP_SHARE) * len(rows):
+        if not sharded and int(alive.sum()) <= (1 - DROP_SHARE) * len(rows):
             kept = compacted_rows(alive)
             ways.keep(kept)
             rows, chosen, alive = rows[kept], chosen[kept], alive[kept]

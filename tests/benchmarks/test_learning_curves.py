@@ -56,7 +56,7 @@ def test_when_a_score_is_reached() -> None:
 
 @pytest.mark.parametrize(("seconds", "share"), [(4.0, 0.2), (12.0, 0.6)])
 def test_goals(seconds: float, share: float) -> None:
-    """TRL ends at 0.3 with KL 3 after 20 s a step: 60 s; ours has that after three steps, at KL 2."""
+    """TRL ends at 0.3 with KL 3 after three steps of 20 s; ours has that after three steps, at KL 2."""
     trl = curve_of([run("trl", [0.3, 0.2, 0.4], [3.0, 3.0, 3.0], 20.0)])
     trl["labeler"] = [0.1, 0.2, 0.3]
     ours = curve_of([run("ours", [0.3, 0.3, 0.4], [2.0, 2.0, 2.0], seconds)])

@@ -165,7 +165,7 @@ def test_an_adapter_scores_alike_on_every_base(folders: tuple[str, str], bits: Q
 
 
 def _kl(policy: Tensor, other: Tensor) -> float:
-    """Mean KL(policy || other) of next-token distributions, in nats a token."""
+    """Mean KL(policy || other) of next-token distributions, in nats per token."""
     log_p, log_q = policy.log_softmax(-1), other.log_softmax(-1)
     return float((log_p.exp() * (log_p - log_q)).sum(-1).mean())
 

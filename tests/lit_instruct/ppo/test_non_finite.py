@@ -123,7 +123,7 @@ def broken_loss(monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_a_step_with_an_infinite_loss_is_skipped_and_the_others_are_not(
     tmp_path: Path, files: Files, tiny_model: Path, broken_loss: Any
 ) -> None:
-    broken_loss(5)  # two micro-batches a step, two steps an iteration: the first step of the second iteration
+    broken_loss(5)  # two micro-batches per step, two steps per iteration: the first step of the second iteration
     stepped: list[bool] = []
     update = Updater.step
 
