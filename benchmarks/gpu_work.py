@@ -57,7 +57,7 @@ class DeviceWork(Callback):
     def _tokens(pl_module: lightning.LightningModule, batch: Any) -> int:
         """Real tokens of a batch; of PPO, prompts and the responses of full length."""
         if pl_module.stage == "ppo":
-            responses = len(batch.rows) * pl_module.sampling.max_new_tokens
+            responses = len(batch.rows) * pl_module.options.sampling.max_new_tokens
             return int(batch.prompt_mask.sum()) + responses
         mask = batch["attention_mask"] if isinstance(batch, dict) else batch.attention_mask
         return int(mask.sum())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,7 +16,10 @@ from benchmarks.gpu_paths import attention_kernel, mixed_precision, shared_promp
 from benchmarks.gpu_work import DeviceWork
 from benchmarks.plan import described
 from benchmarks.random_models import byte_tokenizer, write_model, write_rows
+from lit_instruct.batches import PromptBatch
 from lit_instruct.planning.rates import file_name
+from lit_instruct.rollouts.generate import SamplingOptions
+from lit_instruct.stages.ppo import PPOModule
 from tests.lit_instruct.stages.helpers import run
 
 
@@ -66,3 +70,15 @@ def test_a_recipe_runs_as_the_check_runs_it(tmp_path: Path, monkeypatch: pytest.
     assert DeviceWork.result["steps"] == 1
     assert DeviceWork.result["tokens"] == 4 * 100
     assert DeviceWork.result["seconds_per_step"] > 0
+
+
+def test_tokens_of_ppo_are_those_of_prompts_and_full_responses() -> None:
+    module = PPOModule("somewhere", sampling=SamplingOptions(max_new_tokens=5))
+    mask = torch.tensor([[False, True, True], [True, True, True]])
+    batch = PromptBatch(torch.zeros_like(mask).long(), mask, torch.arange(2), [None, None])
+    work, trainer = DeviceWork(), SimpleNamespace(global_step=0)
+    work.on_train_start(trainer, module)
+    for trainer.global_step in (1, 2):
+        work.on_train_batch_end(trainer, module, None, batch, 0)
+    assert DeviceWork.result["steps"] == 1
+    assert DeviceWork.result["tokens"] == 5 + 2 * 5
