@@ -77,8 +77,7 @@ class Command:
         if self.repetitions is not None:
             parser.add_argument("--repetitions", type=int, default=self.repetitions, help="we report the median")
         if self.quick is not None:
-            text = f"{self.quick}; no file unless --out names one"
-            parser.add_argument("--quick", action="store_true", help=text)
+            parser.add_argument("--quick", action="store_true", help=f"{self.quick}; no file unless --out names one")
         parser.add_argument("--out", help="file of the results; a bare name goes into benchmarks/results")
         options = parser.parse_args(words)
         if options.quick:

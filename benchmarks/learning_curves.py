@@ -62,10 +62,8 @@ def measure(options: Namespace) -> Found:
 
 def earlier(path: Path, settings: Settings) -> Run | None:
     """Returns an earlier run with these settings; None where it has to be made."""
-    if not path.is_file():
-        return None
-    run: Run = json.loads(path.read_text(encoding="utf-8"))
-    return run if run["settings"] == asdict(settings) else None
+    run: Run | None = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    return run if run is not None and run["settings"] == asdict(settings) else None
 
 
 def summary(settings: Settings, runs: Sequence[Run]) -> Found:

@@ -24,13 +24,9 @@ def llama(hidden: int, intermediate: int, layers: int, heads: int, **more: Any) 
 def write_model(
     folder: Path, described: dict[str, Any], dtype: torch.dtype = torch.float32, device: str = "cpu"
 ) -> Path:
-    """Writes a model with random weights, and a tokenizer with one token per byte.
+    """Writes a model with random weights, drawn in `dtype` on `device`, and a tokenizer with one token per byte.
 
-    Args:
-        folder: to write.
-        described: configuration as transformers has it, with model_type.
-        dtype: of the weights.
-        device: on which they are drawn.
+    `described` is its configuration as transformers has it, with model_type.
     """
     tokenizer = byte_tokenizer()
     config = AutoConfig.for_model(**described)
@@ -54,13 +50,9 @@ def byte_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def write_rows(path: Path, stage: str, count: int, length: int) -> Path:
-    """Writes rows of `length` tokens of that tokenizer each, the end included.
+    """Writes `count` rows of `length` tokens of that tokenizer for a stage: sft, rm or ppo.
 
-    Args:
-        path: file to write.
-        stage: sft, rm or ppo.
-        count: how many.
-        length: tokens of prompt and response together; in PPO, of the prompt.
+    The tokens are those of prompt, response and the end together; in PPO, of the prompt.
     """
     rows = [_row(stage, f"{number:08d}", length) for number in range(count)]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")

@@ -90,16 +90,9 @@ def train_pairs(
     callbacks: Sequence[Any] = (),
     optimizer: OptimizerOptions = OPTIMIZER,
 ) -> float:
-    """Trains TRL's RewardTrainer on pairs in their order and returns the seconds of its steps.
+    """Trains TRL's RewardTrainer on `pairs_of` comparisons in their order and returns the seconds of its steps.
 
-    Args:
-        network: reward model with adapter.
-        tokenizer: its tokenizer.
-        pairs: of `pairs_of`.
-        micro_batch: pairs per forward.
-        accumulate: micro-batches per optimizer step.
-        callbacks: of transformers' trainer.
-        optimizer: learning rate and schedule.
+    A step takes `accumulate` micro-batches of `micro_batch` pairs. `callbacks` are those of transformers' trainer.
     """
     clock = TRLClock()
     with scratch_folder() as folder:

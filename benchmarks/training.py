@@ -141,13 +141,9 @@ def fit_ours(
 
 
 def trainer_of(folder: Path, callbacks: list[Callback], frozen: torch.dtype, **more: Any) -> lightning.Trainer:
-    """Returns Lightning's Trainer as a stage sets it up, without checkpoints and progress bar.
+    """Returns Lightning's Trainer as a stage sets it up, with `more` arguments, without checkpoints and progress bar.
 
-    Args:
-        folder: for the logs.
-        callbacks: such as a clock.
-        frozen: dtype of the frozen weights, by which precision is chosen.
-        more: arguments of the Trainer.
+    Logs go into `folder`. The dtype of the `frozen` weights decides the precision.
     """
     return lightning.Trainer(
         devices=1,
@@ -166,13 +162,9 @@ def trainer_of(folder: Path, callbacks: list[Callback], frozen: torch.dtype, **m
 
 
 def trl_settings(folder: Path, optimizer: OptimizerOptions, micro_batch: int, accumulate: int) -> dict[str, Any]:
-    """Returns settings with which TRL's trainers take the same steps: optimizer, schedule, precision, order of rows.
+    """Returns settings with which TRL's trainers take the steps of our stage: optimizer, precision, order of rows.
 
-    Args:
-        folder: output_dir; nothing is saved there.
-        optimizer: of our stage.
-        micro_batch: rows per forward.
-        accumulate: micro-batches per optimizer step.
+    A step takes `accumulate` micro-batches of `micro_batch` rows. Nothing is saved in `folder`.
     """
     return {
         "output_dir": str(folder),
