@@ -55,7 +55,7 @@ def measure(options: Namespace) -> Found:
     return Found({"rows": options.rows, "cases": found}, "attention.json")
 
 
-OPTIONS = {"--rows": {"type": int, "default": 8, "help": "in the batch"}}
+OPTIONS = {"--rows": {"type": int, "default": 8, "help": "rows in the batch"}}
 main = Command("benchmarks.attention", __doc__, measure, OPTIONS, repetitions=9)
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """What quantising a base changes: adapters trained on one precision of it, measured on the others.
 
 `python -m benchmarks.bits` writes benchmarks/results/bits.json: the base and each adapter on a base in 16 bits (32
-where the CPU does not compute in bfloat16), 8 and 4 bits: loss on the demo's held-out demonstrations, and KL from the
+if the CPU does not compute in bfloat16), 8 and 4 bits: loss on the demo's held-out demonstrations, and KL from the
 base that the adapter was trained on, in nats per token.
 """
 
@@ -104,7 +104,7 @@ def measure(options: Namespace) -> Found:
 
 
 OPTIONS = {
-    "--steps": {"type": int, "default": 40, "help": "of training, with 8 demonstrations each"},
+    "--steps": {"type": int, "default": 40, "help": "training steps, with 8 demonstrations each"},
     "--rows": {"type": int, "default": 40, "help": "held-out demonstrations"},
 }
 main = Command("benchmarks.bits", __doc__, measure, OPTIONS, base=True)

@@ -26,9 +26,9 @@ STEPS = {
     "again": "the next start: tables from the cache",
 }
 BYTES_A_ROW = 64
-"""What memory may grow by: the project's own target. That it applies from 100,000 rows on was decided after a run."""
+"""Growth of memory at most: the project's own target. That it applies from 100,000 rows on was decided after a run."""
 EXPONENT = 1.1
-"""The project's own target was linear time, rows ** 1; this much more is noise of a machine that others use as well."""
+"""The project's own target was linear time, rows ** 1; the rest allows for noise on a shared machine."""
 UNIQUE_PREFIX = 32
 
 VERBS = ("Write", "Explain", "Summarise", "Translate", "Rewrite", "Compare", "List", "Describe", "Improve", "Shorten")
@@ -133,7 +133,7 @@ def _bytes_a_row(few: dict[str, Any], many: dict[str, Any]) -> float:
 
 
 def measure_all(options: Namespace) -> Found:
-    """Measures all steps at all sizes; the exit status is 1 where time or memory grow too fast."""
+    """Measures all steps at all sizes; the exit status is 1 if time or memory grow too fast."""
     from lit_instruct.models import embedded
 
     tokenizer = embedded.resolve(embedded.NAME)

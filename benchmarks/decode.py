@@ -63,7 +63,7 @@ class Workload:
 
     @property
     def uneven_lengths(self) -> list[int]:
-        """Tokens of each response where rows end one after the other."""
+        """Tokens of each response if rows end one after the other."""
         rows = len(self.ids)
         return [max(1, (row + 1) * self.new_tokens // rows) for row in range(rows)]
 
@@ -76,7 +76,7 @@ class EndsAfter(StopRule):
         self.lengths = torch.tensor(lengths)
 
     def ended_rows(self, responses: Tensor) -> Tensor:
-        """Ends as many rows as are due, the last ones: only the number that go on matters here."""
+        """Ends the last rows: only the number of rows that continue matters here."""
         return torch.arange(len(responses)) >= int((self.lengths > responses.shape[1]).sum())
 
 
@@ -262,9 +262,9 @@ def measure(options: Namespace) -> Found:
 
 OPTIONS = {
     "--device": {"default": "cpu"},
-    "--dtype": {"choices": DTYPES, "default": "bf16", "help": "of the frozen weights"},
+    "--dtype": {"choices": DTYPES, "default": "bf16", "help": "dtype of the frozen weights"},
     "--rows": {"type": int, "default": 32, "help": "prompts in the batch"},
-    "--tokens": {"type": int, "default": 40, "help": "per response"},
+    "--tokens": {"type": int, "default": 40, "help": "tokens per response"},
 }
 QUICK = "12 tokens, once, without the slow ways"
 main = Command("benchmarks.decode", __doc__, measure, OPTIONS, repetitions=5, quick=QUICK)

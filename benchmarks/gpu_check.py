@@ -146,7 +146,7 @@ def _in_process(recipe: str, stage: str, base: Path, folder: Path) -> dict[str, 
 
 
 def main() -> int:
-    """Runs the check; 1 where a stage failed or exceeded its card, 2 without a CUDA device."""
+    """Runs the check; returns 1 if a stage failed or exceeded its card, 2 without a CUDA device."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recipe", action="append", choices=recipes(), help="only this one; can be repeated")
     parser.add_argument("--paths", action="store_true", help="compare CUDA's own paths with the plain ones first")

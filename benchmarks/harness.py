@@ -221,7 +221,7 @@ def results_file(path: str | Path) -> Path:
 
 
 def reset_peak() -> None:
-    """Resets the peak of resident memory, where the system can (Linux)."""
+    """Resets the peak of resident memory, if the system can (Linux)."""
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 
@@ -233,7 +233,7 @@ def peak_bytes() -> int:
 
 
 def resident_bytes() -> int:
-    """Returns this process's resident memory in bytes; its peak where the system does not say."""
+    """Returns this process's resident memory in bytes; its peak if the system does not say."""
     return _kilobytes("VmRSS") or peak_bytes()
 
 

@@ -61,7 +61,7 @@ def measure(options: Namespace) -> Found:
 
 
 def earlier(path: Path, settings: Settings) -> Run | None:
-    """Returns an earlier run with these settings; None where it has to be made."""
+    """Returns an earlier run with these settings; None if there is none."""
     run: Run | None = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
     return run if run is not None and run["settings"] == asdict(settings) else None
 
@@ -109,9 +109,9 @@ OPTIONS = {
     "--run": {"default": "runs/demo", "help": "folder with the stages sft and rm of the demo"},
     "--sides": {"nargs": "+", "choices": tuple(SIDES), "default": tuple(SIDES)},
     "--seeds": {"type": int, "nargs": "+", "default": (0, 1, 2)},
-    "--folder": {"default": str(RESULTS / OUT), "help": "of the single runs"},
+    "--folder": {"default": str(RESULTS / OUT), "help": "folder for the results of each run"},
 } | {
-    f"--{field.name}": {"type": type(field.default), "default": field.default, "help": "of every run"}
+    f"--{field.name}": {"type": type(field.default), "default": field.default, "help": "used in every run"}
     for field in fields(Settings)
 }
 main = Command("benchmarks.learning_curves", __doc__, measure, OPTIONS)

@@ -56,7 +56,7 @@ class Curve(PhaseClock):
 
 
 def train(side: str, seed: int, run: str, settings: dict[str, Any]) -> Run:
-    """Returns the run of a side; TRL, like ours, is faster in bfloat16 where the CPU computes in it.
+    """Returns the run of a side; TRL, like ours, is faster in bfloat16 if the CPU computes in it.
 
     Args:
         side: trl, or one of OURS.

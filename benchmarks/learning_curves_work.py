@@ -8,7 +8,7 @@ from statistics import mean
 from typing import Any
 
 SIDES = {"ours": "lit-instruct", "ours_top_third": "lit-instruct, trunk cache", "trl": "TRL 1.12"}
-"""With the names that readers see."""
+"""Side -> its name in charts."""
 WINDOW = 3
 """A point of a curve is the mean of this many iterations, the last one included."""
 TIME_GOALS = {"ours": 1 / 3, "ours_top_third": 1 / 4}
@@ -55,7 +55,7 @@ def run_of(side: str, seed: int, iterations: Sequence[Mapping[str, float]], **mo
 
 
 def smoothed(values: Sequence[float], window: int = WINDOW) -> list[float]:
-    """Returns at each place the mean of the values up to there, of the last `window` where there are more."""
+    """Returns the running mean: at each place that of the last `window` values up to it."""
     return [mean(values[max(0, end - window) : end]) for end in range(1, len(values) + 1)]
 
 
@@ -72,7 +72,7 @@ def curve_of(runs: Sequence[Run]) -> Curve:
 
 
 def reaches(curve: Curve, score: float) -> int | None:
-    """Returns the first iteration (from 0) at which a curve's labeler score is at least `score`; None: never."""
+    """Returns the first iteration (from 0) at which a curve's labeler score is at least `score`; None if never."""
     return next((number for number, found in enumerate(curve["labeler"]) if found >= score), None)
 
 

@@ -26,11 +26,11 @@ SIZES = {"7m": (256, 704, 6, 4), "18m": (384, 1056, 8, 6), "30m": (512, 1408, 8,
 """name -> hidden size, intermediate size, layers, attention heads."""
 WARM_UP = (64, 128, 2, 4)
 WARM_UP_OPTIONS = ("--model.dtype=float32",)
-"""In bfloat16 it would fill the bounded store of compiled products, which the measured training then grows no more."""
+"""In bfloat16 it would fill the cache of compiled products, so that the measured training would not grow it."""
 VOCABULARY = 8192
 LENGTH = 256
 WITHIN = 0.15
-"""The share by which plan and measurement may differ: the project's own target, set before measuring."""
+"""Largest relative difference of plan and measurement: the project's own target, set before measuring."""
 MALLOC = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536", "MALLOC_ARENA_MAX": "1"}
 TWO_STEPS = [f"--data.max_length={LENGTH}", "--trainer.max_steps=2"]
 OPTIONS = {
@@ -63,7 +63,7 @@ def words_of(stage: str, model: Path, rows: Path, more: list[str]) -> list[str]:
 
 
 def grown_by(stage: str, size: tuple[int, int, int, int], more: list[str], folder: Path) -> int:
-    """Trains for a few steps; returns the bytes that the process held at most beside what it held before."""
+    """Trains for a few steps; returns by how many bytes the peak of the process exceeds what it held before."""
     model = write_model(folder / "model", described(size))
     rows = write_rows(folder / f"{stage}.jsonl", stage, 8, LENGTH // 2 if stage == "ppo" else LENGTH)
     gc.collect()
@@ -96,7 +96,7 @@ def compare(stage: str, size: str, more: list[str]) -> dict[str, float]:
 
 
 def in_process(stage: str, size: str, more: list[str]) -> Result:
-    """The same in a process of its own."""
+    """Runs `compare` in a process of its own."""
     return run_side("benchmarks.plan", "compare", {"stage": stage, "size": size, "more": more}, MALLOC)
 
 
@@ -110,7 +110,7 @@ CASES = {
 
 
 def measure(options: Namespace) -> Found:
-    """Measures and plans all cases; the exit status is 1 where the two differ by more than WITHIN."""
+    """Measures and plans all cases; the exit status is 1 if the two differ by more than WITHIN."""
     cases = {"float32": CASES["float32"]} if options.quick else CASES
     sizes = list(SIZES)[: 1 if options.quick else None]
     results = {

@@ -146,7 +146,7 @@ def _workloads(options: Namespace) -> dict[str, Workload]:
 
 @contextmanager
 def prepared(model: str, workloads: Iterable[Workload]) -> Iterator[dict[str, Any]]:
-    """What all sides start from, of `ppo_sides.prepare`, in a folder that goes when the measurement ends."""
+    """What all sides start from, of `ppo_sides.prepare`, in a folder that is deleted when the measurement ends."""
     episodes = max(workload.episodes for workload in workloads)
     with scratch_folder() as folder:
         work = {"folder": folder, "base": model, "thirds": OURS, "episodes": episodes}
@@ -205,7 +205,7 @@ OPTIONS = {
     "--sides": {"nargs": "+", "choices": ("trl", *OURS), "default": ("trl", *OURS)},
     "--micro_batch_size": {"type": int, "help": "sequences per forward; default: the fastest of each side"},
     "--value-kinds": {"action": "store_true", "help": "ours with each kind of value function, without TRL"},
-    "--dtype": {"choices": PRECISIONS, "help": "of all sides; default: both are tried (--value-kinds: bf16)"},
+    "--dtype": {"choices": PRECISIONS, "help": "precision of all sides; default: both are tried (--value-kinds: bf16)"},
 }
 QUICK = "small workloads, once"
 main = Command("benchmarks.ppo", __doc__, measure, OPTIONS, repetitions=3, quick=QUICK, base=True)

@@ -54,7 +54,7 @@ class Shape:
 
     @property
     def trunk(self) -> int:
-        """Layers below the first adapted one; none where all are adapted."""
+        """Layers below the first adapted one; none if all are adapted."""
         return self.layers - self.adapted
 
 

@@ -82,9 +82,9 @@ def measure(options: Namespace) -> Found:
 OPTIONS = {
     "--run": {"default": "runs/demo", "help": "folder with the stages sft and rm of the demo"},
     "--coefficients": {"type": float, "nargs": "+", "default": COEFFICIENTS, "help": "ptx_coef; 0 is added"},
-    "--iterations": {"type": int, "default": 6, "help": "of each training"},
+    "--iterations": {"type": int, "default": 6, "help": "iterations of each training"},
     "--text": {"help": "pretraining text (the demo's)"},
-    "--option": {"action": "append", "default": [], "help": "of the stage, e.g. --option=--data.limit=64"},
+    "--option": {"action": "append", "default": [], "help": "option of the stage, e.g. --option=--data.limit=64"},
 }
 main = Command("benchmarks.ptx_sweep", __doc__, measure, OPTIONS)
 

@@ -104,7 +104,7 @@ class OurExaminer(Examiner, Callback):
 
 
 class TRLExaminer(Examiner, TrainerCallback):
-    """Examines after each of so many equal parts of transformers' loop as there are epochs."""
+    """Examines after each of as many equal parts of transformers' loop as there are epochs."""
 
     def on_train_begin(self, *_: Any, **__: Any) -> None:
         """Starts the clock."""

@@ -46,7 +46,7 @@ class Case:
         return both / (self.prompt_tokens + self.responses * self.response_tokens)
 
     def items(self, prompts: int, vocabulary: int, seed: int = 0) -> list[Item]:
-        """Returns random comparisons to so many prompts, with ids below `vocabulary` and ranks without ties."""
+        """Returns random comparisons for `prompts` prompts, with ids below `vocabulary` and ranks without ties."""
         draw = random.Random(seed)
         items = []
         for _ in range(prompts):

@@ -107,7 +107,7 @@ OPTIONS = {
     f"--{axis}": {"nargs": "+", "type": type(values[0]), "choices": values, "default": values}
     for axis, values in AXES.items()
 } | {
-    "--iterations": {"type": int, "default": 3, "help": "timed, for each point"},
+    "--iterations": {"type": int, "default": 3, "help": "timed iterations per point"},
     "--dtype": {"choices": ("bf16", "fp32"), "default": "bf16"},
 }
 main = Command("benchmarks.scaling", __doc__, measure, OPTIONS)

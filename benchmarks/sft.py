@@ -90,7 +90,9 @@ def measure(options: Namespace) -> Found:
     return Found(results, "sft.json", tables=("sft",))
 
 
-OPTIONS = {"--variants": {"nargs": "+", "choices": VARIANTS, "default": ("padded", "packed"), "help": "of batches"}}
+OPTIONS = {
+    "--variants": {"nargs": "+", "choices": VARIANTS, "default": ("padded", "packed"), "help": "kinds of batches"}
+}
 main = Command("benchmarks.sft", __doc__, measure, OPTIONS, repetitions=3, quick="two steps, once", base=True)
 
 if __name__ == "__main__":

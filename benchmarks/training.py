@@ -130,7 +130,7 @@ def fit_ours(
         module: a stage.
         data: its DataModule.
         callbacks: such as a clock.
-        epochs: over the data; -1 goes on until the module ends the training.
+        epochs: over the data; -1 continues until the module ends the training.
         steps: batches per epoch; None takes all.
         device: cpu or cuda.
         frozen: of `trainer_of`; None takes `dtype()`.

@@ -160,7 +160,7 @@ def train(trainer: PPOTrainer, clock: Clock, device: str) -> dict[str, Any]:
 
 
 def peak_memory_gb(device: str) -> float:
-    """Highest memory of the process in 10^9 bytes, or of the GPU where it is used."""
+    """Highest memory of the process in 10^9 bytes, or of the GPU if it is used."""
     if device == "cuda":
         return torch.cuda.max_memory_allocated() / 1e9
     unit = 1 if sys.platform == "darwin" else 1024

@@ -79,7 +79,7 @@ class FactArrays(NamedTuple):
     prefix: NDArray[np.uint64]
     """(rows,) hash of the prompt's first tokens."""
     user: NDArray[np.uint64]
-    """(rows,) hash of the user, NO_USER where there is none."""
+    """(rows,) hash of the user, NO_USER if there is none."""
     personal: NDArray[np.uint8]
     """(rows,) kinds of personal information found, one bit per kind of KINDS."""
     use_case: NDArray[np.uint16]

@@ -43,7 +43,7 @@ class SampleOptions:
         labeler: import path of a Python function list[(prompt, response)] -> list[float].
         sampling: length and temperature.
         batch_size: sequences decoded in parallel.
-        seed: of sampling.
+        seed: seed of sampling.
         quantize: bits of the model's base: none, 8bit or 4bit; null uses that of its stage.
     """
 

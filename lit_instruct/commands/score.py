@@ -98,7 +98,7 @@ class ScoreOptions:
             list in the order of the responses).
         field: another name for that field.
         batch_tokens: maximum number of tokens per batch.
-        dtype: of the weights; in bfloat16 a score depends slightly on the rows in its batch.
+        dtype: dtype of the weights; in bfloat16 a score depends slightly on the rows in its batch.
         quantize: bits of the model's base: none, 8bit or 4bit; null uses those of its stage.
     """
 

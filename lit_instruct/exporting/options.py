@@ -19,8 +19,8 @@ class ExportOptions:
         to: folder to write; new, empty or an earlier export.
         merge: folds the adapter into the weights of its base. A reward model is always merged, because transformers'
             sequence classifiers have no adapter form that keeps its bias.
-        dtype: of the weights; auto keeps adapters, reward models and fully trained models in float32, and writes a
-            merged language model in its base's dtype.
+        dtype: dtype of the weights; auto keeps adapters, reward models and fully trained models in float32, and writes
+            a merged language model in its base's dtype.
         max_kl: largest KL of whole weights to the trained model, in nats per token; above it nothing is written. It is
             larger after 8-bit training, because LLM.int8 rounds activations too.
         base: public name of the base, a hub id; by default its own.

@@ -26,7 +26,7 @@ class FusedLinear(PeftLinear):
     """PEFT's LoRA layer on nn.Linear, y = W x + b + s B A x, with one adapter at a time and W frozen."""
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        """Returns y: (..., in) -> (..., out); falls back to PEFT where the fused product does not apply."""
+        """Returns y: (..., in) -> (..., out); falls back to PEFT if the fused product does not apply."""
         adapter = None if args or kwargs else self._fusable_adapter(x.device.type)
         if adapter is None:
             return super().forward(x, *args, **kwargs)

@@ -101,7 +101,7 @@ def attention_mask(packed: PackedRows, implementation: str, dtype: torch.dtype) 
 
 
 def _layout(segment: Tensor) -> SuffixLayout | None:
-    """Returns where the suffixes are, or None where the dense mask is cheaper."""
+    """Returns where the suffixes are, or None if the dense mask is cheaper."""
     width = segment.shape[1]
     counts = segment.amax(dim=1).tolist()
     owner = [(row, number) for row, count in enumerate(counts) for number in range(1, count + 1)]

@@ -40,7 +40,7 @@ def short_attention(
     scaling: float | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """Attends like transformers' sdpa, by softmax(Q K' scaling) V where that is faster: (B, T, heads, D), no weights.
+    """Attends like transformers' sdpa, by softmax(Q K' scaling) V if that is faster: (B, T, heads, D), no weights.
 
     The choice depends only on shapes, dtype and device, so that passes with and without gradients agree.
 
@@ -49,7 +49,7 @@ def short_attention(
         query: (B, heads, T, D).
         key: (B, key heads, T, D).
         value: (B, key heads, T, D).
-        attention_mask: (B, 1, T, T) bool, True is seen; None is causal where the layer is.
+        attention_mask: (B, 1, T, T) bool, True is seen; None is causal if the layer is.
         dropout: on the attention weights.
         scaling: of the scores; None is 1 / sqrt(D).
         kwargs: anything else that transformers passes.

@@ -33,7 +33,7 @@ class RewardForward:
 
     Args:
         network: the model, with or without PEFT's wrapper.
-        sharing: whether the responses to a prompt share one row and its prefix: "auto" where that is cheaper
+        sharing: whether the responses to a prompt share one row and its prefix: "auto" if that is cheaper
             (`packing.worth_sharing`) and the model supports it, "on" always, "off" never.
         max_tokens: most tokens, padding included, whose activations exist at the same time.
         longest: tokens of the longest sequence to come; the model's support for sharing is tested up to this length.

@@ -34,7 +34,7 @@ class Advice:
 
 
 def to_fit(stage: StageName, options: Options, device: str, limit: float, evaluate: Evaluate) -> list[Advice]:
-    """Returns the two cheapest changes that each make a stage fit, or pairs of changes where too few do.
+    """Returns the two cheapest changes that each make a stage fit, or pairs of changes if too few do.
 
     If nothing fits, it returns the two changes that save most.
 

@@ -15,7 +15,7 @@ from lit_instruct.planning.work import trains_on
 
 GIB = 2**30
 NAMES = {"merged": "merged weights of the rollout", "kv_cache": "KV cache of the rollout"}
-"""Part -> its name in the table, where the two differ."""
+"""Part -> its name in the table, if the two differ."""
 
 
 def gib(size: float) -> str:

@@ -1,4 +1,4 @@
-"""Decodes token by token: with our own step where it fits the model, otherwise with transformers' forward."""
+"""Decodes token by token: with our own step if it fits the model, otherwise with transformers' forward."""
 
 from __future__ import annotations
 

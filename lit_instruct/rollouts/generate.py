@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from lit_instruct.batches import Responses
 from lit_instruct.errors import UserError
+from lit_instruct.models.sharding import is_sharded
 from lit_instruct.prompting import Prompter
-from lit_instruct.rollouts.decode import decoding, is_sharded
+from lit_instruct.rollouts.decode import decoding
 from lit_instruct.rollouts.sampling import sample_tokens, uniforms
 from lit_instruct.rollouts.stopping import StopRule
 

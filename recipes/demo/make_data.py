@@ -3,7 +3,7 @@
 The embedded model answers; a system prompt that is not part of the data keeps its answers short. An automatic labeler
 (lit_instruct.evaluation.labelers.tone) stands in for the people of the paper.
 
-- Demonstrations show the desired form: one short, finished answer. Of several samples the first is taken that ended by
+- Demonstrations show the desired form: one short, finished answer. Each is the first of several samples that ended by
   itself, is a finished sentence and has no repetitions. Tone is ignored, because it is what reward model and PPO
   should learn, not SFT.
 - Comparisons: K = 4..9 samples per prompt, rated by the labeler on the paper's scale from 1 to 7 and ranked; equal
