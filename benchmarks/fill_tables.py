@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness import RESULTS, ROOT
+from benchmarks import RESULTS, ROOT
 
 README, MEMORY = ROOT / "benchmarks" / "README.md", ROOT / "docs" / "memory.md"
 NOTHING = "(no result yet)"

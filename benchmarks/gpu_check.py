@@ -24,8 +24,9 @@ from typing import Any
 
 import torch
 
+from benchmarks import ROOT
 from benchmarks.gpu_paths import compare_paths
-from benchmarks.harness import ROOT, write_results
+from benchmarks.harness import write_results
 from benchmarks.random_models import write_model, write_rows
 from lit_instruct.cli import main as command_line
 from lit_instruct.commands.plan import plan_of, read_arguments

@@ -23,10 +23,10 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from benchmarks import RESULTS, ROOT
+from benchmarks.fill_tables import show
 from lit_instruct.files import replacing_file
 
-ROOT = Path(__file__).parents[1]
-RESULTS = ROOT / "benchmarks" / "results"
 DEMO = ROOT / "recipes" / "demo" / "data"
 SIDES = ("trl", "ours")
 PACKAGES = ["lit-instruct", "torch", "lightning", "transformers", "trl", "peft", "datasets", "pyarrow", "tokenizers"]
@@ -89,8 +89,6 @@ class Command:
         options = self.parse(words)
         found = self.measure(options)
         if found.tables:
-            from benchmarks.fill_tables import show
-
             show(found.tables, found.results)
         if options.out is not None or not options.quick:
             path = write_part(options.out or found.out, found.part, found.results)

@@ -15,7 +15,8 @@ from dataclasses import asdict, fields
 from functools import partial
 from pathlib import Path
 
-from benchmarks.harness import RESULTS, Command, Found, run_side, say, write_results
+from benchmarks import RESULTS
+from benchmarks.harness import Command, Found, run_side, say, write_results
 from benchmarks.learning_curves_work import SIDES, WINDOW, Curve, Run, Settings, compared, curve_of, settings_of
 
 OUT = "learning-curves"

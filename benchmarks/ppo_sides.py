@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AutoConfig, LlamaConfig, LlamaForCausalLM
 
-from benchmarks.harness import ROOT, peak_bytes
+from benchmarks import ROOT
+from benchmarks.harness import peak_bytes
 from benchmarks.ppo_work import Shape, Workload, operations, shares_of_peak
 from benchmarks.training import DTYPES, PROMPTS, SEED, demo_prompts, fit_ours, now
 from data_modules.prompts import PromptDataModule

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from jsonargparse import ArgumentParser
 
-from benchmarks.harness import ROOT, scratch_folder
+from benchmarks import ROOT
+from benchmarks.harness import scratch_folder
 from benchmarks.training import dtype, trainer_of
 from data_modules.batching.pretraining import PretrainingText
 from data_modules.prompts import PromptDataModule
