@@ -26,7 +26,7 @@ SAME = (
     "warmup, AdamW's betas, KL coefficient and estimator, clip ranges, penalty for a missing EOS, inner epochs, "
     "minibatches and with them optimizer steps; the value function starts from the reward model with a head of zeros; "
     "LoRA of one rank. Score: the labeler (tone by VADER) on the sampled responses of each iteration, judged by the "
-    "same code; KL: sum over a response of log-probability differences, nats. Ours goes on for more iterations, into "
+    "same code; KL: sum over a response of log-probability differences, nats. Ours runs for more iterations, into "
     f"the time that the goals give. Curves are means of the last {WINDOW} iterations, bands the lowest and highest seed"
 )
 WAYS = {

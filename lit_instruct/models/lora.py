@@ -195,7 +195,7 @@ def read_head(folder: Path) -> Tensor:
     """
     _, weights = _read_adapter(folder)
     if HEAD_KEY not in weights:
-        raise UserError(f"{folder}: this adapter has no reward head (`score`), so it is no reward model; run `make rm`")
+        raise UserError(f"{folder}: this adapter has no reward head (`score`): it is not a reward model; run `make rm`")
     return weights[HEAD_KEY].float()
 
 

@@ -117,7 +117,7 @@ MANY = [
 
 
 class Characters(Prompter):
-    """One token a character, for prompts that are no letters."""
+    """One token per character, for prompts without letters."""
 
     def prompts_ids(self, prompts: Any) -> list[list[int]]:
         return [[ord(letter) for letter in prompt] for prompt in prompts]

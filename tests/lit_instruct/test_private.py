@@ -1,4 +1,4 @@
-"""What breaks when Lightning, PEFT or TRL change a private attribute that we use; for raising a version."""
+"""What breaks when Lightning, PEFT or TRL change a private attribute that we use: read this when raising a version."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_strategies() -> None:
         (LightningCLI, "_run_subcommand", "out of memory ends without advice"),
         (LightningCLI, "_prepare_subcommand_kwargs", "--ckpt_path=last is not found"),
         (ExperimentWriter, "_rewrite_with_new_header", "a killed run can lose metrics.csv"),
-        (ExperimentWriter, "_check_log_dir_exists", "metrics.csv begins anew when a run resumes"),
+        (ExperimentWriter, "_check_log_dir_exists", "metrics.csv starts over when a run resumes"),
     ],
 )
 def test_methods_that_we_override_or_call(owner: type, name: str, sentence: str) -> None:

@@ -1,4 +1,4 @@
-"""What is remembered of each prompt: who shares a prefix, a user, a side of the split."""
+"""What is recorded about each prompt: who shares a prefix, a user, a side of the split."""
 
 from __future__ import annotations
 

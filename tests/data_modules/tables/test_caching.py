@@ -1,4 +1,4 @@
-"""The second start finds what the first one made; whatever would change an item makes it anew."""
+"""The second start reuses what the first one built; anything that would change an item rebuilds it."""
 
 from __future__ import annotations
 

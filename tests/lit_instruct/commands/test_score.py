@@ -1,4 +1,4 @@
-"""`lit-instruct rm score` and `lit_instruct.score`: any layout, any length, continued exactly, refused in words."""
+"""`lit-instruct rm score` and `lit_instruct.score`: any layout, any length, continued exactly, or refused."""
 
 from __future__ import annotations
 

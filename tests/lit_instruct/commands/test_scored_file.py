@@ -1,4 +1,4 @@
-"""A file of scores that an earlier run began is continued to the byte, or refused."""
+"""A file of scores that an earlier run began is continued byte for byte, or refused."""
 
 from __future__ import annotations
 

@@ -39,6 +39,6 @@ def test_mean_under_the_policy_is_the_divergence(estimator: Estimator) -> None:
     [(6.0, 0.1), (6.6, 0.101), (5.4, 0.099), (60.0, 0.102), (0.0, 0.098), (-3.0, 0.098)],
     ids=["on target", "10 % above", "10 % below", "far above", "far below", "negative"],
 )
-def test_the_price_follows_the_divergence(kl: float, expected: float) -> None:
+def test_the_coefficient_follows_the_divergence(kl: float, expected: float) -> None:
     assert adapted_kl_coef(0.1, kl, target=6.0, gain=0.1) == pytest.approx(expected)
     assert adapted_kl_coef(0.2, kl, target=6.0, gain=0.1) == pytest.approx(2 * expected)

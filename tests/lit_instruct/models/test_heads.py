@@ -112,7 +112,7 @@ def test_like_copies() -> None:
     assert torch.equal(head.bias, linear.bias.float())
 
 
-def test_fresh_like_draws_anew() -> None:
+def test_fresh_like_draws_new_weights() -> None:
     torch.manual_seed(0)
     linear = nn.Linear(4095, 1)
     head = ScoreHead.like(linear, fresh=True)

@@ -1,4 +1,4 @@
-"""Where models lie, and the one sentence said when they do not."""
+"""Where models are found, and one sentence if they are not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A role with its adapter merged computes the same, and the base comes back to the bit."""
+"""A role with its adapter merged computes the same, and the base is restored bit for bit."""
 
 from __future__ import annotations
 

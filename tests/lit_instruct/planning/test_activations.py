@@ -1,4 +1,4 @@
-"""What forward passes keep, against the tensors that autograd saves: no allocator has a say in that."""
+"""What forward passes keep, against the tensors that autograd saves, independent of any allocator."""
 
 from __future__ import annotations
 

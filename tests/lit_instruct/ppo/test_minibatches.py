@@ -18,7 +18,7 @@ from lit_instruct.ppo.minibatches import (
 )
 
 
-def test_every_row_is_in_one_minibatch_and_another_key_deals_anew() -> None:
+def test_every_row_is_in_one_minibatch_and_another_key_deals_differently() -> None:
     dealt = [deal(8, 3, key) for key in range(4)]
     assert [len(rows) for rows in dealt[0]] == [3, 3, 2]
     assert all(sorted(row for rows in minibatches for row in rows) == list(range(8)) for minibatches in dealt)

@@ -95,7 +95,7 @@ def test_an_iteration_with_a_reward_that_is_no_number_is_skipped(
     first = bad.index(True)
     row = next(i for i, prompt in enumerate(seen.prompts[first]) if prompt.endswith(" 9"))
     assert f"iteration {first + 1}: reward/main is nan for row {row} of the batch (prompt " in caplog.text
-    assert "PPO: " not in caplog.text  # no diagnosis from figures that are no numbers
+    assert "PPO: " not in caplog.text  # no diagnosis from figures that are NaN
     folders = sorted(path.name for path in (tmp_path / "non_finite").iterdir())
     assert folders == [f"iteration-{i + 1}" for i, skipped in enumerate(bad) if skipped]
     saved = json.loads((tmp_path / "non_finite" / folders[0] / "episodes.json").read_text())

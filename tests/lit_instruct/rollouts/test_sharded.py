@@ -1,4 +1,4 @@
-"""Two processes that hold a model in pieces (FSDP2) decode together, although one of them could stop at once."""
+"""Two processes that shard a model (FSDP2) decode together, although one of them could stop at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two processes that hold all weights in pieces (FSDP2) train what one process trains, interrupted and resumed."""
+"""Two processes that shard all weights (FSDP2) train what one process trains, interrupted and resumed."""
 
 from __future__ import annotations
 

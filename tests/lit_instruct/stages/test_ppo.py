@@ -159,7 +159,7 @@ def test_the_mix_needs_a_text(tmp_path: Path, files: Files, trained: Path) -> No
         train(tmp_path, files, trained / "sft", {"pretraining": PretrainingOptions(ptx_coef=1.0)})
 
 
-def test_a_cut_response_pays_for_its_missing_end(
+def test_a_cut_response_is_penalised_for_its_missing_end(
     tmp_path: Path, files: Files, trained: Path, targeted: list[tuple[Rollout, Target]]
 ) -> None:
     reward = RewardOptions(str(trained / "rm"), missing_eos_penalty=5.0)
@@ -176,7 +176,7 @@ def test_a_cut_response_pays_for_its_missing_end(
     assert sum(row["ppo/eos_share"] for row in rows) / 3 == pytest.approx(sum(ended) / len(ended))
 
 
-def test_it_learns_what_is_rewarded_and_a_price_on_kl_holds_it_back(
+def test_it_learns_what_is_rewarded_and_the_kl_penalty_holds_it_back(
     tmp_path: Path, files: Files, tiny_model: Path
 ) -> None:
     def learn(kl_coef: float) -> list[dict[str, float]]:

@@ -115,7 +115,7 @@ def _random_rollouts() -> list[Rollout]:
     return [Rollout(**(fields | parts))]
 
 
-def test_the_price_of_divergence_follows_its_target(tmp_path: Path, files: Files, tiny_model: Path) -> None:
+def test_the_kl_coefficient_follows_its_target(tmp_path: Path, files: Files, tiny_model: Path) -> None:
     more = {"iterations": 4, "objective": ObjectiveOptions(minibatches=2), "lora": None, **FAST}
     module, rows = train(tmp_path, files, tiny_model, more | {"kl": KLOptions(0.5, target=0.01, gain=0.5)})
     assert [row["ppo/kl_coef"] for row in rows] == pytest.approx([0.5, 0.45, *[row["ppo/kl_coef"] for row in rows[2:]]])

@@ -66,7 +66,7 @@ def test_reward_model(tmp_path: Path, trained: Path, files: Files, groups: list[
 
 
 def test_ppo_skips_a_step_on_both_or_on_none(tmp_path: Path, trained: Path, files: Files) -> None:
-    """One of them alone sees the reward that is no number."""
+    """Only one of them sees the NaN reward."""
     start = [
         f"--model.base={trained / 'sft'}",
         "--model.reward.function=tests.lit_instruct.stages.rewards.not_a_number_for_the_ninth",
