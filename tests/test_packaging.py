@@ -241,6 +241,7 @@ def test_clean_keeps_runs_and_venv(checkout: Path) -> None:
         "recipes/demo/__pycache__",
         "lit_instruct",
         "data_modules",
+        "benchmarks",
         "tests",
     ]:
         (checkout / name).mkdir(parents=True)

@@ -125,7 +125,7 @@ def test_measured_speed_is_taken_from_the_check(tmp_path: Path) -> None:
         (["--stage=sft", "--gpu=large"], "not the memory of a GPU"),
         (["--stage=sft", "--gpu=8GB", "--model.base=org/unknown"], "org/unknown"),
         (["--stage=sft", "--gpu=8GB", "--tokens-per-second=0"], "above 0"),
-        (["--stage=sft", "--gpu=8GB", "--model.lora.r=0"], "rank"),
+        (["--stage=sft", "--gpu=8GB", "--model.lora.r=0"], "--model.lora.r=0: must be at least 1"),
     ],
 )
 def test_mistakes_are_one_sentence(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
