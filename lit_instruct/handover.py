@@ -13,7 +13,7 @@ from typing import Any
 from lit_instruct import machine
 from lit_instruct.errors import UserError
 from lit_instruct.files import replacing_files
-from lit_instruct.models.loading import Source, awaits_stage, find_source, load_tokenizer
+from lit_instruct.models.loading import Source, awaits_stage, find_source, load_eos_ids, load_tokenizer
 from lit_instruct.models.quantised import Quantize
 from lit_instruct.prompting import Prompter
 
@@ -102,8 +102,9 @@ def prompter_of(source: Source) -> Prompter:
     stage = read_stage_of(source)
     tokenizer = load_tokenizer(source)
     if stage is None:
-        return Prompter(tokenizer)
-    return Prompter(tokenizer, stage.prompt_format["template"], stage.prompt_format["system"])
+        return Prompter(tokenizer, more_stop_ids=load_eos_ids(source))
+    template, system = stage.prompt_format["template"], stage.prompt_format["system"]
+    return Prompter(tokenizer, template, system, load_eos_ids(source))
 
 
 def bits_of(source: Source, wanted: Quantize | None) -> Quantize:

@@ -51,8 +51,9 @@ def content_of(path: str, plain_text: bool) -> list[Any] | None:
 def code_version() -> str:
     """Hashes the code that turns files into token ids; data tokenised by another version is not reused."""
     digest = hashlib.sha256()
-    for file in [*sorted(Path(__file__).parents[1].rglob("*.py")), Path(prompting.__file__)]:
-        digest.update(file.read_bytes())
+    for folder in (Path(__file__).parents[1], Path(prompting.__file__).parent):
+        for file in sorted(folder.rglob("*.py")):
+            digest.update(file.read_bytes())
     for package in PACKAGES:
         digest.update(f"{package} {importlib.metadata.version(package)}".encode())
     return digest.hexdigest()

@@ -26,11 +26,11 @@ def exported_prompter(prompter: Prompter) -> Prompter:
     tokenizer = copy.deepcopy(prompter.tokenizer)
     if prompter.kind == "raw":
         tokenizer.chat_template = None
-        return Prompter(tokenizer, "raw")
+        return Prompter(tokenizer, "raw", more_stop_ids=prompter.more_stop_ids)
     if prompter.added_system is not None:
-        put_in = WITH_SYSTEM.format(system=json.dumps(prompter.added_system, ensure_ascii=False))
+        put_in = WITH_SYSTEM.format(system=json.dumps(prompter.content(prompter.added_system), ensure_ascii=False))
         tokenizer.chat_template = put_in + tokenizer.get_chat_template()
-    return Prompter(tokenizer, "chat", prompter.system)
+    return Prompter(tokenizer, "chat", prompter.system, prompter.more_stop_ids)
 
 
 def generation_config(prompter: Prompter, sampling: dict[str, Any] | None) -> GenerationConfig:
@@ -47,7 +47,7 @@ def generation_config(prompter: Prompter, sampling: dict[str, Any] | None) -> Ge
         top_p=float(options.get("top_p", 1.0)),
         top_k=int(options.get("top_k", 0)),
         eos_token_id=list(dict.fromkeys([*prompter.stop_ids, *options.get("stop_ids", [])])),
-        pad_token_id=prompter.pad_id,
+        pad_token_id=prompter.tokenizer.pad_token_id,
     )
     if options.get("max_new_tokens"):
         config.max_new_tokens = int(options["max_new_tokens"])

@@ -15,6 +15,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
+    GenerationConfig,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -114,6 +115,17 @@ def load_tokenizer(source: Source) -> PreTrainedTokenizerBase:
     """
     with _opening(source, "tokenizer"):
         return AutoTokenizer.from_pretrained(**pinned(source.tokenizer))
+
+
+def load_eos_ids(source: Source) -> list[int]:
+    """Returns the ids that end a response according to the generation config of a model's base; none without one."""
+    where = pinned(source.base)
+    try:
+        config = GenerationConfig.from_pretrained(where.pop("pretrained_model_name_or_path"), **where)
+    except (OSError, ValueError):
+        return []
+    ids = config.eos_token_id
+    return list(ids) if isinstance(ids, list) else [] if ids is None else [int(ids)]
 
 
 def load_config(source: Source) -> PreTrainedConfig:

@@ -51,12 +51,12 @@ class StopRule:
         for token_id in ids:
             if token_id >= len(tokenizer):
                 raise UserError(f"stop_ids={list(ids)}: the tokenizer has only the ids 0 to {len(tokenizer) - 1}")
-        special = {str(token): number for number, token in tokenizer.added_tokens_decoder.items() if token.special}
+        special = {text: number for number, text in prompter.special_tokens.items()}
         named = [special[text] for text in strings if text in special]
         return cls(
             [*prompter.stop_ids, *ids, *named],
             [text for text in strings if text not in special],
-            lambda response: str(tokenizer.decode(list(response), skip_special_tokens=True)),
+            prompter.decode_as_is,
         )
 
     def ended(self, ids: Sequence[int]) -> bool:

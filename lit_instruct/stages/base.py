@@ -112,7 +112,8 @@ class StageModule(lightning.LightningModule):
         inherited = prompter_of(self.source)
         if self.prompt_options is None or read_stage_of(self.source) is not None:
             return inherited
-        return Prompter(inherited.tokenizer, self.prompt_options.template, self.prompt_options.system)
+        options = self.prompt_options
+        return Prompter(inherited.tokenizer, options.template, options.system, inherited.more_stop_ids)
 
     @property
     def frozen_dtype(self) -> torch.dtype:

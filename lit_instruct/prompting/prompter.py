@@ -10,64 +10,86 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal
 
-from jinja2.exceptions import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from lit_instruct.errors import UserError
-
-
-class Message(TypedDict):
-    """One turn of a conversation; `role` is system, user or assistant."""
-
-    role: str
-    content: str
-
+from lit_instruct.prompting.chat_template import (
+    ASSISTANT_MARK,
+    QUESTION,
+    SYSTEM_MARK,
+    ChatTemplate,
+    Message,
+)
+from lit_instruct.prompting.special_tokens import (
+    check_no_word_is_special,
+    choose_padding,
+    mark_as_special,
+    special_tokens,
+)
 
 Prompt = str | list[Message]
 Template = Literal["auto", "chat", "raw"]
-
-# Texts that no template contains, to find what a template puts around a message.
-_SYSTEM_MARK, _USER_MARK, _ASSISTANT_MARK = "SYSTEMMARK", "USERMARK", "ASSISTANTMARK"
 
 
 class Prompter:
     """Renders prompts and responses to token ids, and remembers how.
 
     A prompt's ids end exactly where the response begins; a response's ids end with one EOS and nothing after it.
-    Special tokens typed by a user, such as "<|im_end|>", are tokenised as ordinary text: they cannot end a turn.
+    Special tokens typed by a user, such as "<|im_end|>", are tokenised as ordinary text: they cannot end a turn. Only
+    in a raw prompt, which is all the user's, they are what they are.
 
     Args:
-        tokenizer: of the base model; its pad token is changed where it is missing or equals EOS.
+        tokenizer: of the base model. It is corrected where that is needed: its pad token where it is missing or ends a
+            response, tokens of the chat template that are not marked as special, and the template (`ChatTemplate`).
         template: "chat" renders with the tokenizer's chat template (plain text becomes one user message), "raw" takes
             the text verbatim, "auto" is "chat" where there is a chat template and "raw" elsewhere.
         system: system prompt for prompts that have none of their own. None turns off the template's default one.
+        more_stop_ids: further ids that end a response, such as those of the model's generation config.
 
     Raises:
-        UserError: "chat" without a chat template, or a `system` that the template cannot place.
+        UserError: "chat" without a chat template, one that cannot be used, a `system` that it cannot place, or an
+            ordinary word among the special tokens.
     """
 
     def __init__(
-        self, tokenizer: PreTrainedTokenizerBase, template: Template = "auto", system: str | None = None
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        template: Template = "auto",
+        system: str | None = None,
+        more_stop_ids: Sequence[int] = (),
     ) -> None:
         self.tokenizer = tokenizer
         self.system = system
+        self.more_stop_ids = [i for i in more_stop_ids if 0 <= i < len(tokenizer)]
         self.kind = _template_kind(tokenizer, template)
+        self._chat = ChatTemplate(tokenizer) if self.kind == "chat" else None
         if system is not None:
             self._check_system()
         self._system_message = self._missing_system_message()
+        if self._chat is not None:
+            mark_as_special(tokenizer, self._chat.source, self._chat.written())
+        self.special_tokens = special_tokens(tokenizer)
+        """id -> text."""
+        check_no_word_is_special(tokenizer, self.special_tokens)
+        texts = sorted(self.special_tokens.values(), key=len, reverse=True)
+        self._special_text = re.compile("|".join(map(re.escape, texts)))
         self.eos_id = self._find_eos_id()
-        self.stop_ids = list(dict.fromkeys(i for i in (self.eos_id, tokenizer.eos_token_id) if i is not None))
-        self.pad_id = _pad_id(tokenizer, self.stop_ids)
-        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(self.pad_id)
-        self._special_tokens = list(tokenizer.all_special_tokens)
-        self._special_token = re.compile("|".join(map(re.escape, self._special_tokens)))
+        stop_ids = [self.eos_id, tokenizer.eos_token_id, *self.more_stop_ids]
+        self.stop_ids: list[int] = list(dict.fromkeys(i for i in stop_ids if i is not None))
+        self.pad_id = choose_padding(tokenizer, self.stop_ids, self.special_tokens)
+        self._never_typed = self.special_tokens.keys() - {tokenizer.unk_token_id}
+        self._lead = self._find_lead()
 
     @property
     def added_system(self) -> str | None:
         """The system prompt inserted before prompts that have none; None where nothing is inserted."""
         return self._system_message["content"] if self._system_message is not None else None
+
+    def content(self, text: str) -> Any:
+        """Returns the content of a message as the chat template wants it: the text, or a list with one part."""
+        return text if self._chat is None else self._chat.content(text)
 
     def prompt_ids(self, prompt: Prompt) -> list[int]:
         """Returns the token ids of a prompt, up to where the response begins (generation prompt included).
@@ -83,8 +105,8 @@ class Prompter:
         Raises:
             UserError: one of them cannot be rendered, as in `prompt_ids`.
         """
-        if self.kind == "chat":
-            return self.texts_ids([self._render(self._messages(p), add_generation_prompt=True) for p in prompts])
+        if self._chat is not None:
+            return self.texts_ids([self._chat.prompt(self._messages(prompt)) for prompt in prompts])
         texts = [prompt for prompt in prompts if isinstance(prompt, str)]
         if len(texts) < len(prompts):
             raise UserError("prompt: messages need a chat template; give the prompt as text, or use a chat model")
@@ -98,7 +120,7 @@ class Prompter:
     def responses_ids(self, responses: Sequence[str]) -> list[list[int]]:
         """Returns the same ids as `response_ids` one by one, but faster: the responses are tokenised together."""
         eos = self.tokenizer.convert_ids_to_tokens(self.eos_id)
-        texts = [response.removesuffix(eos) for response in responses]
+        texts = [self._lead + response.removesuffix(eos) for response in responses]
         return [[*ids, self.eos_id] for ids in self.texts_ids(texts, split_special_tokens=True)]
 
     def texts_ids(self, texts: Sequence[str], split_special_tokens: bool = False) -> list[list[int]]:
@@ -110,8 +132,13 @@ class Prompter:
             return []
         # The template writes BOS itself, so the tokenizer must not add one.
         options = {"add_special_tokens": False, "split_special_tokens": split_special_tokens}
-        encoded = self.tokenizer(list(texts), **options, return_attention_mask=False)
-        return [list(ids) for ids in encoded["input_ids"]]
+        encoded = self.tokenizer(list(texts), **options, return_attention_mask=False)["input_ids"]
+        if split_special_tokens:
+            # Some vocabularies hold special tokens as words too.
+            typed = [n for n, ids in enumerate(encoded) if not self._never_typed.isdisjoint(ids)]
+            for n in typed:
+                encoded[n] = self.tokenizer(self._as_text(texts[n]), **options)["input_ids"]
+        return [list(ids) for ids in encoded]
 
     def turn_ids(self, prompt: Prompt, response: str) -> list[tuple[list[int], bool]]:
         """Returns the token ids of a conversation in segments, each with True for an assistant turn, ended by one EOS.
@@ -122,31 +149,25 @@ class Prompter:
             UserError: as `prompt_ids`; or the template renders an earlier turn differently once more turns follow.
         """
         earlier = not isinstance(prompt, str) and any(message["role"] == "assistant" for message in prompt)
-        if self.kind == "raw" or not earlier:
+        if self._chat is None or not earlier:
             return [(self.prompt_ids(prompt), False), (self.response_ids(response), True)]
-        messages = self._messages(prompt)
-        text = self._render(messages, add_generation_prompt=True)
-        end_of_turn = self.tokenizer.convert_ids_to_tokens(self.eos_id)
+        turns, rest = self._chat.turns(self._messages(prompt))
         pieces: list[tuple[list[int], bool]] = []
-        done = 0
-        for number, message in enumerate(messages):
-            if message["role"] != "assistant":
-                continue
-            before = self._render(messages[:number], add_generation_prompt=True)
-            said = self._said(text, before, message["content"])
+        for number, (before, said) in enumerate(turns):
+            before = self._after_turn(before) if number else before
             pieces += [
-                (self._encode(text[done : len(before)]), False),
-                ([*self._encode(said, split_special_tokens=True), self.eos_id], True),
+                (self._encode(before.removesuffix(self._chat.gap)), False),
+                ([*self._encode(self._lead + said, split_special_tokens=True), self.eos_id], True),
             ]
-            done = len(before) + len(said)
-            rest = text[done:].lstrip()
-            if rest.startswith(end_of_turn):
-                done = len(text) - len(rest) + len(end_of_turn)
-        return [*pieces, (self._encode(text[done:]), False), (self.response_ids(response), True)]
+        return [*pieces, (self._encode(self._after_turn(rest)), False), (self.response_ids(response), True)]
 
     def decode(self, ids: Iterable[int]) -> str:
         """Returns the text of a response's ids, without special tokens and surrounding white space."""
-        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True)).strip()
+        return self.decode_as_is(ids).strip()
+
+    def decode_as_is(self, ids: Iterable[int]) -> str:
+        """Returns the text of a response's ids without special tokens, white space kept."""
+        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
 
     def describe(self) -> dict[str, Any]:
         """Returns a record of the prompt format for JSON; two stages fit together when theirs are equal."""
@@ -177,31 +198,16 @@ class Prompter:
             messages.insert(0, self._system_message)
         return messages
 
-    @staticmethod
-    def _said(text: str, before: str, content: str) -> str:
-        """Returns the text of an assistant turn as rendered: templates may strip it."""
-        for said in (content, content.strip()):
-            if text.startswith(before + said):
-                return said
-        raise UserError(
-            "the model's chat template renders earlier turns differently once more follow, so only the last one "
-            "can be trained on; use --data.loss_on=last_response"
-        )
-
     def _as_text(self, content: str) -> str:
         """Splits special tokens written out in a message, so that they are tokenised as ordinary text."""
-        if self._special_token.search(content):  # rare, and there may be hundreds of special tokens
-            for token in self._special_tokens:
-                content = content.replace(token, f"{token[0]} {token[1:]}")
+        while self._special_text.search(content):
+            content = self._special_text.sub(lambda found: f"{found[0][0]} {found[0][1:]}", content)
         return content
 
-    def _render(self, messages: list[Message], add_generation_prompt: bool) -> str:
-        try:
-            options = {"tokenize": False, "add_generation_prompt": add_generation_prompt}
-            return str(self.tokenizer.apply_chat_template(messages, **options))
-        except TemplateError as error:
-            message = f"prompt: the model's chat template refuses these messages ({error}); change them"
-            raise UserError(message) from error
+    def _after_turn(self, text: str) -> str:
+        """Returns what follows a reply, without the end of turn and white space before it."""
+        rest, end = text.lstrip(), self.tokenizer.convert_ids_to_tokens(self.eos_id)
+        return rest.removeprefix(end) if rest.startswith(end) else text
 
     def _encode(self, text: str, split_special_tokens: bool = False) -> list[int]:
         return self.texts_ids([text], split_special_tokens)[0]
@@ -214,49 +220,38 @@ class Prompter:
         return ids
 
     def _check_system(self) -> None:
-        if self.kind == "raw":
+        if self._chat is None:
             raise UserError("system: a raw prompt cannot have a system prompt; leave it out or use template chat")
-        if self._render_with_system() is None:
+        if self._chat.with_system() is None:
             raise UserError("system: the model's chat template does not accept a system prompt; leave it out")
-
-    def _render_with_system(self) -> str | None:
-        messages: list[Message] = [{"role": "system", "content": _SYSTEM_MARK}, {"role": "user", "content": _USER_MARK}]
-        try:
-            text = self._render(messages, add_generation_prompt=True)
-        except UserError:
-            return None
-        return text if _SYSTEM_MARK in text else None
 
     def _missing_system_message(self) -> Message | None:
         """Returns the message for prompts without a system prompt: `system`, or "" to suppress the template's own."""
         if self.system is not None:
             return {"role": "system", "content": self.system}
-        if self.kind == "raw":
+        with_mark = self._chat.with_system() if self._chat is not None else None
+        if self._chat is None or with_mark is None:
             return None
-        with_mark = self._render_with_system()
-        if with_mark is None:
-            return None
-        before, after = with_mark.split(_SYSTEM_MARK, 1)
-        plain = self._render([{"role": "user", "content": _USER_MARK}], add_generation_prompt=True)
+        before, after = with_mark.split(SYSTEM_MARK, 1)
+        plain = self._chat.prompt([QUESTION])
         inserted = plain.startswith(before) and plain.endswith(after) and len(plain) > len(before) + len(after)
         return {"role": "system", "content": ""} if inserted else None
 
     def _find_eos_id(self) -> int:
         """Returns the id that ends an assistant turn in the template, else the tokenizer's EOS."""
-        eos_id = self._end_of_turn_id() if self.kind == "chat" else None
-        eos_id = self.tokenizer.eos_token_id if eos_id is None else eos_id
+        tail = self._encode(self._chat.end_of_turn()) if self._chat is not None else []
+        eos_id = next((i for i in tail if i in self.special_tokens), self.tokenizer.eos_token_id)
         if eos_id is None:
             raise UserError(f"{self.tokenizer.name_or_path}: the tokenizer has no EOS token; set its eos_token")
         return int(eos_id)
 
-    def _end_of_turn_id(self) -> int | None:
-        messages: list[Message] = [
-            {"role": "user", "content": _USER_MARK},
-            {"role": "assistant", "content": _ASSISTANT_MARK},
-        ]
-        _, mark, tail = self._render(messages, add_generation_prompt=False).rpartition(_ASSISTANT_MARK)
-        special = set(self.tokenizer.all_special_ids) if mark else set()
-        return next((i for i in self._encode(tail) if i in special), None)
+    def _find_lead(self) -> str:
+        """Returns the spaces with which a response begins: those of the template, unless the tokenizer adds them."""
+        if self._chat is None or not self._chat.gap:
+            return ""
+        prompt = self._chat.prompt([QUESTION])
+        apart = self._encode(prompt) + self._encode(ASSISTANT_MARK)
+        return "" if apart == self._encode(prompt + self._chat.gap + ASSISTANT_MARK) else self._chat.gap
 
 
 def prompt_text(prompt: Prompt) -> str:
@@ -273,13 +268,3 @@ def _template_kind(tokenizer: PreTrainedTokenizerBase, template: Template) -> Li
             f"template: the tokenizer of {tokenizer.name_or_path} has no chat template; use template raw or auto"
         )
     return "raw" if template == "raw" or not has_template else "chat"
-
-
-def _pad_id(tokenizer: PreTrainedTokenizerBase, stop_ids: list[int]) -> int:
-    """Returns a pad id other than EOS, so that padding is never mistaken for the end of a response.
-
-    All code masks padding, so any other id will do where the tokenizer has no spare special token.
-    """
-    special = sorted(tokenizer.all_special_ids, key=lambda i: "pad" not in tokenizer.convert_ids_to_tokens(i))
-    wanted = [tokenizer.pad_token_id, tokenizer.unk_token_id, *special, *range(len(stop_ids) + 1)]
-    return next(int(i) for i in wanted if i is not None and i not in stop_ids)
