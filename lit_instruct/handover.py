@@ -146,6 +146,25 @@ def stage_or_model(name: str, stage: str, wanted_by: str) -> Source:
     return find_source(name)
 
 
+def tell_ends(model: Any, prompter: Prompter) -> None:
+    """Writes into a whole model's configs which ids end a response, and how a classifier finds the last real token.
+
+    A classifier of a tokenizer that can only pad with its end has no padding: transformers takes the token before the
+    first padding for the last one, which would be the token before the end.
+
+    Args:
+        model: of transformers, about to be saved.
+        prompter: its prompt format.
+    """
+    if hasattr(model, "score"):
+        pad_id = prompter.tokenizer.pad_token_id
+        model.config.pad_token_id = None if pad_id in prompter.stop_ids else pad_id
+        return
+    ids = model.generation_config.eos_token_id
+    if set(prompter.stop_ids) != set(ids if isinstance(ids, list) else [ids]):
+        model.generation_config.eos_token_id = prompter.stop_ids
+
+
 def check_same_format(own: Prompter, parent: Stage | None, parent_folder: str, command: str) -> None:
     """Raises a UserError if a parent's prompts are tokenised differently from this stage's.
 

@@ -146,7 +146,7 @@ def _write(folder: Path, table: TableInput, reading: Reading, facts: SplitFacts 
             bad_rows=bad,
             seed=reading.seed,
         )
-        batches = _encoded(_batches(islice(rows, table.limit)), table, reading, counts, facts)
+        batches = _encoded(_batches(islice(rows, table.limit)), table, reading, counts, facts, bad)
         counts.kept = write_table(folder / f"{table.option}.arrow", batches)
     counts.bad, counts.first_bad = bad.count, str(bad.first) if bad.first is not None else None
     return counts
@@ -172,19 +172,17 @@ def _encoded(
     reading: Reading,
     counts: Counts,
     facts: SplitFacts | None,
+    bad: BadRows,
 ) -> Iterator[tuple[list[str], list[Item]]]:
     """Tokenises batches and counts the rows that are left out."""
     for batch in batches:
         counts.read += len(batch)
         useful = [(row, text) for row, text in batch if not table.refuse(row)]
         counts.refused += len(batch) - len(useful)
-        items = _with_place(table.encode, [row for row, _ in useful])
-        kept = [
-            (*pair, item)
-            for pair, item in zip(useful, items, strict=True)
-            if not _is_too_long(pair[0], table.length(item), reading)
-        ]
-        counts.too_long += len(useful) - len(kept)
+        encoded = _items(table.encode, useful, bad if reading.on_bad_row == "skip" else None)
+        counts.read -= len(useful) - len(encoded)
+        kept = [found for found in encoded if not _is_too_long(found[0], table.length(found[2]), reading)]
+        counts.too_long += len(encoded) - len(kept)
         if kept:
             if facts is not None:
                 facts.add([row for row, _, _ in kept])
@@ -201,21 +199,31 @@ def _is_too_long(row: Row, length: int, reading: Reading) -> bool:
     return length > reading.token_limit
 
 
-def _with_place(encode: Callable[[list[Any]], list[Item]], rows: list[Row]) -> list[Item]:
-    """Encodes rows together; an error names the place of the row that caused it."""
+def _items(
+    encode: Callable[[list[Any]], list[Item]], rows: list[tuple[Row, str]], bad: BadRows | None
+) -> list[tuple[Row, str, Item]]:
+    """Encodes rows together and returns each, with its JSON, and its item.
+
+    A row that cannot be encoded, such as messages that the chat template refuses, goes to `bad`; without `bad` the
+    error names its place.
+    """
     try:
-        return encode(rows)
-    except UserError:  # such as a chat template that refuses these messages
-        for row in rows:
-            try:
-                encode([row])
-            except UserError as error:
+        items = encode([row for row, _ in rows])
+        return [(row, text, item) for (row, text), item in zip(rows, items, strict=True)]
+    except UserError as error:
+        if len(rows) == 1:
+            row, text = rows[0]
+            if bad is None:
                 raise UserError(f"{row.where}: {error}") from error
-        raise
+            bad.add(row.where, str(error), text)
+            return []
+    return [found for row in rows for found in _items(encode, [row], bad)]
 
 
 def _nothing_left(train: TableInput, counts: Counts, removed: dict[str, int]) -> DataError:
-    found = {"read": counts.read, train.refused_because: counts.refused, "too long": counts.too_long} | removed
+    bad = f"bad, the first {counts.first_bad}"
+    found = {"read": counts.read, bad: counts.bad, train.refused_because: counts.refused, "too long": counts.too_long}
+    found |= removed
     what = ", ".join(f"{count} {reason}" for reason, count in found.items() if count)
     to_loosen = [f"--data.hygiene.{OPTION_OF[why]}" for why, rows in removed.items() if rows and why in OPTION_OF]
     advice = f"; loosen {' or '.join(to_loosen)}" if to_loosen else ""

@@ -21,7 +21,7 @@ from lit_instruct.exporting.networks import DTYPES, merged_network, trained_netw
 from lit_instruct.exporting.options import ExportOptions
 from lit_instruct.exporting.prompts import exported_prompter, generation_config
 from lit_instruct.exporting.target import check_target, replacing_folder, write_record
-from lit_instruct.handover import STAGE_FILE, Stage, prompter_of, read_stage
+from lit_instruct.handover import STAGE_FILE, Stage, prompter_of, read_stage, tell_ends
 from lit_instruct.models.loading import Source, find_source
 from lit_instruct.prompting import Prompter
 
@@ -118,7 +118,8 @@ def _write_whole(
     merged = merged_network(source, stage, prompter.pad_id, dtype).to(device)
     after = measure(merged, texts)
     config: Any = merged.config
-    config.pad_token_id = exported.pad_id
+    config.pad_token_id = exported.tokenizer.pad_token_id
+    tell_ends(merged, exported)
     measured: dict[str, Any]
     if is_reward:
         config.reward_bias = stage.reward_bias or 0.0

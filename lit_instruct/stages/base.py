@@ -25,6 +25,7 @@ from lit_instruct.handover import (
     read_stage_of,
     replacing_stage,
     stage_or_model,
+    tell_ends,
     write_stage,
 )
 from lit_instruct.machine import peak_memory_gb
@@ -232,6 +233,7 @@ class StageModule(lightning.LightningModule):
         if isinstance(self.result(), PeftModel):
             save_adapter(self.result(), self.adapter, folder)
         else:
+            tell_ends(self.result(), self.prompter)
             self.result().save_pretrained(str(folder), state_dict=self.whole_weights)
 
     def hand_over(self, folder: Path, metrics: dict[str, float]) -> None:

@@ -13,7 +13,7 @@ from data_modules import PromptDataModule, PromptResponseDataModule, RankedCompa
 from data_modules.base import RowDataModule
 from lit_instruct.errors import UserError
 from lit_instruct.prompting import Prompter
-from tests.tiny import tiny_tokenizer
+from tests.tiny import CHAT_TEMPLATE, tiny_tokenizer
 
 ALL: list[type[RowDataModule[Any]]] = [PromptDataModule, PromptResponseDataModule, RankedComparisonDataModule]
 
@@ -90,6 +90,34 @@ def test_a_prompt_that_cannot_be_rendered_names_the_row(write: Any, prompter: Pr
     data.prompter = Prompter(tiny_tokenizer(), "raw")
     with pytest.raises(UserError, match=f"^{path}:2: prompt: messages need a chat template"):
         data.setup()
+
+
+REFUSING = "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}" + CHAT_TEMPLATE
+
+
+@pytest.mark.parametrize("many", [0, 1500])
+def test_a_row_that_the_template_refuses_is_a_bad_row(write: Any, many: int):
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = REFUSING
+    bad = {"prompt": [{"role": "system", "content": "x"}, {"role": "user", "content": "b"}]}
+    path = write({"prompt": "a"}, bad, {"prompt": "c"}, *({"prompt": f"d {n}"} for n in range(many)))
+    data = PromptDataModule(path, validation_share=0, on_bad_row="skip")
+    data.prompter = Prompter(tokenizer)
+    data.setup()
+    assert [row.prompt for row in data.train_rows][:2] == ["a", "c"]
+    counts = data.report.sources["path"]
+    assert (counts["read"], counts["bad"], counts["kept"]) == (2 + many, 1, 2 + many)
+    assert counts["first_bad"].startswith(
+        f"{path}:2: prompt: the model's chat template refuses these messages (no system)"
+    )
+    stopping = PromptDataModule(path, validation_share=0)
+    stopping.prompter = data.prompter
+    with pytest.raises(UserError, match=f"^{path}:2: prompt: .*no system"):
+        stopping.setup()
+    none = PromptDataModule(write(bad, bad), validation_share=0, on_bad_row="skip")
+    none.prompter = data.prompter
+    with pytest.raises(UserError, match=r"no row is left to train on \(2 bad, the first .*:1: prompt: .*no system"):
+        none.setup()
 
 
 class Reader(lightning.LightningModule):

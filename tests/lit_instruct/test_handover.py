@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -17,10 +18,12 @@ from lit_instruct.handover import (
     read_stage_of,
     replacing_stage,
     stage_or_model,
+    tell_ends,
     write_stage,
 )
 from lit_instruct.models.loading import Source, fill_run, find_source
 from lit_instruct.prompting import Prompter
+from tests.lit_instruct.prompting.tokenizers import only_end
 from tests.tiny import tiny_tokenizer
 
 STAGE = Stage(
@@ -72,6 +75,33 @@ def test_record_beside_an_adapter_counts_not_that_of_the_base(tmp_path: Path) ->
         write_stage(folder, replace(STAGE, seed=seed))
     found = read_stage_of(Source("x", str(base), adapter))
     assert found is not None and found.seed == 2
+
+
+@pytest.mark.parametrize(("ids", "stops"), [([2, 7], [2, 7]), (7, [2, 7]), (2, [2]), (None, [2]), ([2, 4000], [2])])
+def test_a_response_ends_at_every_id_of_the_generation_config(tmp_path: Path, ids: object, stops: list[int]) -> None:
+    base, adapter = tmp_path / "base", tmp_path / "adapter"
+    tiny_tokenizer().save_pretrained(adapter)
+    base.mkdir()
+    assert prompter_of(Source("x", str(base), adapter)).stop_ids == [2]
+    (base / "generation_config.json").write_text(json.dumps({"eos_token_id": ids}))
+    assert prompter_of(Source("x", str(base), adapter)).stop_ids == stops
+    write_stage(adapter, STAGE)
+    assert prompter_of(Source("x", str(base), adapter)).stop_ids == stops
+
+
+@pytest.mark.parametrize(("before", "after"), [(2, [2, 7]), ([7, 2], [7, 2]), (None, [2, 7]), ([2, 7, 9], [2, 7])])
+def test_a_whole_model_says_where_responses_end(before: object, after: list[int]) -> None:
+    model = SimpleNamespace(generation_config=SimpleNamespace(eos_token_id=before))
+    tell_ends(model, Prompter(tiny_tokenizer(), more_stop_ids=[7]))
+    assert model.generation_config.eos_token_id == after
+
+
+def test_a_classifier_is_told_of_padding_only_if_that_is_no_end() -> None:
+    model = SimpleNamespace(score=None, config=SimpleNamespace(pad_token_id=None))
+    tell_ends(model, Prompter(tiny_tokenizer()))
+    assert model.config.pad_token_id == 0
+    tell_ends(model, Prompter(only_end()))
+    assert model.config.pad_token_id is None
 
 
 @pytest.mark.parametrize(

@@ -198,7 +198,7 @@ def test_the_code_version_covers_readers_and_prompting(monkeypatch: pytest.Monke
     code_version.cache_clear()
     code_version()
     names = {path.name for path in seen}
-    assert {"rows.py", "base.py", "prompts.py", "prompting.py", "steps.py", "json_files.py", "messages.py"} <= names
+    assert {"rows.py", "base.py", "prompts.py", "chat_template.py", "steps.py", "json_files.py", "messages.py"} <= names
 
 
 def test_content_of_folders_and_kinds(tmp_path: Path):

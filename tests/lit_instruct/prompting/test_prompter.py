@@ -70,7 +70,7 @@ def test_system_is_used_where_the_prompt_has_none():
 def test_no_system_message_is_added_to_a_template_without_a_default():
     plain = "{% for m in messages %}<|im_start|>{{ m.role }}:{{ m.content }}<|im_end|>{% endfor %}<|im_start|>"
     prompter = Prompter(with_template(plain))
-    assert text(prompter, prompter.prompt_ids("a")) == "<|im_start|>user:a<|im_end|><|im_start|>"
+    assert text(prompter, prompter.prompt_ids("a")) == "<|im_start|>user:a<|im_end|><|im_start|>assistant:"
 
 
 def test_template_that_refuses_system_messages():
@@ -79,7 +79,7 @@ def test_template_that_refuses_system_messages():
         "{{ m.role }}:{{ m.content }}<|im_end|>{% endfor %}"
     )
     prompter = Prompter(with_template(template))
-    assert text(prompter, prompter.prompt_ids("a")) == "user:a<|im_end|>"
+    assert text(prompter, prompter.prompt_ids("a")) == "user:a<|im_end|>assistant:"
     with pytest.raises(UserError, match="system: .*does not accept a system prompt; leave it out"):
         Prompter(with_template(template), system="Be kind.")
     with pytest.raises(UserError, match="prompt: .*refuses these messages.*no system role"):
