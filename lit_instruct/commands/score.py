@@ -16,10 +16,10 @@ from data_modules.reading.bad_rows import BadRows
 from data_modules.rows import Row, stream_rows
 from lit_instruct.commands.scored_file import ScoredFile, Scores
 from lit_instruct.errors import DataError, UserError
-from lit_instruct.handover import stage_or_model
-from lit_instruct.models.loading import DtypeName
+from lit_instruct.handover import prompter_of, stage_or_model
+from lit_instruct.models.loading import DtypeName, find_source
 from lit_instruct.models.quantised import Quantize
-from lit_instruct.prompting import Prompt
+from lit_instruct.prompting import Prompt, Prompter
 from lit_instruct.rollouts.text_reward import BATCH_TOKENS, TextReward
 
 WINDOW = 64
@@ -81,10 +81,23 @@ class ScoreData:
     on_bad_row: Literal["error", "skip"] = "error"
     limit: int | None = None
 
-    def rows(self, bad_rows: BadRows) -> Iterator[ScorableRow]:
-        """Streams the rows."""
+    def rows(self, bad_rows: BadRows, prompter: Prompter) -> Iterator[ScorableRow]:
+        """Streams the rows whose prompts the model can read.
+
+        Args:
+            bad_rows: collects the others.
+            prompter: of the model.
+        """
         found = stream_rows(self.path, ScorableRow, layout=self.format, on_bad_row=self.on_bad_row, bad_rows=bad_rows)
-        return islice(found, self.limit)
+        for row in islice(found, self.limit):
+            try:
+                prompter.prompt_ids(row.prompt)
+            except UserError as error:  # such as a chat template that refuses these messages
+                if self.on_bad_row == "error":
+                    raise UserError(f"{row.where}: {error}") from error
+                bad_rows.add(row.where, str(error), row.record())
+            else:
+                yield row
 
 
 @dataclass
@@ -158,9 +171,10 @@ def score_file(options: ScoreOptions) -> Path:
         UserError: rows or model cannot be used, or `out` holds anything but the beginning of this result.
     """
     out = Path(options.out)
-    with BadRows(out.with_name(f"{out.stem}.bad.jsonl")) as bad:
-        total = sum(bool(_line(row, options.field)) for row in options.data.rows(bad))
     source = reward_source(options.run)
+    prompter = prompter_of(find_source(source))
+    with BadRows(out.with_name(f"{out.stem}.bad.jsonl")) as bad:
+        total = sum(bool(_line(row, options.field)) for row in options.data.rows(bad, prompter))
     model = TextReward.from_source(source, options.dtype, options.quantize)
     with ScoredFile(out, source) as file:
         file.expect(total)
@@ -192,7 +206,7 @@ def reward_source(run: str) -> str:
 def _fill(file: ScoredFile, model: TextReward, options: ScoreOptions, total: int) -> None:
     """Adds the missing rows; scores the last earlier ones again to check that the model is the same."""
     columns = (TextColumn("scoring"), BarColumn(), MofNCompleteColumn(), TextColumn("rows"), TimeRemainingColumn())
-    rows = options.data.rows(BadRows())
+    rows = options.data.rows(BadRows(), model.prompter)
     with Progress(*columns, transient=True) as progress:
         task = progress.add_task("scoring", total=total)
         while window := list(islice(rows, WINDOW)):
