@@ -52,7 +52,7 @@ TOOL = {"type": "function", "function": {"name": "f", "description": "", "parame
 
 
 class ChatTemplate:
-    """Renders messages, after it has made sure of what the rest of the code relies on.
+    """Renders messages with the tokenizer's (default) template, after making sure of what other code relies on.
 
     The user's text appears; a prompt followed by a reply is the beginning of the whole conversation, white space aside;
     and a prompt does not depend on the day. Where a template does not open the assistant's turn, or writes today's
@@ -73,9 +73,7 @@ class ChatTemplate:
         self.gap = ""
         """Spaces that the template writes between a prompt and the reply."""
         self._open_turn()
-        if self.source != tokenizer.get_chat_template():
-            named = tokenizer.chat_template
-            tokenizer.chat_template = {**named, "default": self.source} if isinstance(named, dict) else self.source
+        tokenizer.chat_template = self.source
 
     def prompt(self, messages: Sequence[Message]) -> str:
         """Returns the text of a prompt, up to where the reply begins.

@@ -201,7 +201,7 @@ class Prompter:
     def _as_text(self, content: str) -> str:
         """Splits special tokens written out in a message, so that they are tokenised as ordinary text."""
         while self._special_text.search(content):
-            content = self._special_text.sub(lambda found: f"{found[0][0]} {found[0][1:]}", content)
+            content = self._special_text.sub(_apart, content)
         return content
 
     def _after_turn(self, text: str) -> str:
@@ -259,6 +259,11 @@ def prompt_text(prompt: Prompt) -> str:
     if isinstance(prompt, str):
         return prompt
     return next((m["content"] for m in reversed(prompt) if m["role"] == "user"), prompt[-1]["content"])
+
+
+def _apart(found: re.Match[str]) -> str:
+    """A special token with a space after its first character; one of a single character becomes a space."""
+    return f"{found[0][0]} {found[0][1:]}" if len(found[0]) > 1 else " "
 
 
 def _template_kind(tokenizer: PreTrainedTokenizerBase, template: Template) -> Literal["chat", "raw"]:

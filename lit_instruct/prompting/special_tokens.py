@@ -17,7 +17,7 @@ BRACKETED = re.compile(r"[<\[{(|].*\w.*[>\]})|]")
 def special_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[int, str]:
     """Returns id -> text of every special token: those with a name (eos_token, ...), and those that are only marked as
     special in tokenizer.json or in `added_tokens_decoder`."""
-    marked = {i: str(token) for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+    marked = {i: str(token) for i, token in tokenizer.added_tokens_decoder.items() if token.special and str(token)}
     return marked | dict(zip(tokenizer.all_special_ids, tokenizer.all_special_tokens, strict=True))
 
 

@@ -148,7 +148,7 @@ def test_named_templates():
     named = {"default": PLAIN, "rag": "x"}
     prompter = prompter_for(named)
     assert prompt(prompter, "a") == f"{SLOT}\n"
-    assert prompter.tokenizer.chat_template["rag"] == "x"
+    assert isinstance(prompter.tokenizer.chat_template, str)
     with pytest.raises(UserError, match=r"chat templates \(rag, tool_use\) have no default; name one of them default"):
         prompter_for({"tool_use": PLAIN, "rag": PLAIN})
     raw = Prompter(with_tokens({"rag": PLAIN}, eos_token="<|im_end|>"), "raw")
