@@ -154,7 +154,7 @@ def prepare_sft(
 
     Args:
         model: causal language model, adapters included.
-        tokenizer: its tokenizer; the pad token must not be EOS.
+        tokenizer: its tokenizer, with a pad token.
         train_dataset: columns input_ids and labels.
         validation_dataset: columns input_ids and labels, or None.
         options: loss, packing and noise.

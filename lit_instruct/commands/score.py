@@ -16,8 +16,8 @@ from data_modules.reading.bad_rows import BadRows
 from data_modules.rows import Row, stream_rows
 from lit_instruct.commands.scored_file import ScoredFile, Scores
 from lit_instruct.errors import DataError, UserError
-from lit_instruct.handover import prompter_of, stage_or_model
-from lit_instruct.models.loading import DtypeName, find_source
+from lit_instruct.handover import stage_or_model
+from lit_instruct.models.loading import DtypeName
 from lit_instruct.models.quantised import Quantize
 from lit_instruct.prompting import Prompt, Prompter
 from lit_instruct.rollouts.text_reward import BATCH_TOKENS, TextReward
@@ -81,18 +81,17 @@ class ScoreData:
     on_bad_row: Literal["error", "skip"] = "error"
     limit: int | None = None
 
-    def rows(self, bad_rows: BadRows, prompter: Prompter) -> Iterator[ScorableRow]:
-        """Streams the rows whose prompts the model can read.
-
-        Args:
-            bad_rows: collects the others.
-            prompter: of the model.
-        """
+    def rows(self, bad_rows: BadRows) -> Iterator[ScorableRow]:
+        """Streams the rows."""
         found = stream_rows(self.path, ScorableRow, layout=self.format, on_bad_row=self.on_bad_row, bad_rows=bad_rows)
-        for row in islice(found, self.limit):
+        return islice(found, self.limit)
+
+    def readable_rows(self, bad_rows: BadRows, prompter: Prompter) -> Iterator[ScorableRow]:
+        """Streams the rows whose prompts a model can read; its chat template may refuse some."""
+        for row in self.rows(bad_rows):
             try:
                 prompter.prompt_ids(row.prompt)
-            except UserError as error:  # such as a chat template that refuses these messages
+            except UserError as error:
                 if self.on_bad_row == "error":
                     raise UserError(f"{row.where}: {error}") from error
                 bad_rows.add(row.where, str(error), row.record())
@@ -171,11 +170,12 @@ def score_file(options: ScoreOptions) -> Path:
         UserError: rows or model cannot be used, or `out` holds anything but the beginning of this result.
     """
     out = Path(options.out)
+    for row in options.data.rows(BadRows()):
+        _line(row, options.field)
     source = reward_source(options.run)
-    prompter = prompter_of(find_source(source))
-    with BadRows(out.with_name(f"{out.stem}.bad.jsonl")) as bad:
-        total = sum(bool(_line(row, options.field)) for row in options.data.rows(bad, prompter))
     model = TextReward.from_source(source, options.dtype, options.quantize)
+    with BadRows(out.with_name(f"{out.stem}.bad.jsonl")) as bad:
+        total = sum(1 for _ in options.data.readable_rows(bad, model.prompter))
     with ScoredFile(out, source) as file:
         file.expect(total)
         earlier = file.earlier_rows
@@ -206,7 +206,7 @@ def reward_source(run: str) -> str:
 def _fill(file: ScoredFile, model: TextReward, options: ScoreOptions, total: int) -> None:
     """Adds the missing rows; scores the last earlier ones again to check that the model is the same."""
     columns = (TextColumn("scoring"), BarColumn(), MofNCompleteColumn(), TextColumn("rows"), TimeRemainingColumn())
-    rows = options.data.rows(BadRows(), model.prompter)
+    rows = options.data.readable_rows(BadRows(), model.prompter)
     with Progress(*columns, transient=True) as progress:
         task = progress.add_task("scoring", total=total)
         while window := list(islice(rows, WINDOW)):

@@ -22,6 +22,7 @@ from lit_instruct.trl_bridge import (
     prepare_sft,
     sft_loss,
 )
+from tests.lit_instruct.prompting.tokenizers import only_end
 
 ROWS = [{"input_ids": [5, 6, 7, 2], "labels": [-100, -100, 7, 2]}, {"input_ids": [8, 9, 2], "labels": [-100, 9, 2]}]
 OPTIONS = RewardLossOptions(center_rewards_coefficient=0.25)
@@ -42,6 +43,15 @@ def test_building_a_trainer_leaves_the_random_state_alone(tiny_model: Path) -> N
     before = torch.get_rng_state()
     prepare_sft(network, tokenizer, Dataset.from_list(ROWS), None, SFTLossOptions(), 64, seed=3)
     assert torch.equal(before, torch.get_rng_state())
+
+
+def test_padding_with_eos_leaves_eos_trained_and_padding_masked(tiny_model: Path) -> None:
+    source = find_source(str(tiny_model))
+    network, tokenizer = load_causal_lm(source, torch.float32), only_end(pad_token="<|im_end|>")
+    made = prepare_sft(network, tokenizer, Dataset.from_list(ROWS), None, SFTLossOptions(), 64, seed=3)
+    batch = made.trainer.data_collator([dict(row) for row in made.train_dataset])
+    assert batch["labels"].tolist() == [[-100, -100, 7, 2], [-100, 9, 2, -100]]
+    assert batch["attention_mask"].tolist() == [[1, 1, 1, 1], [1, 1, 1, 0]]
 
 
 def test_ids_and_labels_pass_through_unchanged(tiny_model: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import tracemalloc
@@ -100,6 +101,22 @@ def test_bad_rows_stop_it_before_the_model_is_opened_or_are_put_aside(demo: Path
     out = score_file(ScoreOptions(str(demo), data, str(tmp_path / "scored.jsonl")))
     assert [line["prompt"] for line in lines(out)] == [row["prompt"] for row in good]
     assert [line["where"] for line in lines(tmp_path / "scored.bad.jsonl")] == [f"{rows}:3"]
+
+
+def test_a_row_that_the_template_refuses_is_a_bad_row(demo: Path, tmp_path: Path) -> None:
+    run = tmp_path / "demo"
+    shutil.copytree(demo, run)
+    template = run / "rm" / "chat_template.jinja"
+    refusing = "{% if messages[0]['content'] == 'no' %}{{ raise_exception('not this') }}{% endif %}"
+    template.write_text(refusing + template.read_text())
+    good = demonstrations(2)
+    rows = write_rows(tmp_path / "rows.jsonl", [good[0], {"prompt": "no", "response": "a"}, good[1]])
+    with pytest.raises(UserError, match=r"rows.jsonl:2: prompt: .*refuses these messages \(not this\)"):
+        score_file(options(run, rows))
+    data = ScoreData(str(rows), on_bad_row="skip")
+    out = score_file(ScoreOptions(str(run), data, str(tmp_path / "scored.jsonl"), dtype="float32"))
+    assert [line["prompt"] for line in lines(out)] == [row["prompt"] for row in good]
+    assert [line["where"] for line in lines(tmp_path / "scored.bad.jsonl")] == [f"{rows}:2"]
 
 
 def test_a_row_longer_than_the_model_is_named(demo: Path, tmp_path: Path) -> None:
