@@ -107,7 +107,7 @@ def test_a_row_that_the_template_refuses_is_a_bad_row(demo: Path, tmp_path: Path
     run = tmp_path / "demo"
     shutil.copytree(demo, run)
     template = run / "rm" / "chat_template.jinja"
-    refusing = "{% if messages[0]['content'] == 'no' %}{{ raise_exception('not this') }}{% endif %}"
+    refusing = "{% if messages[-1]['content'] == 'no' %}{{ raise_exception('not this') }}{% endif %}"
     template.write_text(refusing + template.read_text())
     good = demonstrations(2)
     rows = write_rows(tmp_path / "rows.jsonl", [good[0], {"prompt": "no", "response": "a"}, good[1]])
