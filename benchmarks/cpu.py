@@ -45,7 +45,7 @@ def log_probs(repetitions: int) -> dict[int, dict[str, float]]:
 
     def run(size: int) -> Result:
         heads.CACHED_TOKENS = size
-        return _timed(lambda: heads.token_log_probs(hidden, weight, tokens).log_probs)
+        return _timed(lambda: heads.token_log_probs(hidden, heads.OutputHead(weight), tokens).log_probs)
 
     chosen = heads.CACHED_TOKENS
     runs = in_turns({size: partial(run, size) for size in BLOCKS}, repetitions)

@@ -14,6 +14,7 @@ from lit_instruct.batches import RankedBatch, right_pad
 from lit_instruct.models.assemble import policy_network, reward_network
 from lit_instruct.models.heads import token_log_probs
 from lit_instruct.models.loading import find_source
+from lit_instruct.models.logits import output_head
 from lit_instruct.models.lora import LoraOptions
 from lit_instruct.models.rewards import RewardForward
 
@@ -48,7 +49,7 @@ def mixed_precision(folder: Path, device: str) -> float:
 
     def log_probs() -> Tensor:
         hidden = model.model(ids, use_cache=False).last_hidden_state[:, :-1].flatten(0, 1)
-        return token_log_probs(hidden, model.lm_head.weight, ids[:, 1:].flatten()).log_probs
+        return token_log_probs(hidden, output_head(model), ids[:, 1:].flatten()).log_probs
 
     plain = log_probs()
     with torch.autocast(device, torch.bfloat16):

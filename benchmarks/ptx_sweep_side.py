@@ -14,7 +14,6 @@ from benchmarks.harness import scratch_folder
 from benchmarks.training import dtype, trainer_of
 from data_modules.batching.pretraining import PretrainingText
 from data_modules.prompts import PromptDataModule
-from lit_instruct.models.heads import token_log_probs
 from lit_instruct.stages.ppo import PPOModule
 
 RECIPE = ROOT / "recipes" / "demo" / "ppo.yaml"
@@ -76,6 +75,6 @@ def held_out_loss(module: PPOModule, path: str) -> float:
         for part in blocks.split(ROWS):
             hidden = roles.hidden("policy", part, torch.ones_like(part, dtype=torch.bool))
             targets = part[:, 1:].flatten()
-            found = token_log_probs(hidden[:, :-1].flatten(0, 1), roles.output_weight("policy"), targets)
+            found = roles.token_log_probs("policy", hidden[:, :-1].flatten(0, 1), targets)
             total -= float(found.log_probs.sum())
     return total / blocks[:, 1:].numel()

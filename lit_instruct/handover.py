@@ -13,7 +13,15 @@ from typing import Any
 from lit_instruct import machine
 from lit_instruct.errors import UserError
 from lit_instruct.files import replacing_files
-from lit_instruct.models.loading import Source, awaits_stage, find_source, load_eos_ids, load_tokenizer
+from lit_instruct.models.checks import check_vocabulary
+from lit_instruct.models.loading import (
+    Source,
+    awaits_stage,
+    find_source,
+    load_config,
+    load_eos_ids,
+    load_tokenizer,
+)
 from lit_instruct.models.quantised import Quantize
 from lit_instruct.prompting import Prompter
 
@@ -90,17 +98,18 @@ def read_stage(folder: Path) -> Stage | None:
 
 def read_stage_of(source: Source) -> Stage | None:
     """Returns the record of a model, or None where no stage made it."""
-    return read_stage(Path(source.tokenizer)) if Path(source.tokenizer).is_dir() else None
+    return read_stage(Path(source.place)) if Path(source.place).is_dir() else None
 
 
 def prompter_of(source: Source) -> Prompter:
     """Returns the prompt format of a model: the one its stage recorded, else its tokenizer's default.
 
     Raises:
-        UserError: there is no tokenizer.
+        UserError: there is no tokenizer, or it is larger than the model's embedding.
     """
     stage = read_stage_of(source)
     tokenizer = load_tokenizer(source)
+    check_vocabulary(source.name, tokenizer, source.base, load_config(source))
     if stage is None:
         return Prompter(tokenizer, more_stop_ids=load_eos_ids(source))
     template, system = stage.prompt_format["template"], stage.prompt_format["system"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -31,6 +31,7 @@ from lit_instruct.batches import RankedBatch
 from lit_instruct.errors import UserError
 from lit_instruct.losses.ranking import ranking_loss
 from lit_instruct.models.heads import token_log_probs
+from lit_instruct.models.logits import output_head
 from lit_instruct.models.rewards import RewardForward
 
 
@@ -176,7 +177,8 @@ def prepare_sft(
         )
         data = {"train_dataset": train_dataset, "eval_dataset": validation_dataset}
         trainer = SFTTrainer(model=model, args=config, **data, processing_class=tokenizer)
-    if not torch.cuda.is_available():
+    network = model.get_base_model() if isinstance(model, PeftModel) else model
+    if not torch.cuda.is_available() or not output_head(network).is_plain:
         _lighten_head(trainer.model)
     _trained_in_float32(trainer.model)
     prepared = Prepared(trainer, trainer.train_dataset, trainer.eval_dataset)
@@ -185,15 +187,19 @@ def prepare_sft(
     return prepared
 
 
-def sft_loss(prepared: Prepared, model: nn.Module, batch: dict[str, Tensor], tokens: int | None) -> Tensor:
-    """Returns TRL's SFT loss of a batch.
+def sft_loss(
+    prepared: Prepared, model: nn.Module, batch: dict[str, Tensor], tokens: int | None, parts: int = 1
+) -> Tensor:
+    """Returns TRL's SFT loss of a batch; mixture-of-experts models add their own loss for balancing the experts.
 
     Args:
         prepared: from `prepare_sft`.
         model: the model to run.
         batch: from TRL's collator.
         tokens: number of trained tokens in the optimizer step, the divisor; None takes those of the batch.
+        parts: number of batches in the optimizer step on all processes, the divisor of the loss of experts.
     """
+    prepared.trainer.current_gradient_accumulation_steps = parts
     prepared.trainer._metrics["train"].clear()
     prepared.trainer._metrics["eval"].clear()
     return prepared.trainer.compute_loss(model, dict(batch), num_items_in_batch=tokens)
@@ -231,9 +237,10 @@ def _quiet_and_seeded() -> Iterator[None]:
 
 
 def _lighten_head(model: nn.Module) -> None:
-    """Replaces TRL's fused output head by ours where TRL has no kernel: the same loss, from the trained tokens only.
+    """Replaces TRL's fused output head by ours: the same loss, from the trained tokens only.
 
-    TRL's fallback computes logits of prompt and padding too, in float32; on a CPU that is most of a training step.
+    Without a kernel, TRL's own computes logits of prompt and padding too, in float32; on a CPU that is most of a
+    training step. Mixture-of-experts models add their own loss for balancing the experts.
     """
     network = model.get_base_model() if isinstance(model, PeftModel) else model
     trls_forward = network.forward
@@ -242,14 +249,31 @@ def _lighten_head(model: nn.Module) -> None:
         if not fused_lm_head:
             return trls_forward(*args, **kwargs)
         labels = kwargs.pop("labels")[:, 1:]
-        hidden = network.base_model(*args, **kwargs).last_hidden_state[:, :-1]
-        mask = labels != -100
-        found = token_log_probs(hidden[mask], network.get_output_embeddings().weight, labels[mask], describe=True)
+        hidden, aux_loss = _hidden_and_aux_loss(network, trls_forward, *args, **kwargs)
+        hidden, mask = hidden[:, :-1], labels != -100
+        found = token_log_probs(hidden[mask], output_head(network), labels[mask], describe=True)
         log_probs, entropy, is_top = (part.new_zeros(mask.shape).masked_scatter(mask, part) for part in found)
         loss = -log_probs.sum() / mask.sum().clamp(min=1)
-        return FusedCausalLMOutput(loss=loss, log_probs=log_probs, entropy=entropy, is_top1=is_top, label_mask=mask)
+        return FusedCausalLMOutput(
+            loss=loss, log_probs=log_probs, entropy=entropy, is_top1=is_top, label_mask=mask, aux_loss=aux_loss
+        )
 
     network.forward = forward
+
+
+def _hidden_and_aux_loss(
+    network: Any, forward: Callable[..., Any], *args: Any, **kwargs: Any
+) -> tuple[Tensor, Tensor | None]:
+    """Returns a model's last hidden states, and its loss for balancing experts where router logits are asked for."""
+    if not kwargs.get("output_router_logits"):
+        return network.base_model(*args, **kwargs).last_hidden_state, None
+    caught: list[Tensor] = []
+    hook = network.base_model.register_forward_hook(lambda *found: caught.append(found[-1].last_hidden_state))
+    try:
+        output = forward(*args, **kwargs, logits_to_keep=1)
+    finally:
+        hook.remove()
+    return caught[0], output.aux_loss
 
 
 def activation_offloading(network: nn.Module, wanted: bool) -> AbstractContextManager[Any]:

@@ -35,6 +35,24 @@ class ScoreHead(nn.Linear):
             return nn.functional.linear(hidden.float(), self.weight.float(), self.bias)
 
 
+class OutputHead(NamedTuple):
+    """What turns hidden states into logits: cap tanh(scale (W h + b) / cap); `logits.output_head` finds it."""
+
+    weight: Tensor
+    """(V, H) weight of the output embedding."""
+    bias: Tensor | None = None
+    """(V,), or None."""
+    scale: float = 1.0
+    """Factor of the logits."""
+    cap: float | None = None
+    """Bound of the logits' absolute value; None does not bound them."""
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the logits are W h."""
+        return self.bias is None and self.scale == 1 and self.cap is None
+
+
 class TokenLogProbs(NamedTuple):
     """A language model's probabilities of n tokens."""
 
@@ -47,48 +65,57 @@ class TokenLogProbs(NamedTuple):
 
 
 def token_log_probs(
-    hidden: Tensor, output_weight: Tensor, tokens: Tensor, temperature: float = 1.0, describe: bool = False
+    hidden: Tensor, head: OutputHead, tokens: Tensor, temperature: float = 1.0, describe: bool = False
 ) -> TokenLogProbs:
-    """Returns log softmax(W h / temperature)[token], chunk by chunk.
+    """Returns log softmax(logits / temperature)[token], chunk by chunk; the logits are W h for a plain head.
 
     Only one chunk of the (n, V) logits exists at a time; the backward pass recomputes them.
 
     Args:
         hidden: (n, H) final hidden states, contiguous; each predicts the token of the same row.
-        output_weight: (V, H) weight of the output embedding.
+        head: output embedding and what follows it.
         tokens: (n,) long.
         temperature: of the policy's distribution.
         describe: also computes entropy and `is_top`, with two more passes over the logits.
     """
-    return TokenLogProbs(*_TokenLogProbs.apply(hidden, output_weight, tokens, temperature, describe))
+    return TokenLogProbs(*_TokenLogProbs.apply(hidden, *head, tokens, temperature, describe))
 
 
 class _TokenLogProbs(torch.autograd.Function):
     """Chunked log-softmax of a linear layer.
 
     d logits = [g (onehot - p) - g_H p (log p + H)] / temperature, with p the softmax, H its entropy, and g and g_H
-    the gradients of log-probability and entropy.
+    the gradients of log-probability and entropy. Scale and cap add the factor scale (1 - (logits / cap)^2).
     """
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, tokens: Tensor, temperature: float, describe: bool
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        scale: float,
+        cap: float | None,
+        tokens: Tensor,
+        temperature: float,
+        describe: bool,
     ) -> tuple[Tensor, Tensor, Tensor]:
         device = hidden.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
         log_probs = torch.empty(len(tokens), device=hidden.device)
         entropy, is_top = torch.zeros_like(log_probs), torch.zeros_like(tokens, dtype=torch.bool)
         small_hidden, small_weight = hidden.to(dtype), weight.to(dtype)
+        small_bias = None if bias is None else bias.to(dtype)
         for chunk in _slices(0, len(tokens), CHUNK_TOKENS):
-            logits = small_hidden[chunk] @ small_weight.T
+            logits = _products(small_hidden[chunk], small_weight, small_bias)
             for rows, block in _blocks(logits, chunk):
-                found = _log_softmax(block, temperature)
+                found = _log_softmax(_scaled_and_capped(block, scale, cap), temperature)
                 log_probs[rows] = found.gather(1, tokens[rows, None]).squeeze(1)
                 if describe:
                     is_top[rows] = found.argmax(dim=-1) == tokens[rows]
                     entropy[rows] = torch.special.entr(found.exp_()).sum(dim=-1)
-        ctx.save_for_backward(hidden, weight, tokens, entropy)
-        ctx.temperature, ctx.dtype = temperature, dtype
+        ctx.save_for_backward(hidden, weight, bias, tokens, entropy)
+        ctx.scale, ctx.cap, ctx.temperature, ctx.dtype = scale, cap, temperature, dtype
         ctx.set_materialize_grads(False)
         ctx.mark_non_differentiable(*([is_top] if describe else [entropy, is_top]))
         return log_probs, entropy, is_top
@@ -96,23 +123,48 @@ class _TokenLogProbs(torch.autograd.Function):
     @staticmethod
     def backward(
         ctx: Any, grad: Tensor | None, grad_entropy: Tensor | None, _: Tensor | None
-    ) -> tuple[Tensor, Tensor | None, None, None, None]:
-        hidden, weight, tokens, entropy = ctx.saved_tensors
+    ) -> tuple[Tensor | None, ...]:
+        hidden, weight, bias, tokens, entropy = ctx.saved_tensors
         grad = torch.zeros_like(entropy) if grad is None else grad
         grad_hidden = torch.empty_like(hidden)
         grad_weight = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
+        grad_bias = torch.zeros_like(bias) if ctx.needs_input_grad[2] else None
         small_hidden, small_weight = hidden.to(ctx.dtype), weight.to(ctx.dtype)
+        small_bias = None if bias is None else bias.to(ctx.dtype)
         with torch.autocast(hidden.device.type, enabled=False):
             for chunk in _slices(0, len(tokens), CHUNK_TOKENS):
-                logits = small_hidden[chunk] @ small_weight.T  # overwritten by their gradient
+                logits = _products(small_hidden[chunk], small_weight, small_bias)  # overwritten by their gradient
                 for rows, block in _blocks(logits, chunk):
-                    log_probs = _log_softmax(block, ctx.temperature)
+                    final = _scaled_and_capped(block, ctx.scale, ctx.cap)
+                    log_probs = _log_softmax(final, ctx.temperature)
                     described = None if grad_entropy is None else (entropy[rows], grad_entropy[rows])
-                    block.copy_(_grad_logits(log_probs, tokens[rows], grad[rows], described).div_(ctx.temperature))
+                    found = _grad_logits(log_probs, tokens[rows], grad[rows], described).div_(ctx.temperature)
+                    block.copy_(_grad_products(found, final, ctx.scale, ctx.cap))
                 grad_hidden[chunk] = (logits @ small_weight).to(hidden.dtype)
                 if grad_weight is not None:
                     grad_weight += (logits.T @ small_hidden[chunk]).to(weight.dtype)
-        return grad_hidden, grad_weight, None, None, None
+                if grad_bias is not None:
+                    grad_bias += logits.sum(dim=0).to(bias.dtype)
+        return grad_hidden, grad_weight, grad_bias, None, None, None, None, None
+
+
+def _products(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return hidden @ weight.T if bias is None else torch.addmm(bias, hidden, weight.T)
+
+
+def _scaled_and_capped(products: Tensor, scale: float, cap: float | None) -> Tensor:
+    """Returns the logits of W h + b: in float32, or the products themselves if nothing follows them."""
+    if scale == 1 and cap is None:
+        return products
+    logits = products.float() * scale
+    return logits if cap is None else logits.div_(cap).tanh_().mul_(cap)
+
+
+def _grad_products(grad: Tensor, logits: Tensor, scale: float, cap: float | None) -> Tensor:
+    """Returns the gradient of W h + b from that of the logits, (n, V), computed in place of `grad`."""
+    if cap is not None:
+        grad.mul_(1 - (logits / cap).square_())
+    return grad if scale == 1 else grad.mul_(scale)
 
 
 def _grad_logits(log_probs: Tensor, tokens: Tensor, grad: Tensor, described: tuple[Tensor, Tensor] | None) -> Tensor:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -23,11 +24,17 @@ from transformers import (
 
 from lit_instruct.errors import UserError
 from lit_instruct.fast.short_attention import choose_short_attention
+from lit_instruct.models.checks import check_score, check_tokenizer, check_weights, has_tokenizer
 from lit_instruct.models.embedded import resolve
 from lit_instruct.models.heads import ScoreHead
+from lit_instruct.models.logits import output_head
 from lit_instruct.models.quantised import Quantisation, keep_differentiable, leave_file
 
 DtypeName = Literal["auto", "float32", "bfloat16"]
+LOADING = {"use_safetensors": True, "output_loading_info": True, "ignore_mismatched_sizes": True}
+"""Arguments of `from_pretrained`; with the last one, the report has the tensors of a wrong shape."""
+OPENING = (OSError, ValueError, ImportError, SafetensorError)
+"""What transformers raises where files are missing, damaged or of another kind."""
 RUN = "{run}"
 """Stands for the run folder in options of the model, such as --model.base={run}/sft."""
 
@@ -44,9 +51,14 @@ class Source:
     """Folder of a PEFT adapter on that base, or None."""
 
     @property
-    def tokenizer(self) -> str:
-        """Where the tokenizer is: a stage folder has its own."""
+    def place(self) -> str:
+        """Where the model itself is: the adapter, or else the base."""
         return str(self.adapter) if self.adapter is not None else self.base
+
+    @property
+    def tokenizer(self) -> str:
+        """Where the tokenizer is: a stage folder has its own, an adapter made elsewhere may take that of its base."""
+        return self.place if self.adapter is not None and has_tokenizer(self.adapter) else self.base
 
 
 def find_source(name: str) -> Source:
@@ -78,11 +90,16 @@ def _is_path(name: str) -> bool:
 def _base_of(config: Path) -> str:
     try:
         saved = json.loads(config.read_text(encoding="utf-8"))
-        base, revision = saved["base_model_name_or_path"], saved.get("revision")
+        base, revision, kind = saved["base_model_name_or_path"], saved.get("revision"), saved.get("peft_type", "LORA")
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{config}: damaged ({error}); run that stage again, or give another adapter") from error
     if not isinstance(base, str):
         raise UserError(f"{config}: it names no base (base_model_name_or_path); write its hub id or folder there")
+    if kind != "LORA":
+        raise UserError(
+            f"{config}: an adapter of the kind {kind}, and only LoRA is supported; merge it into its base with PEFT's "
+            "merge_and_unload and give the folder of the merged model"
+        )
     return f"{base}@{revision}" if revision else base
 
 
@@ -113,8 +130,16 @@ def load_tokenizer(source: Source) -> PreTrainedTokenizerBase:
     Raises:
         UserError: there is none.
     """
+    folder = Path(source.tokenizer)
+    if folder.is_dir() and not has_tokenizer(folder):
+        raise UserError(
+            f"{source.name}: no tokenizer in {'this folder' if source.adapter is None else f'its base {folder}'}; copy "
+            "tokenizer.json and tokenizer_config.json of the model into it"
+        )
     with _opening(source, "tokenizer"):
-        return AutoTokenizer.from_pretrained(**pinned(source.tokenizer))
+        tokenizer = AutoTokenizer.from_pretrained(**pinned(source.tokenizer))
+    check_tokenizer(source.name, tokenizer)
+    return tokenizer
 
 
 def load_eos_ids(source: Source) -> list[int]:
@@ -147,12 +172,16 @@ def load_causal_lm(source: Source, dtype: torch.dtype, quantised: Quantisation |
         quantised: how its linear layers except the output embedding are quantised; None does not quantise.
 
     Raises:
-        UserError: it does not exist or is no causal language model.
+        UserError: it does not exist or is no causal language model, weights are missing from its files, or it computes
+            its logits in an unknown way.
     """
     bits = quantised.load_options(dtype) if quantised is not None else {}
     with _opening(source, "language model"):
-        model = AutoModelForCausalLM.from_pretrained(**pinned(source.base), dtype=dtype, use_safetensors=True, **bits)
-    return _prepared(model, source, quantised)
+        model, report = AutoModelForCausalLM.from_pretrained(**pinned(source.base), dtype=dtype, **LOADING, **bits)
+    check_weights(source.name, model, report)
+    model = _prepared(model, source, quantised)
+    output_head(model)
+    return model
 
 
 def load_sequence_classifier(
@@ -171,17 +200,20 @@ def load_sequence_classifier(
         UserError: it does not exist, or has no trained scalar head and `new_head` is False.
     """
     bits = quantised.load_options(dtype, kept=["score"]) if quantised is not None else {}
-    with _opening(source, "sequence-classification model", (OSError, ValueError, RuntimeError)):
+    with _opening(source, "sequence-classification model"):
         model, report = AutoModelForSequenceClassification.from_pretrained(
-            **pinned(source.base), dtype=dtype, num_labels=1, use_safetensors=True, output_loading_info=True, **bits
+            **pinned(source.base), dtype=dtype, num_labels=1, **LOADING, **bits
         )
     if not isinstance(getattr(model, "score", None), torch.nn.Linear):
         raise UserError(f"{source.name}: a reward model needs a scalar `score` head on a causal decoder; give another")
     if not new_head and any(key.startswith("score") for key in report["missing_keys"]):
         raise UserError(f"{source.name}: no trained reward head (`score`) in it; train one with `lit-instruct rm fit`")
+    check_weights(source.name, model, report, new_head)
     model.score = ScoreHead.like(model.score, fresh=new_head).to(model.score.weight.device)
-    model.config.pad_token_id = pad_id
-    return _prepared(model, source, quantised)
+    model.config.pad_token_id = model.config.get_text_config().pad_token_id = pad_id
+    model = _prepared(model, source, quantised)
+    check_score(source.name, model)
+    return model
 
 
 def _prepared(model: PreTrainedModel, source: Source, quantised: Quantisation | None) -> PreTrainedModel:
@@ -206,7 +238,7 @@ def pick_dtype(name: DtypeName, device: torch.device) -> torch.dtype:
 
 
 @contextlib.contextmanager
-def _opening(source: Source, what: str, errors: tuple[type[Exception], ...] = (OSError, ValueError)) -> Iterator[None]:
+def _opening(source: Source, what: str, errors: tuple[type[Exception], ...] = OPENING) -> Iterator[None]:
     """Turns the errors of `from_pretrained` into a UserError."""
     try:
         yield

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from lit_instruct.batches import position_ids
 from lit_instruct.models import peft_private
 from lit_instruct.models.heads import ScoreHead, TokenLogProbs, token_log_probs
+from lit_instruct.models.logits import output_head
 from lit_instruct.models.lora import lora_layers, merged_weight
 from lit_instruct.models.sharding import inside, shard, shard_head
 
@@ -152,7 +153,7 @@ class Roles(nn.Module):
     ) -> TokenLogProbs:
         """Returns `heads.token_log_probs` under a role's output embedding: (n, H) hidden states, (n,) tokens."""
         model = self.language_model(role)
-        return inside(model, lambda: token_log_probs(hidden, self.output_weight(role), tokens, temperature, describe))
+        return inside(model, lambda: token_log_probs(hidden, output_head(model), tokens, temperature, describe))
 
     def values(self, hidden: Tensor, mask: Tensor) -> Tensor:
         """Returns V of the state before each response token: (B, R) float32, masked positions 0.

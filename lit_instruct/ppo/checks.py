@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from lit_instruct.errors import UserError
+from lit_instruct.models.checks import check_vocabulary, context_of
 from lit_instruct.models.loading import Source, find_source, load_config, load_tokenizer
 from lit_instruct.models.lora import read_head
 from lit_instruct.ppo.figures import figure_names
@@ -108,7 +109,7 @@ def _check_selection(selection: SelectionOptions, figures: Sequence[str], data: 
 
 def _check_lengths(source: Source, max_new_tokens: int, data: PromptDataModule) -> None:
     """Refuses prompts and responses that are longer than the policy's context."""
-    context = getattr(load_config(source).get_text_config(), "max_position_embeddings", None)
+    context = context_of(load_config(source))
     if context is None:
         return
     response, base = f"--model.sampling.max_new_tokens={max_new_tokens}", f"the {context} tokens that {source.name}"
@@ -149,9 +150,4 @@ def _check_reward(source: Source, option: str) -> None:
             )
         if kinds and config.num_labels != 1:
             raise UserError(f"{option}: a reward model has one output, this one has {config.num_labels}; give another")
-    tokens = len(load_tokenizer(source))
-    if tokens > text.vocab_size:
-        raise UserError(
-            f"{option}: its tokenizer has {tokens} tokens, but its base {source.base} has only {text.vocab_size}; "
-            "give the tokenizer and the base that it was trained with"
-        )
+    check_vocabulary(option, load_tokenizer(source), source.base, config)

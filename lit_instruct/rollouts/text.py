@@ -15,6 +15,7 @@ from lit_instruct.handover import bits_of, prompter_of
 from lit_instruct.models.assemble import merged_language_model
 from lit_instruct.models.heads import token_log_probs
 from lit_instruct.models.loading import DtypeName, find_source, pick_dtype
+from lit_instruct.models.logits import output_head
 from lit_instruct.models.quantised import Quantize, quantisation
 from lit_instruct.prompting import Prompt, Prompter
 from lit_instruct.rollouts.generate import SamplingOptions, generate
@@ -134,7 +135,7 @@ class TextGenerator:
         sequences = [ids + response.ids for ids, response in zip(prompt_ids, responses, strict=True)]
         totals = [0.0] * len(sequences)
         decoder = getattr(self.model, self.model.base_model_prefix)
-        weight = self.model.get_output_embeddings().weight
+        head = output_head(self.model)
         batches = length_batches([len(ids) for ids in sequences], rows=batch_size)
         for batch in track(batches, description=progress, transient=True) if progress else batches:
             ids, mask = self._to_device(*right_pad([sequences[i] for i in batch], self.prompter.pad_id))
@@ -142,7 +143,7 @@ class TextGenerator:
             inputs = {"attention_mask": mask.long(), "position_ids": position_ids(mask)}
             hidden = decoder(ids, **inputs, use_cache=False).last_hidden_state
             wanted = mask[:, 1:] & (torch.arange(1, ids.shape[1], device=ids.device) >= starts[:, None])
-            chosen = token_log_probs(hidden[:, :-1][wanted], weight, ids[:, 1:][wanted]).log_probs
+            chosen = token_log_probs(hidden[:, :-1][wanted], head, ids[:, 1:][wanted]).log_probs
             sums = torch.zeros(wanted.shape, device=ids.device).masked_scatter(wanted, chosen).sum(dim=1)
             for row, total in zip(batch, sums.tolist(), strict=True):
                 totals[row] = total

@@ -114,10 +114,11 @@ class SFTModule(StageModule):
         """Returns the mean loss over the trained tokens of the whole optimizer step."""
         if batch_idx % self.trainer.accumulate_grad_batches == 0:
             self.optimizers().zero_grad()  # Lightning would keep the last step's gradients during the forward pass
+        parts = self.trainer.world_size * self.trainer.accumulate_grad_batches
         with self.offloading:
-            loss = sft_loss(self.trl, self.network, batch, self.step_tokens[batch_idx])
+            loss = sft_loss(self.trl, self.network, batch, self.step_tokens[batch_idx], parts)
         # DDP averages over processes and Lightning over micro-batches; the loss is divided by the whole step's tokens.
-        scaled = loss * self.trainer.world_size * self.trainer.accumulate_grad_batches
+        scaled = loss * parts
         self.log("train/loss", scaled.detach(), prog_bar=True, sync_dist=True)
         self.log("train/learning_rate", self.lr_schedulers().get_last_lr()[0])
         return scaled

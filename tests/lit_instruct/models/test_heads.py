@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_instruct.models import heads
-from lit_instruct.models.heads import ScoreHead, token_log_probs
+from lit_instruct.models.heads import OutputHead, ScoreHead, token_log_probs
 
 
 def _inputs(n: int = 23) -> tuple[Tensor, Tensor, Tensor]:
@@ -24,7 +24,7 @@ def test_equals_log_softmax(monkeypatch: pytest.MonkeyPatch, temperature: float,
     monkeypatch.setattr(heads, "CACHED_TOKENS", 2)
     hidden, weight, tokens = _inputs()
     inputs = [hidden.requires_grad_(), *([weight.requires_grad_()] if train_weight else [])]
-    chosen, entropy, is_top = token_log_probs(hidden, weight, tokens, temperature, describe=True)
+    chosen, entropy, is_top = token_log_probs(hidden, OutputHead(weight), tokens, temperature, describe=True)
     expected = (hidden @ weight.T / temperature).log_softmax(dim=-1)
     expected_chosen = expected.gather(1, tokens[:, None]).squeeze(1)
     torch.testing.assert_close(chosen, expected_chosen)
@@ -45,7 +45,7 @@ def test_the_entropy_has_its_gradient(
     monkeypatch.setattr(heads, "CHUNK_TOKENS", 5)
     hidden, weight, tokens = _inputs()
     inputs, up = [hidden.requires_grad_(), weight.requires_grad_()], torch.linspace(-1, 1, len(tokens))
-    chosen, entropy, _ = token_log_probs(hidden, weight, tokens, temperature, describe=True)
+    chosen, entropy, _ = token_log_probs(hidden, OutputHead(weight), tokens, temperature, describe=True)
     exact = torch.distributions.Categorical(logits=hidden @ weight.T / temperature)
     ours, theirs = (entropy * up).sum(), (exact.entropy() * up).sum()
     if with_log_probs:
@@ -56,36 +56,36 @@ def test_the_entropy_has_its_gradient(
 
 def test_without_being_asked_only_log_probabilities_have_a_gradient() -> None:
     hidden, weight, tokens = _inputs()
-    result = token_log_probs(hidden.requires_grad_(), weight, tokens)
+    result = token_log_probs(hidden.requires_grad_(), OutputHead(weight), tokens)
     assert [part.requires_grad for part in result] == [True, False, False]
 
 
 def test_the_most_probable_token_is_top() -> None:
     hidden, weight, _ = _inputs()
     best = (hidden @ weight.T).argmax(dim=1)
-    assert token_log_probs(hidden, weight, best, describe=True).is_top.all()
-    assert not token_log_probs(hidden, weight, (best + 1) % 50, describe=True).is_top.any()
+    assert token_log_probs(hidden, OutputHead(weight), best, describe=True).is_top.all()
+    assert not token_log_probs(hidden, OutputHead(weight), (best + 1) % 50, describe=True).is_top.any()
 
 
 def test_chunks_do_not_change_the_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     hidden, weight, tokens = _inputs()
-    whole = token_log_probs(hidden, weight, tokens, describe=True)
+    whole = token_log_probs(hidden, OutputHead(weight), tokens, describe=True)
     monkeypatch.setattr(heads, "CHUNK_TOKENS", 7)
     monkeypatch.setattr(heads, "CACHED_TOKENS", 3)
-    for part, expected in zip(token_log_probs(hidden, weight, tokens, describe=True), whole, strict=True):
+    for part, expected in zip(token_log_probs(hidden, OutputHead(weight), tokens, describe=True), whole, strict=True):
         torch.testing.assert_close(part, expected)
 
 
 def test_no_tokens() -> None:
     hidden, weight, tokens = _inputs()
-    assert [part.shape for part in token_log_probs(hidden[:0], weight, tokens[:0])] == [(0,)] * 3
+    assert [part.shape for part in token_log_probs(hidden[:0], OutputHead(weight), tokens[:0])] == [(0,)] * 3
 
 
 def test_bfloat16_gives_float32() -> None:
     hidden, weight, tokens = _inputs()
     rough, exact = (
-        token_log_probs(hidden.bfloat16(), weight.bfloat16(), tokens, describe=True),
-        token_log_probs(hidden, weight, tokens, describe=True),
+        token_log_probs(hidden.bfloat16(), OutputHead(weight.bfloat16()), tokens, describe=True),
+        token_log_probs(hidden, OutputHead(weight), tokens, describe=True),
     )
     for part, expected in zip(rough[:2], exact[:2], strict=True):
         assert part.dtype == torch.float32
