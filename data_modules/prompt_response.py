@@ -6,6 +6,7 @@ from collections.abc import Callable
 from itertools import chain
 from typing import Any, Literal
 
+import pyarrow.compute as pc
 from torch import Tensor
 
 from data_modules.base import RowDataModule, check_option
@@ -85,6 +86,13 @@ class PromptResponseDataModule(RowDataModule[Demonstration]):
     def item_length(self, item: Item) -> int:
         """Tokens of prompt and response."""
         return len(item["input_ids"])
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest row."""
+        datasets = [self.train_dataset, self.validation_dataset]
+        columns = [dataset.data.column("input_ids") for dataset in datasets if dataset is not None]
+        return max(pc.max(pc.list_value_length(column)).as_py() for column in columns)
 
     def collate(self, items: list[Item]) -> Any:
         """Makes a batch with the function given to `use`, or else by padding."""

@@ -115,6 +115,14 @@ class RankedComparisonDataModule(RowDataModule[RankedComparison]):
         columns = [dataset.data.column("sequences") for dataset in datasets if dataset is not None]
         return max(pc.max(pc.list_value_length(pc.list_flatten(column))).as_py() for column in columns)
 
+    @property
+    def longest_demonstration(self) -> int:
+        """Tokens of the longest demonstration; 0 without demonstrations."""
+        if self.demonstrations_path is None:
+            return 0
+        column = self.open_other("demonstrations_path").data.column("sequences")
+        return int(pc.max(pc.list_value_length(pc.list_flatten(column))).as_py())
+
     def demonstration_batches(self) -> Iterator[RankedBatch]:
         """All demonstrations, the same on every process; none without `demonstrations_path`.
 

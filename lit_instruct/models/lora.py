@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from lightning.pytorch.utilities import rank_zero_info
 from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 from lit_instruct.errors import UserError
 from lit_instruct.fast.fused_lora import fuse_adapters
@@ -76,20 +78,30 @@ class LoraOptions:
             layers_to_transform=chosen,
             use_dora=self.dora,
             use_rslora=self.rslora,
+            fan_in_fan_out=any(isinstance(layer, Conv1D) for layer in network.modules()),
             task_type="SEQ_CLS" if with_head else "CAUSAL_LM",
             modules_to_save=["score"] if with_head else None,
         )
 
     def _target_modules(self, network: nn.Module) -> list[str]:
-        ends = {name.rpartition(".")[2] for name, layer in network.named_modules() if isinstance(layer, nn.Linear)}
-        ends -= {"lm_head", "embed_out", "score"}
+        linear = {name: layer for name, layer in network.named_modules() if isinstance(layer, nn.Linear | Conv1D)}
+        outputs = (network.get_output_embeddings(), getattr(network, "score", None))
+        ends = {_end(name) for name in linear} - {_end(name) for name, layer in linear.items() if layer in outputs}
+        if not ends:
+            raise UserError(f"--model.lora: {type(network).__name__} has no linear layer; train all weights with null")
         if self.targets == "all-linear":
+            if any("experts" in name and weight.dim() == 3 for name, weight in network.named_parameters()):
+                rank_zero_info("LoRA leaves out the experts of this model: their weights are fused, not linear layers")
             return sorted(ends)
         wanted = [target.strip() for target in self.targets.split(",")]
         for target in wanted:
             if target not in ends:
                 raise UserError(f"--model.lora.targets: no linear layer is called {target!r}; there are {sorted(ends)}")
         return wanted
+
+
+def _end(name: str) -> str:
+    return name.rpartition(".")[2]
 
 
 def lora_layers(network: nn.Module, adapter: str) -> dict[str, LoraLayer]:

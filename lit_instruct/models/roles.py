@@ -18,6 +18,7 @@ import torch
 from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 from lit_instruct.batches import position_ids
 from lit_instruct.models import peft_private
@@ -279,4 +280,4 @@ def _decoder(network: nn.Module) -> nn.Module:
 
 def _is_plain(layer: LoraLayer) -> bool:
     weight = layer.get_base_layer().weight
-    return type(layer.get_base_layer()) is nn.Linear and weight.is_floating_point()
+    return type(layer.get_base_layer()) in (nn.Linear, Conv1D) and weight.is_floating_point()

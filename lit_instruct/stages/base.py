@@ -36,7 +36,7 @@ from lit_instruct.models.optimizers import make_optimizer
 from lit_instruct.models.quantised import Quantisation, Quantize, quantisation
 from lit_instruct.models.sharding import is_sharded, load_whole_weights, shard, whole_weights
 from lit_instruct.prompting import Prompter
-from lit_instruct.stages.bits import check_bits
+from lit_instruct.stages.bits import check_bits, check_precision
 from lit_instruct.stages.given import constructor_arguments, data_options, trainer_options
 from lit_instruct.stages.options import OptimizerOptions, PromptOptions
 from lit_instruct.stages.resume import Resume, options_of
@@ -125,8 +125,10 @@ class StageModule(lightning.LightningModule):
         """How frozen bases are quantised, None if they are not; called before anything is loaded.
 
         Raises:
-            UserError: this device or strategy cannot train with the optimizer or base in 8 or 4 bits.
+            UserError: this stage cannot train in the Trainer's precision, or this device or strategy with the
+                optimizer or base in 8 or 4 bits.
         """
+        check_precision(self.trainer.precision, self.stage)
         check_bits(self.quantize, self.optimizer_options.name, self.lora, self.trainer.strategy)
         bits_of(self.source, self.quantize)
         return quantisation(self.quantize, self.trainer.strategy.root_device, "--model.quantize")

@@ -1,4 +1,4 @@
-"""Checks 8- and 4-bit options against device and strategy, before anything is loaded."""
+"""Checks precision and 8- and 4-bit options against stage, device and strategy, before anything is loaded."""
 
 from __future__ import annotations
 
@@ -8,6 +8,29 @@ from lit_instruct.errors import UserError
 from lit_instruct.models.lora import LoraOptions
 from lit_instruct.models.optimizers import OptimizerName
 from lit_instruct.models.quantised import Quantize, check_bitsandbytes
+
+
+def check_precision(precision: str, stage: str) -> None:
+    """Refuses precisions that a stage cannot train in.
+
+    Args:
+        precision: of the Trainer.
+        stage: sft, rm or ppo.
+
+    Raises:
+        UserError: naming those that it can.
+    """
+    option = f"--trainer.precision={precision}"
+    if precision == "16-mixed" and stage == "ppo":
+        raise UserError(
+            f"{option}: PPO runs its own backward passes, which the loss scaling of float16 does not see; use "
+            "bf16-mixed or 32-true"
+        )
+    if precision not in ("32-true", "bf16-mixed", "16-mixed"):
+        raise UserError(
+            f"{option}: trained weights are always float32, and frozen ones are in --model.dtype; use bf16-mixed "
+            "(products in bfloat16) or 32-true"
+        )
 
 
 def check_bits(quantize: Quantize, optimizer: OptimizerName, lora: LoraOptions | None, strategy: Strategy) -> None:

@@ -21,6 +21,7 @@ from lit_instruct.models.lora import LoraOptions
 from lit_instruct.models.quantised import Quantize
 from lit_instruct.models.rewards import RewardForward
 from lit_instruct.stages.base import StageModule
+from lit_instruct.stages.context import check_context
 from lit_instruct.stages.options import OptimizerOptions, PromptOptions
 from lit_instruct.trl_bridge import RankedRewardTrainer, RewardLossOptions
 
@@ -88,6 +89,7 @@ class RewardModule(StageModule):
         """Builds the model, and TRL's trainer around it."""
         if hasattr(self, "trl"):
             return
+        check_context(self.source, self.trainer.datamodule)
         torch.manual_seed(self.seed)  # the head starts from random weights
         self.network = reward_network(self.source, self.lora, self.frozen_dtype, self.prompter.pad_id, self.quantised())
         data: RankedComparisonDataModule = self.trainer.datamodule

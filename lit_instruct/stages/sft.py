@@ -20,6 +20,7 @@ from lit_instruct.rollouts.generate import SamplingOptions
 from lit_instruct.rollouts.text import TextGenerator
 from lit_instruct.rollouts.text_reward import TextReward
 from lit_instruct.stages.base import StageModule
+from lit_instruct.stages.context import check_context
 from lit_instruct.stages.options import OptimizerOptions, PromptOptions
 from lit_instruct.trl_bridge import Prepared, SFTLossOptions, last_token_accuracy, prepare_sft, sft_loss
 
@@ -83,6 +84,7 @@ class SFTModule(StageModule):
         """Builds the model, and TRL's trainer around it, which prepares the data."""
         if hasattr(self, "trl"):
             return
+        check_context(self.source, self.trainer.datamodule)
         torch.manual_seed(self.seed)  # adapters start from random weights
         self.network = policy_network(self.source, self.lora, self.frozen_dtype, self.quantised())
         data: PromptResponseDataModule = self.trainer.datamodule
