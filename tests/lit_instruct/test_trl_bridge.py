@@ -22,6 +22,7 @@ from lit_instruct.trl_bridge import (
     prepare_sft,
     sft_loss,
 )
+from tests.families import tiny_family
 from tests.lit_instruct.prompting.tokenizers import only_end
 
 ROWS = [{"input_ids": [5, 6, 7, 2], "labels": [-100, -100, 7, 2]}, {"input_ids": [8, 9, 2], "labels": [-100, 9, 2]}]
@@ -79,6 +80,20 @@ def test_loss_is_the_mean_over_trained_tokens(tiny_model: Path) -> None:
     assert abs(float(sft_loss(made, model, batch, None)) - total / 4) < 1e-5
     assert abs(last_token_accuracy(made) - hits / 4) < 1e-6
     assert abs(float(sft_loss(made, model, batch, 8)) - total / 8) < 1e-5
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_experts_are_balanced_as_by_the_model_itself(tmp_path: Path, packed: bool) -> None:
+    made = prepared(tiny_family(tmp_path / "m", "mixtral", router_aux_loss_coef=0.5), packing=packed)
+    batch = made.trainer.data_collator([dict(row) for row in made.train_dataset])
+    model = made.trainer.model.eval()
+    expected = model(**batch, output_router_logits=True)
+    assert expected.aux_loss > 1
+    assert float(sft_loss(made, model, batch, None)) == pytest.approx(float(expected.loss), abs=1e-5)
+    labels = int((batch["labels"][:, 1:] != -100).sum())
+    alone = float(expected.loss) - 0.5 * float(expected.aux_loss)
+    in_step = alone * labels / 12 + 0.5 * float(expected.aux_loss) / 6
+    assert float(sft_loss(made, model, batch, 12, parts=6)) == pytest.approx(in_step, abs=1e-5)
 
 
 def ranked_trainer(model: Path, outputs: int = 1) -> RankedRewardTrainer:

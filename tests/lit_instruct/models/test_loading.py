@@ -40,6 +40,8 @@ def test_adapter_folder(tmp_path: Path) -> None:
     name = _adapter(tmp_path, json.dumps({"base_model_name_or_path": "some/base"}))
     source = find_source(name)
     assert source == Source(name, "some/base", tmp_path)
+    assert (source.place, source.tokenizer) == (name, "some/base")  # PEFT saves no tokenizer
+    (tmp_path / "tokenizer_config.json").write_text("{}")
     assert source.tokenizer == name
 
 

@@ -18,6 +18,7 @@ from lit_instruct.errors import UserError
 from lit_instruct.models.assemble import policy_network, ppo_roles, reward_network, scoring_network
 from lit_instruct.models.loading import find_source, load_causal_lm
 from lit_instruct.models.lora import LoraOptions, load_adapter_weights, lora_layers, read_head, save_adapter
+from tests.families import tiny_family
 from tests.lit_instruct.rollouts.stage_folders import SFT_LORA, reward_folder, sft_folder, shake
 
 IDS = torch.randint(3, 300, (2, 9), generator=torch.Generator().manual_seed(0))
@@ -210,3 +211,35 @@ def test_weights_that_are_no_lora_are_not_dropped(sft: Path, tmp_path: Path) -> 
     save_file(load_file(file) | {"base_model.model.lm_head.weight": torch.zeros(400, 32)}, file)
     with pytest.raises(UserError, match="lm_head"):
         policy_network(find_source(str(tmp_path / "adapter")), SFT_LORA, torch.float32)
+
+
+def test_conv1d_layers_get_adapters_that_plain_peft_opens(tmp_path: Path) -> None:
+    base = tiny_family(tmp_path / "base", "gpt2")
+    folder = sft_folder(tmp_path / "sft", base, LoraOptions(r=4))
+    source = find_source(str(folder))
+    network = policy_network(source, LoraOptions(r=8), torch.float32)
+    assert len(lora_layers(network, "default")) == 3 * 4
+    expected = _logits(_plain(base, folder))
+    assert (expected - _logits(AutoModelForCausalLM.from_pretrained(base))).abs().max() > 0.1
+    torch.testing.assert_close(_logits(network), expected, rtol=1e-4, atol=1e-4)
+    roles = ppo_roles(source, None, LoraOptions(r=4), torch.float32)
+    with torch.no_grad(), roles.merged("policy") as model:
+        assert type(model.transformer.h[0].attn.c_attn.get_base_layer()).__name__ == "Conv1D"
+        torch.testing.assert_close(model(IDS).logits, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_model_without_linear_layers(tmp_path: Path) -> None:
+    network = nn.ModuleList([nn.Embedding(2, 2)])
+    network.get_output_embeddings = lambda: None
+    with pytest.raises(UserError, match="--model.lora: ModuleList has no linear layer; train all weights with null"):
+        LoraOptions().config(network, 1)
+
+
+def test_the_experts_that_adapters_do_not_reach_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    base = tiny_family(tmp_path / "base", "mixtral")
+    with caplog.at_level("INFO"):
+        network = policy_network(find_source(str(base)), LoraOptions(r=2), torch.float32)
+    assert {name.rpartition(".")[2] for name in lora_layers(network, "default")} == {
+        f"{letter}_proj" for letter in "qkvo"
+    }
+    assert "LoRA leaves out the experts of this model: their weights are fused" in caplog.text

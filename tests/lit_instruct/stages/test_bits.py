@@ -21,7 +21,7 @@ from data_modules import PromptDataModule
 from lit_instruct.errors import UserError
 from lit_instruct.models.lora import LoraOptions
 from lit_instruct.ppo.options import RewardOptions
-from lit_instruct.stages.bits import check_bits
+from lit_instruct.stages.bits import check_bits, check_precision
 from lit_instruct.stages.ppo import PPOModule
 from tests.lit_instruct.stages.helpers import Files, fit, plain_trainer
 
@@ -133,3 +133,26 @@ def test_compiled_code_with_adapters_that_take_turns(tmp_path: Path, files: File
     data = PromptDataModule(str(files.ppo), validation_path=str(files.ppo_validation), batch_size=8)
     with pytest.raises(UserError, match=r"^torch.compile: adapters \(--model.lora\) take turns on one base"):
         plain_trainer(tmp_path, max_epochs=1).fit(torch.compile(stage), data)
+
+
+@pytest.mark.parametrize("precision", ["bf16-true", "16-true", "64-true", "transformer-engine"])
+def test_trained_weights_are_always_float32(precision: str) -> None:
+    for stage in ("sft", "rm", "ppo"):
+        with pytest.raises(UserError, match=rf"--trainer.precision={precision}: trained weights are always float32"):
+            check_precision(precision, stage)
+
+
+def test_the_loss_scaling_of_float16_does_not_see_the_backward_passes_of_ppo() -> None:
+    for precision in ("32-true", "bf16-mixed", "16-mixed"):
+        check_precision(precision, "sft")
+        check_precision(precision, "rm")
+    with pytest.raises(UserError, match=r"--trainer.precision=16-mixed: PPO runs its own backward passes"):
+        check_precision("16-mixed", "ppo")
+
+
+def test_a_precision_is_refused_before_anything_is_loaded(tmp_path: Path, files: Files, tiny_model: Path) -> None:
+    module = PPOModule(str(tiny_model), reward=RewardOptions(None, "tests.lit_instruct.stages.rewards.letters"))
+    data = PromptDataModule(str(files.ppo), validation_share=0.0, batch_size=8)
+    with pytest.raises(UserError, match=r"--trainer.precision=bf16-true"):
+        plain_trainer(tmp_path, max_epochs=-1, precision="bf16-true").fit(module, data)
+    assert not hasattr(module, "roles")
