@@ -31,7 +31,9 @@ OPTIONS = RewardLossOptions(center_rewards_coefficient=0.25)
 
 def prepared(model: Path, dtype: torch.dtype = torch.float32, **options: object) -> Prepared:
     source = find_source(str(model))
-    network = get_peft_model(load_causal_lm(source, dtype), LoraConfig(task_type="CAUSAL_LM", r=4))
+    network = get_peft_model(
+        load_causal_lm(source, dtype), LoraConfig(task_type="CAUSAL_LM", r=4, target_modules=["q_proj", "v_proj"])
+    )
     tokenizer = prompter_of(source).tokenizer
     return prepare_sft(network, tokenizer, Dataset.from_list(ROWS), None, SFTLossOptions(**options), 64, seed=3)
 

@@ -31,7 +31,7 @@ def test_a_row_longer_than_the_context(
     if stage == "rm":
         ranked[0]["responses"][1] = LONG
     pairs = write_rows(tmp_path / "ranked.jsonl", ranked)
-    more: dict[str, Any] = {"max_length": 600, "validation_share": 0.0, "batch_size": 2}
+    more: dict[str, Any] = {"max_length": 700, "validation_share": 0.0, "batch_size": 2}
     if stage == "sft":
         module: Any = SFTModule(base, dtype="float32")
         data: Any = PromptResponseDataModule(str(long), **more)
