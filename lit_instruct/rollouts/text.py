@@ -10,9 +10,11 @@ from rich.progress import track
 from torch import Tensor
 
 from lit_instruct.batches import left_pad, length_batches, position_ids, right_pad
+from lit_instruct.errors import UserError
 from lit_instruct.fast.host_memory import spare_host_memory
 from lit_instruct.handover import bits_of, prompter_of
 from lit_instruct.models.assemble import merged_language_model
+from lit_instruct.models.checks import context_of
 from lit_instruct.models.heads import token_log_probs
 from lit_instruct.models.loading import DtypeName, find_source, pick_dtype
 from lit_instruct.models.logits import output_head
@@ -98,10 +100,14 @@ class TextGenerator:
             seed: of the random numbers.
             batch_size: sequences per batch.
             progress: description of a progress bar; None shows no bar.
+
+        Raises:
+            UserError: a prompt leaves no room for its response in what the model reads.
         """
         options = SamplingOptions(max_new_tokens, temperature, top_p, top_k, list(stop_ids), list(stop_strings))
         stop = options.stop_rule(self.prompter)
         ids = [self.prompter.prompt_ids(prompt) for prompt in prompts]
+        self._check_context(max(map(len, ids), default=0), max_new_tokens)
         jobs = [(row, sample) for row in range(len(ids)) for sample in range(k)]
         found: dict[tuple[int, int], Response] = {}
         batches = length_batches([len(ids[row]) for row, _ in jobs], rows=batch_size)
@@ -148,6 +154,14 @@ class TextGenerator:
             for row, total in zip(batch, sums.tolist(), strict=True):
                 totals[row] = total
         return totals
+
+    def _check_context(self, longest: int, max_new_tokens: int) -> None:
+        context = context_of(self.model.config)
+        if context is not None and longest + max_new_tokens > context:
+            raise UserError(
+                f"a prompt has {longest} tokens, which with max_new_tokens={max_new_tokens} is more than the {context} "
+                "that the model reads; leave out longer prompts, or lower max_new_tokens"
+            )
 
     def _to_device(self, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         device = next(self.model.parameters()).device

@@ -12,9 +12,11 @@ from rich.progress import track
 from torch import nn
 
 from lit_instruct.batches import length_batches, position_ids, right_pad
+from lit_instruct.errors import UserError
 from lit_instruct.fast.host_memory import spare_host_memory
 from lit_instruct.handover import bits_of, prompter_of, read_stage_of
 from lit_instruct.models.assemble import scoring_network
+from lit_instruct.models.checks import context_of
 from lit_instruct.models.loading import DtypeName, find_source, pick_dtype
 from lit_instruct.models.quantised import Quantize, quantisation
 from lit_instruct.models.sharding import in_step, shard
@@ -45,7 +47,7 @@ class TextReward:
     @property
     def max_length(self) -> int:
         """The model's maximum sequence length in tokens."""
-        return int(getattr(self.network.config, "max_position_embeddings", None) or sys.maxsize)
+        return context_of(self.network.config) or sys.maxsize
 
     @classmethod
     def from_source(
@@ -108,7 +110,17 @@ class TextReward:
     def score_ids(
         self, sequences: Sequence[list[int]], batch_tokens: int = BATCH_TOKENS, progress: str | None = None
     ) -> list[float]:
-        """Returns the reward of each sequence of token ids, as `ids` gives them."""
+        """Returns the reward of each sequence of token ids, as `ids` gives them.
+
+        Raises:
+            UserError: one is longer than the model reads.
+        """
+        longest = max(map(len, sequences), default=0)
+        if longest > self.max_length:
+            raise UserError(
+                f"a prompt with its response has {longest} tokens, more than the {self.max_length} that the reward "
+                "model reads; leave out longer prompts, or sample shorter responses"
+            )
         rewards = [0.0] * len(sequences)
         device = next(self.network.parameters()).device
         batches = in_step(length_batches([len(ids) for ids in sequences], tokens=batch_tokens), [0], self.network)
