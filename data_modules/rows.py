@@ -61,6 +61,11 @@ class Row:
         if role != "user":
             raise DataError(f"the prompt's last message is the {role}'s; it must be the user's")
 
+    def columns(self) -> Record:
+        """Returns every field but the prompt, those of the file that the layout did not use among them."""
+        own = {name: getattr(self, name) for name in sorted(_field_names(cast(Any, type(self))) - {"prompt"})}
+        return self.extra | {name: value for name, value in own.items() if value is not None}
+
     @classmethod
     def from_fields(cls, values: Record, where: str = "") -> Self:
         """Builds a row from the fields of a layout; fields that the type does not define become `extra`.

@@ -12,9 +12,8 @@ from data_modules.rows import PromptRow, read_rows
 from lit_instruct.errors import UserError
 from lit_instruct.files import write_text
 from lit_instruct.models.quantised import Quantize
-from lit_instruct.prompting import prompt_text
 from lit_instruct.rollouts.generate import SamplingOptions
-from lit_instruct.rollouts.reward_functions import scoring_function
+from lit_instruct.rollouts.reward_functions import function_scorer
 from lit_instruct.rollouts.text import TextGenerator
 
 
@@ -40,7 +39,7 @@ class SampleOptions:
         data: the prompts.
         out: file to write, .jsonl; rows {prompt, responses, ranks, scores}.
         k: responses per prompt, at least 2.
-        labeler: import path of a Python function list[(prompt, response)] -> list[float].
+        labeler: import path of a Python function, as --model.reward.function takes it.
         sampling: length and temperature.
         batch_size: sequences decoded in parallel.
         seed: seed of sampling.
@@ -72,7 +71,7 @@ def sample(options: SampleOptions) -> Path:
     out = Path(options.out)
     if not out.parent.is_dir():
         raise UserError(f"--out={out}: no such folder; make it first")
-    labeler = scoring_function(options.labeler, "--labeler")
+    labeler = function_scorer(options.labeler, option="--labeler")
     rows = read_rows(options.data.path, PromptRow)[: options.data.limit]
     generator = TextGenerator.from_source(options.run, quantize=options.quantize)
     responses = generator.respond(
@@ -89,8 +88,9 @@ def sample(options: SampleOptions) -> Path:
         progress="sampling",
     )
     texts = [[response.text for response in answers if response.text] for answers in responses]
-    pairs = [(prompt_text(row.prompt), text) for row, answers in zip(rows, texts, strict=True) for text in answers]
-    scores = iter(labeler(pairs))
+    answered = [row for row, answers in zip(rows, texts, strict=True) for _ in answers]
+    flat = [text for answers in texts for text in answers]
+    scores = iter(labeler([row.prompt for row in answered], flat, [row.columns() for row in answered]))
     ranked = []
     for row, answers in zip(rows, texts, strict=True):
         points = [round(next(scores), 4) for _ in answers]

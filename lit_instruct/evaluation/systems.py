@@ -15,8 +15,9 @@ from lit_instruct.evaluation import measures
 from lit_instruct.evaluation.options import EvalOptions
 
 if TYPE_CHECKING:
+    from data_modules.rows import PromptRow
     from lit_instruct.prompting import Prompt, Prompter
-    from lit_instruct.rollouts.reward_functions import ScoringFunction
+    from lit_instruct.rollouts.reward_functions import TextScorer
     from lit_instruct.rollouts.text import Response, TextGenerator
     from lit_instruct.rollouts.text_reward import TextReward
 
@@ -69,12 +70,13 @@ def default_loaders(options: EvalOptions) -> Loaders:
     return Loaders(open_generator, lambda source: prompter_of(find_source(source)), reward)
 
 
-def measure_systems(options: EvalOptions, base: str, prompts: list[Prompt], loaders: Loaders) -> list[System]:
+def measure_systems(options: EvalOptions, base: str, rows: list[PromptRow], loaders: Loaders) -> list[System]:
     """Samples and scores with one model in memory at a time: base, PPO, SFT, reward model."""
-    from lit_instruct.rollouts.reward_functions import scoring_function
+    from lit_instruct.rollouts.reward_functions import function_scorer
 
-    run, n = Path(options.run), options.best_of
-    labelers = [scoring_function(getattr(options, name), f"--{name}") for name in ("labeler", "second_labeler")]
+    run, n, prompts = Path(options.run), options.best_of, [row.prompt for row in rows]
+    names = ("labeler", "second_labeler")
+    labelers = [function_scorer(getattr(options, name), option=f"--{name}") for name in names]
     answers, log_probs = {}, {}
     # The base answers in SFT's prompt format, so that only the training differs.
     sft_format = loaders.prompter(str(run / "sft"))
@@ -100,7 +102,7 @@ def measure_systems(options: EvalOptions, base: str, prompts: list[Prompt], load
     answers[f"best_of_{n}"] = [row[i] for row, i in zip(many, best, strict=True)]
     rewards[f"best_of_{n}"] = rewards.pop("best")
     return [
-        System(name, answers[name], kl[name], rewards[name], *_labels(labelers, prompts, answers[name]))
+        System(name, answers[name], kl[name], rewards[name], *_labels(labelers, rows, answers[name]))
         for name in ("base", "sft", f"best_of_{n}", "ppo")
     ]
 
@@ -135,8 +137,6 @@ def _rewards(
     return rewards, scores.argmax(axis=1).tolist()
 
 
-def _labels(labelers: Sequence[ScoringFunction], prompts: list[Prompt], answers: list[Response]) -> list[list[float]]:
-    from lit_instruct.prompting import prompt_text
-
-    pairs = [(prompt_text(prompt), answer.text) for prompt, answer in zip(prompts, answers, strict=True)]
-    return [labeler(pairs) for labeler in labelers]
+def _labels(labelers: Sequence[TextScorer], rows: list[PromptRow], answers: list[Response]) -> list[list[float]]:
+    prompts, texts = [row.prompt for row in rows], [answer.text for answer in answers]
+    return [labeler(prompts, texts, [row.columns() for row in rows]) for labeler in labelers]

@@ -30,6 +30,8 @@ class Reward(NamedTuple):
     """Its factor in the sum of all rewards."""
     score: TextScorer | None
     """None for the reward role, which shares the base."""
+    origin: str = "the reward model"
+    """Option and function that it comes from, for messages."""
 
 
 class Rollouts(NamedTuple):
@@ -126,8 +128,8 @@ class Collector:
         self, batch: PromptBatch, responses: list[list[int]], parts: Sequence[Sequence[int]]
     ) -> list[Rollout]:
         rollouts = self.score(batch, responses, parts)
-        names = [reward.name for reward in self.rewards]
-        self.guard.check_rewards(rollouts, parts, batch.rows, [self.stop.text(ids) for ids in responses], names)
+        origins = {reward.name: reward.origin for reward in self.rewards}
+        self.guard.check_rewards(rollouts, parts, batch.rows, [self.stop.text(ids) for ids in responses], origins)
         return rollouts
 
     def score(self, batch: PromptBatch, responses: list[list[int]], parts: Sequence[Sequence[int]]) -> list[Rollout]:
@@ -215,9 +217,10 @@ class Collector:
         if scorer is None:
             return None
         prompts, texts = [row.prompt for row in batch.rows], [self.stop.text(ids) for ids in responses]
+        rows = [row.columns() for row in batch.rows]
 
         def work() -> Tensor:
-            return torch.tensor(scorer(prompts, texts), device=batch.prompt_ids.device)
+            return torch.tensor(scorer(prompts, texts, rows), dtype=torch.float32, device=batch.prompt_ids.device)
 
         # If every forward is a collective, all processes must know of a refusal before the next forward.
         return self.ranks.agree(work) if self.ranks.sharded else work()

@@ -53,7 +53,7 @@ class NonFinite:
         parts: Sequence[Sequence[int]],
         prompts: Sequence[PromptRow],
         responses: Sequence[str],
-        names: Sequence[str],
+        origins: Mapping[str, str],
     ) -> None:
         """Reports the first row whose reward is NaN or inf, and saves the episodes.
 
@@ -62,22 +62,22 @@ class NonFinite:
             parts: row numbers of each part.
             prompts: of each row.
             responses: text of each row.
-            names: of the rewards, the main one first.
+            origins: name of each reward -> option and function that it comes from, the main one first.
 
         Raises:
             UserError: there is one, and `action` is "stop".
         """
-        wrong = _non_finite_rewards(rollouts, parts, names)
+        wrong = _non_finite_rewards(rollouts, parts, [*origins])
         if not wrong:
             return
-        fault, row = wrong[0]
-        folder = self._save(rollouts, None, [fault for fault, _ in wrong])
+        name, fault, row = wrong[0]
+        folder = self._save(rollouts, None, [fault for _, fault, _ in wrong])
         prompt = prompt_text(prompts[row].prompt)
         where = f"row {row} of the batch (prompt {prompt[:60]!r}, response {responses[row][:60]!r})"
         what = f"iteration {self.iteration}: {fault} for {where}"
         if self.action == "stop":
             raise UserError(
-                f"{what}; the episodes are in {folder}; fix the reward, or skip such steps with "
+                f"{what}; the episodes are in {folder}; fix {origins[name]}, or skip such steps with "
                 "--model.optimizer.on_non_finite=skip"
             )
         log.warning("%s; steps with it are skipped, the episodes are in %s", what, folder)
@@ -115,13 +115,13 @@ def non_finite(figures: Mapping[str, float]) -> list[str]:
 
 def _non_finite_rewards(
     rollouts: Sequence[Rollout], parts: Sequence[Sequence[int]], names: Sequence[str]
-) -> list[tuple[str, int]]:
-    """Returns each reward that is NaN or inf as "reward/name is nan", and its row of the batch."""
+) -> list[tuple[str, str, int]]:
+    """Returns each reward that is NaN or inf: its name, "reward/name is nan", and its row of the batch."""
     found = []
     for rows, rollout in zip(parts, rollouts, strict=True):
         for place, number in (~rollout.reward_parts.isfinite()).nonzero().tolist():
             value = float(rollout.reward_parts[place, number])
-            found.append((f"reward/{names[number]} is {value}", rows[place]))
+            found.append((names[number], f"reward/{names[number]} is {value}", rows[place]))
     return found
 
 

@@ -86,7 +86,7 @@ class FurtherReward:
         name: its name in the logs.
         model: a stage folder, Hugging Face folder or hub id of a sequence classifier with one output; it reads text, so
             its tokenizer and base may be any.
-        function: import path of a Python function list[(prompt, response)] -> list[float].
+        function: import path of a Python function, in one of the forms of docs/rewards.md.
         weight: its factor in the sum of all rewards.
     """
 
@@ -109,7 +109,7 @@ class RewardOptions:
 
     Args:
         model: reward model: a stage folder or a hub sequence classifier; null with `function`.
-        function: import path of a Python function list[(prompt, response)] -> list[float] to use instead.
+        function: import path of a Python function to use instead, in one of the forms of docs/rewards.md.
         further: rewards that are added to the main one.
         normalize: subtracts the mean of all scores so far and divides by their standard deviation.
         scale: multiplies every score.
@@ -234,8 +234,8 @@ class SelectionOptions:
             value is handed over; null hands over the last policy.
         mode: whether the highest ("max") or lowest ("min") value is the best.
         patience: the training ends after this many validations in a row without improvement; null never ends early.
-        labeler: import path of a Python function list[(prompt, response)] -> list[float] that judges the validation
-            samples beside the reward, logged as val/labeler.
+        labeler: import path of a Python function that judges the validation samples beside the reward, as
+            `reward.function` takes it; logged as val/labeler.
     """
 
     metric: str | None = None

@@ -37,19 +37,19 @@ def rewards_of(options: RewardOptions, shared: bool, open_model: Callable[[str],
         UserError: a reward cannot be opened or imported.
     """
 
-    def scorer(model: str | None, function: str | None, option: str) -> TextScorer:
+    def opened(name: str, weight: float, model: str | None, function: str | None, option: str) -> Reward:
         # The check of all rewards finds NaN: it names the row and saves the episodes.
         if function is not None:
-            return function_scorer(function, False, option)
+            score = function_scorer(function, False, f"{option}function")
+            return Reward(name, weight, score, f"{option}function {function}")
         assert model is not None
-        return open_model(model)
+        return Reward(name, weight, open_model(model), f"{option}model {model}")
 
-    main = None if shared else scorer(options.model, options.function, "--model.reward.function")
-    further = [
-        Reward(r.name, r.weight, scorer(r.model, r.function, f"--model.reward.further: {r.name!r}, function"))
-        for r in options.further
-    ]
-    return [Reward("main", 1.0, main), *further]
+    main = Reward("main", 1.0, None)
+    if not shared:
+        main = opened("main", 1.0, options.model, options.function, "--model.reward.")
+    named = "--model.reward.further"
+    return [main, *(opened(r.name, r.weight, r.model, r.function, f"{named}: {r.name!r}, ") for r in options.further)]
 
 
 class Parts(NamedTuple):

@@ -57,7 +57,8 @@ class Validation:
         prompts = [row.prompt for row in batch.rows]
         texts = [self.collector.stop.text(ids) for ids in rollouts.responses]
         labeler = self.labeler
-        labels = self.ranks.agree(lambda: labeler(prompts, texts)) if labeler is not None else None
+        columns = [row.columns() for row in batch.rows]
+        labels = self.ranks.agree(lambda: labeler(prompts, texts, columns)) if labeler is not None else None
         for rows, rollout in zip(rollouts.minibatches[0], rollouts.parts, strict=True):
             for row, figures in zip(rows, episode_figures(rollout), strict=True):
                 judged = {"labeler": labels[row]} if labels is not None else {}

@@ -1,74 +1,113 @@
-"""Scores from Python functions: imported by name, and checked."""
+"""Scores from Python functions: imported by name, called in the form that they take, and checked."""
 
 from __future__ import annotations
 
+import copy
 import importlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from functools import partial
 from typing import Any
 
 from lit_instruct.errors import UserError
-from lit_instruct.prompting import prompt_text
+from lit_instruct.rollouts.function_forms import FORMS, Call, Columns, call_of, unchanged_torch
 
-TextScorer = Callable[[Sequence[Any], Sequence[str]], list[float]]
-"""(prompts, responses) -> scores, for rewards that come from outside the shared base."""
-Pairs = list[tuple[str, str]]
-"""(prompt, response) texts."""
-ScoringFunction = Callable[[Pairs], list[float]]
-"""One score per pair, higher is better."""
+TextScorer = Callable[[Sequence[Any], Sequence[str], Sequence[Columns]], list[float]]
+"""(prompts, responses, further columns of each prompt's row) -> one score per response, higher is better; for rewards
+that come from outside the shared base."""
 
 
-def function_scorer(function: str, finite: bool = True, option: str = "--model.reward.function") -> TextScorer:
-    """Returns a Python function as a scorer of prompts and texts; arguments and errors as in `scoring_function`."""
-    score = scoring_function(function, option, finite)
-    return lambda prompts, texts: score([(prompt_text(p), text) for p, text in zip(prompts, texts, strict=True)])
+def function_scorer(import_path: str, finite: bool = True, option: str = "--model.reward.function") -> TextScorer:
+    """Returns the Python function that an import path names as a scorer, with its scores checked.
 
-
-def scoring_function(import_path: str, option: str, finite: bool = True) -> ScoringFunction:
-    """Returns the Python function that an import path names, with its scores checked.
-
-    The returned function raises a UserError where the user's own raises an exception or does not return one number for
-    each pair; the message names the option, the function and the row.
+    The scorer raises a UserError where the function raises an exception, exits, changes settings of torch or does not
+    return one number for each response; the message names the option, the function and the row. The function gets
+    copies: it may change its arguments.
 
     Args:
-        import_path: such as `lit_instruct.evaluation.labelers.tone`, of list[(prompt, response)] -> list[float].
-        option: by which the user named the function, for messages.
+        import_path: such as `lit_instruct.evaluation.labelers.tone`; the forms of a function are those of `call_of`.
         finite: whether NaN and infinity are errors; otherwise the caller has to check for them.
+        option: by which the user named the function, for messages.
 
     Raises:
-        UserError: there is no such function.
+        UserError: there is no such function, or it takes other arguments.
     """
     name = f"{option} {import_path}"
     module, _, attribute = import_path.rpartition(".")
     try:
-        function = getattr(importlib.import_module(module), attribute)
-    except Exception as error:  # the user's module may raise anything when it is imported
-        raise UserError(f"{name}: cannot import it ({error}); give package.module.function on PYTHONPATH") from error
+        with unchanged_torch(name):
+            function = getattr(importlib.import_module(module), attribute)
+    except UserError:
+        raise
+    except (Exception, SystemExit) as error:  # the user's module may raise anything when it is imported
+        raise UserError(
+            f"{name}: cannot import it ({_in_one_line(error)}); give package.module.function on PYTHONPATH"
+        ) from error
     if not callable(function):
-        raise UserError(f"{name}: it is not callable; give a function list[(prompt, response)] -> list[float]")
-    return partial(_checked_scores, function, name, finite)
+        raise UserError(f"{name}: it is not callable; {FORMS}")
+    return partial(_checked_scores, call_of(function, name), name, finite)
 
 
-def _checked_scores(function: ScoringFunction, name: str, finite: bool, pairs: Pairs) -> list[float]:
+def _checked_scores(
+    call: Call, name: str, finite: bool, prompts: Sequence[Any], responses: Sequence[str], rows: Sequence[Columns]
+) -> list[float]:
     try:
-        scores = [float(score) for score in function(pairs)]
-    except Exception as error:
-        where = _failing_row(function, pairs)
-        raise UserError(f"{name}: it raised {type(error).__name__}: {error}{where}; fix the function") from error
-    if len(scores) != len(pairs):
-        raise UserError(f"{name}: it returned {len(scores)} scores for {len(pairs)} pairs; return one for each")
-    for row, (score, (_, response)) in enumerate(zip(scores, pairs, strict=True)):
-        if finite and not math.isfinite(score):
-            raise UserError(f"{name}: it returned {score} for row {row} ({response[:60]!r}); return finite numbers")
+        with unchanged_torch(name):
+            values = _called(call, prompts, responses, rows)
+    except UserError:
+        raise
+    except (Exception, SystemExit) as error:
+        where = _failing_row(call, prompts, responses, rows)
+        raise UserError(
+            f"{name}: it raised {type(error).__name__}: {_in_one_line(error)}{where}; fix the function"
+        ) from error
+    if not isinstance(values, list):
+        raise UserError(f"{name}: it returned {_shown(values)}; return a list of one number per response")
+    if len(values) != len(responses):
+        raise UserError(f"{name}: it returned {len(values)} scores for {len(responses)} responses; return one for each")
+    scores = []
+    for row, (value, response) in enumerate(zip(values, responses, strict=True)):
+        score = _number(value)
+        if score is None or (finite and not math.isfinite(score)):
+            wanted = "numbers" if score is None else "finite numbers"
+            raise UserError(f"{name}: it returned {_shown(value)} for row {row} ({response[:60]!r}); return {wanted}")
+        scores.append(score)
     return scores
 
 
-def _failing_row(function: ScoringFunction, pairs: Pairs) -> str:
+def _called(call: Call, prompts: Sequence[Any], responses: Sequence[str], rows: Sequence[Columns]) -> Any:
+    """Returns the scores as a list; anything that is no sequence of scores, such as a dict, as it is."""
+    given = call(copy.deepcopy([*prompts]), [*responses], copy.deepcopy([*rows]))
+    if isinstance(given, Iterable) and not isinstance(given, str | bytes | Mapping | Set):
+        return list(given)
+    return given
+
+
+def _number(value: Any) -> float | None:
+    """A score as float; None if it is no number."""
+    try:
+        return None if isinstance(value, str | bytes) else float(value)
+    except Exception:  # the value's own conversion may raise anything
+        return None
+
+
+def _failing_row(call: Call, prompts: Sequence[Any], responses: Sequence[str], rows: Sequence[Columns]) -> str:
     """Returns text that names the first row that raises an exception on its own; "" where only several together do."""
-    for row, (prompt, response) in enumerate(pairs):
+    for row, (prompt, response, columns) in enumerate(zip(prompts, responses, rows, strict=True)):
         try:
-            [float(score) for score in function([(prompt, response)])]
-        except Exception:
-            return f" (row {row}: prompt {prompt[:60]!r}, response {response[:60]!r})"
+            _called(call, [prompt], [response], [columns])
+        except (Exception, SystemExit):
+            return f" (row {row}: prompt {_shown(prompt)}, response {_shown(response)})"
     return ""
+
+
+def _shown(value: Any) -> str:
+    """The beginning of a value in one line."""
+    if isinstance(value, str):
+        return repr(value[:60])
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _in_one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300]

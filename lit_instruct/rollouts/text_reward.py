@@ -152,4 +152,4 @@ def model_scorer(
     reward = TextReward.from_source(model, dtype, quantize, device)
     if mesh is not None:
         reward.shard(mesh)
-    return reward.score
+    return lambda prompts, responses, rows: reward.score(prompts, responses)

@@ -146,7 +146,7 @@ def test_log_probs_are_of_the_distribution_sampled_from(roles: Roles, prompter: 
 def test_reward_from_text(roles: Roles, prompter: Prompter) -> None:
     asked: list[tuple[list[Any], list[str]]] = []
 
-    def scorer(prompts: Sequence[Any], responses: Sequence[str]) -> list[float]:
+    def scorer(prompts: Sequence[Any], responses: Sequence[str], rows: Sequence[Any]) -> list[float]:
         asked.append((list(prompts), list(responses)))
         return [0.5, 1.5, 2.5, 3.5]
 
@@ -159,7 +159,7 @@ def test_a_response_that_ends_by_a_stop_string_has_ended(roles: Roles, prompter:
     """Rewards read the text up to the string."""
     asked: list[list[str]] = []
 
-    def scorer(prompts: Sequence[Any], responses: Sequence[str]) -> list[float]:
+    def scorer(prompts: Sequence[Any], responses: Sequence[str], rows: Sequence[Any]) -> list[float]:
         asked.append(list(responses))
         return [0.0] * len(responses)
 
@@ -173,7 +173,7 @@ def test_a_response_that_ends_by_a_stop_string_has_ended(roles: Roles, prompter:
 
 def test_further_rewards_are_added_by_their_weights(roles: Roles, prompter: Prompter) -> None:
     def constant(*values: float) -> TextScorer:
-        return lambda prompts, responses: list(values)
+        return lambda *_: list(values)
 
     further = [Reward("first", 2.0, constant(1, 2, 3, 4)), Reward("second", -1.0, constant(5, 6, 7, 8))]
     [alone] = _score(collector_of(roles, prompter), [[3, 1, 0, 2]])

@@ -20,7 +20,7 @@ from tests.lit_instruct.ppo.parts import SAMPLING, batch_of, collector_of
 OBJECTIVE = ObjectiveOptions(inner_epochs=2, minibatches=2)
 
 
-def letters(prompts: Any, responses: Any) -> list[float]:
+def letters(prompts: Any, responses: Any, rows: Any) -> list[float]:
     """The length of each response in letters."""
     return [float(len(response)) for response in responses]
 
@@ -47,13 +47,13 @@ def test_an_iteration(roles: Roles, prompter: Prompter) -> None:
     for name, parameter in roles.named_parameters(remove_duplicate=False):
         assert torch.equal(parameter, kept[name]) == (id(parameter) not in trained), name
     figures = rollout_figures(rollouts.parts, targets, ["main"], ranks)
-    lengths = letters([], [collector.stop.text(ids) for ids in rollouts.responses])
+    lengths = letters([], [collector.stop.text(ids) for ids in rollouts.responses], [])
     assert figures["ppo/reward"] == pytest.approx(sum(lengths) / 4)
 
 
 def test_a_validation(roles: Roles, prompter: Prompter) -> None:
     collector = collector_of(roles, prompter, letters)
-    validation = Validation(collector, lambda prompts, texts: [1.0, 2.0, 3.0, 6.0], 0, collector.ranks)
+    validation = Validation(collector, lambda *_: [1.0, 2.0, 3.0, 6.0], 0, collector.ranks)
     validation.start([])
     collector.guard.begin(1, "after-0")
     validation.step(batch_of(prompter), nullcontext())

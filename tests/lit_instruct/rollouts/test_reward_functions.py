@@ -3,27 +3,94 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
+from data_modules.rows import PromptRow
 from lit_instruct.errors import UserError
-from lit_instruct.rollouts.reward_functions import function_scorer, scoring_function
+from lit_instruct.rollouts.reward_functions import function_scorer
 
 HERE = "tests.lit_instruct.rollouts.broken_functions"
-PAIRS = [("prompt", "first"), ("prompt", "second"), ("prompt", "third")]
+PROMPTS, RESPONSES = ["one", "two", "three"], ["first", "second", "third"]
+ROWS = [{"answer": "1"}, {"answer": "2", "id": 7}, {"answer": "3"}]
+MESSAGES = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hello"}]
+
+
+@pytest.fixture(autouse=True)
+def default_dtype() -> Iterator[None]:
+    """Functions here change it."""
+    yield
+    assert torch.get_default_dtype() == torch.float32
+    assert torch.is_grad_enabled()
+
+
+def scores(function: str, **options: Any) -> list[float]:
+    return function_scorer(f"{HERE}.{function}", **options)(PROMPTS, RESPONSES, ROWS)
+
+
+def refusal(function: str, option: str = "--labeler") -> str:
+    with pytest.raises(UserError) as caught:
+        scores(function, option=option)
+    text = str(caught.value)
+    assert text.startswith(f"{option} {HERE}.{function}: ") and "\n" not in text
+    return text.removeprefix(f"{option} {HERE}.{function}: ")
 
 
 def test_scores_are_floats() -> None:
-    score = scoring_function(f"{HERE}.length", "--labeler")
-    assert score([("a", "bb"), ("a", "c")]) == [2.0, 1.0]
-    assert all(isinstance(one, float) for one in score(PAIRS))
-    assert score([]) == []
+    score = function_scorer(f"{HERE}.length")
+    assert score(PROMPTS[:2], ["bb", "c"], [{}, {}]) == [2.0, 1.0]
+    assert all(isinstance(one, float) for one in score(PROMPTS, RESPONSES, ROWS))
+    assert score([], [], []) == []
 
 
-def test_a_reward_function_reads_the_last_user_message() -> None:
-    messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hello"}]
-    assert function_scorer(f"{HERE}.prompt_length")([messages, "Hi"], ["a", "b"]) == [5.0, 2.0]
+@pytest.mark.parametrize("function", ["prompt_length", "prompt_length_of_rows"])
+def test_a_function_reads_the_last_user_message(function: str) -> None:
+    assert function_scorer(f"{HERE}.{function}")([MESSAGES, "Hi"], ["a", "b"], [{}, {}]) == [5.0, 2.0]
+
+
+@pytest.mark.parametrize("function", ["of_rows", "of_rows_by_other_names", "OfRows", "trl", "trl_of_all_columns"])
+def test_a_function_gets_the_columns_of_the_rows(function: str) -> None:
+    answers = ["1", "first", "x 3"]
+    assert function_scorer(f"{HERE}.{function}")(PROMPTS, answers, ROWS) == [1.0, 0.0, 1.0]
+
+
+def test_a_row_shows_what_the_layout_did_not_use() -> None:
+    row = PromptRow.from_fields({"prompt": "p", "user": "u1", "answer": "4", "id": 7})
+    assert row.columns() == {"answer": "4", "id": 7, "user": "u1"}
+    assert PromptRow("p").columns() == {}
+
+
+def test_the_forms_of_trl() -> None:
+    """Prompts and completions as in TRL: messages stay messages; a column that a row lacks is None."""
+    found = function_scorer(f"{HERE}.record")([MESSAGES, "Hi"], ["a", "b"], [{"answer": 1}, {"id": 2}])
+    assert found == [0.0, 0.0]
+    assert sys.modules[HERE].RECORDED == {
+        "prompts": [MESSAGES, "Hi"],
+        "completions": [[{"role": "assistant", "content": "a"}], "b"],
+        "answer": [1, None],
+        "id": [None, 2],
+    }
+
+
+def test_a_column_that_the_data_lack() -> None:
+    assert refusal("trl_of_absent_column") == "it takes solution, and the data have no such column (others: answer, id)"
+    assert refusal("of_absent_column") == (
+        "it raised KeyError: 'solution' (row 0: prompt 'one', response 'first'); fix the function"
+    )
+
+
+@pytest.mark.parametrize("function", ["two_arguments", "four_arguments", "no_argument", "asynchronous"])
+def test_other_arguments(function: str) -> None:
+    text = refusal(function)
+    assert text.startswith("it is asynchronous; " if function == "asynchronous" else "it takes (")
+    assert text.endswith(
+        "give function(pairs), function(prompts, responses, rows) or, as in TRL, function(prompts, completions, "
+        "**columns)"
+    )
 
 
 @pytest.mark.parametrize("option", ["--model.reward.function", "--labeler"])
@@ -32,55 +99,88 @@ def test_a_reward_function_reads_the_last_user_message() -> None:
 )
 def test_a_wrong_import_path_names_the_option(path: str, option: str) -> None:
     with pytest.raises(UserError, match=f"^{option} {path}: cannot import it"):
-        scoring_function(path, option)
+        function_scorer(path, option=option)
 
 
 @pytest.mark.parametrize("wrong", ["absent", "NUMBER"])
 def test_a_reward_function_is_not_called_a_labeler(wrong: str) -> None:
-    with pytest.raises(UserError, match=f"^--model.reward.function {HERE}.{wrong}: ") as caught:
-        function_scorer(f"{HERE}.{wrong}")
-    assert "labeler" not in str(caught.value)
+    assert "labeler" not in refusal(wrong, "--model.reward.function")
 
 
 def test_what_is_not_a_function() -> None:
-    with pytest.raises(UserError, match=f"^--labeler {HERE}.NUMBER: it is not callable"):
-        scoring_function(f"{HERE}.NUMBER", "--labeler")
+    assert refusal("NUMBER").startswith("it is not callable; give function(pairs), ")
 
 
-def test_a_module_with_a_syntax_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "module_with_a_typo.py").write_text("def score(pairs:\n")
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        ("def score(pairs:\n", "cannot import it ('"),
+        ("import sys\nsys.exit('no licence')\n", "cannot import it (no licence); give package.module"),
+        (
+            "import torch\ntorch.set_default_dtype(torch.float64)\ndef score(pairs): return [0.0]\n",
+            "it changed torch's default dtype from torch.float32 to torch.float64; set it back in the function",
+        ),
+    ],
+)
+def test_a_module_that_cannot_be_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, reason: str
+) -> None:
+    (tmp_path / "module_with_a_fault.py").write_text(code)
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(UserError, match="--labeler module_with_a_typo.score: cannot import it"):
-        scoring_function("module_with_a_typo.score", "--labeler")
-    assert "module_with_a_typo" not in sys.modules
+    with pytest.raises(UserError) as caught:
+        function_scorer("module_with_a_fault.score", option="--labeler")
+    sys.modules.pop("module_with_a_fault", None)
+    assert str(caught.value).startswith(f"--labeler module_with_a_fault.score: {reason}")
 
 
 def test_a_row_that_breaks_a_function_is_named() -> None:
-    pairs = [("say one", "first"), ("say two", "a zero"), ("say three", "third")]
-    with pytest.raises(UserError, match=r"ZeroDivisionError: .* \(row 1: prompt 'say two', response 'a zero'\); fix"):
-        scoring_function(f"{HERE}.not_on_zero", "--labeler")(pairs)
+    with pytest.raises(UserError, match=r"ZeroDivisionError: .* \(row 1: prompt 'two', response 'a zero'\); fix"):
+        function_scorer(f"{HERE}.not_on_zero")(PROMPTS, ["first", "a zero", "third"], ROWS)
 
 
 def test_a_function_that_breaks_on_no_single_row() -> None:
-    with pytest.raises(UserError, match="it raised MemoryError: too many; fix"):
-        scoring_function(f"{HERE}.one_at_a_time", "--labeler")(PAIRS)
+    assert refusal("one_at_a_time") == "it raised MemoryError: too many; fix the function"
 
 
 def test_numbers_that_are_not_finite_may_be_allowed() -> None:
-    assert scoring_function(f"{HERE}.infinite", "--labeler", finite=False)([("a", "b")]) == [float("inf")]
+    assert scores("infinite", finite=False) == [float("inf")] * 3
+
+
+def test_a_function_may_change_its_arguments() -> None:
+    assert scores("empties_the_list") == [5.0, 6.0, 5.0]
+    assert scores("changes_rows") == [0.0, 0.0, 0.0]
+    assert ROWS == [{"answer": "1"}, {"answer": "2", "id": 7}, {"answer": "3"}]
+
+
+@pytest.mark.parametrize("function", ["booleans", "tensor", "array", "generator", "halves", "turns_gradients_off"])
+def test_what_holds_numbers_is_a_list_of_scores(function: str) -> None:
+    assert scores(function) == [1.0, 0.0, 1.0]
 
 
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("too_few", "it returned 2 scores for 3 pairs"),
-        ("not_a_number", r"it returned nan for row 1 \('second'\)"),
-        ("infinite", r"it returned inf for row 0 \('first'\)"),
-        ("raises", "it raised KeyError: 'missing'"),
-        ("nothing", "it raised TypeError"),
-        ("words", "it raised ValueError.*good"),
+        ("too_few", "it returned 2 scores for 3 responses; return one for each"),
+        ("not_a_number", "it returned nan for row 1 ('second'); return finite numbers"),
+        ("infinite", "it returned inf for row 0 ('first'); return finite numbers"),
+        ("raises", "it raised KeyError: 'missing' (row 0: prompt 'one', response 'first'); fix the function"),
+        ("leaves", "it raised SystemExit: 1 (row 0: prompt 'one', response 'first'); fix the function"),
+        ("raises_lines", "it raised ValueError: a b (row 0: prompt 'one', response 'first'); fix the function"),
+        ("nothing", "it returned None; return a list of one number per response"),
+        ("a_number", "it returned 1.5; return a list of one number per response"),
+        ("a_dict", "it returned {0: 1.0, 1: 2.0, 2: 3.0}; return a list of one number per response"),
+        ("a_text", "it returned '123'; return a list of one number per response"),
+        ("a_set", "it returned {1}; return a list of one number per response"),
+        ("words", "it returned 'good' for row 0 ('first'); return numbers"),
+        ("digits", "it returned '0.5' for row 0 ('first'); return numbers"),
+        ("dicts", "it returned {'score': 1.0} for row 0 ('first'); return numbers"),
+        ("nones", "it returned None for row 1 ('second'); return numbers"),
+        ("too_large", f"it returned 1{'0' * 56}... for row 0 ('first'); return numbers"),
+        (
+            "changes_dtype",
+            "it changed torch's default dtype from torch.float32 to torch.float64; set it back in the function",
+        ),
     ],
 )
 def test_functions_that_return_something_else_are_named(name: str, message: str) -> None:
-    with pytest.raises(UserError, match=f"^--model.reward.function {HERE}.{name}: {message}"):
-        function_scorer(f"{HERE}.{name}")(*zip(*PAIRS, strict=True))
+    assert refusal(name, "--model.reward.function") == message
