@@ -16,7 +16,8 @@ from torch.utils.data import DataLoader
 from data_modules.batching.sampling import EpochBatchSampler, StatefulLoader
 from data_modules.hygiene.facts import SplitFacts
 from data_modules.reading.bad_rows import OnBadRow
-from data_modules.reading.sources import has_weights
+from data_modules.reading.readers import notes_on_splits
+from data_modules.reading.sources import has_weights, split_of
 from data_modules.rows import OnLong, Row, check_format
 from data_modules.tables.arrow import Item, LazyRows, open_table
 from data_modules.tables.build import TRAIN, VALIDATION, Reading, Report, TableInput, bad_rows_file, build_tables
@@ -63,6 +64,7 @@ class RowDataModule(lightning.LightningDataModule, Generic[RowT]):
         limit: int | None,
         format: str = "auto",
         on_bad_row: OnBadRow = "error",
+        fields: dict[str, str] | None = None,
     ) -> None:
         super().__init__()
         check_option("batch_size", batch_size, batch_size >= 1, "at least 1")
@@ -71,7 +73,7 @@ class RowDataModule(lightning.LightningDataModule, Generic[RowT]):
         check_option("limit", limit, limit is None or limit >= 1, "at least 1")
         check_option("on_long", on_long, on_long in ("error", "drop"), "error or drop")
         check_option("on_bad_row", on_bad_row, on_bad_row in ("error", "skip"), "error or skip")
-        check_format(format, self.row_type)
+        check_format(format, self.row_type, fields)
         self.path = path
         self.validation_path = validation_path
         self.validation_share = validation_share
@@ -82,6 +84,7 @@ class RowDataModule(lightning.LightningDataModule, Generic[RowT]):
         self.limit = limit
         self.format = format
         self.on_bad_row = on_bad_row
+        self.fields = fields
         self.prompter: Prompter | None = None
         """If None, `setup` takes it from the LightningModule."""
         self.train_dataset: Any = None
@@ -194,9 +197,10 @@ class RowDataModule(lightning.LightningDataModule, Generic[RowT]):
             encode: rows -> items.
             limit: use only this many rows, from the start.
         """
-        refuse = self.refuse if row_type is self.row_type else lambda _: False
-        path = getattr(self, option)
-        return TableInput(option, path, row_type, limit, refuse, encode, self.item_length, self.refused_because)
+        path, own = getattr(self, option), row_type is self.row_type
+        refuse = self.refuse if own else lambda _: False
+        table = TableInput(option, path, row_type, limit, refuse, encode, self.item_length, self.refused_because)
+        return table._replace(format=self.format, fields=self.fields) if own else table
 
     def get_prompter(self) -> Prompter:
         """The prompter that was set, or else the LightningModule's."""
@@ -222,7 +226,7 @@ class RowDataModule(lightning.LightningDataModule, Generic[RowT]):
             self.table_input("path", self.row_type, self.encode_batch, self.limit),
             validation,
             self.other_inputs(),
-            Reading(self.format, self.on_bad_row, self.seed, self.limit_option, self.token_limit, self.on_long),
+            Reading(self.on_bad_row, self.seed, self.limit_option, self.token_limit, self.on_long),
             self.facts(),
             self.validation_share,
             self.validation_limit,
@@ -234,7 +238,8 @@ class RowDataModule(lightning.LightningDataModule, Generic[RowT]):
         plain_text = self.row_type.text_field is not None
         paths = {"path": self.path, "validation_path": self.validation_path}
         paths |= {table.option: table.path for table in self.other_inputs()}
-        content = {option: content_of(path, plain_text) for option, path in paths.items() if path is not None}
+        given = {option: path for option, path in paths.items() if path is not None}
+        content = {option: content_of(path, plain_text, split_of(option)) for option, path in given.items()}
         if None in content.values():
             return None
         arguments = set(inspect.signature(type(self).__init__).parameters) - {"self"} - self.not_in_items - set(paths)
@@ -256,6 +261,8 @@ class RowDataModule(lightning.LightningDataModule, Generic[RowT]):
         """Logs what was left out, and copies the bad rows into the run's folder."""
         for option, counts in self.report.sources.items():
             path = getattr(self, option)
+            for note in notes_on_splits(path, self.row_type.text_field is not None, split_of(option)):
+                rank_zero_info(note)
             if counts["refused"]:
                 rank_zero_info(f"{path}: dropped {counts['refused']} of {counts['read']} rows {self.refused_because}.")
             if counts["too_long"]:

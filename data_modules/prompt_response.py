@@ -26,8 +26,9 @@ class PromptResponseDataModule(RowDataModule[Demonstration]):
     `datasets.Dataset`s with the columns input_ids and labels.
 
     Args:
-        path: Training rows: a file (.jsonl, .json, .csv, .parquet), a folder of those, a hub id with its split
-            (org/name:train), or several with weights (a.jsonl@3,b.jsonl@1).
+        path: Training rows: a file (.jsonl, .json, .csv, .parquet), a folder of those or one of
+            its splits (folder:test), a hub id with its split (org/name:train), or several with weights
+            (a.jsonl@3,b.jsonl@1).
         validation_path: Validation rows; without it, a share of the training rows is split off.
         validation_share: Share of the prompts split off if there is no validation file; 0 splits off none.
         max_length: Most tokens of prompt and response together.
@@ -38,6 +39,7 @@ class PromptResponseDataModule(RowDataModule[Demonstration]):
         limit: Use only this many training rows, from the start.
         format: Layout of the rows; auto detects it from the first rows.
         on_bad_row: Stop with an error at a bad row, or skip bad rows, count them and write them to a file.
+        fields: Field of the layout -> its name in the file, such as {prompt: question, response: answer}.
     """
 
     row_type = Demonstration
@@ -55,9 +57,20 @@ class PromptResponseDataModule(RowDataModule[Demonstration]):
         limit: int | None = None,
         format: str = "auto",
         on_bad_row: OnBadRow = "error",
+        fields: dict[str, str] | None = None,
     ) -> None:
         super().__init__(
-            path, validation_path, validation_share, max_length, on_long, batch_size, seed, limit, format, on_bad_row
+            path,
+            validation_path,
+            validation_share,
+            max_length,
+            on_long,
+            batch_size,
+            seed,
+            limit,
+            format,
+            on_bad_row,
+            fields,
         )
         self.max_length = max_length
         possible = loss_on in ("responses", "last_response", "all")

@@ -25,8 +25,9 @@ class PromptDataModule(RowDataModule[PromptRow]):
     A batch's `row_number` is an index into `train_rows`, in validation into `validation_rows`.
 
     Args:
-        path: Training rows: a file (.jsonl, .json, .csv, .parquet, .txt), a folder of those, a hub id with its split
-            (org/name:train), or several with weights (a.jsonl@3,b.jsonl@1).
+        path: Training rows: a file (.jsonl, .json, .csv, .parquet, .txt), a folder of those or one of
+            its splits (folder:test), a hub id with its split (org/name:train), or several with weights
+            (a.jsonl@3,b.jsonl@1).
         validation_path: Validation rows; without it, a share of the training rows is split off.
         validation_share: Share of the prompts split off if there is no validation file; 0 splits off none.
         validation_limit: Use only this many validation prompts, from the start.
@@ -40,6 +41,7 @@ class PromptDataModule(RowDataModule[PromptRow]):
         format: Layout of the rows; auto detects it from the first rows.
         on_bad_row: Stop with an error at a bad row, or skip bad rows, count them and write them to a file.
         hygiene: Which prompts are left out.
+        fields: Field of the layout -> its name in the file, such as {prompt: question}.
     """
 
     row_type = PromptRow
@@ -63,6 +65,7 @@ class PromptDataModule(RowDataModule[PromptRow]):
         format: str = "auto",
         on_bad_row: OnBadRow = "error",
         hygiene: HygieneOptions = HygieneOptions(),
+        fields: dict[str, str] | None = None,
     ) -> None:
         super().__init__(
             path,
@@ -75,6 +78,7 @@ class PromptDataModule(RowDataModule[PromptRow]):
             limit,
             format,
             on_bad_row,
+            fields,
         )
         possible = validation_limit is None or validation_limit >= 1
         check_option("validation_limit", validation_limit, possible, "at least 1")

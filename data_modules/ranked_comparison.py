@@ -30,8 +30,9 @@ class RankedComparisonDataModule(RowDataModule[RankedComparison]):
     responses a list of K numbers, where the rewards of two responses should differ by the difference of their numbers.
 
     Args:
-        path: Training rows: a file (.jsonl, .json, .csv, .parquet), a folder of those, a hub id with its split
-            (org/name:train), or several with weights (a.jsonl@3,b.jsonl@1).
+        path: Training rows: a file (.jsonl, .json, .csv, .parquet), a folder of those or one of
+            its splits (folder:test), a hub id with its split (org/name:train), or several with weights
+            (a.jsonl@3,b.jsonl@1).
         validation_path: Validation rows; without it, a share of the training rows is split off.
         validation_share: Share of the prompts split off if there is no validation file; 0 splits off none.
         demonstrations_path: Demonstrations whose mean reward is 0 once the bias is set, after training.
@@ -42,6 +43,8 @@ class RankedComparisonDataModule(RowDataModule[RankedComparison]):
         limit: Use only this many training rows, from the start.
         format: Layout of the rows; auto detects it from the first rows.
         on_bad_row: Stop with an error at a bad row, or skip bad rows, count them and write them to a file.
+        fields: Field of the layout -> its name in the file of `path` and `validation_path`, such as
+            {chosen: better, rejected: worse}.
     """
 
     row_type = RankedComparison
@@ -60,9 +63,20 @@ class RankedComparisonDataModule(RowDataModule[RankedComparison]):
         limit: int | None = None,
         format: str = "auto",
         on_bad_row: OnBadRow = "error",
+        fields: dict[str, str] | None = None,
     ) -> None:
         super().__init__(
-            path, validation_path, validation_share, max_length, on_long, batch_size, seed, limit, format, on_bad_row
+            path,
+            validation_path,
+            validation_share,
+            max_length,
+            on_long,
+            batch_size,
+            seed,
+            limit,
+            format,
+            on_bad_row,
+            fields,
         )
         self.max_length = max_length
         self.demonstrations_path = demonstrations_path

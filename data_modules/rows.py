@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cache
-from itertools import chain, groupby, islice
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple, Self, TypeVar, cast
+from typing import Any, ClassVar, Literal, Self, TypeVar, cast
 
 from lightning.pytorch.utilities import rank_zero_info
 
 from data_modules.formats import COMPARISON_LAYOUTS, DEMONSTRATION_LAYOUTS, PROMPT_LAYOUTS, TEXT_FORMAT
-from data_modules.formats.layout import MAX_GROUP, Layout, MissingFieldError, Record, detect, find
+from data_modules.formats.advice import advice_on
+from data_modules.formats.fields import FieldNames, check_fields, check_present, fields_of, renamed
+from data_modules.formats.layout import Layout, MissingFieldError, Record, detect, find
 from data_modules.formats.messages import as_messages, check_text, kind
 from data_modules.formats.ranks import margin_of_each
 from data_modules.reading.bad_rows import BadRows, OnBadRow, refuse
-from data_modules.reading.files import Found
 from data_modules.reading.readers import read_source
+from data_modules.reading.records import decodable, grouped, items_of
 from data_modules.reading.sources import mix, parse_sources
 from lit_instruct.errors import DataError, UserError
 from lit_instruct.prompting import Prompt
@@ -156,6 +158,8 @@ def stream_rows(
     row_type: type[RowType],
     *,
     layout: str = "auto",
+    fields: FieldNames | None = None,
+    split: str | None = "train",
     on_bad_row: OnBadRow = "error",
     bad_rows: BadRows | None = None,
     seed: int = 0,
@@ -167,6 +171,8 @@ def stream_rows(
             them with weights (`data_modules.reading.sources`).
         row_type: Demonstration, RankedComparison or PromptRow.
         layout: name of one of `row_type.layouts`; "auto" detects it from the first rows of each source.
+        fields: field of a layout -> its name in the file.
+        split: of a folder with several splits, if `path` names none; None refuses to choose.
         on_bad_row: "error" stops at a bad row, "skip" leaves it out and counts it. A damaged file is an error in both
             cases.
         bad_rows: collects skipped rows, for the caller to report; None only logs their number.
@@ -174,54 +180,57 @@ def stream_rows(
 
     Raises:
         DataError: a row or a file is wrong, or no row is left; the message begins with "path:line".
-        UserError: `path`, `layout` or `on_bad_row` is invalid.
+        UserError: `path`, `layout`, `fields` or `on_bad_row` is invalid.
     """
-    check_format(layout, row_type)
+    check_format(layout, row_type, fields)
     if on_bad_row not in ("error", "skip"):
         raise UserError(f"--data.on_bad_row: {on_bad_row} is not possible; it must be error or skip")
     bad = None if on_bad_row == "error" else bad_rows if bad_rows is not None else BadRows()
     sources = parse_sources(path)
-    streams = [_rows_of(source.path, row_type, layout, bad) for source in sources]
+    streams = [_rows_of(source.path, row_type, layout, fields, split, bad) for source in sources]
     yield from mix(streams, [source.weight for source in sources], seed)
     if bad is not None and bad_rows is None and bad.count:
         rank_zero_info(f"{path}: {bad.describe()}")
 
 
-def check_format(layout: str, row_type: type[Row]) -> None:
-    """Raises UserError "--data.format: ..." unless rows of this type have that layout."""
-    names = ["auto", *(known.name for known in row_type.layouts), *([TEXT_FORMAT] if row_type.text_field else [])]
-    if layout not in names:
-        raise UserError(f"--data.format: {layout} is not possible here; choose one of {', '.join(names)}")
+def check_format(layout: str, row_type: type[Row], names: FieldNames | None = None) -> None:
+    """Raises UserError for a layout (--data.format) or field names (--data.fields) that such rows do not have."""
+    known = ["auto", *(known.name for known in row_type.layouts), *([TEXT_FORMAT] if row_type.text_field else [])]
+    if layout not in known:
+        raise UserError(f"--data.format: {layout} is not possible here; choose one of {', '.join(known)}")
+    check_fields(names, fields_of(row_type.layouts) | _field_names(cast(Any, row_type)))
 
 
-def detect_layouts(path: str, row_type: type[Row]) -> list[Layout]:
+def detect_layouts(path: str, row_type: type[Row], names: FieldNames | None = None) -> list[Layout]:
     """Returns the layouts of the first rows of one source, most frequent first; empty if none is known.
 
     Raises:
         DataError: the source cannot be read.
     """
-    return detect(_decodable(islice(read_source(path, row_type.text_field), SAMPLE)), row_type.layouts)
+    first = decodable(islice(read_source(path, row_type.text_field), SAMPLE))
+    return detect((renamed(record, names) for record in first), row_type.layouts)
 
 
-class _Item(NamedTuple):
-    """A record, or a group of records that are one example."""
-
-    where: str
-    record: Record
-    raw: Any
-
-
-def _rows_of(path: str, row_type: type[RowType], layout: str, bad: BadRows | None) -> Iterator[RowType]:
+def _rows_of(
+    path: str,
+    row_type: type[RowType],
+    layout: str,
+    names: FieldNames | None,
+    split: str | None,
+    bad: BadRows | None,
+) -> Iterator[RowType]:
     """Yields the rows of one source."""
-    found = read_source(path, row_type.text_field, only_text=layout == TEXT_FORMAT)
+    found = read_source(path, row_type.text_field, layout == TEXT_FORMAT, split)
     first = list(islice(found, SAMPLE))
     if not first:
         raise DataError(f"{path}:1: the file is empty; it needs at least one row")
+    records = list(decodable(first))
+    check_present(path, records, names)
     known: Sequence[Layout] = [one for one in row_type.layouts if one.name == layout]
-    known = known or detect(_decodable(first), row_type.layouts) or row_type.layouts[:1]
-    items = _items(chain(first, found), bad)
+    known = known or detect((renamed(one, names) for one in records), row_type.layouts) or row_type.layouts[:1]
+    items = items_of(chain(first, found), names, bad)
     if known[0].group is not None:
-        items = _grouped(items, known[0].group)
+        items = grouped(items, known[0].group)
     count = 0
     for item in items:
         rows: list[RowType] = []
@@ -229,9 +238,8 @@ def _rows_of(path: str, row_type: type[RowType], layout: str, bad: BadRows | Non
         try:
             rows = [row_type.from_fields(values, item.where) for values in chosen.rows(item.record)]
         except MissingFieldError as error:
-            others = [one.name for one in row_type.layouts if one != chosen] if layout == "auto" else []
-            hint = f"; other formats are {', '.join(others)}" if others else "; correct the row"
-            refuse(item.where, DataError(f"{error}{hint}"), item.raw, bad)
+            advice = advice_on(item.record, chosen, row_type.layouts, others=layout == "auto")
+            refuse(item.where, DataError(f"{error}{advice}"), item.raw, bad)
         except DataError as error:
             refuse(item.where, error, item.raw, bad)
         count += len(rows)
@@ -239,33 +247,6 @@ def _rows_of(path: str, row_type: type[RowType], layout: str, bad: BadRows | Non
     if count == 0:
         first_bad = f"; the first bad row: {bad.first}" if bad is not None and bad.first is not None else ""
         raise DataError(f"{path}: no row is left in it for training{first_bad}")
-
-
-def _items(found: Iterable[Found], bad: BadRows | None) -> Iterator[_Item]:
-    """Decodes records; those that cannot be decoded are bad rows."""
-    for one in found:
-        try:
-            record = one.fields()
-        except DataError as error:
-            refuse(one.where, error, one.raw, bad)
-        else:
-            yield _Item(one.where, record, record if one.raw is None else one.raw)
-
-
-def _grouped(items: Iterable[_Item], name: str) -> Iterator[_Item]:
-    """Groups neighbouring records with the same value of field `name`, at most MAX_GROUP + 1 of them."""
-    for value, group in groupby(items, key=lambda item: item.record.get(name)):
-        members = list(islice(group, MAX_GROUP + 1))
-        record = {name: value, "records": [member.record for member in members]}
-        yield _Item(members[0].where, record, [member.raw for member in members])
-
-
-def _decodable(found: Iterable[Found]) -> Iterator[Record]:
-    for one in found:
-        try:
-            yield one.fields()
-        except DataError:  # reported or counted when its turn comes
-            continue
 
 
 @cache

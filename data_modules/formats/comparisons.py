@@ -10,6 +10,7 @@ from data_modules.formats.messages import (
     as_messages,
     check_text,
     from_dialogue,
+    instruction_of,
     is_dialogue,
     kind,
     prompt_of,
@@ -18,6 +19,7 @@ from data_modules.formats.messages import (
     with_system,
 )
 from data_modules.formats.ranks import ranks_of_order, ranks_of_scores
+from data_modules.formats.scored_rows import SCORED_ROWS
 from data_modules.formats.trees import OASST_MESSAGES, OASST_TREES
 from lit_instruct.errors import DataError
 
@@ -87,8 +89,8 @@ def _hh_rlhf(record: Record) -> Fields:
 
 
 def _preference(record: Record) -> Fields:
-    chosen, rejected = record["chosen"], record["rejected"]
-    prompt = prompt_of(record["prompt"]) if record.get("prompt") is not None else None
+    chosen, rejected = ([one] if isinstance(one, dict) else one for one in (record["chosen"], record["rejected"]))
+    prompt = _prompt_beside(record)
     if isinstance(chosen, list) and isinstance(rejected, list) and max(len(chosen), len(rejected)) > 1:
         fields = _pair(chosen, rejected)
         if isinstance(prompt, list) and prompt != fields["prompt"]:
@@ -99,6 +101,14 @@ def _preference(record: Record) -> Fields:
     else:
         fields = _common_beginning(chosen, rejected)
     return [{**fields, "prompt": with_system(fields["prompt"], record.get("system"))}]
+
+
+def _prompt_beside(record: Record) -> Any:
+    """The prompt under one of the names that it has in public datasets; None if both responses begin with it."""
+    if record.get("prompt") is None and record.get("instruction") is not None:
+        return instruction_of({**record, "system": None}, "input")
+    named = next((name for name in ("prompt", "question", "conversations") if record.get(name) is not None), None)
+    return None if named is None else prompt_of(record[named], named)
 
 
 def _pair(chosen: Any, rejected: Any) -> Record:
@@ -151,5 +161,6 @@ COMPARISON_LAYOUTS = (
     OASST_MESSAGES,
     Layout("hh-rlhf", ("chosen", "rejected"), _hh_rlhf, fits=_two_dialogues),
     Layout("preference", ("chosen", "rejected"), _preference, takes=("prompt", "system")),
+    SCORED_ROWS,
 )
 """Each before those it could be mistaken for."""

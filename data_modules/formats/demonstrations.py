@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from data_modules.formats.layout import Fields, Layout, Record
-from data_modules.formats.messages import check_text, prompt_of, reply_text, split_last_turn, with_system
+from data_modules.formats.messages import instruction_of, prompt_of, reply_text, split_last_turn, with_system
 
 
 def _prompt_response(record: Record) -> Fields:
@@ -29,21 +27,12 @@ def _conversation(name: str, field: str) -> Layout:
 
 
 def _alpaca(record: Record) -> Fields:
-    return [{"prompt": _instruction(record, "input"), "response": record["output"]}]
+    return [{"prompt": instruction_of(record, "input"), "response": record["output"]}]
 
 
 def _dolly(record: Record) -> Fields:
     use_case = {"use_case": record["category"]} if isinstance(record.get("category"), str) else {}
-    return [{"prompt": _instruction(record, "context"), "response": record["response"], **use_case}]
-
-
-def _instruction(record: Record, field: str) -> Any:
-    """The instruction, followed after an empty line by its input if there is one."""
-    instruction, text = check_text(record["instruction"], 'field "instruction"'), record.get(field)
-    if text is None or text == "":
-        return instruction
-    about = check_text(text, f'field "{field}"')
-    return f"{instruction}\n\n{about}"
+    return [{"prompt": instruction_of(record, "context"), "response": record["response"], **use_case}]
 
 
 DEMONSTRATION_LAYOUTS = (
@@ -51,7 +40,7 @@ DEMONSTRATION_LAYOUTS = (
     Layout("prompt-completion", ("prompt", "completion"), _prompt_completion, takes=("system",)),
     _conversation("messages", "messages"),
     _conversation("sharegpt", "conversations"),
-    Layout("alpaca", ("instruction", "output"), _alpaca, takes=("input",)),
-    Layout("dolly", ("instruction", "response"), _dolly, takes=("context", "category")),
+    Layout("alpaca", ("instruction", "output"), _alpaca, takes=("input", "history", "system")),
+    Layout("dolly", ("instruction", "response"), _dolly, takes=("context", "category", "history", "system")),
 )
 """Each before those it could be mistaken for: many datasets have fields beyond those that identify their layout."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
@@ -118,6 +119,23 @@ def with_system(prompt: Any, system: Any) -> Any:
     return [{"role": "system", "content": system}, *messages]
 
 
+def instruction_of(record: dict[str, Any], input_field: str) -> Any:
+    """Returns Alpaca's instruction, followed after an empty line by its input if there is one, as a prompt.
+
+    Earlier turns in `history`, pairs of question and answer (LLaMA-Factory), and a `system` message stand before it.
+
+    Raises:
+        DataError: a field is something else.
+    """
+    prompt: Any = check_text(record["instruction"], 'field "instruction"')
+    if (text := record.get(input_field)) is not None and text != "":
+        about = check_text(text, f'field "{input_field}"')
+        prompt = f"{prompt}\n\n{about}"
+    if turns := _history(record.get("history")):
+        prompt = [*turns, {"role": "user", "content": prompt}]
+    return with_system(prompt, record.get("system"))
+
+
 def check_text(value: Any, name: str) -> str:
     """Returns the value, which must be text that is not blank and can be encoded.
 
@@ -149,14 +167,41 @@ def kind(value: Any) -> str:
     return names.get(type(value), "a list" if isinstance(value, list) else "an object")
 
 
+def _history(history: Any) -> Messages:
+    """Turns of pairs [question, answer]; in CSV they are written as JSON."""
+    if isinstance(history, str) and history.strip():
+        history = from_json(history)
+    if history is None or history in ("", []):
+        return []
+    whole = isinstance(history, list) and all(isinstance(pair, list) and len(pair) == 2 for pair in history)
+    if not whole:
+        raise DataError('field "history" must be a list of pairs [question, answer]; correct the row')
+    return [
+        {"role": role, "content": check_text(text, f'{role} turn {number} of field "history"')}
+        for number, pair in enumerate(history, start=1)
+        for role, text in zip(("user", "assistant"), pair, strict=True)
+    ]
+
+
+def from_json(text: str) -> Any:
+    """Returns the value, or the text itself if it is not JSON."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+
+
 def _as_message(message: Any, name: str) -> dict[str, str]:
     if not isinstance(message, dict):
         raise DataError(f"{name} must have a role (system, user, assistant) and a content; correct the row")
-    speaker = message.get("role", message.get("from"))
+    if message.get("tool_calls") or message.get("function_call"):
+        raise DataError(f"{name} calls a tool, which no prompt format here can show; remove the row")
+    # Files with several notations have all of their fields in each message, null where another one is used.
+    speaker = message["role"] if message.get("role") is not None else message.get("from")
     role = ROLES.get(speaker.lower()) if isinstance(speaker, str) else None
     if role is None:
         raise DataError(f"{name} must have a role (system, user, assistant) and a content; correct the row")
-    content = message.get("content", message.get("value"))
+    content = message["content"] if message.get("content") is not None else message.get("value")
     # An empty system message switches the default one off.
     if role == "system" and content == "":
         return {"role": role, "content": ""}

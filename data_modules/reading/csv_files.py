@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+from collections import Counter
 from collections.abc import Iterator
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +21,23 @@ NUMBERS = frozenset(("choice", "margin", "rank", "score_0", "score_1"))
 TEXT_OR_STRUCTURED = frozenset(("chosen", "completion", "context", "prompt", "question", "rejected"))
 """Columns that hold text in some layouts and messages in others."""
 
+DELIMITERS = (",", ";", "\t")
+
 
 def read_csv(path: Path) -> Iterator[Found]:
     """Yields one record per row, with the line on which it begins; an empty cell is a missing field.
+
+    Cells are separated by commas, or as the header shows by semicolons or tabs.
 
     Raises:
         DataError: the header is missing or names a column twice.
     """
     csv.field_size_limit(MAX_LINE)
     lines = _Lines(path)
-    reader = csv.reader(lines, strict=True)
+    first = next(lines, "")
+    if first.lower().startswith("sep=") and len(first.rstrip()) == 5:  # a line of Excel
+        first = next(lines, "")
+    reader = csv.reader(chain([first] if first else [], lines), strict=True, delimiter=_delimiter(first))
     header = _header(path, reader)
     while True:
         line = lines.number + 1
@@ -64,6 +73,15 @@ class _Lines:
         return (line or b"").decode(errors="surrogateescape") + "\n"
 
 
+def _delimiter(header: str) -> str:
+    """A comma, or a semicolon or tab if these separate columns of the header and a comma does not."""
+    try:
+        counts = {delimiter: len(next(csv.reader([header], delimiter=delimiter), [])) for delimiter in DELIMITERS}
+    except csv.Error:  # reading the header will say what is wrong
+        return DELIMITERS[0]
+    return DELIMITERS[0] if counts[DELIMITERS[0]] > 1 else max(DELIMITERS, key=lambda delimiter: counts[delimiter])
+
+
 def _header(path: Path, reader: Iterator[list[str]]) -> list[str]:
     try:
         header = [name.strip() for name in next(reader)]
@@ -71,7 +89,7 @@ def _header(path: Path, reader: Iterator[list[str]]) -> list[str]:
         return []
     except csv.Error as error:
         raise DataError(f"{path}:1: broken CSV ({error}); correct the header") from None
-    twice = next((name for name in header if header.count(name) > 1), None)
+    twice = next((name for name, count in Counter(header).items() if count > 1), None)
     if twice is not None:
         raise DataError(f'{path}:1: the header names column "{twice}" twice; rename one')
     return header

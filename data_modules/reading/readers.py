@@ -12,65 +12,72 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from data_modules.reading.csv_files import read_csv
 from data_modules.reading.files import Found, Record, decode, read_lines
-from data_modules.reading.json_files import read_json_lines, read_json_list
+from data_modules.reading.folders import READERS, TEXT_SUFFIX, endings, files_of, find_folder, kind_of, splits_of
+from data_modules.reading.sources import parse_sources
 from lit_instruct.errors import DataError
 
-READERS = {".jsonl": read_json_lines, ".ndjson": read_json_lines, ".json": read_json_list, ".csv": read_csv}
-ROW_SUFFIXES = (*READERS, ".parquet")
-TEXT_SUFFIX = ".txt"
 HUB_ID = re.compile(
     r"(?P<name>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?(:(?P<config>[\w.+-]+))?:(?P<split>[\w.+\[\]%:-]+)"
 )
 """org/name:split or org/name:config:split; org/name@revision selects a commit, tag or branch."""
 
 
-def read_source(path: str, text_field: str | None = None, only_text: bool = False) -> Iterator[Found]:
+def read_source(
+    path: str, text_field: str | None = None, only_text: bool = False, split: str | None = "train"
+) -> Iterator[Found]:
     """Yields the records of a file, of the files in a folder, or of a hub dataset.
 
     Args:
-        path: a .jsonl, .json, .csv (each also .gz) or .parquet file, a folder of those, or a hub id with its split,
-            "org/name:train" or "org/name:config:train" (at a commit, tag or branch: "org/name@revision:train").
+        path: a .jsonl, .json, .csv (each also .gz), .parquet or .arrow file, a folder of those, also with its split
+            ("folder:test", "folder:subset:test"), or a hub id with its split, "org/name:train" or
+            "org/name:config:train" (at a commit, tag or branch: "org/name@revision:train").
         text_field: the field that holds a line of a .txt file; None refuses plain text.
         only_text: read a file as plain text whatever its name; needs `text_field`.
+        split: of a folder with several splits, if the path names none; None refuses to choose.
 
     Raises:
         DataError: a file cannot be read, or its content contradicts its name.
     """
-    place = Path(path)
-    if not place.exists() and (hub := HUB_ID.fullmatch(path)):
+    if (hub := hub_id(path)) is not None:
         yield from read_hub(hub["name"], hub["config"], hub["split"], hub["revision"])
-    elif place.is_dir():
-        for file in files_of(place, plain_text=text_field is not None):
-            yield from _read_file(file, text_field, only_text)
-    else:
-        yield from _read_file(place, text_field, only_text)
+        return
+    for file in local_files(path, text_field is not None, split):
+        yield from _read_file(file, text_field, only_text)
 
 
-def kind_of(path: Path) -> str:
-    """The suffix that tells the file type, without .gz: ".jsonl" for rows.jsonl.gz."""
-    return (path.with_suffix("") if path.suffix.lower() == ".gz" else path).suffix.lower()
+def hub_id(path: str) -> re.Match[str] | None:
+    """The parts of a hub id; None if the path is a file or folder, or looks like one."""
+    return None if Path(path).exists() or find_folder(path) is not None else HUB_ID.fullmatch(path)
 
 
-def files_of(folder: Path, plain_text: bool) -> list[Path]:
-    """The files of rows in a folder and its subfolders, sorted by name; plain text only if there is nothing else.
+def local_files(path: str, plain_text: bool, split: str | None = "train") -> list[Path]:
+    """The files that a path stands for: the path itself, or those of a folder.
 
     Args:
-        folder: hidden files and folders in it are ignored.
+        path: a file or a folder, as for `read_source`.
         plain_text: whether .txt files can be rows.
+        split: as for `read_source`.
 
     Raises:
-        DataError: there is none.
+        DataError: a folder holds no such files, or does not tell which.
     """
-    visible = [file for file in folder.rglob("*") if not any(p[0] in "._" for p in file.relative_to(folder).parts)]
-    files = sorted(file for file in visible if file.is_file())
-    rows = [file for file in files if kind_of(file) in ROW_SUFFIXES]
-    if not rows and plain_text:
-        rows = [file for file in files if kind_of(file) == TEXT_SUFFIX]
-    if not rows:
-        raise DataError(f"{folder}: no file of rows in this folder ({_endings(plain_text)}); check the path")
-    return rows
+    found = find_folder(path)
+    if found is None:
+        return [Path(path)]
+    folder, subset, named = found
+    return files_of(folder, plain_text, subset, named, split)
+
+
+def notes_on_splits(path: str, plain_text: bool, split: str) -> list[str]:
+    """Returns a sentence for each folder of several splits among the sources of a path, of which `split` is read."""
+    splits = {source.path: splits_of(source.path, plain_text) for source in parse_sources(path)}
+    return [
+        f"{folder}: read its split {split} alone; it also has {', '.join(others)}: name one as {folder}:{others[0]}."
+        for folder, found in splits.items()
+        if (others := [name for name in found if name != split])
+        if split in found
+    ]
 
 
 def read_plain_lines(path: Path, field: str) -> Iterator[Found]:
@@ -115,23 +122,19 @@ def _read_file(path: Path, text_field: str | None, only_text: bool) -> Iterator[
         return read_plain_lines(path, text_field)
     if kind in READERS:
         return READERS[kind](path)
-    if path.suffix.lower() == ".parquet":
-        from data_modules.reading.parquet_files import read_parquet  # pyarrow imports slowly
+    if path.suffix.lower() in (".parquet", ".arrow"):
+        from data_modules.reading.arrow_files import read_arrow, read_parquet  # pyarrow imports slowly
 
-        return read_parquet(path)
-    if path.suffix.lower() == ".gz" and kind == ".parquet":
-        raise DataError(f"{path}: a Parquet file is compressed inside; unpack this one")
+        return read_parquet(path) if kind == ".parquet" else read_arrow(path)
+    if path.suffix.lower() == ".gz" and kind in (".parquet", ".arrow"):
+        raise DataError(f"{path}: a {kind[1:].capitalize()} file is compressed inside; unpack this one")
     if not path.exists():
         raise DataError(f"{path}: no such file; check the path, or give a hub id with its split, org/name:train")
-    raise DataError(f"{path}: rows come as {_endings(text_field is not None)}; rename or convert the file")
+    raise DataError(f"{path}: rows come as {endings(text_field is not None)}; rename or convert the file")
 
 
 def _text_record(line: bytes | None, field: str) -> Record:
     return {field: decode(line)}
-
-
-def _endings(plain_text: bool) -> str:
-    return ", ".join((*ROW_SUFFIXES, TEXT_SUFFIX) if plain_text else ROW_SUFFIXES)
 
 
 def _first_line(error: Exception) -> Any:

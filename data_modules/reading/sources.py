@@ -44,6 +44,11 @@ def parse_sources(path: str | Path) -> list[WeightedPath]:
     return sources
 
 
+def split_of(option: str) -> str:
+    """The split that a folder of several stands for, by the option of --data that names the folder."""
+    return "validation" if option == "validation_path" else "train"
+
+
 def has_weights(path: str | Path) -> bool:
     """Whether the sources of a path are mixed, in random order."""
     return parse_sources(path)[0].weight is not None

@@ -9,7 +9,8 @@ from pathlib import Path
 from data_modules.formats.messages import check_text
 from data_modules.reading.bad_rows import BadRows, refuse
 from data_modules.reading.files import Found, open_bytes, read_piece
-from data_modules.reading.readers import HUB_ID, TEXT_SUFFIX, files_of, kind_of, read_source
+from data_modules.reading.folders import TEXT_SUFFIX, kind_of
+from data_modules.reading.readers import hub_id, local_files, read_source
 from data_modules.reading.sources import mix, parse_sources
 from lit_instruct.errors import DataError
 
@@ -42,11 +43,10 @@ def stream_documents(path: str | Path, bad_rows: BadRows | None = None, seed: in
 
 
 def _documents_of(path: str, bad_rows: BadRows | None) -> Iterator[Iterator[str]]:
-    place = Path(path)
-    if not place.exists() and HUB_ID.fullmatch(path):
+    if hub_id(path) is not None:
         yield from _row_texts(read_source(path), bad_rows)
         return
-    for file in files_of(place, plain_text=True) if place.is_dir() else [place]:
+    for file in local_files(path, plain_text=True):
         if kind_of(file) in PLAIN:
             yield _plain_text(file)
         else:

@@ -8,9 +8,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from data_modules.formats.fields import FieldNames
 from data_modules.hygiene.facts import SplitFacts
 from data_modules.hygiene.steps import OPTION_OF
 from data_modules.reading.bad_rows import BadRows, OnBadRow
+from data_modules.reading.sources import split_of
 from data_modules.rows import OnLong, Row, stream_rows
 from data_modules.tables.arrow import Item, row_to_json, split_table, write_table
 from lit_instruct.errors import DataError, UserError
@@ -25,7 +27,6 @@ TRAIN, VALIDATION = "train.arrow", "validation.arrow"
 class Reading:
     """How rows are read, the same for every table."""
 
-    format: str
     on_bad_row: OnBadRow
     seed: int
     limit_option: str
@@ -51,6 +52,9 @@ class TableInput(NamedTuple):
     """The tokens of an item that count against the limit."""
     refused_because: str
     """How messages describe the rows that `refuse` leaves out."""
+    format: str = "auto"
+    fields: FieldNames | None = None
+    """Field of a layout -> its name in the file."""
 
 
 @dataclass
@@ -141,7 +145,9 @@ def _write(folder: Path, table: TableInput, reading: Reading, facts: SplitFacts 
         rows = stream_rows(
             table.path,
             table.row_type,
-            layout=reading.format,
+            layout=table.format,
+            fields=table.fields,
+            split=split_of(table.option),
             on_bad_row=reading.on_bad_row,
             bad_rows=bad,
             seed=reading.seed,

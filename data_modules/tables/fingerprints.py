@@ -9,7 +9,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from data_modules.reading.readers import HUB_ID, files_of, kind_of
+from data_modules.reading.folders import kind_of
+from data_modules.reading.readers import hub_id, local_files
 from data_modules.reading.sources import parse_sources
 from lit_instruct import prompting
 from lit_instruct.errors import DataError
@@ -19,12 +20,13 @@ PACKAGES = ("tokenizers", "transformers")
 COMMIT = re.compile("[0-9a-f]{40}")
 
 
-def content_of(path: str, plain_text: bool) -> list[Any] | None:
+def content_of(path: str, plain_text: bool, split: str | None = "train") -> list[Any] | None:
     """Identifies the content of all sources of a path, wherever they are stored.
 
     Args:
         path: as in `data_modules.reading.sources`.
         plain_text: whether plain text files are rows.
+        split: of a folder with several splits, if the path names none.
 
     Returns:
         JSON-able, one entry per source; None if the content of a source is not known before it is read.
@@ -34,15 +36,14 @@ def content_of(path: str, plain_text: bool) -> list[Any] | None:
     """
     found: list[Any] = []
     for source in parse_sources(path):
-        place = Path(source.path)
-        hub = None if place.exists() else HUB_ID.fullmatch(source.path)
+        hub = hub_id(source.path)
         if hub is not None:
             revision = _hub_revision(hub["name"], hub["revision"])
             if revision is None:
                 return None
             found.append([source.path, revision, source.weight])
         else:
-            files = files_of(place, plain_text) if place.is_dir() else [place]
+            files = local_files(source.path, plain_text, split)
             found.append([[[kind_of(file), _digest(file)] for file in files], source.weight])
     return found
 

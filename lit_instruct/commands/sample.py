@@ -24,10 +24,12 @@ class SampleData:
     Args:
         path: file of prompts.
         limit: use only this many, from the start.
+        fields: field of the layout -> its name in the file, such as {prompt: question}.
     """
 
     path: str
     limit: int | None = None
+    fields: dict[str, str] | None = None
 
 
 @dataclass
@@ -72,7 +74,7 @@ def sample(options: SampleOptions) -> Path:
     if not out.parent.is_dir():
         raise UserError(f"--out={out}: no such folder; make it first")
     labeler = function_scorer(options.labeler, option="--labeler")
-    rows = read_rows(options.data.path, PromptRow)[: options.data.limit]
+    rows = read_rows(options.data.path, PromptRow, fields=options.data.fields)[: options.data.limit]
     generator = TextGenerator.from_source(options.run, quantize=options.quantize)
     responses = generator.respond(
         [row.prompt for row in rows],

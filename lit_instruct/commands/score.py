@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from data_modules.formats import COMPARISON_LAYOUTS, DEMONSTRATION_LAYOUTS, Layout, Record
 from data_modules.formats.messages import check_text, prompt_of, with_system
+from data_modules.formats.scored_rows import SCORED_ROWS
 from data_modules.reading.bad_rows import BadRows
 from data_modules.rows import Row, stream_rows
 from lit_instruct.commands.scored_file import ScoredFile, Scores
@@ -36,7 +37,7 @@ class ScorableRow(Row):
     """A prompt with one or several responses, ranked or not."""
 
     layouts = (
-        *COMPARISON_LAYOUTS,
+        *(layout for layout in COMPARISON_LAYOUTS if layout != SCORED_ROWS),
         Layout("candidates", ("prompt", "responses"), _candidates, takes=("system",)),
         *DEMONSTRATION_LAYOUTS,
     )
@@ -74,16 +75,26 @@ class ScoreData:
         format: layout of the rows; auto detects it.
         on_bad_row: stop at a bad row, or skip it and write it to <out>.bad.jsonl with the reason.
         limit: use only this many, from the start.
+        fields: field of the layout -> its name in the file, such as {prompt: question, response: answer}.
     """
 
     path: str
     format: str = "auto"
     on_bad_row: Literal["error", "skip"] = "error"
     limit: int | None = None
+    fields: dict[str, str] | None = None
 
     def rows(self, bad_rows: BadRows) -> Iterator[ScorableRow]:
         """Streams the rows."""
-        found = stream_rows(self.path, ScorableRow, layout=self.format, on_bad_row=self.on_bad_row, bad_rows=bad_rows)
+        found = stream_rows(
+            self.path,
+            ScorableRow,
+            layout=self.format,
+            fields=self.fields,
+            split=None,
+            on_bad_row=self.on_bad_row,
+            bad_rows=bad_rows,
+        )
         return islice(found, self.limit)
 
     def readable_rows(self, bad_rows: BadRows, prompter: Prompter) -> Iterator[ScorableRow]:

@@ -88,7 +88,7 @@ def read_prompts(path: str, limit: int | None) -> list[PromptRow]:
     """Reads the prompt file; a limit takes rows spread evenly over it, because files are often sorted."""
     from data_modules.rows import PromptRow, read_rows
 
-    rows = read_rows(path, PromptRow)
+    rows = read_rows(path, PromptRow, split=None)
     if limit is None or limit >= len(rows):
         return rows
     return [rows[i * len(rows) // limit] for i in range(limit)]

@@ -11,7 +11,7 @@ from typing import Any, cast
 from data_modules.formats import TEXT_FORMAT
 from data_modules.hygiene.facts import PromptFacts
 from data_modules.reading.bad_rows import BadRows
-from data_modules.reading.readers import TEXT_SUFFIX, kind_of
+from data_modules.reading.folders import TEXT_SUFFIX, kind_of
 from data_modules.reading.sources import parse_sources
 from data_modules.rows import PromptRow, Row, check_format, detect_layouts, stream_rows
 from lit_instruct.errors import DataError
@@ -42,7 +42,7 @@ def inspect(options: InspectOptions) -> dict[str, Any]:
         UserError: an option is wrong, or a file cannot be written.
     """
     with BadRows(options.bad_rows) as bad:
-        kind = options.kind if options.kind != "auto" else find_kind(options.path)
+        kind = options.kind if options.kind != "auto" else find_kind(options.path, options.fields)
         prompter = prompter_of(find_source(options.base))
         if kind == "pretraining":
             report = inspect_text(options, prompter, bad if options.on_bad_row == "skip" else None)
@@ -67,7 +67,7 @@ def inspect_rows(options: InspectOptions, row_type: type[Row], prompter: Prompte
         prompter: of the model.
         bad: collects bad rows.
     """
-    check_format(options.format, row_type)
+    check_format(options.format, row_type, options.fields)
     statistics = RowStatistics(prompter, options.max_length, bad)
     facts = PromptFacts(options.hygiene, prompter) if row_type is PromptRow else None
     rows = _rows(options, row_type, bad)
@@ -94,7 +94,13 @@ def inspect_rows(options: InspectOptions, row_type: type[Row], prompter: Prompte
 
 def _rows(options: InspectOptions, row_type: type[Row], bad: BadRows) -> Iterator[Row]:
     rows = stream_rows(
-        options.path, row_type, layout=options.format, on_bad_row=options.on_bad_row, bad_rows=bad, seed=options.seed
+        options.path,
+        row_type,
+        layout=options.format,
+        fields=options.fields,
+        on_bad_row=options.on_bad_row,
+        bad_rows=bad,
+        seed=options.seed,
     )
     return islice(rows, options.limit)
 
@@ -111,7 +117,8 @@ def _formats(options: InspectOptions, row_type: type[Row]) -> dict[str, list[str
     found = {}
     for source in parse_sources(options.path):
         text = options.format == TEXT_FORMAT or kind_of(Path(source.path)) == TEXT_SUFFIX
-        names = [TEXT_FORMAT] if text else [layout.name for layout in detect_layouts(source.path, row_type)]
+        layouts = [] if text else detect_layouts(source.path, row_type, options.fields)
+        names = [TEXT_FORMAT] if text else [layout.name for layout in layouts]
         found[source.path] = names if options.format in ("auto", TEXT_FORMAT) else [options.format]
     return found
 

@@ -21,6 +21,7 @@ class InspectOptions:
             several with weights (a.jsonl@3,b.jsonl@1); --path may be left out if it comes first.
         kind: what the rows are for; auto detects it from the first rows.
         format: layout of the rows, as --data.format in training; auto detects it from the first rows.
+        fields: field of the layout -> its name in the file, as --data.fields in training.
         base: model (name, hub id or folder) whose tokenizer and prompt format are used.
         max_length: limit in tokens, as --data.max_length (for prompts --data.max_prompt_length) in training.
         loss_on: which turns of a demonstration the examples mark as trained.
@@ -36,6 +37,7 @@ class InspectOptions:
     path: str
     kind: Kind = "auto"
     format: str = "auto"
+    fields: dict[str, str] | None = None
     base: str = "smollm2-135m-instruct"
     max_length: int = 512
     loss_on: Literal["responses", "last_response"] = "responses"

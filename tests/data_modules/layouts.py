@@ -75,6 +75,26 @@ CASES: list[tuple[type[Row], str, dict[str, Any], Row]] = [
     ),
     (
         Demonstration,
+        "alpaca",
+        {
+            "instruction": "And of Spain?",
+            "input": "",
+            "output": "Madrid.",
+            "history": [["Capital of France?", "Paris."]],
+            "system": "Be brief.",
+        },
+        Demonstration(
+            [system("Be brief."), user("Capital of France?"), assistant("Paris."), user("And of Spain?")], "Madrid."
+        ),
+    ),
+    (
+        Demonstration,
+        "alpaca",
+        {"instruction": "a", "input": "b", "output": "c", "history": [], "system": ""},
+        Demonstration("a\n\nb", "c"),
+    ),
+    (
+        Demonstration,
         "dolly",
         {"instruction": "Who?", "context": "Ann sat.", "response": "Ann", "category": "closed_qa"},
         Demonstration("Who?\n\nAnn sat.", "Ann", extra={"use_case": "closed_qa"}),
@@ -147,6 +167,23 @@ CASES: list[tuple[type[Row], str, dict[str, Any], Row]] = [
         "preference",
         {"prompt": "a?", "chosen": [user("a?"), assistant("b.")], "rejected": [user("a?"), assistant("c.")]},
         RankedComparison([user("a?")], ["b.", "c."], [1, 2]),
+    ),
+    (
+        RankedComparison,
+        "preference",
+        {"instruction": "Name it.", "input": "the sky", "chosen": "It is blue.", "rejected": "It is red."},
+        RankedComparison(
+            "Name it.\n\nthe sky",
+            ["It is blue.", "It is red."],
+            [1, 2],
+            extra={"instruction": "Name it.", "input": "the sky"},
+        ),
+    ),
+    (
+        RankedComparison,
+        "preference",
+        {"system": "Be brief.", "question": "a?", "chosen": "It is b.", "rejected": "It is c."},
+        RankedComparison([system("Be brief."), user("a?")], ["It is b.", "It is c."], [1, 2], extra={"question": "a?"}),
     ),
     (
         RankedComparison,

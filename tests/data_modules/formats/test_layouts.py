@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from data_modules.formats import COMPARISON_LAYOUTS, DEMONSTRATION_LAYOUTS, PROMPT_LAYOUTS
-from data_modules.rows import PromptRow, RankedComparison, Row, detect_layouts, read_rows
+from data_modules.rows import Demonstration, PromptRow, RankedComparison, Row, detect_layouts, read_rows
 from lit_instruct.errors import DataError, UserError
 from tests.data_modules.layouts import CASES, NAMES, TREE, assistant, user
 
@@ -62,7 +62,7 @@ def test_layout(tmp_path: Path, row_type: type[Row], layout: str, record: dict[s
 
 def test_every_layout_has_a_case():
     known = {layout.name for layout in (*DEMONSTRATION_LAYOUTS, *COMPARISON_LAYOUTS, *PROMPT_LAYOUTS)}
-    assert known - {layout for _, layout, _, _ in CASES} == {"oasst-messages"}
+    assert known - {layout for _, layout, _, _ in CASES} == {"oasst-messages", "scored-rows"}
 
 
 def test_records_are_left_alone():
@@ -80,6 +80,87 @@ def test_a_format_can_be_forced(tmp_path: Path):
         read_rows(path, PromptRow, layout="conversation")
     with pytest.raises(UserError, match="^--data.format: alpaca is not possible here; choose one of auto, prompt, "):
         read_rows(path, PromptRow, layout="alpaca")
+
+
+def test_a_conversation_before_two_messages(tmp_path: Path):
+    """LLaMA-Factory's preferences."""
+    record = {
+        "conversations": [{"from": "human", "value": "a?"}],
+        "chosen": {"from": "gpt", "value": "It is b."},
+        "rejected": {"from": "gpt", "value": "It is c."},
+    }
+    (row,) = read_rows(write(tmp_path / "rows.jsonl", [record]), RankedComparison)
+    assert (row.prompt, row.responses, row.ranks) == ([user("a?")], ["It is b.", "It is c."], [1, 2])
+
+
+@pytest.mark.parametrize("history", ["a", [["a"]], [["a", 3]], [["a", ""]], {"a": "b"}])
+def test_a_history_that_is_no_list_of_pairs(tmp_path: Path, history: Any):
+    record = {"instruction": "a", "output": "b", "history": history}
+    with pytest.raises(DataError, match='of field "history"|field "history" must be a list of pairs'):
+        read_rows(write(tmp_path / "rows.jsonl", [record]), Demonstration)
+
+
+def test_a_call_of_a_tool_is_refused(tmp_path: Path):
+    call = {**assistant("b."), "tool_calls": [{"function": {"name": "f"}}]}
+    path = write(tmp_path / "rows.jsonl", [{"messages": [user("a?"), {**assistant("b."), "tool_calls": None}]}])
+    assert read_rows(path, Demonstration)[0].response == "b."
+    path = write(tmp_path / "rows.jsonl", [{"messages": [user("a?"), call]}])
+    with pytest.raises(DataError, match='rows.jsonl:1: message 2 of field "messages" calls a tool'):
+        read_rows(path, Demonstration)
+
+
+def test_messages_of_several_notations_in_one_parquet_file(tmp_path: Path):
+    """Each message has all fields of the file, null where it has another notation."""
+    talks = [[user("a?"), assistant("b.")], [{"from": "human", "value": "a?"}, {"from": "gpt", "value": "b."}]]
+    unified = [
+        [{**dict.fromkeys(("role", "content", "from", "value")), **message} for message in talk] for talk in talks
+    ]
+    path = write(tmp_path / "rows.parquet", [{"messages": talk} for talk in unified])
+    assert read_rows(path, Demonstration) == [Demonstration([user("a?")], "b.")] * 2
+
+
+def test_null_columns_of_several_layouts_in_one_parquet_file(tmp_path: Path):
+    records = [
+        {"prompt": "a?", "response": "b.", "messages": None, "system": None, "history": None},
+        {"prompt": None, "response": None, "messages": [user("a?"), assistant("b.")], "system": None, "history": None},
+    ]
+    rows = read_rows(write(tmp_path / "rows.parquet", records), Demonstration)
+    assert [(row.prompt, row.response) for row in rows] == [("a?", "b."), ([user("a?")], "b.")]
+
+
+HELPSTEER = [
+    {"prompt": "a?", "response": "b", "helpfulness": 3, "verbosity": 1, "split": "x"},
+    {"prompt": "a?", "response": "c", "helpfulness": 4, "verbosity": 2, "split": "x"},
+    {"prompt": "d?", "response": "e", "helpfulness": 2, "verbosity": 1, "split": "x"},
+    {"prompt": "d?", "response": "f", "helpfulness": 2, "verbosity": 1, "split": "x"},
+    {"prompt": "d?", "response": "g", "helpfulness": 0, "verbosity": 1, "split": "x"},
+]
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_scored_responses_in_rows_of_their_own(tmp_path: Path, suffix: str):
+    path = write(tmp_path / f"rows{suffix}", HELPSTEER)
+    rows = read_rows(path, RankedComparison)
+    assert [(row.prompt, row.responses, row.ranks) for row in rows] == [
+        ("a?", ["b", "c"], [2, 1]),
+        ("d?", ["e", "f", "g"], [1, 1, 2]),
+    ]
+    assert rows[0].extra == {"split": "x"}
+    assert [str(one) for one in rows[1].extra.values()] == ["1", "x"]  # what all rows of the prompt share
+    assert [one.name for one in detect_layouts(path, RankedComparison)] == ["scored-rows"]
+    assert [row.response for row in read_rows(path, Demonstration)] == [*"bcefg"]
+
+
+def test_scored_responses_that_are_not_together(tmp_path: Path):
+    path = write(tmp_path / "rows.jsonl", [HELPSTEER[0], HELPSTEER[2], HELPSTEER[1]])
+    with pytest.raises(DataError, match="rows.jsonl:1: only one scored response to this prompt; .* next to each other"):
+        read_rows(path, RankedComparison)
+    path = write(tmp_path / "rows.jsonl", [HELPSTEER[0], {**HELPSTEER[1], "helpfulness": "good"}])
+    with pytest.raises(DataError, match='"helpfulness" must be a number, not a text'):
+        read_rows(path, RankedComparison)
+    path = write(tmp_path / "rows.jsonl", [HELPSTEER[0], {**HELPSTEER[1], "system": "Be brief."}])
+    with pytest.raises(DataError, match='several messages in field "system"'):
+        read_rows(path, RankedComparison)
 
 
 def flat(node: dict[str, Any], parent: str | None) -> list[dict[str, Any]]:

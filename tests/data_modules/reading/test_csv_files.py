@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -42,3 +43,34 @@ def test_broken_csv_files(tmp_path: Path):
     path = file(tmp_path, "prompt,responses,ranks\nb,\"['c', 'd']\",\"[1, 2]\"\n", "rows.csv")
     with pytest.raises(DataError, match='rows.csv:2: column "responses" must be a list or an object, written as JSON'):
         read_rows(path, RankedComparison)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        '\ufeffprompt;user\r\n"a;b";u1\r\n',
+        'sep=;\nprompt;user\n"a;b";u1\n',
+        'prompt\tuser\n"a;b"\tu1\n',
+        'prompt,user\n"a;b",u1\n',
+        'prompt;"use\nless";user\n"a;b";;u1\n',
+    ],
+)
+def test_semicolons_and_tabs(tmp_path: Path, content: str):
+    (row,) = read_rows(file(tmp_path, content, "rows.csv"), PromptRow)
+    assert row == PromptRow("a;b", "u1")
+
+
+def test_one_column_needs_no_delimiter(tmp_path: Path):
+    assert read_rows(file(tmp_path, "prompt\na;b\n", "rows.csv"), PromptRow)[0].prompt == "a;b"
+    assert reason(file(tmp_path, "prompt\na,b\n", "rows.csv")).startswith(":2: 2 cells for the 1 columns")
+
+
+def test_a_header_of_many_columns_is_checked_at_once(tmp_path: Path):
+    names = ",".join(f"column{number}" for number in range(100_000))
+    path = file(tmp_path, f"prompt,{names}\na{',' * 100_000}\n", "rows.csv")
+    start = time.monotonic()
+    assert read_rows(path, PromptRow)[0].prompt == "a"
+    assert time.monotonic() - start < 10  # compared with each other they take minutes
+    assert reason(file(tmp_path, f"prompt,{names},prompt\n", "rows.csv")).startswith(
+        ':1: the header names column "prompt" twice'
+    )

@@ -97,7 +97,11 @@ def test_truncated_gzip(tmp_path: Path, name: str):
         ("rows.jsonl.gz", b'{"prompt": "a"}', ":1: not gzip, though its name ends in .gz; rename it to rows.jsonl"),
         ("rows.jsonl", b"PAR1....", ":1: this is a Parquet file; rename it to rows.parquet"),
         ("rows.parquet.gz", gzip.compress(b"PAR1", mtime=0), ": a Parquet file is compressed inside; unpack this one"),
-        ("rows.xlsx", b"", ": rows come as .jsonl, .ndjson, .json, .csv, .parquet, .txt; rename or convert the file"),
+        (
+            "rows.xlsx",
+            b"",
+            ": rows come as .jsonl, .ndjson, .json, .csv, .parquet, .arrow, .txt; rename or convert the file",
+        ),
         ("rows.jsonl", '{"prompt": "a"}'.encode("utf-16"), ":1: not UTF-8 text; convert the file to UTF-8"),
         ("rows.jsonl.gz", b"", ":1: the file is empty; it needs at least one row"),
     ],
@@ -113,7 +117,9 @@ def test_plain_text_is_one_prompt_a_line(tmp_path: Path):
     assert rows[1].where == f"{path}:3"
     odd = file(tmp_path, '{"prompt": "a"}\n', "rows.jsonl")
     assert prompts(odd, layout="text") == ['{"prompt": "a"}']
-    with pytest.raises(DataError, match="rows.txt: rows come as .jsonl, .ndjson, .json, .csv, .parquet; rename"):
+    with pytest.raises(
+        DataError, match="rows.txt: rows come as .jsonl, .ndjson, .json, .csv, .parquet, .arrow; rename"
+    ):
         read_rows(path, RankedComparison)
 
 
