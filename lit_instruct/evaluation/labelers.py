@@ -1,6 +1,6 @@
 """Automatic labelers: scoring functions that stand in for the people of the paper (section 3.4).
 
-A labeler is any callable ``list[(prompt, response)] -> list[float]``, higher is better. The two here read only the
+A labeler is a function in one of the forms of docs/rewards.md, higher is better. The two here read only the
 response, are deterministic, need no model and no network, and score about a thousand responses per second.
 
 They do not judge quality. **Neither can see** whether the response answers the prompt; whether a statement is true;

@@ -24,6 +24,7 @@ from lit_instruct.planning.options import flat
 from lit_instruct.planning.work import StageName
 from lit_instruct.running.callbacks import HandOver, ProgressBar, RewardReport, RunFiles, SampleTable, SaveConfig
 from lit_instruct.running.checkpoint_files import AtomicCheckpointIO, last_checkpoint
+from lit_instruct.running.config_files import check_groups
 from lit_instruct.running.last_checkpoint import InterruptedRunError, LastCheckpoint
 from lit_instruct.running.metrics_file import MetricsFile
 from lit_instruct.running.out_of_memory import check_memory, explain, is_out_of_memory
@@ -70,7 +71,8 @@ class StageCLI(LightningCLI):
         return Path(self._get(self.config, "run")) / self.stage
 
     def before_instantiate_classes(self) -> None:
-        """Fills in the run folder."""
+        """Checks the config files, and fills in the run folder."""
+        check_groups(self.config[self.subcommand], self.parser, self.subcommand)
         run = self._get(self.config, "run")
         model = self._get(self.config, "model")
         for name, value in list(model.items()):  # dotted names, including those of groups
