@@ -144,7 +144,7 @@ def test_wrong_rows(tmp_path: Path, row_type: type[Row], changes: dict[str, Any]
         (
             Demonstration,
             {"prompt": "p"},
-            'field "response" is missing; a row of format prompt-response needs prompt and response; other .*messages',
+            'field "response" is missing; a row of format prompt-response needs prompt and response; these are prompts',
         ),
         (Demonstration, {"response": "p"}, 'field "prompt" is missing'),
         (
