@@ -50,7 +50,7 @@ SCORED_ROWS = Layout(
     "scored-rows",
     ("prompt", "response"),
     _scored_rows,
-    takes=("records",),
+    takes=("records", "system", *SCORES),
     fits=lambda record: _score_field(record) is not None,
     group="prompt",
 )

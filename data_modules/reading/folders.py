@@ -138,7 +138,7 @@ def _configured(folder: Path, files: Sequence[Path]) -> list[Part]:
     text = readme.read_text(encoding="utf-8", errors="replace") if readme.is_file() else ""
     try:
         card = yaml.safe_load(text.split("---\n")[1]) if text.startswith("---\n") and text.count("---\n") > 1 else None
-        configs = [(one["config_name"], _patterns(one["data_files"])) for one in card["configs"]]
+        configs = [(one["config_name"], _patterns(one["data_files"])) for one in (card or {})["configs"]]
     except (yaml.YAMLError, LookupError, TypeError):  # no card, or one that says nothing of files
         return []
     names = {file: str(file.relative_to(folder)) for file in files}

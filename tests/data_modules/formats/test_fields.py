@@ -158,3 +158,10 @@ def test_rows_of_another_stage_name_it(
     tmp_path: Path, record: dict[str, Any], row_type: type[Row], advice: str
 ) -> None:
     assert advice in reason(write(tmp_path, record), row_type)
+
+
+def test_scored_rows_under_other_names(tmp_path: Path) -> None:
+    records = [{"task": {"text": "a"}, "answer": answer, "votes": votes} for answer, votes in (("b", 1), ("c", 5))]
+    names = {"prompt": "task.text", "response": "answer", "score": "votes"}
+    (row,) = read_rows(write(tmp_path, *records), RankedComparison, fields=names)
+    assert (row.prompt, row.responses, row.ranks) == ("a", ["b", "c"], [2, 1])
