@@ -27,6 +27,19 @@ COMMANDS = {
     "data": "inspect PATH: the content of a dataset, and the training examples made from it",
 }
 STAGES = ("sft", "rm", "ppo")
+TRUST = "--trust_remote_code"
+PLACE_ERRORS = (
+    errno.EACCES,
+    errno.EEXIST,
+    errno.EISDIR,
+    errno.ELOOP,
+    errno.ENAMETOOLONG,
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.EPERM,
+    errno.EROFS,
+)
+"""Errors of the operating system about a path that the user gave."""
 OF_REWARD_MODEL = {
     "rm validate": "pair accuracy, calibration and length dependence of a reward model, as HTML and JSON",
     "rm score": "score the rows of a file of any length",
@@ -40,6 +53,7 @@ HELP = f"""lit-instruct {{{",".join(COMMANDS)}}} ...
 Stages take {{fit,validate,test}}, a recipe and any option of the module, its data and Lightning's Trainer:
   lit-instruct ppo fit --config recipes/demo/ppo.yaml --run runs/demo --model.kl.coef=0.05 --trainer.devices=2
 Options of a command: lit-instruct <command> --help; of a stage: lit-instruct <stage> fit --help
+A model's own Python code is refused, unless you have read it and add --trust_remote_code.
 """
 
 
@@ -57,13 +71,17 @@ def main(arguments: list[str] | None = None) -> int:
         print(version("lit-instruct"))
         return 0
     try:
-        return _run(words[0], words[1:])
+        return _run(words[0], _without_trust([_with_home(word) for word in words[1:]]))
     except UserError as error:
         return _fail(str(error))
     except OSError as error:
-        if error.errno != errno.ENOSPC:
+        if error.errno == errno.ENOSPC:
+            return _fail(
+                "no space left on the disk; free some and resume with --ckpt_path=last (results are untouched)"
+            )
+        if error.errno not in PLACE_ERRORS or error.filename is None:
             raise
-        return _fail("no space left on the disk; free some and resume with --ckpt_path=last (results are untouched)")
+        return _fail(f"{error.filename}: {error.strerror}; check this path and its permissions, or give another")
     except KeyboardInterrupt:
         return 130
 
@@ -102,6 +120,27 @@ def _run(command: str, arguments: list[str]) -> int:
     parsed = auto_cli(getattr(chosen, options), args=arguments, prog=f"lit-instruct {command}", as_positional=False)
     getattr(chosen, function)(parsed)
     return 0
+
+
+def _with_home(word: str) -> str:
+    """Replaces `~` at the start of a path, as a shell does, but also after the = of an option and after a comma."""
+    if not re.search("(^|[=,])~", word) or re.match("--[a-z.]*system=", word):
+        return word
+    from lit_instruct.files import expand_home
+
+    option, equals, value = word.partition("=") if word.startswith("-") else ("", "", word)
+    return option + equals + expand_home(value)
+
+
+def _without_trust(arguments: list[str]) -> list[str]:
+    """Moves the option --trust_remote_code, which every command has, to the environment that models are opened in."""
+    words = [f"{TRUST}=true" if word == TRUST else word for word in arguments]
+    given = [word.partition("=")[2] for word in words if word.startswith(f"{TRUST}=")]
+    if given and given[-1] not in ("true", "false"):
+        raise UserError(f"{TRUST}={given[-1]}: give true or false")
+    if given:
+        os.environ["LIT_INSTRUCT_TRUST_REMOTE_CODE"] = given[-1]
+    return [word for word in words if not word.startswith(f"{TRUST}=")]
 
 
 def _flags(arguments: list[str]) -> list[str]:

@@ -1,10 +1,11 @@
-"""Atomic writes (a file, a folder, or a folder's files together) and the cache folder."""
+"""Atomic writes (a file, a folder, or a folder's files together), locks, `~` and the cache folder."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
 import json
+import logging
 import os
 import shutil
 import sys
@@ -13,9 +14,20 @@ from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 
 from lit_instruct.errors import UserError
+
+log = logging.getLogger(__name__)
+SCRATCH = ".writing-"
+"""Prefix of folders whose files are not complete yet."""
+READY = ".ready"
+"""Folder of complete files that are being moved into place."""
+REMOVED = ".removed-"
+"""Prefix in such a folder of an empty file that stands for one to be removed."""
+WRITING = ".writing"
+"""Suffix of a file that is not complete yet."""
 
 T = TypeVar("T")
 
@@ -24,7 +36,8 @@ T = TypeVar("T")
 def replacing_files(folder: Path, last: str | None = None, exclusive: Collection[str] = ()) -> Iterator[Path]:
     """Gives a scratch folder whose files replace those of `folder` if the block ends without an error.
 
-    The earlier result is untouched until everything new is on the disk.
+    The earlier result is untouched until everything new is on the disk. Then one rename of the scratch folder decides:
+    after it a killed process leaves a folder `READY`, from which `finish_replacing` puts all files in place.
 
     Args:
         folder: created if missing; files with other names stay.
@@ -36,24 +49,87 @@ def replacing_files(folder: Path, last: str | None = None, exclusive: Collection
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=".writing-", dir=folder))
+        finish_replacing(folder, last)
+        scratch = Path(tempfile.mkdtemp(prefix=SCRATCH, dir=folder))
     except OSError as error:
         raise cannot_write(folder, error) from error
-    written: set[str] = set()
     try:
         yield scratch
-        for path in sorted(scratch.iterdir(), key=lambda path: path.name == last):
-            if path.is_dir():
-                shutil.rmtree(folder / path.name, ignore_errors=True)
-            os.replace(path, folder / path.name)
-            written.add(path.name)
-        if not written.isdisjoint(exclusive):
-            for stale in set(exclusive) - written:
-                (folder / stale).unlink(missing_ok=True)
+        _complete(scratch, folder, exclusive)
+        scratch.rename(folder / READY)
+        finish_replacing(folder, last)
     except (OSError, SafetensorError) as error:
         raise cannot_write(folder, error) from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _complete(scratch: Path, folder: Path, exclusive: Collection[str]) -> None:
+    """Notes which files of `folder` are to be removed, and waits until everything is on the disk."""
+    written = {path.name for path in scratch.iterdir()}
+    if not written.isdisjoint(exclusive):
+        for stale in set(exclusive) - written:
+            if (folder / stale).exists():
+                (scratch / f"{REMOVED}{stale}").touch()
+    for path in scratch.rglob("*"):
+        if path.is_file():
+            with path.open("rb+") as file:
+                os.fsync(file.fileno())
+
+
+def finish_replacing(folder: Path, last: str | None = None) -> None:
+    """Puts the files of `replacing_files` in place; also those of a process that was killed while it did so.
+
+    Raises:
+        OSError: the folder cannot be written.
+    """
+    ready = folder / READY
+    if not ready.is_dir():
+        return
+    for path in sorted(ready.iterdir(), key=lambda path: path.name == last):
+        if path.name.startswith(REMOVED):
+            (folder / path.name.removeprefix(REMOVED)).unlink(missing_ok=True)
+            path.unlink()
+            continue
+        if path.is_dir():
+            shutil.rmtree(folder / path.name, ignore_errors=True)
+        os.replace(path, folder / path.name)
+    ready.rmdir()
+
+
+def remove_left_over(folder: Path) -> None:
+    """Removes the scratch files and folders that killed processes left in a folder; no other may be writing there."""
+    for path in [*folder.rglob(f"*{WRITING}"), *folder.rglob(f"{SCRATCH}*")]:
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def locked(path: Path, busy: str) -> Iterator[None]:
+    """Holds a lock file while the block runs; the operating system frees the lock of a killed process.
+
+    A file system without locks gets a warning instead.
+
+    Raises:
+        UserError: another process holds it; `busy` is the message.
+        OSError: the file cannot be made.
+    """
+    lock = FileLock(path, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise UserError(busy) from error
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP):
+            raise
+        log.warning("%s: this file system has no locks; let only one process write to this folder", path.parent)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        lock.release()
 
 
 @contextlib.contextmanager
@@ -75,7 +151,7 @@ def replacing_file(path: Path) -> Iterator[Path]:
 
 def beside(path: Path) -> Path:
     """Returns where a file is written before it is renamed; the next run overwrites what a killed run left there."""
-    return path.with_name(f"{path.name}.writing")
+    return path.with_name(f"{path.name}{WRITING}")
 
 
 def built_folder(folder: Path, find: Callable[[Path], T], build: Callable[[Path], T]) -> T:
@@ -88,8 +164,6 @@ def built_folder(folder: Path, find: Callable[[Path], T], build: Callable[[Path]
     """
     if found := find(folder):
         return found
-    from filelock import FileLock
-
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.parent / f".{folder.name}.lock"):
         if found := find(folder):  # another process has built it meanwhile
@@ -129,6 +203,12 @@ def cannot_write(place: Path, error: Exception, option: str = "--run") -> UserEr
         return UserError(f"{place}: no space left on the disk; free some and run again (earlier results are untouched)")
     reason = getattr(error, "strerror", error)
     return UserError(f"{place}: cannot write here ({reason}); choose another place with {option}")
+
+
+def expand_home(value: str) -> str:
+    """Returns a path, or several separated by commas, with `~` and `~user` at the start of each replaced."""
+    parts = value.split(",")
+    return ",".join(os.path.expanduser(part.strip()) if part.strip().startswith("~") else part for part in parts)
 
 
 def cache_folder() -> Path:

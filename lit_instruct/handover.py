@@ -5,14 +5,16 @@ from __future__ import annotations
 import datetime
 import json
 import logging
+import math
 from contextlib import AbstractContextManager
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
 from lit_instruct import machine
 from lit_instruct.errors import UserError
-from lit_instruct.files import replacing_files
+from lit_instruct.files import READY, finish_replacing, replacing_files
 from lit_instruct.models.checks import check_vocabulary
 from lit_instruct.models.loading import (
     Source,
@@ -74,15 +76,20 @@ def read_stage(folder: Path) -> Stage | None:
     """Returns the record of a stage folder, or None for any other folder.
 
     Raises:
-        UserError: the file is damaged, or of a version with other fields.
+        UserError: the file is damaged, or of a version with other fields; or the result is just being replaced.
     """
     path = folder / STAGE_FILE
+    if (folder / READY).is_dir():
+        raise UserError(
+            f"{folder}: a run is replacing this result, or was killed while it did; if none is running, resume that "
+            "stage with --ckpt_path=last, which completes it"
+        )
     if not path.is_file():
         return None
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         by = dict(record.get("versions") or {}).get("lit-instruct", "of another version")
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f"{path}: damaged ({error}); run that stage again") from error
     unknown = sorted(record.keys() - {one.name for one in fields(Stage)})
     required = {one.name for one in fields(Stage) if one.default is one.default_factory is MISSING}
@@ -93,7 +100,28 @@ def read_stage(folder: Path) -> Stage | None:
         raise UserError(
             f"{path}: written by lit-instruct {by} {' and '.join(found)}; use that version, or run the stage again"
         )
+    if wrong := _wrong_values(record):
+        raise UserError(f"{path}: damaged ({wrong[0]}); run that stage again")
     return Stage(**record)
+
+
+def _wrong_values(record: dict[str, Any]) -> list[str]:
+    """Returns what is wrong with the values in a stage.json, such as "seed is '0'"."""
+    hints = get_type_hints(Stage)
+    wrong = [f"{name} is {value!r}"[:80] for name, value in record.items() if not _fits(value, hints[name])]
+    inside = {"base": ["source"], "prompt_format": ["template", "system"]}
+    return wrong or [f"{name} without {key}" for name in inside for key in inside[name] if key not in record[name]]
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Tells whether a value that was read from JSON has a type such as `float | None` or `dict[str, str]`."""
+    if get_origin(hint) is UnionType:
+        return any(_fits(value, one) for one in get_args(hint))
+    if get_origin(hint) is dict:
+        return isinstance(value, dict) and all(_fits(item, get_args(hint)[1]) for item in value.values())
+    if hint is Any:
+        return True
+    return isinstance(value, (int, float) if hint is float else hint) and (hint is bool or not isinstance(value, bool))
 
 
 def read_stage_of(source: Source) -> Stage | None:
@@ -194,6 +222,11 @@ def check_same_format(own: Prompter, parent: Stage | None, parent_folder: str, c
     )
 
 
+def finish_stage(folder: Path) -> None:
+    """Puts the result in place that a killed run had completed; raises OSError if the folder cannot be written."""
+    finish_replacing(folder, last=STAGE_FILE)
+
+
 def replacing_stage(folder: Path) -> AbstractContextManager[Path]:
     """Returns `replacing_files` for a stage's model, tokenizer and stage.json."""
     return replacing_files(folder, last=STAGE_FILE, exclusive=MODEL_FILES)
@@ -201,8 +234,10 @@ def replacing_stage(folder: Path) -> AbstractContextManager[Path]:
 
 def write_stage(folder: Path, stage: Stage) -> None:
     """Writes stage.json into a folder, usually the scratch folder of `replacing_stage`."""
+    finite = {name: value for name, value in stage.metrics.items() if math.isfinite(value)}
     record = asdict(stage) | {
+        "metrics": finite,  # JSON has no NaN
         "versions": machine.package_versions(PACKAGES),
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
-    (folder / STAGE_FILE).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    (folder / STAGE_FILE).write_text(json.dumps(record, indent=2, allow_nan=False) + "\n", encoding="utf-8")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import json
 import os
 import shutil
@@ -14,7 +15,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from lit_instruct.errors import UserError
-from lit_instruct.files import cannot_write
+from lit_instruct.files import cannot_write, locked
 
 RECORD = "export.json"
 """Describes the export and lists its files; a target with only listed files is an earlier export."""
@@ -51,25 +52,32 @@ def replacing_folder(target: Path) -> Iterator[Path]:
     """Gives a scratch folder that replaces `target` if the block ends without an error; otherwise nothing changes.
 
     Raises:
-        UserError: no space is left, or the folder cannot be written.
+        UserError: no space is left, the folder cannot be written, or another export is writing it.
     """
-    scratch: Path | None = None
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=f".{target.name}.writing-", dir=target.parent))
-        new = scratch / "new"
-        new.mkdir()
-        yield new
-        for path in new.rglob("*"):
-            if path.is_file():  # safetensors saves weights readable only by their owner
-                path.chmod(new.stat().st_mode & 0o666)
-        if target.exists():
-            os.replace(target, scratch / "old")
-        os.replace(new, target)
-    except (OSError, SafetensorError) as error:
-        if scratch is not None and (scratch / "old").exists() and not target.exists():
-            os.replace(scratch / "old", target)
-        raise cannot_write(target, error, "--to") from error
-    finally:
-        if scratch is not None:
-            shutil.rmtree(scratch, ignore_errors=True)
+    prefix, busy = f".{target.name}.writing-", f"--to={target}: another export is writing it; wait until it ends"
+    with contextlib.ExitStack() as stack:
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(locked(target.parent / f".{target.name}.lock", busy))
+            _remove_left_over(target, prefix)
+            stack.callback(_remove_left_over, target, prefix)
+            scratch = Path(tempfile.mkdtemp(prefix=prefix, dir=target.parent))
+            new = scratch / "new"
+            new.mkdir()
+            yield new
+            for path in new.rglob("*"):
+                if path.is_file():  # safetensors saves weights readable only by their owner
+                    path.chmod(new.stat().st_mode & 0o666)
+            if target.exists():
+                os.replace(target, scratch / "old")
+            os.replace(new, target)
+        except (OSError, SafetensorError) as error:
+            raise cannot_write(target, error, "--to") from error
+
+
+def _remove_left_over(target: Path, prefix: str) -> None:
+    """Removes scratch folders; the earlier export is first put back if a failure or kill left it in one."""
+    for left_over in target.parent.glob(f"{glob.escape(prefix)}*"):
+        if not target.exists() and (left_over / "old").exists():
+            os.replace(left_over / "old", target)
+        shutil.rmtree(left_over, ignore_errors=True)

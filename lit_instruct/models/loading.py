@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
@@ -35,6 +36,8 @@ LOADING = {"use_safetensors": True, "output_loading_info": True, "ignore_mismatc
 """Arguments of `from_pretrained`; with the last one, the report has the tensors of a wrong shape."""
 OPENING = (OSError, ValueError, ImportError, SafetensorError)
 """What transformers raises where files are missing, damaged or of another kind."""
+TRUST = "LIT_INSTRUCT_TRUST_REMOTE_CODE"
+"""Environment variable that allows code in a model's folder; the command line's --trust_remote_code sets it."""
 RUN = "{run}"
 """Stands for the run folder in options of the model, such as --model.base={run}/sft."""
 
@@ -116,12 +119,16 @@ def awaits_stage(name: str, stage: str) -> bool:
     return _is_path(name) or RUN in name or (len(path.parts) > 1 and path.parent.is_dir())
 
 
-def pinned(base: str) -> dict[str, str]:
-    """Returns the arguments of `from_pretrained` for a base; org/name@revision is a commit, tag or branch of it."""
+def pinned(base: str) -> dict[str, Any]:
+    """Returns the arguments of `from_pretrained` for a base; org/name@revision is a commit, tag or branch of it.
+
+    Code in the model's folder runs only if the user said so; without an argument transformers would ask.
+    """
     name, at, revision = base.partition("@")
+    trusted = {"trust_remote_code": os.environ.get(TRUST) == "true"}
     if not at or Path(base).exists():
-        return {"pretrained_model_name_or_path": base}
-    return {"pretrained_model_name_or_path": name, "revision": revision}
+        return {"pretrained_model_name_or_path": base} | trusted
+    return {"pretrained_model_name_or_path": name, "revision": revision} | trusted
 
 
 def load_tokenizer(source: Source) -> PreTrainedTokenizerBase:
@@ -243,6 +250,11 @@ def _opening(source: Source, what: str, errors: tuple[type[Exception], ...] = OP
     try:
         yield
     except errors as error:
+        if "trust_remote_code" in str(error):
+            raise UserError(
+                f"{source.name}: this {what} has Python code of its own, which is not run; read it, and if you trust "
+                "it, add --trust_remote_code"
+            ) from error
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
             f"{source.name}: cannot open this {what} ({reason}); give a hub id, a folder or smollm2-135m-instruct"

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from safetensors.torch import save_file
 from torch import Tensor
@@ -17,6 +16,7 @@ from data_modules.rows import PromptRow
 from lit_instruct.batches import Rollout
 from lit_instruct.errors import UserError
 from lit_instruct.files import replacing_files
+from lit_instruct.models.finite import OnNonFinite
 from lit_instruct.ppo.ranks import Ranks
 from lit_instruct.ppo.targets import Target
 from lit_instruct.prompting import prompt_text
@@ -28,8 +28,7 @@ log = logging.getLogger(__name__)
 class NonFinite:
     """Handles NaN and inf in rewards, losses and gradients, once per iteration."""
 
-    action: Literal["stop", "skip"]
-    """"stop" ends the training, "skip" leaves the step out."""
+    action: OnNonFinite
     folder: Path
     """Where episodes are saved; each process saves its own."""
     decode: Callable[[list[int]], str]
@@ -106,11 +105,6 @@ class NonFinite:
         self.saved = self.folder / self.name
         _save_episodes(self.saved, rollouts, targets, {"iteration": self.iteration, "wrong": wrong}, self.decode)
         return self.saved
-
-
-def non_finite(figures: Mapping[str, float]) -> list[str]:
-    """Returns "name is nan" (or inf, -inf) of each figure that is not finite."""
-    return [f"{name} is {value}" for name, value in figures.items() if not math.isfinite(value)]
 
 
 def _non_finite_rewards(

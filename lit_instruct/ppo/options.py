@@ -9,6 +9,7 @@ from lit_instruct.errors import UserError
 from lit_instruct.losses.divergence import Estimator
 from lit_instruct.models.activations import MemoryOptions
 from lit_instruct.models.assemble import ValueKind
+from lit_instruct.models.finite import OnNonFinite
 from lit_instruct.models.optimizers import OptimizerName
 from lit_instruct.rollouts.generate import SamplingOptions
 
@@ -190,7 +191,7 @@ class PPOOptimizerOptions:
     weight_decay: float = 0.0
     beta2: float = 0.95
     ema_decay: float | None = None
-    on_non_finite: Literal["stop", "skip"] = "stop"
+    on_non_finite: OnNonFinite = "stop"
 
     def __post_init__(self) -> None:
         _above_zero("optimizer", self, "learning_rate", "max_grad_norm")

@@ -14,11 +14,12 @@ from torch.optim import Optimizer
 
 from lit_instruct.batches import Rollout, around_response
 from lit_instruct.losses.policy import clipped_policy_loss, clipped_value_loss
+from lit_instruct.models.finite import non_finite
 from lit_instruct.models.roles import Roles
 from lit_instruct.models.sharding import in_step
 from lit_instruct.ppo.collect import Rollouts
 from lit_instruct.ppo.minibatches import idle_part, iteration_key, minibatch_order, regroup
-from lit_instruct.ppo.non_finite import NonFinite, non_finite
+from lit_instruct.ppo.non_finite import NonFinite
 from lit_instruct.ppo.options import ObjectiveOptions, ValueOptions
 from lit_instruct.ppo.pretraining_mix import PretrainingMix
 from lit_instruct.ppo.ranks import Ranks

@@ -15,10 +15,12 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info
 from tqdm import tqdm
 
+from lit_instruct.errors import UserError
 from lit_instruct.files import replacing_file
 from lit_instruct.handover import read_stage
 from lit_instruct.running.metrics_file import MetricsFile
 from lit_instruct.stages.base import StageModule
+from lit_instruct.stages.non_finite import check_figures
 from lit_instruct.stages.ppo import PPOModule
 from lit_instruct.stages.reward import RewardModule
 
@@ -98,6 +100,8 @@ class RunFiles(Callback):
         self.resuming = resuming
         self.rows = 0
         """Rows of metrics.csv when the checkpoint was written."""
+        self.begun = resuming
+        """Whether the files in the folder are those of this run."""
         self.trainer: lightning.Trainer | None = None
         found = (path for name in ("logs", "checkpoints", "non_finite") for path in (folder / name).glob("**/*"))
         self.earlier = [] if resuming else [path for path in found if path.is_file()]
@@ -132,6 +136,7 @@ class RunFiles(Callback):
                 target = aside / path.relative_to(self.folder)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.move(path, target)
+        self.begun = True
 
     def _metrics_files(self, trainer: lightning.Trainer) -> list[MetricsFile]:
         return [found for found in trainer.loggers if isinstance(found, MetricsFile)] if trainer.is_global_zero else []
@@ -153,6 +158,8 @@ class HandOver(Callback):
         def run(original: Any = trainer.fit_loop.run) -> None:
             original()
             if not self.done:
+                assert isinstance(pl_module, StageModule)
+                refuse_to_relabel(pl_module.resume.changed)
                 rank_zero_info("--ckpt_path: this training was complete; only its result is written again")
                 self.on_train_end(trainer, pl_module)
 
@@ -165,6 +172,7 @@ class HandOver(Callback):
         metrics = pl_module.metrics_so_far()
         if self.best is not None and self.best.best_model_path:
             metrics |= pl_module.load_trained_weights(self.best.best_model_path)
+        check_figures(pl_module.stage, metrics, self.best.monitor if self.best is not None else None)
         if isinstance(pl_module, RewardModule):
             pl_module.set_bias()
         pl_module.gather_weights()
@@ -173,6 +181,15 @@ class HandOver(Callback):
         trainer.strategy.barrier("hand over")
         if trainer.is_global_zero:
             print(f"\n{pl_module.stage}: done in {pl_module.seconds:.0f} s, written to {self.folder}", flush=True)
+
+
+def refuse_to_relabel(changed: list[str]) -> None:
+    """Refuses to hand over what a complete training made as the result of other options."""
+    if changed:
+        raise UserError(
+            f"--ckpt_path: this training was complete with another {', '.join(changed)}, and nothing is left to train; "
+            "start a new training without --ckpt_path, give it more to do, or give the options of the checkpoint"
+        )
 
 
 @dataclass(eq=False)

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import os
-import pickle
 import shutil
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 
-from lit_instruct.errors import UserError, causes
+from lit_instruct.errors import causes
 from lit_instruct.files import replacing_file
+from lit_instruct.stages.checkpoint import check_checkpoint, opening
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -41,16 +40,11 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         """Reads a checkpoint of tensors and plain values.
 
         Raises:
-            UserError: the file is damaged, or contains other objects.
+            UserError: the file is damaged, or is no checkpoint of a stage.
         """
-        try:
-            return super().load_checkpoint(path, map_location, True if weights_only is None else weights_only)
-        except FileNotFoundError:
-            raise
-        except (RuntimeError, OSError, EOFError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
-            reason = str(error).splitlines()[0][:120] if str(error) else "it is truncated"
-            told = f"--ckpt_path: {path} is damaged or not a checkpoint ({reason}); give another one, or "
-            raise UserError(told + "start a new training") from error
+        with opening(path):
+            loaded = super().load_checkpoint(path, map_location, True if weights_only is None else weights_only)
+        return check_checkpoint(loaded, path)
 
 
 def put_in_place(folder: Path, path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -9,7 +11,7 @@ from typing import Any, Literal
 import lightning
 import torch
 from lightning.fabric.plugins import CheckpointIO
-from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, EarlyStopping
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info
@@ -19,9 +21,11 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from data_modules import PromptDataModule, PromptResponseDataModule, RankedComparisonDataModule
 from data_modules.batching.sampling import ResumeInsideEpoch
 from lit_instruct.errors import UserError, causes
+from lit_instruct.files import cannot_write, expand_home
 from lit_instruct.models.loading import fill_run, pick_dtype
 from lit_instruct.planning.options import flat
 from lit_instruct.planning.work import StageName
+from lit_instruct.running.best_checkpoint import BestCheckpoint
 from lit_instruct.running.callbacks import HandOver, ProgressBar, RewardReport, RunFiles, SampleTable, SaveConfig
 from lit_instruct.running.checkpoint_files import AtomicCheckpointIO, last_checkpoint
 from lit_instruct.running.config_files import check_groups
@@ -29,6 +33,7 @@ from lit_instruct.running.last_checkpoint import InterruptedRunError, LastCheckp
 from lit_instruct.running.metrics_file import MetricsFile
 from lit_instruct.running.out_of_memory import check_memory, explain, is_out_of_memory
 from lit_instruct.running.processes import FSDP2, SameOnEveryRank, check_strategy, fsdp2, lost_process
+from lit_instruct.running.run_folder import own_folder
 from lit_instruct.stages.ppo import PPOModule
 from lit_instruct.stages.renamed import refuse_old_names
 from lit_instruct.stages.reward import RewardModule
@@ -39,6 +44,8 @@ STAGES = {
     "rm": (RewardModule, RankedComparisonDataModule),
     "ppo": (PPOModule, PromptDataModule),
 }
+TEXT = "prompt.system"
+"""Name of an option that is a text rather than a path or a name."""
 FURTHER = {"rm": "further subcommand: score, the rewards of the rows of a file (lit-instruct rm score --help)"}
 """Help on subcommands that are not in a stage's parser."""
 
@@ -71,13 +78,14 @@ class StageCLI(LightningCLI):
         return Path(self._get(self.config, "run")) / self.stage
 
     def before_instantiate_classes(self) -> None:
-        """Checks the config files, and fills in the run folder."""
+        """Checks the config files, and fills in home folders and the run folder."""
         check_groups(self.config[self.subcommand], self.parser, self.subcommand)
-        run = self._get(self.config, "run")
-        model = self._get(self.config, "model")
-        for name, value in list(model.items()):  # dotted names, including those of groups
-            if isinstance(value, str):
-                model[name] = fill_run(value, run)
+        config = self.config[self.subcommand]
+        config.run = expand_home(config.run)
+        for options in (config.model, config.data):
+            for name, value in list(options.items()):  # dotted names, including those of groups
+                if isinstance(value, str) and not name.endswith(TEXT):
+                    options[name] = expand_home(fill_run(value, config.run) if options is config.model else value)
         self._get(self.config, "trainer").default_root_dir = str(self.folder)
         if self.subcommand == "fit" and self._get(self.config, "check_memory"):
             check_memory(self.stage, self._options())
@@ -88,7 +96,7 @@ class StageCLI(LightningCLI):
         if self.subcommand != "fit" and config.logger in (None, True):
             kwargs["logger"] = False  # validate and test only print
         elif config.logger is not False:
-            given = config.logger if isinstance(config.logger, list) else [config.logger]
+            given = as_list(config.logger)
             own = [MetricsFile(self.folder / "logs")]
             own += [TensorBoardLogger(self.folder, name="logs", version="")] if config.logger in (None, True) else []
             kwargs["logger"] = own + [logger for logger in given if logger not in (None, True)]
@@ -97,7 +105,7 @@ class StageCLI(LightningCLI):
         if config.precision is None:
             kwargs["precision"] = self._precision(config.accelerator)
         config.plugins = self._plugins(config.plugins)
-        config.callbacks = [*(config.callbacks or []), *self._callbacks(bool(config.fast_dev_run))]
+        config.callbacks = [*as_list(config.callbacks), *self._callbacks(bool(config.fast_dev_run))]
         if config.strategy == FSDP2:
             # FSDP2 casts by itself
             kwargs |= {"strategy": fsdp2(config.devices, config.num_nodes), "precision": "32-true"}
@@ -110,7 +118,7 @@ class StageCLI(LightningCLI):
 
     def _plugins(self, given: Any) -> list[Any]:
         """Adds atomic writing of checkpoints, unless the user gave another plugin for it."""
-        plugins = given if isinstance(given, list) else [given] if given is not None else []
+        plugins = as_list(given)
         own = [] if any(isinstance(plugin, CheckpointIO) for plugin in plugins) else [AtomicCheckpointIO()]
         return [*plugins, *own]
 
@@ -131,7 +139,7 @@ class StageCLI(LightningCLI):
         folder = self.folder / "checkpoints"
         best, stopping = None, []
         if monitor is not None:
-            best = ModelCheckpoint(folder, "best", monitor=monitor, mode=mode, enable_version_counter=False)
+            best = BestCheckpoint(folder, monitor, mode, self.checkpoint)
             if self.model.patience is not None:
                 patience = self.model.patience
                 stopping = [EarlyStopping(monitor, 0.0, patience, True, mode, check_on_train_epoch_end=False)]
@@ -169,7 +177,7 @@ class StageCLI(LightningCLI):
         if given in names:
             places = [last_checkpoint(self.folder / "checkpoints" / f"{name}.ckpt") for name in names[given]]
         else:
-            places = [last_checkpoint(Path(given))]
+            places = [last_checkpoint(Path(expand_home(given)))]
         found = next((str(place) for place in places if place is not None), None)
         if found is None and given == "last" and self.subcommand == "fit":
             rank_zero_info(f"--ckpt_path=last: nothing was saved in {self.folder / 'checkpoints'}; starting afresh")
@@ -177,17 +185,30 @@ class StageCLI(LightningCLI):
             raise UserError(f"--ckpt_path={given}: no such checkpoint; give one of this stage, or last")
         return found
 
+    def _parse_ckpt_path(self) -> None:
+        """Does nothing: Lightning would let a checkpoint's `hyper_parameters` override the command line."""
+
     def _run_subcommand(self, subcommand: str) -> None:
-        """Runs the subcommand; if memory runs out, prints the plan and advice, and keeps the last checkpoint."""
-        try:
-            super()._run_subcommand(subcommand)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            last = last_checkpoint(self.folder / "checkpoints" / "last.ckpt")
-            table, told = explain(self.stage, self._options(), last)
-            print(f"\n{table}", flush=True)
-            raise told from error
+        """Runs the subcommand, with the stage's folder for this run alone."""
+        writes = subcommand == "fit" and self.trainer.is_global_zero and not self.trainer.fast_dev_run
+        with own_folder(self.folder) if writes else contextlib.nullcontext():
+            try:
+                super()._run_subcommand(subcommand)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                table, told = explain(self.stage, self._options(), self._resumable())
+                print(f"\n{table}", flush=True)
+                raise told from error
+            except OSError as error:
+                if error.errno != errno.ENOSPC or self._resumable() is not None:
+                    raise
+                raise cannot_write(self.folder, error) from error
+
+    def _resumable(self) -> Path | None:
+        """The last checkpoint, if it is of this run rather than of an earlier one."""
+        begun = any(callback.begun for callback in self.trainer.callbacks if isinstance(callback, RunFiles))
+        return last_checkpoint(self.folder / "checkpoints" / "last.ckpt") if begun else None
 
     def _options(self) -> dict[str, Any]:
         return flat(self.config[self.subcommand])
@@ -232,6 +253,11 @@ def run_stage(stage: str, arguments: list[str]) -> int:
     except RuntimeError as error:
         raise lost_process(error) or error from error
     return 0
+
+
+def as_list(given: Any) -> list[Any]:
+    """Returns the callbacks, loggers or plugins of a Trainer, of which one may be given without a list."""
+    return [] if given is None else given if isinstance(given, list) else [given]
 
 
 def mistake_behind(error: Exception) -> BaseException:

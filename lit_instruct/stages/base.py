@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from contextlib import AbstractContextManager
-from dataclasses import asdict, is_dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,6 +13,7 @@ import torch
 from lightning.pytorch.strategies import ModelParallelStrategy
 from peft import PeftModel
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from lit_instruct import lightning_private
 from lit_instruct.errors import UserError
@@ -37,7 +37,9 @@ from lit_instruct.models.quantised import Quantisation, Quantize, quantisation
 from lit_instruct.models.sharding import is_sharded, load_whole_weights, shard, whole_weights
 from lit_instruct.prompting import Prompter
 from lit_instruct.stages.bits import check_bits, check_precision
-from lit_instruct.stages.given import constructor_arguments, data_options, trainer_options
+from lit_instruct.stages.checkpoint import read_checkpoint
+from lit_instruct.stages.given import constructor_arguments, data_report, options_record
+from lit_instruct.stages.non_finite import StepGuard, check_trained
 from lit_instruct.stages.options import OptimizerOptions, PromptOptions
 from lit_instruct.stages.resume import Resume, options_of
 from lit_instruct.trl_bridge import activation_offloading
@@ -60,6 +62,8 @@ class StageModule(lightning.LightningModule):
         memory: how device memory is saved.
     """
 
+    step_guard: StepGuard
+    """Checks the optimizer steps that Lightning takes; PPO, which takes its own, has another guard."""
     optimizer_options: Any
     """Has the `name` of an optimizer; an `OptimizerOptions` unless `configure_optimizers` is overridden."""
     patience: int | None = None
@@ -72,6 +76,8 @@ class StageModule(lightning.LightningModule):
     """Name of the adapter that is handed over."""
     whole_weights: dict[str, Tensor] | None = None
     """Weights of a sharded network, once `gather_weights` has gathered them."""
+    made_with: dict[str, Any] | None = None
+    """Options that loaded weights were trained with, as stage.json has them; None for those of this run."""
 
     def __init__(
         self,
@@ -176,6 +182,11 @@ class StageModule(lightning.LightningModule):
         number = (self.seed * 1_000_003 + self.trainer.current_epoch) * 1_000_003 + batch_idx
         torch.manual_seed((number * self.trainer.world_size + self.trainer.global_rank) % 2**63)
 
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Leaves out a step with NaN or inf, and ends the training if `on_non_finite` is "stop"."""
+        if self.automatic_optimization:
+            self.fault = self.step_guard.check(self.trainer, optimizer)
+
     def on_train_end(self) -> None:
         """Raises the fault if no callback has ended the training with it."""
         if self.fault is not None:
@@ -183,13 +194,14 @@ class StageModule(lightning.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keeps only what is trained, and adds what a resumed run needs."""
+        checkpoint["made_with"] = self._options_record()
         self.resume.save(checkpoint, self, self.options_given())
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restores what a resumed run needs.
 
         Raises:
-            UserError: the checkpoint is of another model, or an option has changed that must not.
+            UserError: the checkpoint is of another stage or model, or an option has changed that must not.
         """
         self.resume.load(checkpoint, self, self.options_given())
 
@@ -204,12 +216,12 @@ class StageModule(lightning.LightningModule):
             load_whole_weights(self, saved["state_dict"])
         else:
             self.load_state_dict(saved["state_dict"], strict=False)
+        self.made_with = saved.get("made_with")  # 0.1.0 did not save it
         return saved["metrics"]
 
     def load_from(self, path: str) -> dict[str, Any]:
         """Returns one of this run's checkpoints, on the device unless the weights are sharded."""
-        sharded = is_sharded(self)
-        return torch.load(path, map_location="cpu" if sharded else self.device, mmap=sharded, weights_only=True)
+        return read_checkpoint(path, "cpu" if is_sharded(self) else self.device, mmap=is_sharded(self))
 
     def configure_optimizers(self) -> dict[str, Any]:
         """Returns the optimizer of all trained weights, with a cosine schedule."""
@@ -232,6 +244,7 @@ class StageModule(lightning.LightningModule):
 
     def save_model(self, folder: Path) -> None:
         """Writes the adapter with its head, or the whole model, into an existing folder."""
+        check_trained(self.stage, self.result(), self.whole_weights)
         if isinstance(self.result(), PeftModel):
             save_adapter(self.result(), self.adapter, folder)
         else:
@@ -246,7 +259,7 @@ class StageModule(lightning.LightningModule):
             metrics: final figures.
 
         Raises:
-            UserError: it cannot be written.
+            UserError: it cannot be written, or the weights have NaN or inf.
         """
         with replacing_stage(folder) as scratch:
             self.save_model(scratch)
@@ -268,12 +281,8 @@ class StageModule(lightning.LightningModule):
             seconds=round(self.seconds, 2),
             peak_memory_gb=peak_memory_gb(),
             base_precision=self.base_precision,
-            data=self._data_report(),
-            options={
-                "model": self.given,
-                "data": data_options(self._data()),
-                "trainer": trainer_options(lightning_private.trainer_of(self)),
-            },
+            data=data_report(self._data()),
+            options=self._options_record(),
         )
 
     @property
@@ -283,10 +292,8 @@ class StageModule(lightning.LightningModule):
             return self.quantize
         return str(self.frozen_dtype if self.lora is not None else torch.float32).removeprefix("torch.")
 
-    def _data_report(self) -> dict[str, Any] | None:
-        """How many rows were used and left out; None if the DataModule does not report it."""
-        report = getattr(self._data(), "report", None)
-        return asdict(report) if is_dataclass(report) and not isinstance(report, type) else None
+    def _options_record(self) -> dict[str, Any]:
+        return options_record(self.given, self._data(), lightning_private.trainer_of(self), self.made_with)
 
     def _data(self) -> Any:
         return getattr(lightning_private.trainer_of(self), "datamodule", None)

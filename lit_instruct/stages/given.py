@@ -36,6 +36,31 @@ def trainer_options(trainer: lightning.Trainer | None) -> dict[str, Any]:
     return found | {"precision": trainer.precision, "strategy": strategy, "optimizer_steps": trainer.global_step}
 
 
+def options_record(
+    given: dict[str, Any], data: Any, trainer: lightning.Trainer | None, made_with: dict[str, Any] | None
+) -> dict[str, Any]:
+    """Returns the options of a stage as stage.json has them.
+
+    Args:
+        given: constructor arguments of the LightningModule.
+        data: the DataModule, or None.
+        trainer: the Trainer, or None.
+        made_with: the record of the run that made the weights, if it was not this one; it counts, but for the number of
+            steps.
+    """
+    now = {"model": given, "data": data_options(data), "trainer": trainer_options(trainer)}
+    if made_with is None:
+        return now
+    steps = {name: value for name, value in now["trainer"].items() if name == "optimizer_steps"}
+    return made_with | {"trainer": made_with["trainer"] | steps}
+
+
+def data_report(data: Any) -> dict[str, Any] | None:
+    """Returns how many rows were used and left out; None if the DataModule does not report it."""
+    report = getattr(data, "report", None)
+    return asdict(report) if is_dataclass(report) and not isinstance(report, type) else None
+
+
 def as_json(value: Any) -> Any:
     """Returns a value in JSON types; anything else becomes text."""
     if is_dataclass(value) and not isinstance(value, type):

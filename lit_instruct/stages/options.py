@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from lit_instruct.errors import UserError
+from lit_instruct.models.finite import OnNonFinite
 from lit_instruct.models.optimizers import OptimizerName
 from lit_instruct.prompting import Template
 
@@ -22,6 +23,8 @@ class OptimizerOptions:
         warmup_steps: optimizer steps of linear warmup from 0 (none in the paper).
         weight_decay: decoupled weight decay.
         beta2: decay of the second moment; beta1 is 0.9.
+        on_non_finite: what happens at NaN or inf in a loss or gradient: "stop" ends the training, "skip" skips that
+            step.
     """
 
     name: OptimizerName = "adamw"
@@ -30,6 +33,7 @@ class OptimizerOptions:
     warmup_steps: int = 0
     weight_decay: float = 0.0
     beta2: float = 0.95
+    on_non_finite: OnNonFinite = "stop"
 
     def __post_init__(self) -> None:
         """Refuses values that cannot train."""

@@ -49,6 +49,8 @@ class Resume:
     logged_steps: int | None = None
     """Steps that the checkpoint had logged, until the first batch after it."""
     metrics_before: dict[str, float] = field(default_factory=dict)
+    changed: list[str] = field(default_factory=list)
+    """Names of options that differ from the checkpoint's."""
     configured: list[list[dict[str, Any]]] | None = None
     """Optimizer options as given now, until they replace the checkpoint's."""
 
@@ -85,22 +87,28 @@ class Resume:
         checkpoint["logged_steps"] = lightning_private.logged_steps(trainer) + trainer.validating
         checkpoint["metrics"] = self.metrics(trainer)
         checkpoint["options"] = dict(options)
+        checkpoint["stage"] = module.stage
         checkpoint["stopped"] = trainer.should_stop
 
     def load(self, checkpoint: dict[str, Any], module: lightning.LightningModule, options: Mapping[str, Any]) -> None:
         """Restores what `save` added; `options` are those of the run that resumes.
 
         Raises:
-            UserError: the checkpoint is of another model or longer than the run, or an option changed that must not.
+            UserError: the checkpoint is of another stage or model or longer than the run, or an option changed that
+                must not.
         """
         trainer = module.trainer
+        _check_stage(checkpoint, str(module.stage))
         self.seconds_before, self.metrics_before = checkpoint["seconds"], checkpoint["metrics"]
         if trainer.state.fn == "fit":
             self.logged_steps = checkpoint["logged_steps"]
             changed = check_options(checkpoint["options"], options)
+            self.changed = [name for name in changed if name in translated(checkpoint["options"])]
             _check_lengths(checkpoint, trainer)
             # Early stopping has ended the training, unless an option has changed, perhaps to continue it.
             trainer.should_stop = checkpoint["stopped"] and not changed
+        if trainer.state.fn == "fit" and "state_dict" in checkpoint and "optimizer_states" not in checkpoint:
+            raise UserError("--ckpt_path: this checkpoint has weights only; give one with the state of the training")
         if "state_dict" in checkpoint:  # FSDP2's strategy has loaded, and checked, the weights itself
             _check_weights(checkpoint["state_dict"], module)
 
@@ -109,6 +117,14 @@ def _trained(module: lightning.LightningModule) -> dict[str, Tensor]:
     """The trained parameters and the module's own buffers, by name."""
     trained = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
     return trained | dict(module.named_buffers(recurse=False))
+
+
+def _check_stage(checkpoint: Mapping[str, Any], stage: str) -> None:
+    """Refuses checkpoints of another stage."""
+    theirs = checkpoint.get("stage", "ppo" if "ppo" in checkpoint else None)  # 0.1.0 did not save it
+    if theirs != stage and (theirs is not None or stage == "ppo"):
+        found = theirs or "another stage"
+        raise UserError(f"--ckpt_path: this is a checkpoint of {found}, not of {stage}; give one of this stage")
 
 
 def _check_weights(weights: Mapping[str, Tensor], module: lightning.LightningModule) -> None:

@@ -16,12 +16,14 @@ from lit_instruct.fast.packing import Sharing
 from lit_instruct.handover import Stage
 from lit_instruct.models.activations import MemoryOptions
 from lit_instruct.models.assemble import reward_network
+from lit_instruct.models.finite import non_finite
 from lit_instruct.models.loading import DtypeName
 from lit_instruct.models.lora import LoraOptions
 from lit_instruct.models.quantised import Quantize
 from lit_instruct.models.rewards import RewardForward
 from lit_instruct.stages.base import StageModule
 from lit_instruct.stages.context import check_context
+from lit_instruct.stages.non_finite import StepGuard, refuse
 from lit_instruct.stages.options import OptimizerOptions, PromptOptions
 from lit_instruct.trl_bridge import RankedRewardTrainer, RewardLossOptions
 
@@ -75,6 +77,7 @@ class RewardModule(StageModule):
         self.shared_prompt: Sharing = shared_prompt
         self.max_tokens = max_tokens
         self.optimizer_options = optimizer
+        self.step_guard = StepGuard(optimizer.on_non_finite)
         self.trl_options = trl
         self.parents = {"sft": base}
         self.register_buffer("bias", torch.zeros(()))
@@ -125,6 +128,7 @@ class RewardModule(StageModule):
                 # DDP does not communicate yet: that begins with the backward pass that follows this method.
                 self.trainer.strategy.backward(loss, None)
         accumulate = self.trainer.accumulate_grad_batches  # Lightning divides the loss by it
+        self.step_guard.add(total)
         self.log("train/loss", total * accumulate, prog_bar=True, sync_dist=True)
         self.log("train/pair_accuracy", (correct / pairs).nan_to_num(), sync_dist=True)
         self.log("train/learning_rate", self.lr_schedulers().get_last_lr()[0])
@@ -188,6 +192,7 @@ class RewardModule(StageModule):
         if scores is None:
             log.warning("reward bias stays 0: give --data.demonstrations_path to make demonstrations score 0")
             return
+        refuse(self.stage, non_finite({"the mean reward of the demonstrations": float(scores.mean())}))
         self.bias.copy_(-scores.mean())
 
     @torch.no_grad()

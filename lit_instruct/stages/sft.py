@@ -21,6 +21,7 @@ from lit_instruct.rollouts.text import TextGenerator
 from lit_instruct.rollouts.text_reward import TextReward
 from lit_instruct.stages.base import StageModule
 from lit_instruct.stages.context import check_context
+from lit_instruct.stages.non_finite import StepGuard
 from lit_instruct.stages.options import OptimizerOptions, PromptOptions
 from lit_instruct.trl_bridge import Prepared, SFTLossOptions, last_token_accuracy, prepare_sft, sft_loss
 
@@ -70,6 +71,7 @@ class SFTModule(StageModule):
     ) -> None:
         super().__init__("sft", base, lora, dtype, prompt, seed, quantize, memory)
         self.optimizer_options = optimizer
+        self.step_guard = StepGuard(optimizer.on_non_finite)
         self.trl_options = trl
         self.selection_reward = selection_reward
         self.selection_sampling = selection_sampling
@@ -121,6 +123,7 @@ class SFTModule(StageModule):
             loss = sft_loss(self.trl, self.network, batch, self.step_tokens[batch_idx], parts)
         # DDP averages over processes and Lightning over micro-batches; the loss is divided by the whole step's tokens.
         scaled = loss * parts
+        self.step_guard.add(scaled)
         self.log("train/loss", scaled.detach(), prog_bar=True, sync_dist=True)
         self.log("train/learning_rate", self.lr_schedulers().get_last_lr()[0])
         return scaled

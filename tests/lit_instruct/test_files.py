@@ -4,14 +4,27 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 from safetensors import SafetensorError
 
 from lit_instruct.errors import UserError
-from lit_instruct.files import beside, json_text, replacing_file, replacing_files, write_text
+from lit_instruct.files import (
+    beside,
+    expand_home,
+    finish_replacing,
+    json_text,
+    locked,
+    remove_left_over,
+    replacing_file,
+    replacing_files,
+    write_text,
+)
 
 
 def earlier(tmp_path: Path) -> Path:
@@ -147,3 +160,96 @@ def test_what_a_killed_run_left_is_overwritten(tmp_path: Path) -> None:
 def test_a_file_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"absent/a.json: cannot write here .*; choose another place with --json"):
         write_text(tmp_path / "absent" / "a.json", json_text({}), "--json")
+
+
+@pytest.mark.parametrize("moved", [0, 1, 2, 3])
+def test_what_a_run_killed_between_the_renames_left_is_put_in_place_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moved: int
+) -> None:
+    folder = earlier(tmp_path)
+    (folder / "adapter.safetensors").write_text("of another kind")
+    left, replace_file = moved, os.replace
+
+    def killed(*places: Any) -> None:
+        nonlocal left
+        if left == 0:
+            raise KeyboardInterrupt
+        left -= 1
+        replace_file(*places)
+
+    monkeypatch.setattr(os, "replace", killed)
+    kinds = ("model.safetensors", "adapter.safetensors")
+    with pytest.raises(KeyboardInterrupt), replacing_files(folder, "stage.json", kinds) as scratch:
+        fill(scratch)
+        (scratch / "a.json").write_text("new a")
+        (scratch / "z.json").write_text("new z")
+    monkeypatch.undo()
+    assert (folder / ".ready").is_dir()
+    assert content(folder)["stage.json"] == "earlier record"
+    for _ in range(2):
+        finish_replacing(folder, "stage.json")
+        assert content(folder) == {
+            "stage.json": "new record",
+            "model.safetensors": "new model",
+            "a.json": "new a",
+            "z.json": "new z",
+        }
+        assert [path.name for path in folder.iterdir() if path.is_dir()] == ["logs"]
+
+
+def test_what_killed_processes_left_is_removed(tmp_path: Path) -> None:
+    folder = earlier(tmp_path)
+    for name in ("checkpoints", "non_finite/iteration-1"):
+        (folder / name).mkdir(parents=True)
+    for name in (".writing-a1", "non_finite/iteration-1/.writing-b2", "checkpoints/shards.ckpt.writing"):
+        (folder / name).mkdir()
+        (folder / name / "model.safetensors").write_text("half")
+    beside(folder / "checkpoints/last.ckpt").write_text("half")
+    before = content(folder)
+    remove_left_over(folder)
+    assert content(folder) == before
+    assert list((folder / "checkpoints").iterdir()) == []
+    assert list((folder / "non_finite/iteration-1").iterdir()) == []
+    assert not (folder / ".writing-a1").exists()
+
+
+def test_a_lock_is_held_by_one(tmp_path: Path) -> None:
+    lock = tmp_path / ".lock"
+    with locked(lock, "busy"):
+        with pytest.raises(UserError, match="^busy$"), locked(lock, "busy"):
+            pass
+        assert lock.exists()
+    assert not lock.exists()
+
+
+def test_the_lock_file_of_a_killed_process_does_not_block(tmp_path: Path) -> None:
+    lock = tmp_path / ".lock"
+    code = (
+        "import os, sys; from pathlib import Path; from lit_instruct.files import locked\n"
+        "with locked(Path(sys.argv[1]), ''): os.kill(os.getpid(), 9)"
+    )
+    assert subprocess.run([sys.executable, "-c", code, str(lock)], check=False).returncode == -9
+    assert lock.exists()
+    with locked(lock, "busy"):
+        pass
+
+
+def test_a_file_system_without_locks_warns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refused(*_: Any) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(FileLock, "acquire", refused)
+    with locked(tmp_path / ".lock", "busy"):
+        pass
+    assert f"{tmp_path}: this file system has no locks" in caplog.text
+
+
+def test_home_folders(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    assert (
+        expand_home("~/a.jsonl@3, ~/b.jsonl,org/name:train@1") == "/home/me/a.jsonl@3,/home/me/b.jsonl,org/name:train@1"
+    )
+    for other in ("~", "a~/b", "org/name", "", "a,b~"):
+        assert expand_home(other) == ("/home/me" if other == "~" else other)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +14,7 @@ from lit_instruct.errors import UserError
 from lit_instruct.handover import (
     Stage,
     check_same_format,
+    finish_stage,
     prompter_of,
     read_stage,
     read_stage_of,
@@ -112,6 +114,53 @@ def test_damaged_record(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "stage.json").write_bytes(content)
     with pytest.raises(UserError, match=r"stage\.json: damaged .*; run that stage again"):
         read_stage(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "found"),
+    [
+        ("seed", "0", "seed is '0'"),
+        ("seed", True, "seed is True"),
+        ("seconds", None, "seconds is None"),
+        ("metrics", {"val/loss": "low"}, "metrics is {'val/loss': 'low'}"),
+        ("metrics", [], "metrics is []"),
+        ("parents", {"sft": 1}, "parents is {'sft': 1}"),
+        ("base", "some/base", "base is 'some/base'"),
+        ("base", {}, "base without source"),
+        ("prompt_format", {"template": "raw"}, "prompt_format without system"),
+        ("options", 3, "options is 3"),
+        ("reward_bias", "much", "reward_bias is 'much'"),
+    ],
+)
+def test_values_of_another_type(tmp_path: Path, name: str, value: object, found: str) -> None:
+    write_stage(tmp_path, STAGE)
+    record = json.loads((tmp_path / "stage.json").read_text())
+    (tmp_path / "stage.json").write_text(json.dumps(record | {name: value}))
+    with pytest.raises(UserError) as caught:
+        read_stage(tmp_path)
+    assert str(caught.value) == f"{tmp_path}/stage.json: damaged ({found}); run that stage again"
+
+
+def test_a_whole_number_is_a_figure_and_none_may_stand_where_it_is_allowed(tmp_path: Path) -> None:
+    stage = replace(STAGE, seconds=2, metrics={"val/loss": 1}, reward_bias=None, data=None)
+    write_stage(tmp_path, stage)
+    found = read_stage(tmp_path)
+    assert found is not None and replace(found, versions={}, created="") == stage
+
+
+def test_figures_that_are_not_finite_are_left_out(tmp_path: Path) -> None:
+    write_stage(tmp_path, replace(STAGE, metrics={"val/loss": 0.5, "a": math.nan, "b": -math.inf}))
+    assert json.loads((tmp_path / "stage.json").read_text())["metrics"] == {"val/loss": 0.5}
+
+
+def test_a_result_that_is_being_replaced_is_not_read(tmp_path: Path) -> None:
+    write_stage(tmp_path, STAGE)
+    (tmp_path / ".ready").mkdir()
+    (tmp_path / ".ready" / "stage.json").write_text((tmp_path / "stage.json").read_text())
+    with pytest.raises(UserError, match=r"a run is replacing this result, or was killed .* --ckpt_path=last"):
+        read_stage(tmp_path)
+    finish_stage(tmp_path)
+    assert read_stage(tmp_path) is not None
 
 
 def test_missing_stage_names_the_command(tmp_path: Path) -> None:

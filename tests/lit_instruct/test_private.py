@@ -78,6 +78,7 @@ def test_strategies() -> None:
     [
         (LightningCLI, "_get", "no stage reads its options"),
         (LightningCLI, "_run_subcommand", "out of memory ends without advice"),
+        (LightningCLI, "_parse_ckpt_path", "a checkpoint overrides the command line and names code to import"),
         (LightningCLI, "_prepare_subcommand_kwargs", "--ckpt_path=last is not found"),
         (ExperimentWriter, "_rewrite_with_new_header", "a killed run can lose metrics.csv"),
         (ExperimentWriter, "_check_log_dir_exists", "metrics.csv starts over when a run resumes"),

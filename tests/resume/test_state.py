@@ -18,6 +18,7 @@ def stage(size: int = 2, should_stop: bool = False, **limits: int) -> Any:
     module: Any = nn.Module()
     module.frozen, module.trained = nn.Linear(2, 2).requires_grad_(False), nn.Linear(2, size)
     module.register_buffer("bias", torch.zeros(()))
+    module.stage = "sft"
     module.trainer = SimpleNamespace(
         fit_loop=SimpleNamespace(epoch_loop=SimpleNamespace(_batches_that_stepped=7)),
         state=SimpleNamespace(fn="fit"),
@@ -33,7 +34,7 @@ def stage(size: int = 2, should_stop: bool = False, **limits: int) -> Any:
 
 def saved(module: Any) -> dict[str, Any]:
     """The checkpoint of a first session."""
-    checkpoint = {"state_dict": module.state_dict(), "epoch": 2, "global_step": 9}
+    checkpoint = {"state_dict": module.state_dict(), "epoch": 2, "global_step": 9, "optimizer_states": []}
     Resume().save(checkpoint, module, {"seed": 0})
     return checkpoint
 
@@ -45,6 +46,7 @@ def test_content() -> None:
     assert checkpoint["metrics"] == {"val/loss": 0.5}
     assert checkpoint["options"] == {"seed": 0}
     assert checkpoint["stopped"] is True
+    assert checkpoint["stage"] == "sft"
 
 
 def test_restored() -> None:
@@ -85,3 +87,31 @@ def test_weights_that_the_strategy_has_loaded_are_not_checked() -> None:
     checkpoint = saved(stage())
     del checkpoint["state_dict"]
     Resume().load(checkpoint, stage(size=3), {"seed": 0})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"stage": "rm"}, "this is a checkpoint of rm, not of sft"),
+        ({"ppo": {}, "stage": None}, "this is a checkpoint of ppo, not of sft"),
+        ({"optimizer_states": None}, "has weights only"),
+    ],
+)
+def test_a_checkpoint_of_another_stage_or_without_the_training_is_refused(
+    changes: dict[str, Any], message: str
+) -> None:
+    checkpoint = {name: value for name, value in (saved(stage()) | changes).items() if value is not None}
+    with pytest.raises(UserError, match=f"^--ckpt_path: .*{message}"):
+        Resume().load(checkpoint, stage(), {"seed": 0})
+
+
+def test_a_checkpoint_of_0_1_0_names_no_stage() -> None:
+    checkpoint = saved(stage())
+    del checkpoint["stage"]
+    Resume().load(checkpoint, stage(), {"seed": 0})
+
+
+def test_changed_options_are_kept_but_not_those_that_a_later_version_added() -> None:
+    resume = Resume()
+    resume.load(saved(stage()), stage(), {"seed": 1, "new": 2})
+    assert resume.changed == ["seed"]

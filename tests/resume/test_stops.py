@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.lit_instruct.stages.helpers import column
+from lit_instruct.running.callbacks import SaveConfig
+from tests.lit_instruct.stages.helpers import column, snapshot
 from tests.resume import rewards
 from tests.resume.helpers import Runs, checkpoint, differences
 
@@ -70,6 +71,42 @@ def test_a_complete_training_is_only_handed_over_again(
     again = json.loads((tmp_path / "ppo/stage.json").read_text())
     assert again["metrics"] == record["metrics"]
     assert (tmp_path / "ppo/logs/metrics.csv").read_bytes() == log
+
+
+def test_a_complete_training_is_not_handed_over_as_that_of_other_options(
+    tmp_path: Path, runs: Runs, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert runs.fit(tmp_path, "--model.iterations=1") == 0
+    before = snapshot(tmp_path)
+    other = ["--model.iterations=1", "--model.optimizer.learning_rate=6e-3", "--model.kl.coef=0.5"]
+    assert runs.resume(tmp_path, *other) == 2
+    message = (
+        "--ckpt_path: this training was complete with another model.kl.coef, model.optimizer.learning_rate, and "
+        "nothing is left to train; start a new training without --ckpt_path, give it more to do, or give the options "
+        "of the checkpoint"
+    )
+    assert f"lit-instruct: error: {message}" in capsys.readouterr().err.splitlines()
+    assert snapshot(tmp_path) == before
+
+
+def test_a_disk_that_is_full_before_the_first_step_advises_to_run_again(
+    tmp_path: Path, runs: Runs, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The checkpoint in the folder is that of the earlier run: --ckpt_path=last would hand it over."""
+    assert runs.fit(tmp_path, "--model.iterations=1") == 0
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    other = ["--model.iterations=1", "--model.kl.coef=0.5"]
+    with monkeypatch.context() as patch:
+        patch.setattr(SaveConfig, "on_train_start", full)
+        assert runs.fit(tmp_path, *other) == 2
+    said = capsys.readouterr().err
+    assert "ppo: no space left on the disk; free some and run again" in said
+    assert "--ckpt_path" not in said
+    assert runs.fit(tmp_path, *other) == 0
+    assert json.loads((tmp_path / "ppo/stage.json").read_text())["options"]["model"]["kl"]["coef"] == 0.5
 
 
 def test_nothing_saved_yet(tmp_path: Path, runs: Runs, caplog: pytest.LogCaptureFixture) -> None:

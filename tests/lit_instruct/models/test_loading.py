@@ -134,10 +134,11 @@ def test_a_revision_of_the_hub_is_opened_and_handed_on(
     save_adapter(network, "default", tmp_path)
     assert asked == [("org/name", "0e9e39f2")]
     assert find_source(str(tmp_path)).base == source.base  # the next stage opens the same commit
-    assert pinned(str(tiny_model)) == {"pretrained_model_name_or_path": str(tiny_model)}
+    closed = {"trust_remote_code": False}
+    assert pinned(str(tiny_model)) == {"pretrained_model_name_or_path": str(tiny_model)} | closed
     odd = tmp_path / "a@b"
     odd.mkdir()
-    assert pinned(str(odd)) == {"pretrained_model_name_or_path": str(odd)}
+    assert pinned(str(odd)) == {"pretrained_model_name_or_path": str(odd)} | closed
 
 
 def test_pick_dtype() -> None:

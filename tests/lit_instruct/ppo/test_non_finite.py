@@ -17,7 +17,6 @@ from data_modules import PromptDataModule
 from lit_instruct.batches import PromptBatch
 from lit_instruct.errors import UserError
 from lit_instruct.models.lora import LoraOptions
-from lit_instruct.ppo.non_finite import non_finite
 from lit_instruct.ppo.options import (
     ObjectiveOptions,
     PPOMemoryOptions,
@@ -76,11 +75,6 @@ def skipping(
 def same(one: list[Tensor], other: list[Tensor]) -> bool:
     """Whether all weights are bitwise equal."""
     return all(map(torch.equal, one, other))
-
-
-def test_what_is_not_finite_is_named() -> None:
-    figures = {"loss/policy": 1.0, "loss/value": float("nan"), "the gradient": float("-inf")}
-    assert non_finite(figures) == ["loss/value is nan", "the gradient is -inf"]
 
 
 def test_an_iteration_with_a_reward_that_is_no_number_is_skipped(

@@ -28,7 +28,7 @@ def test_a_disk_that_fills_up_leaves_the_file_before(tmp_path: Path, small_files
     AtomicCheckpointIO().save_checkpoint({"step": 1, "weights": torch.zeros(3)}, path)
     with pytest.raises(OSError, match="too large"):
         AtomicCheckpointIO().save_checkpoint({"step": 2, "weights": torch.zeros(1_000_000)}, path)
-    assert AtomicCheckpointIO().load_checkpoint(path)["step"] == 1
+    assert torch.load(path, weights_only=True)["step"] == 1
     assert list(path.parent.iterdir()) == [path]
 
 

@@ -181,3 +181,26 @@ def test_ctrl_c_from_outside(tmp_path: Path, trained: Path, files: Files) -> Non
     assert "--ckpt_path=last" in out
     assert "Traceback" not in out
     assert (tmp_path / "sft/checkpoints/last.ckpt").is_file()
+
+
+@pytest.mark.parametrize("callback", ["LearningRateMonitor", "tests.lit_instruct.stages.helpers.Watch"])
+def test_one_callback_by_name(tmp_path: Path, tiny_model: Path, files: Files, callback: str) -> None:
+    words = [f"--trainer.callbacks={callback}", "--trainer.max_epochs=1"]
+    assert fit("sft", tmp_path, files, f"--model.base={tiny_model}", *words) == 0
+    assert (tmp_path / "sft/stage.json").is_file()  # our own callbacks are there too
+
+
+def test_home_folders_in_options_and_in_a_recipe(
+    tmp_path: Path, trained: Path, tiny_model: Path, files: Files, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "data").symlink_to(files.sft.parent)
+    (tmp_path / "base").symlink_to(tiny_model)
+    recipe = tmp_path / "sft.yaml"
+    recipe.write_text(f"run: ~/run\nmodel:\n  base: ~/base\ndata:\n  path: ~/data/{files.sft.name}\n")
+    words = [f"--data.validation_path=~/data/{files.sft_validation.name}", "--trainer.max_epochs=1", *QUICK, *FLOAT]
+    assert run("sft", "fit", "--config=~/sft.yaml", *words) == 0
+    assert (tmp_path / "run/sft/stage.json").is_file()
+    given = ["--run=~/run", "--ckpt_path=~/run/sft/checkpoints/last.ckpt", "--trainer.max_epochs=2"]
+    assert run("sft", "fit", "--config=~/sft.yaml", *words, *given) == 0
+    assert json.loads((tmp_path / "run/sft/stage.json").read_text())["options"]["trainer"]["max_epochs"] == 2

@@ -1,0 +1,76 @@
+"""NaN and inf in SFT and reward model: a step is skipped or ends the training; nothing broken is handed over."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import lightning
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from lit_instruct.errors import UserError
+from lit_instruct.models.finite import OnNonFinite, gradient_norm, non_finite, non_finite_weights
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class StepGuard:
+    """Checks loss and gradients of every optimizer step."""
+
+    action: OnNonFinite
+    loss: Tensor | None = None
+    """Sum over the micro-batches of the step so far."""
+
+    def add(self, loss: Tensor) -> None:
+        """Adds the loss of a micro-batch."""
+        self.loss = loss.detach() if self.loss is None else self.loss + loss.detach()
+
+    def check(self, trainer: lightning.Trainer, optimizer: Optimizer) -> UserError | None:
+        """Removes the gradients of a step that has NaN or inf on any process; returns the error if `action` is "stop".
+
+        A step without gradients changes no weight, but is counted.
+        """
+        figures = {}
+        if self.loss is not None:
+            figures["train/loss"] = float(trainer.strategy.reduce(self.loss, reduce_op="sum"))
+            self.loss = None
+        if getattr(trainer.precision_plugin, "scaler", None) is None:  # it skips steps and lowers its scale by itself
+            figures["the gradient"] = gradient_norm(optimizer)
+        wrong = non_finite(figures)
+        if not wrong:
+            return None
+        optimizer.zero_grad()
+        what = f"step {trainer.global_step + 1}: {', '.join(wrong)}"
+        if self.action == "skip":
+            log.warning("%s; the step is skipped", what)
+            return None
+        return UserError(
+            f"{what}; the step was not taken; lower --model.optimizer.learning_rate, or skip such steps with "
+            "--model.optimizer.on_non_finite=skip"
+        )
+
+
+def check_figures(stage: str, metrics: Mapping[str, float], monitor: str | None) -> None:
+    """Raises a UserError if the validation loss or the metric that chooses the checkpoint is NaN or inf."""
+    deciding = {"val/loss", monitor} & metrics.keys()
+    refuse(stage, non_finite({name: metrics[name] for name in sorted(deciding)}))
+
+
+def check_trained(stage: str, network: nn.Module, whole: Mapping[str, Tensor] | None) -> None:
+    """Raises a UserError if trained tensors have NaN or inf; `whole` are the weights of a sharded network."""
+    trained = whole or {name: value for name, value in network.named_parameters() if value.requires_grad}
+    broken = non_finite_weights(trained.items())
+    what = f"{len(broken)} of {len(trained)} trained tensors have NaN or inf, such as {broken[0]}" if broken else ""
+    refuse(stage, [what] if broken else [])
+
+
+def refuse(stage: str, wrong: list[str]) -> None:
+    """Raises a UserError before a hand-over if something is wrong."""
+    if wrong:
+        raise UserError(
+            f"{stage}: {', '.join(wrong)}; nothing is handed over, and an earlier result is untouched; train again "
+            "with a lower --model.optimizer.learning_rate"
+        )
