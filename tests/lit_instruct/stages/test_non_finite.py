@@ -171,7 +171,8 @@ def test_broken_weights_are_not_handed_over(
 def test_a_validation_loss_that_is_nan_is_not_handed_over(
     tmp_path: Path, files: Files, tiny_model: Path, broken_loss: Break, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    broken_loss(1)  # after one step
-    assert fit("sft", tmp_path, files, f"--model.base={tiny_model}", "--trainer.max_steps=1") == 2
+    short = ["--trainer.max_epochs=1", "--trainer.limit_train_batches=1"]
+    broken_loss(1)  # the first batch of the validation
+    assert fit("sft", tmp_path, files, f"--model.base={tiny_model}", *short) == 2
     assert "error: sft: val/loss is nan; nothing is handed over" in capsys.readouterr().err
     assert not (tmp_path / "sft/stage.json").exists()
