@@ -55,7 +55,7 @@ class StepGuard:
 
 def check_figures(stage: str, metrics: Mapping[str, float], monitor: str | None) -> None:
     """Raises a UserError if the validation loss or the metric that chooses the checkpoint is NaN or inf."""
-    deciding = {"val/loss", monitor} & metrics.keys()
+    deciding = {"val/loss", monitor or "val/loss"} & metrics.keys()
     refuse(stage, non_finite({name: metrics[name] for name in sorted(deciding)}))
 
 
