@@ -12,6 +12,7 @@ from data_modules.formats import TEXT_FORMAT
 from data_modules.hygiene.facts import PromptFacts
 from data_modules.reading.bad_rows import BadRows
 from data_modules.reading.folders import TEXT_SUFFIX, kind_of
+from data_modules.reading.readers import notes_on_splits
 from data_modules.reading.sources import parse_sources
 from data_modules.rows import PromptRow, Row, check_format, detect_layouts, stream_rows
 from lit_instruct.errors import DataError
@@ -55,6 +56,8 @@ def inspect(options: InspectOptions) -> dict[str, Any]:
     if options.json is not None:
         write_text(Path(options.json), json_text(report), "--json")
     show(report)
+    for note in notes_on_splits(options.path, True, "train"):
+        print(note)
     return report
 
 

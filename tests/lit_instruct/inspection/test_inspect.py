@@ -169,10 +169,20 @@ def test_limit_reads_the_first_rows(tmp_path: Path, tiny_model: Path):
 
 def test_rows_of_no_known_layout(tmp_path: Path):
     path = write(tmp_path, {"a": 1})
-    with pytest.raises(DataError, match="rows.jsonl: the first rows are of no known layout; give --kind to"):
+    with pytest.raises(DataError, match="rows.jsonl: the first rows are of no known layout; the first has a, ") as e:
         find_kind(path)
+    assert "demonstrations: prompt-response (prompt, response), " in str(e.value)
+    assert "; name its fields with --fields='{prompt: ..., response: ...}', or give --kind" in str(e.value)
     with pytest.raises(UserError, match="^--limit=0: must be at least 1$"):
         InspectOptions(path, limit=0)
+
+
+def test_scored_rows_are_comparisons_if_a_prompt_has_several(tmp_path: Path):
+    rows = [{"prompt": "a", "response": letter, "score": number} for number, letter in enumerate("bcd")]
+    assert find_kind(write(tmp_path, *rows)) == "comparisons"
+    assert find_kind(write(tmp_path, *({**row, "prompt": row["response"]} for row in rows))) == "demonstrations"
+    rows = [{"q": "a", "a": "b"}]
+    assert find_kind(write(tmp_path, *rows), {"prompt": "q", "response": "a"}) == "demonstrations"
 
 
 def test_json_alone_prints_json_and_nothing_else(tmp_path: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]):

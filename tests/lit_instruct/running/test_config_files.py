@@ -20,7 +20,6 @@ from lit_instruct.errors import UserError
         ("data: 1", "data", "1"),
         ("trainer: 0.5", "trainer", "0.5"),
         ("model:\n  kl: 3", "model.kl", "3"),
-        ("model:\n  reward: 3", "model.reward", "3"),
         ("data:\n  hygiene: 3", "data.hygiene", "3"),
     ],
 )
