@@ -187,7 +187,8 @@ def load_causal_lm(source: Source, dtype: torch.dtype, quantised: Quantisation |
         model, report = AutoModelForCausalLM.from_pretrained(**pinned(source.base), dtype=dtype, **LOADING, **bits)
     check_weights(source.name, model, report)
     model = _prepared(model, source, quantised)
-    output_head(model)
+    if _may_run(quantised):
+        output_head(model)
     return model
 
 
@@ -219,8 +220,14 @@ def load_sequence_classifier(
     model.score = ScoreHead.like(model.score, fresh=new_head).to(model.score.weight.device)
     model.config.pad_token_id = model.config.get_text_config().pad_token_id = pad_id
     model = _prepared(model, source, quantised)
-    check_score(source.name, model)
+    if _may_run(quantised):
+        check_score(source.name, model)
     return model
+
+
+def _may_run(quantised: Quantisation | None) -> bool:
+    """Tells whether a model may run before it gets adapters: the first pass in 8 bits drops scales that they need."""
+    return quantised is None or quantised.kind != "8bit"
 
 
 def _prepared(model: PreTrainedModel, source: Source, quantised: Quantisation | None) -> PreTrainedModel:
