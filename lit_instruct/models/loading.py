@@ -263,6 +263,11 @@ def _opening(source: Source, what: str, errors: tuple[type[Exception], ...] = OP
                 "it, add --trust_remote_code"
             ) from error
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        if "AutoModelForSequenceClassification" in reason and "Unrecognized configuration class" in reason:
+            raise UserError(
+                f"{source.name}: transformers has no sequence classifier of this architecture, so it cannot be a "
+                "reward model; give another base for the reward model, or score with --model.reward.function"
+            ) from error
         raise UserError(
             f"{source.name}: cannot open this {what} ({reason}); give a hub id, a folder or smollm2-135m-instruct"
         ) from error

@@ -23,7 +23,7 @@ from tests.lit_instruct.stages.helpers import Files, column, demonstrations, fit
 pytestmark = pytest.mark.slow
 ROWS = demonstrations(5, seed=1)
 EVERY_LAYER = "--model.lora.r=4"
-NO_CLASSIFIER: set[str] = set()
+NO_CLASSIFIER = {"cohere", "granite", "hyperclovax"}
 """Families of which transformers has no sequence classifier."""
 BALANCED = {"mixtral": 0.001, "qwen3_moe": 0.001}
 """Coefficient of the loss that balances experts, in families that have one."""
@@ -67,9 +67,10 @@ def test_sft_has_the_loss_of_transformers(family: Path) -> None:
     assert found[-1] != found[0]
 
 
-def test_rewards_are_those_of_transformers(family: Path, files: Files) -> None:
+def test_rewards_are_those_of_transformers(family: Path, files: Files, capsys: pytest.CaptureFixture[str]) -> None:
     if family.name in NO_CLASSIFIER:
         assert fit("rm", family, files, lora=EVERY_LAYER) == 2
+        assert "transformers has no sequence classifier of this architecture" in capsys.readouterr().err
         return
     assert fit("rm", family, files, f"--data.demonstrations_path={files.sft}", lora=EVERY_LAYER) == 0
     scorer = TextReward.from_source(str(family / "rm"), dtype="float32")
