@@ -11,6 +11,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceC
 from tests.tiny import tiny_tokenizer
 
 CONTEXT = 256
+SPARE = 24
+"""Embeddings without a token: the tokenizers of some families add tokens of their own."""
 LLAMAS = {
     "hidden_size": 32,
     "intermediate_size": 64,
@@ -65,7 +67,7 @@ def tiny_family(folder: Path, family: str, classifier: bool = False, seed: int =
     """
     tokenizer = tiny_tokenizer()
     ids = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
-    fields = FAMILIES[family] | {"vocab_size": len(tokenizer), **ids} | other
+    fields = FAMILIES[family] | {"vocab_size": len(tokenizer) + SPARE, **ids} | other
     config = AutoConfig.for_model(family, **fields)
     kind = AutoModelForSequenceClassification if classifier else AutoModelForCausalLM
     if classifier:

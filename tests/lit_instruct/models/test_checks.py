@@ -24,6 +24,7 @@ from lit_instruct.models.loading import (
     load_tokenizer,
 )
 from tests.families import tiny_family
+from tests.tiny import tiny_tokenizer
 
 
 def changed(folder: Path, change: Callable[[dict[str, Tensor]], Any]) -> Path:
@@ -126,9 +127,9 @@ def test_an_adapter_of_another_kind(tmp_path: Path) -> None:
 
 
 def test_a_tokenizer_larger_than_the_embedding(tmp_path: Path) -> None:
-    folder = tiny_family(tmp_path / "m", "llama")
+    size = len(tiny_tokenizer())
+    folder = tiny_family(tmp_path / "m", "llama", vocab_size=size)
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    size = len(tokenizer)
     tokenizer.add_tokens(["<|new|>"])
     tokenizer.save_pretrained(folder)
     with pytest.raises(UserError) as error:
