@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tracemalloc
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -192,6 +193,7 @@ def test_memory_does_not_grow_with_the_rows(tmp_path: Path, monkeypatch: pytest.
         """A reward model that gives a sequence's length."""
 
         max_length = 100
+        prompter = SimpleNamespace(prompt_ids=len)
 
         def ids(self, prompt: Any, response: str) -> list[int]:
             return list(range(len(response)))
