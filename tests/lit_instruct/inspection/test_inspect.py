@@ -185,6 +185,16 @@ def test_scored_rows_are_comparisons_if_a_prompt_has_several(tmp_path: Path):
     assert find_kind(write(tmp_path, *rows), {"prompt": "q", "response": "a"}) == "demonstrations"
 
 
+def test_the_split_that_is_shown(tmp_path: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]):
+    (tmp_path / "rows").mkdir()
+    for split in ("train", "test"):
+        write(tmp_path / "rows", {"prompt": f"a {split} row", "response": "b"}, name=f"{split}.jsonl")
+    assert main(["data", "inspect", str(tmp_path / "rows"), f"--base={tiny_model}"]) == 0
+    shown = capsys.readouterr().out
+    assert "a train row" in shown and "a test row" not in shown
+    assert f"read its split train alone; it also has test: name one as {tmp_path}/rows:test." in shown
+
+
 def test_json_alone_prints_json_and_nothing_else(tmp_path: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]):
     path = write(tmp_path, {"prompt": "é", "response": "b"}, "{")
     base = f"--base={tiny_model}"
