@@ -48,5 +48,6 @@ def _write(folder: Path, parent: Path, stage: str, network: PeftModel) -> Path:
     prompter = prompter_of(find_source(str(parent)))
     prompter.tokenizer.save_pretrained(str(folder))
     bias = REWARD_BIAS if stage == "rm" else None
-    write_stage(folder, Stage(stage, {}, {}, prompter.describe(), {}, seed=0, seconds=1.0, reward_bias=bias))
+    base = {"source": str(parent), "revision": None}
+    write_stage(folder, Stage(stage, base, {}, prompter.describe(), {}, seed=0, seconds=1.0, reward_bias=bias))
     return folder
