@@ -111,9 +111,12 @@ def _parts(folder: Path, plain_text: bool) -> list[Part]:
         rows = [file for file in files if kind_of(file) == TEXT_SUFFIX]
     if not rows:
         raise DataError(f"{folder}: no file of rows in this folder ({endings(plain_text)}); check the path")
-    if configured := _configured(folder, rows) or _saved(folder, rows):
-        return configured
+    if saved := _saved(folder, rows):
+        return saved
     parts = [_part(folder, file) for file in rows]
+    if configured := _configured(folder, rows):
+        known = {part.split for part in configured} | {None}
+        return configured + [part for part in parts if part.split not in known]  # splits that the card leaves out
     alike = len({part.split for part in parts}) == 1  # then subfolders are only a way to keep files
     return [part._replace(subset="") for part in parts] if alike else parts
 

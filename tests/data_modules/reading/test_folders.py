@@ -119,6 +119,15 @@ def test_the_configurations_of_the_hub(tmp_path: Path) -> None:
     assert "files of no split, such as other.jsonl" in reason(folder)
 
 
+def test_a_split_that_the_card_leaves_out(tmp_path: Path) -> None:
+    folder = tree(tmp_path / "rows", "data/train-0.jsonl", "data/test-0.jsonl", "raw.jsonl")
+    (folder / "README.md").write_text("---\nconfigs:\n- config_name: default\n  data_files: data/train-*\n---\n")
+    assert prompts(folder) == ["data/train-0.jsonl"]
+    assert prompts(f"{folder}:test") == ["data/test-0.jsonl"]
+    with pytest.raises(DataError, match="it holds the splits test, train; name what to read"):
+        read_rows(folder, PromptRow, split="validation")
+
+
 def test_metadata_beside_data_is_not_data(tmp_path: Path) -> None:
     folder = tree(tmp_path / "rows", "train.jsonl")
     for name in ("dataset_info.json", "dataset_infos.json", "state.json"):
