@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from transformers import LlamaConfig
 
 from lit_instruct.errors import UserError
 from lit_instruct.handover import (
@@ -83,7 +84,7 @@ def test_record_beside_an_adapter_counts_not_that_of_the_base(tmp_path: Path) ->
 def test_a_response_ends_at_every_id_of_the_generation_config(tmp_path: Path, ids: object, stops: list[int]) -> None:
     base, adapter = tmp_path / "base", tmp_path / "adapter"
     tiny_tokenizer().save_pretrained(adapter)
-    base.mkdir()
+    LlamaConfig().save_pretrained(base)
     assert prompter_of(Source("x", str(base), adapter)).stop_ids == [2]
     (base / "generation_config.json").write_text(json.dumps({"eos_token_id": ids}))
     assert prompter_of(Source("x", str(base), adapter)).stop_ids == stops
@@ -220,6 +221,7 @@ def test_prompt_format_is_the_recorded_one(tmp_path: Path) -> None:
     ):
         folders[name] = tmp_path / name
         tiny_tokenizer().save_pretrained(folders[name])
+        LlamaConfig().save_pretrained(folders[name])
         write_stage(folders[name], replace(STAGE, prompt_format=prompt_format))
     raw, chat = (prompter_of(Source("x", str(folder), None)) for folder in folders.values())
     assert (raw.kind, raw.system) == ("raw", None)

@@ -260,7 +260,7 @@ def replay_of(name: str, given: bool, state_after: bool) -> Replay:
 def prompts_of(recording: Recording) -> PromptBatch:
     """The recorded prompts."""
     ids = recording["queries"]
-    rows = [SimpleNamespace(prompt=str(row), use_case=None) for row in range(len(ids))]
+    rows = [SimpleNamespace(prompt=str(row), use_case=None, columns=dict) for row in range(len(ids))]
     return PromptBatch(ids, ids != recording.case["pad_id"], torch.arange(len(ids)), rows)
 
 

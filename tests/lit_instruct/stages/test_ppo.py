@@ -236,7 +236,7 @@ def test_with_one_it_starts_as_the_reward_model(
     [
         ("raises", "KeyError.*fix the function"),
         ("not_a_number", "nan for row 2"),
-        ("too_few", "7 scores for 8 pairs"),
+        ("too_few", "7 scores for 8 responses"),
         ("nobody", "nobody"),
     ],
 )
