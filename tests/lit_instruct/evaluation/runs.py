@@ -29,7 +29,7 @@ def write_run(folder: Path) -> Path:
             "stage": stage,
             "base": {"source": "base", "revision": None},
             "parents": {},
-            "prompt_format": {"template": "chat"},
+            "prompt_format": {"template": "chat", "system": None},
             "metrics": metrics,
             "seed": 0,
             "seconds": 10.0 * (minute + 1),
