@@ -17,13 +17,14 @@ from torch import Tensor, nn
 from benchmarks.harness import DEMO, Command, Found, say, scratch_folder
 from benchmarks.training import dtype, fit_ours
 from data_modules import PromptResponseDataModule
+from lit_instruct.batches import IGNORED
 from lit_instruct.handover import prompter_of
 from lit_instruct.models.assemble import merged_language_model
 from lit_instruct.models.loading import Source, find_source
 from lit_instruct.models.lora import LoraOptions
 from lit_instruct.models.quantised import Quantize, quantisation
 from lit_instruct.stages.options import OptimizerOptions
-from lit_instruct.stages.sft import IGNORED, SFTModule
+from lit_instruct.stages.sft import SFTModule
 
 KINDS: tuple[Quantize, ...] = ("none", "8bit", "4bit")
 CPU = torch.device("cpu")

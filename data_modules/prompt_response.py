@@ -13,10 +13,7 @@ from data_modules.base import RowDataModule, check_option
 from data_modules.reading.bad_rows import OnBadRow
 from data_modules.rows import Demonstration, OnLong
 from data_modules.tables.arrow import Item
-from lit_instruct.batches import right_pad
-
-IGNORED = -100
-"""Label of a token that the loss ignores."""
+from lit_instruct.batches import IGNORED, right_pad
 
 
 class PromptResponseDataModule(RowDataModule[Demonstration]):

@@ -14,6 +14,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+IGNORED = -100
+"""Label of a token that the loss ignores, as in PyTorch, transformers and TRL."""
+
 
 class RankedBatch(NamedTuple):
     """The K ranked responses to each of B prompts, flattened; the prompts of one batch may differ in K."""

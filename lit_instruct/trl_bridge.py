@@ -27,7 +27,7 @@ from trl import RewardConfig, RewardTrainer, SFTConfig, SFTTrainer
 from trl.models import get_act_offloading_ctx_manager
 from trl.trainer.utils import FusedCausalLMOutput
 
-from lit_instruct.batches import RankedBatch
+from lit_instruct.batches import IGNORED, RankedBatch
 from lit_instruct.errors import UserError
 from lit_instruct.losses.ranking import ranking_loss
 from lit_instruct.models.heads import token_log_probs
@@ -250,7 +250,7 @@ def _lighten_head(model: nn.Module) -> None:
             return trls_forward(*args, **kwargs)
         labels = kwargs.pop("labels")[:, 1:]
         hidden, aux_loss = _hidden_and_aux_loss(network, trls_forward, *args, **kwargs)
-        hidden, mask = hidden[:, :-1], labels != -100
+        hidden, mask = hidden[:, :-1], labels != IGNORED
         found = token_log_probs(hidden[mask], output_head(network), labels[mask], describe=True)
         log_probs, entropy, is_top = (part.new_zeros(mask.shape).masked_scatter(mask, part) for part in found)
         loss = -log_probs.sum() / mask.sum().clamp(min=1)

@@ -46,7 +46,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "stablelm": LLAMAS,
     "starcoder2": LLAMAS,
     "cohere": LLAMAS | {"logit_scale": 0.25},
-    "granite": LLAMAS | {"logits_scaling": 8.0},
+    "granite": LLAMAS | {"logits_scaling": 4.0},
     "hyperclovax": LLAMAS | {"logits_scaling": 0.25},
     "olmo2": LLAMAS,
     "mixtral": LLAMAS | {"num_local_experts": 4},

@@ -24,6 +24,7 @@ from transformers import (
 )
 
 from lit_instruct.errors import UserError
+from lit_instruct.fast.host_memory import keep_few_products
 from lit_instruct.fast.short_attention import choose_short_attention
 from lit_instruct.models.checks import check_score, check_tokenizer, check_weights, has_tokenizer
 from lit_instruct.models.embedded import resolve
@@ -231,6 +232,7 @@ def _may_run(quantised: Quantisation | None) -> bool:
 
 
 def _prepared(model: PreTrainedModel, source: Source, quantised: Quantisation | None) -> PreTrainedModel:
+    keep_few_products(model.device)  # read at the first product, which is one of the checks that follow
     choose_short_attention(model)
     if quantised is not None:
         leave_file(model)

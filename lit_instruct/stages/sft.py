@@ -9,7 +9,7 @@ import torch
 from peft import PeftModel
 from torch import Tensor
 
-from lit_instruct.batches import per_step
+from lit_instruct.batches import IGNORED, per_step
 from lit_instruct.errors import UserError
 from lit_instruct.models.activations import MemoryOptions
 from lit_instruct.models.assemble import policy_network
@@ -27,9 +27,6 @@ from lit_instruct.trl_bridge import Prepared, SFTLossOptions, last_token_accurac
 
 if TYPE_CHECKING:
     from data_modules.prompt_response import PromptResponseDataModule
-
-IGNORED = -100
-"""Label of a token that the loss ignores."""
 
 
 class SFTModule(StageModule):

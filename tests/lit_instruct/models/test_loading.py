@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, LlamaModel
 
 from lit_instruct.errors import UserError
+from lit_instruct.fast.host_memory import KEPT_PRODUCTS, PRODUCT_CACHES
 from lit_instruct.models import loading
 from lit_instruct.models.assemble import policy_network
 from lit_instruct.models.heads import ScoreHead
@@ -90,6 +92,27 @@ def test_language_model_is_in_evaluation_mode(tiny_model: Path) -> None:
     model = load_causal_lm(find_source(str(tiny_model)), torch.bfloat16)
     assert not model.training
     assert model.dtype == torch.bfloat16
+
+
+def test_the_cache_of_products_is_bounded_before_the_first_product(
+    tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both libraries read their bound at the first product: a model's first pass must not come before it is set."""
+    for name in PRODUCT_CACHES:
+        monkeypatch.setenv(name, "1")  # so that the test leaves no variable behind
+        monkeypatch.delenv(name)
+    seen = []
+
+    forward = LlamaModel.forward
+
+    def recorded(*args: Any, **given: Any) -> Any:
+        seen.append([os.environ.get(name) for name in PRODUCT_CACHES])
+        return forward(*args, **given)
+
+    monkeypatch.setattr(LlamaModel, "forward", recorded)
+    load_causal_lm(find_source(str(tiny_model)), torch.float32)
+    load_sequence_classifier(find_source(str(tiny_model)), torch.float32, 0, new_head=True)
+    assert len(seen) >= 2 and all(found == [str(KEPT_PRODUCTS)] * len(PRODUCT_CACHES) for found in seen)
 
 
 def test_a_language_model_is_no_reward_model(tiny_model: Path) -> None:

@@ -20,7 +20,7 @@ TRANSFORMS = {
     "gptj": (True, 1.0, None),
     "gemma2": (False, 1.0, 3.0),
     "cohere": (False, 0.25, None),
-    "granite": (False, 0.125, None),
+    "granite": (False, 0.25, None),
     "hyperclovax": (False, 0.25, None),
 }
 """Families whose logits are not W h: bias, scale and cap."""
@@ -54,7 +54,7 @@ def test_log_probabilities_are_those_of_the_model(folder: Path, family: str) -> 
     head = output_head(model)
     assert (head.bias is not None, head.scale, head.cap) == TRANSFORMS.get(family, (False, 1.0, None))
     expected = theirs(model)
-    assert expected.std() > 0.02
+    assert expected.std() > 0.05
     torch.testing.assert_close(ours(model), expected, rtol=1e-5, atol=1e-5)
 
 
