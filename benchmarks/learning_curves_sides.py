@@ -23,14 +23,8 @@ from lit_instruct.handover import prompter_of, read_stage_of
 from lit_instruct.models.assemble import merged_language_model, scoring_network
 from lit_instruct.models.loading import find_source
 from lit_instruct.models.lora import LoraOptions
-from lit_instruct.ppo.options import (
-    KLOptions,
-    ObjectiveOptions,
-    PPOMemoryOptions,
-    PPOOptimizerOptions,
-    RewardOptions,
-    ValueOptions,
-)
+from lit_instruct.ppo.objective import KLOptions, ObjectiveOptions, ValueOptions
+from lit_instruct.ppo.options import PPOMemoryOptions, PPOOptimizerOptions, RewardOptions
 from lit_instruct.prompting import Prompter
 from lit_instruct.rollouts.generate import SamplingOptions
 from lit_instruct.stages.ppo import PPOModule

@@ -28,7 +28,8 @@ from lit_instruct.models.embedded import NAME
 from lit_instruct.models.loading import find_source, load_tokenizer
 from lit_instruct.models.lora import LoraOptions, save_adapter
 from lit_instruct.models.roles import Roles
-from lit_instruct.ppo.options import ObjectiveOptions, PPOMemoryOptions, RewardOptions, ValueOptions
+from lit_instruct.ppo.objective import ObjectiveOptions, ValueOptions
+from lit_instruct.ppo.options import PPOMemoryOptions, RewardOptions
 from lit_instruct.prompting import Prompter
 from lit_instruct.rollouts.generate import SamplingOptions
 from lit_instruct.rollouts.stopping import StopRule

@@ -13,7 +13,8 @@ import pytest
 from data_modules import PromptDataModule, PromptResponseDataModule, RankedComparisonDataModule
 from lit_instruct import PPOModule, RewardModule, SFTModule
 from lit_instruct.models.lora import LoraOptions
-from lit_instruct.ppo.options import ObjectiveOptions, RewardOptions
+from lit_instruct.ppo.objective import ObjectiveOptions
+from lit_instruct.ppo.options import RewardOptions
 from lit_instruct.rollouts.generate import SamplingOptions
 from tests.lit_instruct.stages.helpers import Files
 

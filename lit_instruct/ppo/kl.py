@@ -6,7 +6,7 @@ import logging
 from typing import Literal
 
 from lit_instruct.losses.divergence import adapted_kl_coef
-from lit_instruct.ppo.options import KLOptions
+from lit_instruct.ppo.objective import KLOptions
 
 log = logging.getLogger(__name__)
 GAIN = 0.1

@@ -1,4 +1,4 @@
-"""Options of PPO by topic, with their checks."""
+"""Options of PPO by topic, with their checks; those of the losses are in objective.py."""
 
 from __future__ import annotations
 
@@ -6,77 +6,12 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from lit_instruct.errors import UserError
-from lit_instruct.losses.divergence import Estimator
 from lit_instruct.models.activations import MemoryOptions
-from lit_instruct.models.assemble import ValueKind
 from lit_instruct.models.finite import OnNonFinite
 from lit_instruct.models.optimizers import OptimizerName
+from lit_instruct.ppo.bounds import above_zero, at_least
+from lit_instruct.ppo.objective import KLOptions, ObjectiveOptions, ValueOptions
 from lit_instruct.rollouts.generate import SamplingOptions
-
-
-@dataclass
-class ObjectiveOptions:
-    """The clipped objective, and how often a batch of rollouts is used.
-
-    Args:
-        clip_range: the ratio's allowed distance from 1 (C.4: 0.2).
-        discount: discount factor of later rewards (C.4: none).
-        gae_lambda: lambda of generalized advantage estimation.
-        whiten_advantages: shifts and scales the advantages of all tokens of the batch to mean 0 and variance 1.
-        entropy_coef: coefficient of a bonus for the mean entropy, in nats, of the policy's token distributions.
-        inner_epochs: passes over a batch of rollouts (C.4: 1).
-        minibatches: optimizer steps in one pass.
-    """
-
-    clip_range: float = 0.2
-    discount: float = 1.0
-    gae_lambda: float = 0.95
-    whiten_advantages: bool = True
-    entropy_coef: float = 0.0
-    inner_epochs: int = 1
-    minibatches: int = 8
-
-    def __post_init__(self) -> None:
-        _at_least(1, "objective", self, "inner_epochs", "minibatches")
-        _above_zero("objective", self, "clip_range")
-
-
-@dataclass
-class KLOptions:
-    """The KL penalty of eq. 2 and its control.
-
-    Args:
-        coef: beta, the coefficient of the KL penalty per nat (C.4: 0.02).
-        estimator: k1 as in the paper, k2 or k3.
-        target: KL to the SFT model in nats per response that the coefficient is adapted to, starting from `coef`;
-            null keeps the coefficient fixed.
-        gain: how fast it adapts (0.1 unless given): one iteration changes it by at most the fraction gain / 5.
-        bound: KL in nats per response that an iteration may not exceed; null for none.
-        on_bound: what exceeding it does: "shrink" halves the policy's learning rate, "stop" ends the training.
-    """
-
-    coef: float = 0.02
-    estimator: Estimator = "k1"
-    target: float | None = None
-    gain: float | None = None
-    bound: float | None = None
-    on_bound: Literal["shrink", "stop"] = "stop"
-
-    def __post_init__(self) -> None:
-        _at_least(0, "kl", self, "coef")
-        _above_zero("kl", self, "target", "gain", "bound")
-        if self.gain is not None and self.target is None:
-            raise UserError(
-                f"--model.kl.gain={self.gain}: the coefficient is fixed with --model.kl.target=null; give a target, or "
-                "leave the gain out"
-            )
-        if self.target is not None and self.coef == 0:
-            raise UserError(
-                f"--model.kl.target={self.target}: it multiplies --model.kl.coef, which is 0 and would stay 0; start "
-                "with a coefficient above 0"
-            )
-        if self.target is not None and self.bound is not None and self.bound <= self.target:
-            raise UserError(f"--model.kl.bound={self.bound}: must be above --model.kl.target={self.target}")
 
 
 @dataclass
@@ -134,7 +69,7 @@ class RewardOptions:
     def __post_init__(self) -> None:
         if self.function is None and self.model is None:
             raise UserError("--model.reward.model: give a reward model, or a function by --model.reward.function")
-        _above_zero("reward", self, "clip")
+        above_zero("reward", self, "clip")
         if len(set(self.names)) < len(self.names):
             raise UserError(f"--model.reward.further: two rewards have one name ({', '.join(self.names)}); rename one")
 
@@ -142,28 +77,6 @@ class RewardOptions:
     def names(self) -> list[str]:
         """Names of all rewards, the main one first."""
         return ["main", *(reward.name for reward in self.further)]
-
-
-@dataclass
-class ValueOptions:
-    """The value function and its loss.
-
-    Args:
-        start: the initial value function: "reward_model", a copy of the reward model as in the paper; "zero_head", the
-            same with a head of zeros, for short trainings (a reward model's score of half a response means little);
-            "policy_trunk", a head on the policy's own hidden states, which is the cheapest.
-        clip_range: allowed distance of a value from its estimate at the time of the rollout; null does not clip.
-        coef: coefficient of the value loss; it matters if policy and value share a network (start=policy_trunk).
-        learning_rate: learning rate of the value function.
-    """
-
-    start: ValueKind = "reward_model"
-    clip_range: float | None = 0.2
-    coef: float = 1.0
-    learning_rate: float = 1e-4
-
-    def __post_init__(self) -> None:
-        _above_zero("value", self, "coef", "learning_rate")
 
 
 @dataclass
@@ -194,7 +107,7 @@ class PPOOptimizerOptions:
     on_non_finite: OnNonFinite = "stop"
 
     def __post_init__(self) -> None:
-        _above_zero("optimizer", self, "learning_rate", "max_grad_norm")
+        above_zero("optimizer", self, "learning_rate", "max_grad_norm")
         if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
             raise UserError(f"--model.optimizer.ema_decay={self.ema_decay}: must be at least 0 and below 1, or null")
 
@@ -245,7 +158,7 @@ class SelectionOptions:
     labeler: str | None = None
 
     def __post_init__(self) -> None:
-        _at_least(1, "selection", self, "patience")
+        at_least(1, "selection", self, "patience")
         if self.patience is not None and self.metric is None:
             raise UserError(
                 f"--model.selection.patience={self.patience}: it needs --model.selection.metric, which is null; name "
@@ -271,19 +184,7 @@ class PPOMemoryOptions(MemoryOptions):
     merge_for_rollouts: bool = True
 
     def __post_init__(self) -> None:
-        _at_least(1, "memory", self, "micro_batch_size", "generation_batch_size")
-
-
-def _at_least(least: int, group: str, options: object, *names: str) -> None:
-    for name in names:
-        if (value := getattr(options, name)) is not None and value < least:
-            raise UserError(f"--model.{group}.{name}={value}: must be at least {least}")
-
-
-def _above_zero(group: str, options: object, *names: str) -> None:
-    for name in names:
-        if (value := getattr(options, name)) is not None and value <= 0:
-            raise UserError(f"--model.{group}.{name}={value}: must be above 0")
+        at_least(1, "memory", self, "micro_batch_size", "generation_batch_size")
 
 
 class PPOOptions(NamedTuple):

@@ -13,7 +13,8 @@ from lit_instruct.batches import Rollout
 from lit_instruct.losses.advantages import generalized_advantages, token_rewards
 from lit_instruct.losses.divergence import Estimator, kl_estimate
 from lit_instruct.losses.masked import Moments, masked_moments, whiten
-from lit_instruct.ppo.options import ObjectiveOptions, RewardOptions
+from lit_instruct.ppo.objective import ObjectiveOptions
+from lit_instruct.ppo.options import RewardOptions
 from lit_instruct.ppo.ranks import Ranks
 
 

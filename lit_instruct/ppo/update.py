@@ -20,7 +20,7 @@ from lit_instruct.models.sharding import in_step
 from lit_instruct.ppo.collect import Rollouts
 from lit_instruct.ppo.minibatches import idle_part, iteration_key, minibatch_order, regroup
 from lit_instruct.ppo.non_finite import NonFinite
-from lit_instruct.ppo.options import ObjectiveOptions, ValueOptions
+from lit_instruct.ppo.objective import ObjectiveOptions, ValueOptions
 from lit_instruct.ppo.pretraining_mix import PretrainingMix
 from lit_instruct.ppo.ranks import Ranks
 from lit_instruct.ppo.targets import Target

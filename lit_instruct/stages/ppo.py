@@ -25,16 +25,14 @@ from lit_instruct.ppo.collect import Reward
 from lit_instruct.ppo.diagnostics import UNCALIBRATED, Diagnostics, warn
 from lit_instruct.ppo.figures import clock_figures, rollout_figures
 from lit_instruct.ppo.kl import KLController
+from lit_instruct.ppo.objective import KLOptions, ObjectiveOptions, ValueOptions
 from lit_instruct.ppo.options import (
-    KLOptions,
-    ObjectiveOptions,
     PPOMemoryOptions,
     PPOOptimizerOptions,
     PPOOptions,
     PretrainingOptions,
     RewardOptions,
     SelectionOptions,
-    ValueOptions,
 )
 from lit_instruct.ppo.parts import build_parts, rewards_of
 from lit_instruct.ppo.ranks import Ranks

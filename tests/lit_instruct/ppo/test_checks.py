@@ -16,7 +16,8 @@ import lit_instruct.models.loading as loading
 from data_modules.hygiene.steps import HygieneOptions
 from lit_instruct.errors import UserError
 from lit_instruct.ppo.checks import check_batch
-from lit_instruct.ppo.options import FurtherReward, KLOptions, ObjectiveOptions, PretrainingOptions, RewardOptions
+from lit_instruct.ppo.objective import KLOptions, ObjectiveOptions
+from lit_instruct.ppo.options import FurtherReward, PretrainingOptions, RewardOptions
 from lit_instruct.rollouts.generate import SamplingOptions
 from tests.lit_instruct.rollouts.stage_folders import reward_folder, sft_folder
 from tests.lit_instruct.stages.helpers import Files, write_rows

@@ -15,14 +15,8 @@ from transformers import AutoModelForCausalLM
 import lit_instruct.ppo.diagnostics as diagnostics
 from lit_instruct.models.lora import LoraOptions
 from lit_instruct.models.roles import Roles
-from lit_instruct.ppo.options import (
-    KLOptions,
-    ObjectiveOptions,
-    PPOOptimizerOptions,
-    RewardOptions,
-    SelectionOptions,
-    ValueOptions,
-)
+from lit_instruct.ppo.objective import KLOptions, ObjectiveOptions, ValueOptions
+from lit_instruct.ppo.options import PPOOptimizerOptions, RewardOptions, SelectionOptions
 from lit_instruct.rollouts.generate import SamplingOptions
 from tests.lit_instruct.stages.helpers import Files
 from tests.lit_instruct.stages.test_ppo import FAST, UNCLIPPED, train

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lit_instruct.ppo.kl import KLController
-from lit_instruct.ppo.options import KLOptions
+from lit_instruct.ppo.objective import KLOptions
 
 
 def test_without_a_target_it_stays() -> None:

@@ -17,13 +17,8 @@ from data_modules import PromptDataModule
 from lit_instruct.batches import PromptBatch
 from lit_instruct.errors import UserError
 from lit_instruct.models.lora import LoraOptions
-from lit_instruct.ppo.options import (
-    ObjectiveOptions,
-    PPOMemoryOptions,
-    PPOOptimizerOptions,
-    RewardOptions,
-    SelectionOptions,
-)
+from lit_instruct.ppo.objective import ObjectiveOptions
+from lit_instruct.ppo.options import PPOMemoryOptions, PPOOptimizerOptions, RewardOptions, SelectionOptions
 from lit_instruct.ppo.update import Updater
 from lit_instruct.rollouts.generate import SamplingOptions
 from lit_instruct.stages.ppo import PPOModule

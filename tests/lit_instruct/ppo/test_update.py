@@ -10,7 +10,8 @@ import torch
 
 from lit_instruct.models.roles import Roles
 from lit_instruct.ppo.figures import rollout_figures
-from lit_instruct.ppo.options import ObjectiveOptions, RewardOptions, ValueOptions
+from lit_instruct.ppo.objective import ObjectiveOptions, ValueOptions
+from lit_instruct.ppo.options import RewardOptions
 from lit_instruct.ppo.targets import Targets
 from lit_instruct.ppo.update import Updater
 from lit_instruct.ppo.validation import Validation

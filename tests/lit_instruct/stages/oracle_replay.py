@@ -24,7 +24,8 @@ from lit_instruct.losses.masked import masked_moments, whiten
 from lit_instruct.models.heads import ScoreHead
 from lit_instruct.models.roles import Role, Roles
 from lit_instruct.ppo.collect import Collector, Reward
-from lit_instruct.ppo.options import KLOptions, ObjectiveOptions, PPOOptimizerOptions, RewardOptions, ValueOptions
+from lit_instruct.ppo.objective import KLOptions, ObjectiveOptions, ValueOptions
+from lit_instruct.ppo.options import PPOOptimizerOptions, RewardOptions
 from lit_instruct.ppo.targets import Target, Targets
 from lit_instruct.ppo.update import Step, Updater
 from lit_instruct.rollouts.generate import SamplingOptions

@@ -15,15 +15,8 @@ from data_modules import PromptDataModule
 from lit_instruct.batches import Rollout
 from lit_instruct.errors import UserError
 from lit_instruct.models.lora import LoraOptions
-from lit_instruct.ppo.options import (
-    KLOptions,
-    ObjectiveOptions,
-    PPOMemoryOptions,
-    PPOOptimizerOptions,
-    PretrainingOptions,
-    RewardOptions,
-    ValueOptions,
-)
+from lit_instruct.ppo.objective import KLOptions, ObjectiveOptions, ValueOptions
+from lit_instruct.ppo.options import PPOMemoryOptions, PPOOptimizerOptions, PretrainingOptions, RewardOptions
 from lit_instruct.ppo.targets import Target
 from lit_instruct.ppo.update import Updater
 from lit_instruct.rollouts.generate import SamplingOptions

@@ -20,13 +20,8 @@ from torch.nn.functional import pad
 from data_modules import PromptDataModule
 from lit_instruct.models.lora import LoraOptions
 from lit_instruct.ppo.collect import Collector
-from lit_instruct.ppo.options import (
-    ObjectiveOptions,
-    PPOMemoryOptions,
-    PPOOptimizerOptions,
-    RewardOptions,
-    ValueOptions,
-)
+from lit_instruct.ppo.objective import ObjectiveOptions, ValueOptions
+from lit_instruct.ppo.options import PPOMemoryOptions, PPOOptimizerOptions, RewardOptions
 from lit_instruct.ppo.update import Updater
 from lit_instruct.rollouts.generate import SamplingOptions
 from lit_instruct.rollouts.text import Response, TextGenerator

@@ -10,7 +10,8 @@ import torch
 
 from lit_instruct.batches import PromptBatch
 from lit_instruct.ppo.collect import Collector
-from lit_instruct.ppo.options import ObjectiveOptions, RewardOptions
+from lit_instruct.ppo.objective import ObjectiveOptions
+from lit_instruct.ppo.options import RewardOptions
 from lit_instruct.rollouts.generate import SamplingOptions
 from tests.lit_instruct.stages.helpers import Files, write_rows
 from tests.lit_instruct.stages.test_ppo import FAST, train

@@ -15,16 +15,14 @@ from lit_instruct.batches import Rollout
 from lit_instruct.errors import UserError
 from lit_instruct.losses.advantages import generalized_advantages
 from lit_instruct.models.lora import LoraOptions
+from lit_instruct.ppo.objective import KLOptions, ObjectiveOptions, ValueOptions
 from lit_instruct.ppo.options import (
     FurtherReward,
-    KLOptions,
-    ObjectiveOptions,
     PPOMemoryOptions,
     PPOOptimizerOptions,
     PretrainingOptions,
     RewardOptions,
     SelectionOptions,
-    ValueOptions,
 )
 from lit_instruct.ppo.ranks import Ranks
 from lit_instruct.ppo.targets import Target, Targets
