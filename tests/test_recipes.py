@@ -11,12 +11,16 @@ import pytest
 import yaml
 from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 
+from data_modules.formats.layout import detect
 from data_modules.reading.readers import HUB_ID
 from data_modules.rows import Demonstration, PromptRow, RankedComparison, check_format
 from lit_instruct.commands.plan import stage_options
 from lit_instruct.evaluation.options import EvalOptions
+from lit_instruct.evaluation.references import reference_of
+from tests.recipes.records import records
 
 ROOT = Path(__file__).parent.parent
+STAGES = ("sft", "rm", "ppo")
 RECIPES = sorted(path.relative_to(ROOT) for path in ROOT.glob("recipes/*/*.yaml"))
 
 
@@ -70,6 +74,34 @@ def test_a_recipe_parses_and_holds_only_what_differs(path: Path, monkeypatch: py
     local = [str(value) for value in files.values() if not HUB_ID.fullmatch(str(value))]
     missing = [value for value in local if not (ROOT / value).exists()]
     assert not missing
+
+
+HELD_OUT = {"HuggingFaceH4/ultrachat_200k": "test_gen", "trl-lib/tldr": "test"}
+"""Split of a dataset that no stage trains on."""
+OTHERS = sorted(path.parent for path in RECIPES if path.stem == "eval" and path.parent.name != "demo")
+
+
+@pytest.mark.parametrize("folder", OTHERS, ids=str)
+def test_a_recipe_is_evaluated_on_its_own_data_by_judges_that_see_the_prompt(folder: Path) -> None:
+    given, ppo = (yaml.safe_load((ROOT / folder / f"{name}.yaml").read_text()) for name in ("eval", "ppo"))
+    prompts, trained = HUB_ID.fullmatch(given["prompts"]), HUB_ID.fullmatch(ppo["data"]["path"])
+    assert prompts is not None and trained is not None
+    assert (prompts["name"], prompts["revision"]) == (trained["name"], trained["revision"])
+    used = [yaml.safe_load((ROOT / folder / f"{stage}.yaml").read_text())["data"]["path"] for stage in STAGES]
+    assert given["prompts"] == f"{prompts['name']}@{prompts['revision']}:{HELD_OUT[prompts['name']]}"
+    assert given["prompts"] not in used
+    # by default the judges are the run's reward model and the dataset's own response to the prompt
+    assert "labeler" not in given and "second_labeler" not in given and "max_new_tokens" not in given
+    row = PromptRow.from_fields(made(prompts["name"]))
+    assert reference_of(row.prompt, row.columns()) is not None
+
+
+def made(dataset: str) -> dict[str, Any]:
+    """The fields of a row of prompts, from a record in the dataset's layout."""
+    (record,) = records(dataset, 1)
+    (layout,) = detect([record], PromptRow.layouts)
+    (fields,) = layout.rows(record)
+    return fields
 
 
 def test_an_unknown_option_in_a_recipe_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 from lit_instruct.errors import UserError
 from lit_instruct.evaluation.figures import choose_samples, figures_of, sameness, samples_of
 from lit_instruct.evaluation.options import EvalOptions
+from lit_instruct.evaluation.own_run import completed, held_out_prompts, told, warnings_on
 from lit_instruct.evaluation.systems import Loaders, default_loaders, measure_systems
 from lit_instruct.machine import peak_memory_gb, provenance
 
 if TYPE_CHECKING:
-    from data_modules.rows import PromptRow
     from lit_instruct.handover import Stage
 
 STAGES = {"sft": "SFT", "rm": "reward model", "ppo": "PPO"}
@@ -51,9 +51,13 @@ def evaluate(options: EvalOptions, loaders: Loaders | None = None) -> dict[str, 
     run = Path(options.run)
     stages = {name: required_stage(run, name) for name in STAGES}
     warnings = _check_fit(run, stages)
-    rows = read_prompts(options.prompts, options.limit)
+    loaders = loaders or default_loaders(options)
+    rows = held_out_prompts(options, stages["ppo"], lambda: loaders.prompter(str(run / "ppo")))
+    given, options = options, completed(options, stages["ppo"], rows)
+    if line := told(given, options, len(rows)):
+        print(line)
     prompts, cases = [row.prompt for row in rows], [row.use_case or "other" for row in rows]
-    systems = measure_systems(options, str(stages["sft"].base["source"]), rows, loaders or default_loaders(options))
+    systems = measure_systems(options, str(stages["sft"].base["source"]), rows, loaders)
     samples = samples_of(systems, prompts, cases)
     report = figures_of(options, systems, cases)
     report["reward_model"] = {"pair_accuracy": stages["rm"].metrics.get("val/pair_accuracy")}
@@ -63,7 +67,8 @@ def evaluate(options: EvalOptions, loaders: Loaders | None = None) -> dict[str, 
     report["peak_memory_gb"]["eval"] = peak_memory_gb()
     report |= {"base": stages["sft"].base, "options": asdict(options)}
     report |= {"seeds": {name: stage.seed for name, stage in stages.items()}} | provenance()
-    report |= {"warnings": [*warnings, *sameness(report["distinct_2"])], "samples": choose_samples(samples)}
+    warnings += [*warnings_on(options), *sameness(report["distinct_2"])]
+    report |= {"warnings": warnings, "samples": choose_samples(samples)}
     page = build_page(run, report)
     with replacing_files(run / "eval") as folder:
         lines = "".join(json.dumps(sample, ensure_ascii=False) + "\n" for sample in samples)
@@ -82,16 +87,6 @@ def required_stage(run: Path, name: str) -> Stage:
         command = f"make {name} RUN={run.name}"
         raise UserError(f"{run / name}: the {STAGES[name]} stage of this run is missing; run `{command}` first")
     return stage
-
-
-def read_prompts(path: str, limit: int | None) -> list[PromptRow]:
-    """Reads the prompt file; a limit takes rows spread evenly over it, because files are often sorted."""
-    from data_modules.rows import PromptRow, read_rows
-
-    rows = read_rows(path, PromptRow, split=None)
-    if limit is None or limit >= len(rows):
-        return rows
-    return [rows[i * len(rows) // limit] for i in range(limit)]
 
 
 def _check_fit(run: Path, stages: dict[str, Stage]) -> list[str]:

@@ -100,6 +100,19 @@ def _tone(response: str, analyzer: SentimentIntensityAnalyzer) -> float:
     return compound - unfinished - repetition_penalty(response)
 
 
+def form(pairs: Sequence[tuple[str, str]]) -> list[float]:
+    """Returns points off for unfinished or repetitive text, whatever it says: `tone` without the tone, in [-1.5, 0].
+
+    Args:
+        pairs: (prompt, response) texts; the prompt is ignored.
+    """
+    return [_form(response) if words(response) else EMPTY_SCORE for _, response in pairs]
+
+
+def _form(response: str) -> float:
+    return -(0.0 if is_finished(response) else UNFINISHED_PENALTY) - repetition_penalty(response)
+
+
 def second_opinion(pairs: Sequence[tuple[str, str]]) -> list[float]:
     """Returns the mean valence of words by AFINN: a labeler that no training used, to see whether a gain carries over.
 

@@ -7,6 +7,9 @@ from typing import Literal
 
 from lit_instruct.errors import UserError
 
+REWARD = "reward"
+"""As a labeler: the scores of the run's own reward model."""
+
 
 @dataclass
 class EvalOptions:
@@ -14,22 +17,25 @@ class EvalOptions:
 
     run: str = "runs/demo"
     """Run folder with the stages sft, rm and ppo; the report goes to its folder eval."""
-    prompts: str = "recipes/demo/data/prompts_validation.jsonl"
-    """Held-out prompts, one JSON object per line: prompt and optionally use_case."""
+    prompts: str | None = None
+    """Held-out prompts: a file with prompt and optionally use_case and reference, a folder's split or a hub id with its
+    split; null takes the validation prompts of the run's PPO stage."""
     limit: int | None = None
     """Number of prompts to use, spread evenly over the file; null uses all."""
     best_of: int = 8
     """n of best-of-n: number of SFT samples that the reward model chooses from."""
-    max_new_tokens: int = 48
-    """Maximum number of tokens per response; use PPO's."""
+    max_new_tokens: int | None = None
+    """Maximum number of tokens per response; null takes PPO's."""
     temperature: float = 1.0
     """Sampling temperature of all systems; the KL is exact only at 1."""
     seed: int = 0
     """Seed of sampling and bootstrap."""
-    labeler: str = "lit_instruct.evaluation.labelers.tone"
-    """Import path of the labeler whose scores come first in the report."""
-    second_labeler: str = "lit_instruct.evaluation.labelers.second_opinion"
-    """Import path of a labeler that was not used in training."""
+    labeler: str | None = None
+    """Import path of the labeler whose scores come first in the report, or reward for the run's reward model; null
+    takes the run's reward function, or else its reward model."""
+    second_labeler: str | None = None
+    """Import path of a labeler that was not used in training; null takes the overlap with the reference responses if
+    every row has one, or else points off for unfinished and repetitive text."""
     batch_size: int = 64
     """Responses sampled in parallel."""
     quantize: Literal["none", "8bit", "4bit"] | None = None

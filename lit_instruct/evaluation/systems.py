@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from lit_instruct.evaluation import measures
-from lit_instruct.evaluation.options import EvalOptions
+from lit_instruct.evaluation.options import REWARD, EvalOptions
 
 if TYPE_CHECKING:
     from data_modules.rows import PromptRow
@@ -76,7 +76,10 @@ def measure_systems(options: EvalOptions, base: str, rows: list[PromptRow], load
 
     run, n, prompts = Path(options.run), options.best_of, [row.prompt for row in rows]
     names = ("labeler", "second_labeler")
-    labelers = [function_scorer(getattr(options, name), option=f"--{name}") for name in names]
+    labelers = [
+        None if getattr(options, name) == REWARD else function_scorer(getattr(options, name), option=f"--{name}")
+        for name in names
+    ]
     answers, log_probs = {}, {}
     # The base answers in SFT's prompt format, so that only the training differs.
     sft_format = loaders.prompter(str(run / "sft"))
@@ -102,7 +105,7 @@ def measure_systems(options: EvalOptions, base: str, rows: list[PromptRow], load
     answers[f"best_of_{n}"] = [row[i] for row, i in zip(many, best, strict=True)]
     rewards[f"best_of_{n}"] = rewards.pop("best")
     return [
-        System(name, answers[name], kl[name], rewards[name], *_labels(labelers, rows, answers[name]))
+        System(name, answers[name], kl[name], rewards[name], *_labels(labelers, rows, answers[name], rewards[name]))
         for name in ("base", "sft", f"best_of_{n}", "ppo")
     ]
 
@@ -110,6 +113,7 @@ def measure_systems(options: EvalOptions, base: str, rows: list[PromptRow], load
 def _respond(
     model: TextGenerator, options: EvalOptions, prompts: list[Prompt], name: str, k: int
 ) -> list[list[Response]]:
+    assert options.max_new_tokens is not None  # `own_run.completed` fills it in
     return model.respond(
         prompts,
         k=k,
@@ -137,6 +141,9 @@ def _rewards(
     return rewards, scores.argmax(axis=1).tolist()
 
 
-def _labels(labelers: Sequence[TextScorer], rows: list[PromptRow], answers: list[Response]) -> list[list[float]]:
-    prompts, texts = [row.prompt for row in rows], [answer.text for answer in answers]
-    return [labeler(prompts, texts, [row.columns() for row in rows]) for labeler in labelers]
+def _labels(
+    labelers: Sequence[TextScorer | None], rows: list[PromptRow], answers: list[Response], rewards: list[float]
+) -> list[list[float]]:
+    """Scores by each labeler; None stands for the reward model."""
+    prompts, texts, columns = [row.prompt for row in rows], [a.text for a in answers], [row.columns() for row in rows]
+    return [rewards if labeler is None else labeler(prompts, texts, columns) for labeler in labelers]

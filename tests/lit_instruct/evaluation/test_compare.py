@@ -12,10 +12,12 @@ import pytest
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from lit_instruct.errors import UserError
-from lit_instruct.evaluation.compare import evaluate, read_prompts
+from lit_instruct.evaluation.compare import evaluate
 from lit_instruct.evaluation.options import EvalOptions
 from lit_instruct.prompting import Prompter
 from tests.lit_instruct.evaluation.runs import ANSWERS, fake_loaders, write_run
+
+LABELERS = {"labeler": "tone", "second_labeler": "second_opinion"}
 
 
 @pytest.fixture
@@ -24,7 +26,8 @@ def run(tmp_path: Path) -> Path:
 
 
 def options(run: Path, **changes: Any) -> EvalOptions:
-    return EvalOptions(**{"run": str(run), "prompts": str(run / "prompts.jsonl"), "best_of": 3} | changes)
+    labelers = {name: f"lit_instruct.evaluation.labelers.{own}" for name, own in LABELERS.items()}
+    return EvalOptions(**{"run": str(run), "prompts": str(run / "prompts.jsonl"), "best_of": 3} | labelers | changes)
 
 
 def test_figures(run: Path) -> None:
@@ -177,10 +180,3 @@ def test_a_labeler_that_misbehaves_leaves_the_earlier_report(run: Path) -> None:
 def test_options_are_checked(wrong: dict[str, Any]) -> None:
     with pytest.raises(UserError, match=f"--{next(iter(wrong))}: .*; give a positive number"):
         EvalOptions(**wrong)
-
-
-def test_a_limit_takes_prompts_from_all_over_the_file(tmp_path: Path) -> None:
-    path = tmp_path / "prompts.jsonl"
-    path.write_text("".join(json.dumps({"prompt": f"number {i}"}) + "\n" for i in range(10)))
-    assert [row.prompt for row in read_prompts(str(path), 3)] == ["number 0", "number 3", "number 6"]
-    assert len(read_prompts(str(path), None)) == len(read_prompts(str(path), 99)) == 10

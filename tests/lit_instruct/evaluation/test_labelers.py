@@ -96,3 +96,17 @@ def test_second_opinion() -> None:
     ten = "the book that I have read is very good indeed"
     assert score(ten) == pytest.approx(score(f"{ten} {ten}"))
     assert score(f"{ten}!!!") == score(ten)
+
+
+@pytest.mark.parametrize(
+    ("text", "score"),
+    [
+        ("The sea is wide.", 0.0),
+        ("I hate it.", 0.0),
+        ("The sea is", -0.5),
+        ("No. No. No. No.", -(2 / 3 - 0.1 + 0.5 * 3 / 4)),
+        ("", -1.5),
+    ],
+)
+def test_form_takes_points_off_whatever_is_said(text: str, score: float) -> None:
+    assert labelers.form([("a prompt", text)]) == [pytest.approx(score)]

@@ -16,7 +16,9 @@ from tests.lit_instruct.evaluation.runs import fake_loaders, write_run
 @pytest.fixture(scope="module")
 def html(tmp_path_factory: pytest.TempPathFactory) -> str:
     run = write_run(tmp_path_factory.mktemp("runs") / "de<b>mo")
-    evaluate(EvalOptions(run=str(run), prompts=str(run / "prompts.jsonl")), fake_loaders([]))
+    labelers = [f"lit_instruct.evaluation.labelers.{name}" for name in ("tone", "second_opinion")]
+    options = EvalOptions(str(run), str(run / "prompts.jsonl"), labeler=labelers[0], second_labeler=labelers[1])
+    evaluate(options, fake_loaders([]))
     return (run / "eval" / "report.html").read_text()
 
 
