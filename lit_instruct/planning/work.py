@@ -11,8 +11,8 @@ import torch
 from lit_instruct.errors import UserError
 from lit_instruct.fast.packing import ENOUGH_TOKENS
 from lit_instruct.fast.short_attention import SHORT
-from lit_instruct.models.loading import adapted_base, awaits_stage, pick_dtype
 from lit_instruct.models.embedded import unpacked
+from lit_instruct.models.loading import adapted_base, awaits_stage, pick_dtype
 from lit_instruct.models.lora import LoraOptions
 from lit_instruct.models.optimizers import OptimizerName
 from lit_instruct.models.quantised import Quantize

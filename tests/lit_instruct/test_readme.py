@@ -71,9 +71,7 @@ def test_a_command_of_ours_works(
         assert main([*words, *more]) == 0
 
 
-def test_a_plan_after_the_demo_is_of_the_recipes_model(
-    after_demo: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_plan_after_the_demo_is_of_the_recipes_model(after_demo: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lines = [line for line in OURS if " plan " in line]
     assert lines
     for line in lines:
