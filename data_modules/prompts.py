@@ -25,7 +25,7 @@ class PromptDataModule(RowDataModule[PromptRow]):
     A batch's `row_number` is an index into `train_rows`, in validation into `validation_rows`.
 
     Args:
-        path: Training rows: a file (.jsonl, .json, .csv, .parquet, .txt), a folder of those or one of
+        path: Training rows: a file (.jsonl, .json, .csv, .tsv, .parquet, .txt), a folder of those or one of
             its splits (folder:test), a hub id with its split (org/name:train), or several with weights
             (a.jsonl@3,b.jsonl@1).
         validation_path: Validation rows; without it, a share of the training rows is split off.

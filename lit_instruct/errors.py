@@ -1,4 +1,4 @@
-"""Exceptions for mistakes of the user, in options and files or in a dataset, and the causes of an exception."""
+"""Exceptions for mistakes of the user, in options and files or in a dataset, and for Ctrl-C; causes of an exception."""
 
 from __future__ import annotations
 
@@ -17,6 +17,10 @@ class DataError(UserError):
 
     The readers and layouts of data_modules raise nothing else, whatever a file holds.
     """
+
+
+class Interrupted(BaseException):
+    """Ctrl-C in a stage outside of its training steps; unlike KeyboardInterrupt, no library handles it by itself."""
 
 
 def causes(error: BaseException | None) -> Iterator[BaseException]:

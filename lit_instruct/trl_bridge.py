@@ -106,9 +106,9 @@ class RankedRewardTrainer(RewardTrainer):
         self, reward_forward: RewardForward, tokenizer: PreTrainedTokenizerBase, options: RewardLossOptions, seed: int
     ) -> None:
         self.reward_forward = reward_forward
-        with _quiet_and_seeded():
+        with _quiet_and_seeded() as folder:
             config = RewardConfig(
-                **_common(seed),
+                **_common(seed, folder),
                 max_length=None,
                 disable_dropout=False,
                 center_rewards_coefficient=options.center_rewards_coefficient,
@@ -162,9 +162,9 @@ def prepare_sft(
         max_length: tokens of a packed sequence.
         seed: that TRL sets; the random state of torch is restored afterwards.
     """
-    with _quiet_and_seeded():
+    with _quiet_and_seeded() as folder:
         config = SFTConfig(
-            **_common(seed),
+            **_common(seed, folder),
             loss_type=options.loss_type,
             label_smoothing_factor=options.label_smoothing,
             packing=options.packing,
@@ -211,10 +211,10 @@ def last_token_accuracy(prepared: Prepared) -> float:
     return float(metrics["mean_token_accuracy"][-1])
 
 
-def _common(seed: int) -> dict[str, Any]:
-    """Returns settings that leave everything but data and loss to Lightning."""
+def _common(seed: int, folder: str) -> dict[str, Any]:
+    """Returns settings that leave everything but data and loss to Lightning; `folder` must exist and stays empty."""
     return {
-        "output_dir": os.path.join(tempfile.gettempdir(), "lit-instruct-trl"),
+        "output_dir": folder,
         "report_to": [],
         "bf16": False,
         "use_cpu": not torch.cuda.is_available(),
@@ -225,12 +225,13 @@ def _common(seed: int) -> dict[str, Any]:
 
 
 @contextmanager
-def _quiet_and_seeded() -> Iterator[None]:
-    """Hides the progress bars of TRL's constructor and restores the random state afterwards (it calls `set_seed`)."""
+def _quiet_and_seeded() -> Iterator[str]:
+    """Gives TRL's constructor a private folder, hides its progress bars and undoes its `set_seed`."""
     state = torch.get_rng_state()
     disable_progress_bar()
     try:
-        yield
+        with tempfile.TemporaryDirectory(prefix="lit-instruct-trl-") as folder:
+            yield folder
     finally:
         enable_progress_bar()
         torch.set_rng_state(state)

@@ -24,10 +24,10 @@ TEXT_OR_STRUCTURED = frozenset(("chosen", "completion", "context", "prompt", "qu
 DELIMITERS = (",", ";", "\t")
 
 
-def read_csv(path: Path) -> Iterator[Found]:
+def read_csv(path: Path, delimiter: str | None = None) -> Iterator[Found]:
     """Yields one record per row, with the line on which it begins; an empty cell is a missing field.
 
-    Cells are separated by commas, or as the header shows by semicolons or tabs.
+    Cells are separated by `delimiter`; None takes commas, or as the header shows semicolons or tabs.
 
     Raises:
         DataError: the header is missing or names a column twice.
@@ -37,7 +37,7 @@ def read_csv(path: Path) -> Iterator[Found]:
     first = next(lines, "")
     if first.lower().startswith("sep=") and len(first.rstrip()) == 5:  # a line of Excel
         first = next(lines, "")
-    reader = csv.reader(chain([first] if first else [], lines), strict=True, delimiter=_delimiter(first))
+    reader = csv.reader(chain([first] if first else [], lines), strict=True, delimiter=delimiter or _delimiter(first))
     header = _header(path, reader)
     while True:
         line = lines.number + 1

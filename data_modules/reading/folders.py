@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import json
+import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from fnmatch import fnmatch
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 
 from data_modules.reading.csv_files import read_csv
-from data_modules.reading.files import MAX_LINE
+from data_modules.reading.files import MAX_LINE, Found
 from data_modules.reading.json_files import read_json_lines, read_json_list
 from lit_instruct.errors import DataError
 
-READERS = {".jsonl": read_json_lines, ".ndjson": read_json_lines, ".json": read_json_list, ".csv": read_csv}
+READERS: dict[str, Callable[[Path], Iterator[Found]]] = {
+    ".jsonl": read_json_lines,
+    ".ndjson": read_json_lines,
+    ".json": read_json_list,
+    ".csv": read_csv,
+    ".tsv": partial(read_csv, delimiter="\t"),
+}
 ROW_SUFFIXES = (*READERS, ".parquet", ".arrow")
 TEXT_SUFFIX = ".txt"
 NAMED_SPLIT = re.compile(r"(?P<folder>.+?)(:(?P<subset>[\w.+/-]+))?:(?P<split>[\w.+-]+)")
@@ -41,10 +49,11 @@ class Part(NamedTuple):
 
 def find_folder(path: str) -> tuple[Path, str | None, str | None] | None:
     """Returns folder, subset and split of a path, such as data:test; None if it names no folder."""
-    if Path(path).is_dir():
+    # Unlike Path's methods, those of os.path take any text, such as a long list of files.
+    if os.path.isdir(path):
         return Path(path), None, None
     found = NAMED_SPLIT.fullmatch(path)
-    if Path(path).exists() or found is None or not Path(found["folder"]).is_dir():
+    if os.path.exists(path) or found is None or not os.path.isdir(found["folder"]):
         return None
     return Path(found["folder"]), found["subset"], found["split"]
 

@@ -6,13 +6,14 @@ can still be read; an error in a file ends reading.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from data_modules.reading.files import Found, Record, decode, read_lines
+from data_modules.reading.files import MAX_LINE, TOO_LONG, Found, Record, decode, read_lines
 from data_modules.reading.folders import READERS, TEXT_SUFFIX, endings, files_of, find_folder, kind_of, splits_of
 from data_modules.reading.sources import parse_sources
 from lit_instruct.errors import DataError
@@ -48,7 +49,7 @@ def read_source(
 
 def hub_id(path: str) -> re.Match[str] | None:
     """The parts of a hub id; None if the path is a file or folder, or looks like one."""
-    return None if Path(path).exists() or find_folder(path) is not None else HUB_ID.fullmatch(path)
+    return None if os.path.exists(path) or find_folder(path) is not None else HUB_ID.fullmatch(path)
 
 
 def local_files(path: str, plain_text: bool, split: str | None = "train") -> list[Path]:
@@ -107,7 +108,7 @@ def read_hub(name: str, config: str | None, split: str, revision: str | None = N
     try:
         for record in datasets.load_dataset(name, config, split=split, revision=revision, streaming=True):
             number += 1
-            yield Found(f"{named}:row {number}", partial(dict, record), None)
+            yield Found(f"{named}:row {number}", partial(_hub_record, record), None)
     except ConnectionError as error:  # offline included
         raise DataError(f"{named}: the hub cannot be reached ({_first_line(error)}); save it as a file first") from None
     except (OSError, ValueError, RuntimeError) as error:  # raised by `datasets` for a wrong id, config or split
@@ -128,13 +129,26 @@ def _read_file(path: Path, text_field: str | None, only_text: bool) -> Iterator[
         return read_parquet(path) if kind == ".parquet" else read_arrow(path)
     if path.suffix.lower() == ".gz" and kind in (".parquet", ".arrow"):
         raise DataError(f"{path}: a {kind[1:].capitalize()} file is compressed inside; unpack this one")
-    if not path.exists():
+    if not os.path.exists(path):
         raise DataError(f"{path}: no such file; check the path, or give a hub id with its split, org/name:train")
     raise DataError(f"{path}: rows come as {endings(text_field is not None)}; rename or convert the file")
 
 
 def _text_record(line: bytes | None, field: str) -> Record:
     return {field: decode(line)}
+
+
+def _hub_record(record: Record) -> Record:
+    if _size(record) > MAX_LINE:
+        raise DataError(f"the row is {TOO_LONG}")
+    return dict(record)
+
+
+def _size(value: Any) -> int:
+    """Characters and bytes in a value, about; a number counts as eight."""
+    if isinstance(value, dict | list | tuple):
+        return sum(map(_size, value.values() if isinstance(value, dict) else value))
+    return len(value) if isinstance(value, str | bytes) else 8
 
 
 def _first_line(error: Exception) -> Any:

@@ -17,8 +17,8 @@ class InspectOptions:
     """Shows what is in a dataset: lit-instruct data inspect PATH [options].
 
     Args:
-        path: file (.jsonl, .json, .csv, .parquet, .txt; .gz too), folder, hub id with its split (org/name:train), or
-            several with weights (a.jsonl@3,b.jsonl@1); --path may be left out if it comes first.
+        path: file (.jsonl, .json, .csv, .tsv, .parquet, .txt; .gz too), folder, hub id with its split
+            (org/name:train), or several with weights (a.jsonl@3,b.jsonl@1); --path may be left out if it comes first.
         kind: what the rows are for; auto detects it from the first rows.
         format: layout of the rows, as --data.format in training; auto detects it from the first rows.
         fields: field of the layout -> its name in the file, as --data.fields in training.

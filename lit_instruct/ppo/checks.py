@@ -9,7 +9,7 @@ from lit_instruct.errors import UserError
 from lit_instruct.models.checks import check_vocabulary, context_of
 from lit_instruct.models.loading import Source, find_source, load_config, load_tokenizer
 from lit_instruct.models.lora import read_head
-from lit_instruct.ppo.figures import figure_names
+from lit_instruct.ppo.figures import case_names, figure_names
 from lit_instruct.ppo.options import PPOOptions, SelectionOptions
 from lit_instruct.prompting import Prompter
 
@@ -98,7 +98,7 @@ def _check_selection(selection: SelectionOptions, figures: Sequence[str], data: 
     option = f"--model.selection.metric={selection.metric}"
     if not data.validation_rows:
         raise UserError(f"{option}: there are no validation prompts; give --data.validation_path or a validation_share")
-    cases = sorted({row.use_case for row in data.validation_rows if row.use_case})
+    cases = case_names(figures, list({row.use_case for row in data.validation_rows if row.use_case})).values()
     known = [f"val/{name}" for name in figures]
     if selection.metric in known or selection.metric in [f"{name}/{case}" for name in known for case in cases]:
         return

@@ -31,6 +31,26 @@ def figure_names(rewards: Sequence[str]) -> list[str]:
     return [*FIGURES, *(f"reward/{name}" for name in rewards)]
 
 
+def case_names(figures: Sequence[str], cases: Sequence[str]) -> dict[str, str]:
+    """Returns use case -> its name in the log, where `figure/name` stands for the figure of a use case.
+
+    It is the use case itself, unless that would give two figures one name: with a further reward "brevity", a use
+    case "brevity" is called "use_case.brevity".
+
+    Args:
+        figures: names of all figures, such as reward, reward/main and reward/brevity.
+        cases: use cases of the data.
+    """
+    taken, found = set(figures), {}
+    for case in sorted(cases):
+        name = case
+        while not taken.isdisjoint(f"{figure}/{name}" for figure in figures):
+            name = f"use_case.{name}"
+        taken |= {f"{figure}/{name}" for figure in figures}
+        found[case] = name
+    return found
+
+
 def rollout_figures(
     rollouts: Sequence[Rollout], targets: Sequence[Target], rewards: Sequence[str], ranks: Ranks
 ) -> dict[str, float]:

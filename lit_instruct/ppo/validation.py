@@ -11,7 +11,7 @@ import torch
 
 from lit_instruct.batches import PromptBatch
 from lit_instruct.ppo.collect import Collector
-from lit_instruct.ppo.figures import EpisodeMeans, episode_figures, figure_names
+from lit_instruct.ppo.figures import EpisodeMeans, case_names, episode_figures, figure_names
 from lit_instruct.ppo.ranks import Ranks
 from lit_instruct.prompting import prompt_text
 from lit_instruct.rollouts.reward_functions import TextScorer
@@ -41,6 +41,8 @@ class Validation:
         """Forgets the last validation; `use_cases` are those of all held-out prompts."""
         self.samples = []
         self.means = EpisodeMeans(self.names, use_cases)
+        self.case_names = case_names(self.names, use_cases)
+        """Use case -> its name in the log."""
 
     def step(self, batch: PromptBatch, policy: AbstractContextManager[None]) -> None:
         """Samples and scores a batch of held-out prompts.
@@ -71,7 +73,7 @@ class Validation:
     def figures(self) -> dict[str, float]:
         """Returns the means over all processes, overall as val/reward and by use case as val/reward/<use case>."""
         return {
-            f"val/{name}/{case}" if case else f"val/{name}": mean
+            f"val/{name}/{self.case_names[case]}" if case else f"val/{name}": mean
             for case, figures in self.means.means(self.ranks.sum).items()
             for name, mean in figures.items()
         }

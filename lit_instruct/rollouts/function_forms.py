@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -52,31 +53,47 @@ def call_of(function: Callable[..., Any], name: str) -> Call:
 
 
 @contextmanager
-def unchanged_torch(name: str) -> Iterator[None]:
-    """Refuses code of the user that changes torch's defaults, in which the training would go on.
+def unchanged_process(name: str) -> Iterator[None]:
+    """Refuses code of the user that changes settings of the process, in which the training would go on.
+
+    Torch's random state, gradient mode and number of threads are set back without a word.
 
     Args:
         name: the option and the function, for messages.
 
     Raises:
-        UserError: the default dtype or device is another one; it is set back.
+        UserError: a default of torch or the working directory is another one; it is set back.
     """
     import torch
 
-    dtype, device = torch.get_default_dtype(), torch.get_default_device()
-    changed = ""
+    settings: dict[str, tuple[Callable[[], Any], Callable[[Any], None]]] = {
+        "torch's default dtype": (torch.get_default_dtype, torch.set_default_dtype),
+        "torch's default device": (torch.get_default_device, torch.set_default_device),
+        "torch's matmul precision": (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
+        "torch's deterministic mode": (
+            torch.are_deterministic_algorithms_enabled,
+            torch.use_deterministic_algorithms,
+        ),
+        "the working directory": (os.getcwd, os.chdir),
+    }
+    before, changed = {setting: read() for setting, (read, _) in settings.items()}, ""
+    threads, state = torch.get_num_threads(), torch.get_rng_state()
+    on_device = torch.cuda.get_rng_state() if torch.cuda.is_initialized() else None
     try:
         with torch.set_grad_enabled(torch.is_grad_enabled()):  # set back at the end
             yield
     finally:
-        if torch.get_default_dtype() != dtype:
-            changed = f"dtype from {dtype} to {torch.get_default_dtype()}"
-            torch.set_default_dtype(dtype)
-        if torch.get_default_device() != device:
-            changed = f"device from {device} to {torch.get_default_device()}"
-            torch.set_default_device(device)
+        for setting, (read, write) in settings.items():
+            if (now := read()) != before[setting]:
+                changed = f"{setting} from {before[setting]} to {now}"
+                write(before[setting])
+        torch.set_rng_state(state)
+        if on_device is not None:
+            torch.cuda.set_rng_state(on_device)
+        if torch.get_num_threads() != threads:
+            torch.set_num_threads(threads)
     if changed:
-        raise UserError(f"{name}: it changed torch's default {changed}; set it back in the function")
+        raise UserError(f"{name}: it changed {changed}; set it back in the function")
 
 
 def _takes(signature: inspect.Signature, count: int) -> bool:

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from functools import partial
 from typing import Any
 
-from lit_instruct.errors import UserError
-from lit_instruct.rollouts.function_forms import FORMS, Call, Columns, call_of, unchanged_torch
+from lit_instruct.errors import Interrupted, UserError
+from lit_instruct.rollouts.function_forms import FORMS, Call, Columns, call_of, unchanged_process
 
 TextScorer = Callable[[Sequence[Any], Sequence[str], Sequence[Columns]], list[float]]
 """(prompts, responses, further columns of each prompt's row) -> one score per response, higher is better; for rewards
@@ -35,11 +35,11 @@ def function_scorer(import_path: str, finite: bool = True, option: str = "--mode
     name = f"{option} {import_path}"
     module, _, attribute = import_path.rpartition(".")
     try:
-        with unchanged_torch(name):
+        with unchanged_process(name):
             function = getattr(importlib.import_module(module), attribute)
-    except UserError:
+    except (UserError, KeyboardInterrupt, Interrupted):
         raise
-    except (Exception, SystemExit) as error:  # the user's module may raise anything when it is imported
+    except BaseException as error:  # the user's module may raise anything when it is imported
         raise UserError(
             f"{name}: cannot import it ({_in_one_line(error)}); give package.module.function on PYTHONPATH"
         ) from error
@@ -52,12 +52,12 @@ def _checked_scores(
     call: Call, name: str, finite: bool, prompts: Sequence[Any], responses: Sequence[str], rows: Sequence[Columns]
 ) -> list[float]:
     try:
-        with unchanged_torch(name):
+        with unchanged_process(name):
             values = _called(call, prompts, responses, rows)
-    except UserError:
+    except (UserError, KeyboardInterrupt, Interrupted):
         raise
-    except (Exception, SystemExit) as error:
-        where = _failing_row(call, prompts, responses, rows)
+    except BaseException as error:
+        where = _failing_row(call, name, prompts, responses, rows)
         raise UserError(
             f"{name}: it raised {type(error).__name__}: {_in_one_line(error)}{where}; fix the function"
         ) from error
@@ -91,12 +91,17 @@ def _number(value: Any) -> float | None:
         return None
 
 
-def _failing_row(call: Call, prompts: Sequence[Any], responses: Sequence[str], rows: Sequence[Columns]) -> str:
+def _failing_row(
+    call: Call, name: str, prompts: Sequence[Any], responses: Sequence[str], rows: Sequence[Columns]
+) -> str:
     """Returns text that names the first row that raises an exception on its own; "" where only several together do."""
     for row, (prompt, response, columns) in enumerate(zip(prompts, responses, rows, strict=True)):
         try:
-            _called(call, [prompt], [response], [columns])
-        except (Exception, SystemExit):
+            with unchanged_process(name):
+                _called(call, [prompt], [response], [columns])
+        except (KeyboardInterrupt, Interrupted):
+            raise
+        except BaseException:
             return f" (row {row}: prompt {_shown(prompt)}, response {_shown(response)})"
     return ""
 

@@ -48,6 +48,20 @@ def test_building_a_trainer_leaves_the_random_state_alone(tiny_model: Path) -> N
     assert torch.equal(before, torch.get_rng_state())
 
 
+def test_building_a_trainer_needs_no_shared_folder(
+    tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another user's files in the temp directory are not in the way, and nothing stays there or in the folder."""
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    (temporary / "lit-instruct-trl").touch()
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
+    monkeypatch.chdir(tmp_path)
+    prepared(tiny_model)
+    assert [path.name for path in temporary.iterdir()] == ["lit-instruct-trl"]
+    assert [path.name for path in tmp_path.iterdir()] == ["temporary"]
+
+
 def test_padding_with_eos_leaves_eos_trained_and_padding_masked(tiny_model: Path) -> None:
     source = find_source(str(tiny_model))
     network, tokenizer = load_causal_lm(source, torch.float32), only_end(pad_token="<|im_end|>")

@@ -74,3 +74,9 @@ def test_a_header_of_many_columns_is_checked_at_once(tmp_path: Path):
     assert reason(file(tmp_path, f"prompt,{names},prompt\n", "rows.csv")).startswith(
         ':1: the header names column "prompt" twice'
     )
+
+
+def test_a_tsv_file_has_tabs_whatever_its_header_looks_like(tmp_path: Path):
+    path = tmp_path / "rows.tsv"
+    path.write_text("prompt\tfrom, to\nHello, you\ta, b\n")
+    assert [(row.prompt, row.extra) for row in read_rows(path, PromptRow)] == [("Hello, you", {"from, to": "a, b"})]

@@ -100,7 +100,7 @@ def test_truncated_gzip(tmp_path: Path, name: str):
         (
             "rows.xlsx",
             b"",
-            ": rows come as .jsonl, .ndjson, .json, .csv, .parquet, .arrow, .txt; rename or convert the file",
+            ": rows come as .jsonl, .ndjson, .json, .csv, .tsv, .parquet, .arrow, .txt; rename or convert the file",
         ),
         ("rows.jsonl", '{"prompt": "a"}'.encode("utf-16"), ":1: not UTF-8 text; convert the file to UTF-8"),
         ("rows.jsonl.gz", b"", ":1: the file is empty; it needs at least one row"),
@@ -118,7 +118,7 @@ def test_plain_text_is_one_prompt_a_line(tmp_path: Path):
     odd = file(tmp_path, '{"prompt": "a"}\n', "rows.jsonl")
     assert prompts(odd, layout="text") == ['{"prompt": "a"}']
     with pytest.raises(
-        DataError, match="rows.txt: rows come as .jsonl, .ndjson, .json, .csv, .parquet, .arrow; rename"
+        DataError, match="rows.txt: rows come as .jsonl, .ndjson, .json, .csv, .tsv, .parquet, .arrow; rename"
     ):
         read_rows(path, RankedComparison)
 
@@ -182,6 +182,12 @@ def test_a_hub_dataset_is_streamed(monkeypatch: pytest.MonkeyPatch):
         ("org/na.me", "con-fig", {"split": "train[:10%]", "revision": None, "streaming": True}),
         ("org/name", "con-fig", {"split": "train", "revision": "refs/convert/parquet", "streaming": True}),
     ]
+
+
+def test_a_row_of_the_hub_that_is_no_row(monkeypatch: pytest.MonkeyPatch):
+    long = {"prompt": "b", "pages": [{"text": "x" * 2**20}] * 9}
+    monkeypatch.setattr(datasets, "load_dataset", FakeHub([{"prompt": "a"}, long]).load_dataset)
+    assert reason("org/name:train").startswith(":row 2: the row is longer than 8 MiB, which is no row")
 
 
 def test_a_hub_dataset_that_breaks_off(monkeypatch: pytest.MonkeyPatch):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from data_modules.reading.sources import WeightedPath, mix, parse_sources
-from data_modules.rows import PromptRow, stream_rows
+from data_modules.rows import PromptRow, read_rows, stream_rows
 from lit_instruct.errors import UserError
 
 
@@ -80,3 +80,21 @@ def test_rows_of_two_layouts_are_mixed(tmp_path: Path):
     assert counts[str(other)] == 300 and 110 < counts[str(one)] < 190
     with pytest.raises(UserError, match="other.jsonlx: no such file"):
         list(stream_rows(f"{one},{other}x", PromptRow))
+
+
+def test_forty_files(tmp_path: Path):
+    files = [write_file(tmp_path / f"part-with-a-long-name-{number}.jsonl") for number in range(40)]
+    assert len(read_rows(",".join(files), PromptRow)) == 40
+
+
+@pytest.mark.parametrize(
+    "name", ["x" * 300 + ".jsonl", "x/" * 3000 + ".jsonl", "x\0.jsonl", "org/" + "x" * 300 + ":train"]
+)
+def test_names_that_no_file_can_have(name: str):
+    with pytest.raises(UserError, match="name too long|NUL character|cannot be reached|no such file"):
+        read_rows(name, PromptRow)
+
+
+def write_file(path: Path) -> str:
+    path.write_text('{"prompt": "a"}\n')
+    return str(path)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from lit_instruct.batches import Rollout
-from lit_instruct.ppo.figures import EpisodeMeans, episode_figures, figure_names
+from lit_instruct.ppo.figures import EpisodeMeans, case_names, episode_figures, figure_names
 
 
 def test_figures_of_episodes() -> None:
@@ -31,6 +31,16 @@ def test_figures_of_episodes() -> None:
     ]
     names = ["reward", "kl", "response_length", "eos_share", "entropy", "reward/main", "reward/brevity"]
     assert figure_names(["main", "brevity"]) == names
+
+
+def test_no_use_case_takes_the_name_of_another_figure() -> None:
+    figures = [*figure_names(["main", "brevity", "main/chat"]), "labeler"]
+    cases = ["chat", "main", "brevity", "labeler", "use_case.main", "main/chat", "a/b"]
+    named = case_names(figures, cases)
+    logged = [*figures, *(f"{figure}/{case}" for case in named.values() for figure in figures)]
+    assert len(set(logged)) == len(logged)
+    assert named["a/b"] == "a/b" and named["labeler"] == "labeler" and named["brevity"] == "use_case.brevity"
+    assert case_names(figure_names(["main"]), ["main", "chat"]) == {"main": "use_case.main", "chat": "chat"}
 
 
 def test_means_overall_and_by_group() -> None:

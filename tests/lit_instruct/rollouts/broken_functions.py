@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import random
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -196,3 +199,41 @@ def too_large(pairs: Pairs) -> list[int]:
 def changes_dtype(pairs: Pairs) -> list[float]:
     torch.set_default_dtype(torch.float64)
     return [0.0] * len(pairs)
+
+
+def changes_dtype_and_raises(pairs: Pairs) -> list[float]:
+    torch.set_default_dtype(torch.float64)
+    raise ValueError("after a change")
+
+
+def changes_folder(pairs: Pairs) -> list[float]:
+    os.chdir("/")
+    return [0.0] * len(pairs)
+
+
+def changes_precision(pairs: Pairs) -> list[float]:
+    torch.set_float32_matmul_precision("medium")
+    return [0.0] * len(pairs)
+
+
+def draws(pairs: Pairs) -> list[float]:
+    torch.manual_seed(1)
+    random.seed(1)
+    torch.set_num_threads(torch.get_num_threads() + 1)
+    return [1.0, 0.0, float(torch.rand(()) < 2)]
+
+
+def is_cancelled(pairs: Pairs) -> list[float]:
+    raise asyncio.CancelledError("by itself")
+
+
+def nested(pairs: Pairs) -> list[Any]:
+    return [[1.0, 2.0]] * len(pairs)
+
+
+def complexes(pairs: Pairs) -> list[Any]:
+    return [1j] * len(pairs)
+
+
+def interrupts(pairs: Pairs) -> list[float]:
+    raise KeyboardInterrupt

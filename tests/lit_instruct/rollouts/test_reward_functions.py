@@ -152,7 +152,9 @@ def test_a_function_may_change_its_arguments() -> None:
     assert ROWS == [{"answer": "1"}, {"answer": "2", "id": 7}, {"answer": "3"}]
 
 
-@pytest.mark.parametrize("function", ["booleans", "tensor", "array", "generator", "halves", "turns_gradients_off"])
+@pytest.mark.parametrize(
+    "function", ["booleans", "tensor", "array", "generator", "halves", "turns_gradients_off", "draws"]
+)
 def test_what_holds_numbers_is_a_list_of_scores(function: str) -> None:
     assert scores(function) == [1.0, 0.0, 1.0]
 
@@ -175,6 +177,20 @@ def test_what_holds_numbers_is_a_list_of_scores(function: str) -> None:
         ("digits", "it returned '0.5' for row 0 ('first'); return numbers"),
         ("dicts", "it returned {'score': 1.0} for row 0 ('first'); return numbers"),
         ("nones", "it returned None for row 1 ('second'); return numbers"),
+        ("nested", "it returned [1.0, 2.0] for row 0 ('first'); return numbers"),
+        ("complexes", "it returned 1j for row 0 ('first'); return numbers"),
+        (
+            "is_cancelled",
+            "it raised CancelledError: by itself (row 0: prompt 'one', response 'first'); fix the function",
+        ),
+        (
+            "changes_dtype_and_raises",
+            "it raised ValueError: after a change (row 0: prompt 'one', response 'first'); fix the function",
+        ),
+        (
+            "changes_precision",
+            "it changed torch's matmul precision from highest to medium; set it back in the function",
+        ),
         ("too_large", f"it returned 1{'0' * 56}... for row 0 ('first'); return numbers"),
         (
             "changes_dtype",
@@ -184,3 +200,24 @@ def test_what_holds_numbers_is_a_list_of_scores(function: str) -> None:
 )
 def test_functions_that_return_something_else_are_named(name: str, message: str) -> None:
     assert refusal(name, "--model.reward.function") == message
+
+
+def test_a_function_leaves_random_state_and_threads_alone() -> None:
+    torch.manual_seed(5)
+    state, threads = torch.get_rng_state(), torch.get_num_threads()
+    scores("draws")
+    assert torch.equal(torch.get_rng_state(), state) and torch.get_num_threads() == threads
+
+
+def test_a_function_that_leaves_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert (
+        refusal("changes_folder")
+        == f"it changed the working directory from {tmp_path} to /; set it back in the function"
+    )
+    assert Path.cwd() == tmp_path
+
+
+def test_ctrl_c_in_a_function_is_no_fault_of_it() -> None:
+    with pytest.raises(KeyboardInterrupt):
+        scores("interrupts")
