@@ -13,6 +13,7 @@ import warnings
 from importlib import import_module
 from importlib.metadata import version
 
+from lit_instruct.commands.recipe_run import with_run
 from lit_instruct.errors import UserError
 
 COMMANDS = {
@@ -97,6 +98,7 @@ def _run(command: str, arguments: list[str]) -> int:
         command, arguments = "data inspect", _inspect_arguments(arguments)
     if command == "export":
         arguments = _flags(arguments)
+    arguments = with_run(command, arguments)
     if command == "plan":
         from lit_instruct.commands.plan import plan
 

@@ -15,7 +15,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 from lit_instruct.errors import UserError
 from lit_instruct.files import json_text, write_text
 from lit_instruct.machine import this_device
-from lit_instruct.planning.options import base_of, flat
+from lit_instruct.planning.options import base_of, flat, with_run_filled
 from lit_instruct.planning.plan import Plan, make_plan
 from lit_instruct.planning.rates import Rate, given_rate, measured_rate
 from lit_instruct.planning.table import as_dict, as_text
@@ -117,7 +117,7 @@ def plan_of(asked: Asked) -> Plan:
     words = [*(["--config", str(asked.config)] if asked.config else []), *asked.words]
     if not any(word.startswith("--data.path") for word in words) and asked.config is None:
         words.append("--data.path=unknown")
-    options = stage_options(asked.stage, words)
+    options = with_run_filled(stage_options(asked.stage, words))
     base = base_of(options, asked.config.parent if asked.config is not None else None)
     device, limit = this_device(options.get("trainer.accelerator"))
     if (size := card_of(asked)) is not None:

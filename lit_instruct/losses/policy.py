@@ -15,10 +15,12 @@ def clipped_policy_loss(
     advantages: Float[Tensor, "B R"],
     mask: Bool[Tensor, "B R"],
     clip_range: float = 0.2,
+    dual_clip: float | None = None,
 ) -> tuple[Float[Tensor, ""], Int[Tensor, ""]]:
     """Returns the summed clipped surrogate loss and the number of tokens whose ratio was clipped.
 
-    ratio = exp(log pi - log pi_old);  loss = sum max(-A ratio, -A clamp(ratio, 1 - c, 1 + c)).
+    ratio = exp(log pi - log pi_old);  loss = sum max(-A ratio, -A clamp(ratio, 1 - c, 1 + c)), with dual clipping at
+    most -A d where A < 0: a bad token that has become far more probable pushes no harder than at a ratio of d.
 
     Args:
         log_probs: (B, R) log-probabilities of the sampled tokens now, with gradient.
@@ -26,16 +28,22 @@ def clipped_policy_loss(
         advantages: (B, R) higher is better.
         mask: (B, R) bool, True is real.
         clip_range: c, the ratio's allowed distance from 1; 0.2 in C.4.
+        dual_clip: d, above 1 + c; None does not limit.
 
     Returns:
         () loss and () count.
 
-    Source: Schulman et al. 2017 (arXiv 1707.06347), eq. 7.
+    Source: Schulman et al. 2017 (arXiv 1707.06347), eq. 7; dual clipping: Ye et al. 2020 (arXiv 1912.09729), eq. 5.
     """
     ratio = ((log_probs - old_log_probs) * mask).exp()
     plain = -advantages * ratio
     clipped = -advantages * ratio.clamp(1 - clip_range, 1 + clip_range)
-    return (torch.maximum(plain, clipped) * mask).sum(), ((clipped > plain) & mask).sum()
+    loss, held = torch.maximum(plain, clipped), clipped > plain
+    if dual_clip is not None:
+        most = -advantages * dual_clip
+        beyond = (advantages < 0) & (loss > most)
+        loss, held = torch.where(beyond, most, loss), held | beyond
+    return (loss * mask).sum(), (held & mask).sum()
 
 
 def clipped_value_loss(

@@ -54,10 +54,15 @@ def resolve(source: str) -> str:
     """
     if source != NAME:
         return source
-    folder = cache_folder() / FOLDER
+    folder = Path(unpacked(source))
     with _explained_os_errors(folder.parent):
         built_folder(folder, is_complete, _build)
     return str(folder)
+
+
+def unpacked(source: str) -> str:
+    """Return the folder that the embedded model's name stands for, complete or not; any other name unchanged."""
+    return str(cache_folder() / FOLDER) if source == NAME else source
 
 
 def is_complete(folder: Path) -> bool:

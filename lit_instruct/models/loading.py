@@ -27,7 +27,7 @@ from lit_instruct.errors import UserError
 from lit_instruct.fast.host_memory import keep_few_products
 from lit_instruct.fast.short_attention import choose_short_attention
 from lit_instruct.models.checks import check_score, check_tokenizer, check_weights, has_tokenizer
-from lit_instruct.models.embedded import resolve
+from lit_instruct.models.embedded import resolve, unpacked
 from lit_instruct.models.heads import ScoreHead
 from lit_instruct.models.logits import output_head
 from lit_instruct.models.quantised import Quantisation, keep_differentiable, leave_file
@@ -84,6 +84,16 @@ def find_source(name: str) -> Source:
     if _is_path(name):
         raise UserError(f"{name}: no such folder; check the path, or give a hub id")
     return Source(name, resolve(name), None)
+
+
+def adapted_base(name: str) -> str | None:
+    """Returns the base of an adapter's folder, as `find_source` does but without fetching it; None for other names.
+
+    Raises:
+        UserError: the adapter is damaged.
+    """
+    config = Path(name).expanduser() / "adapter_config.json"
+    return unpacked(_base_of(config)) if config.is_file() else None
 
 
 def _is_path(name: str) -> bool:

@@ -24,6 +24,15 @@ def flat(value: Any, name: str = "") -> dict[str, Any]:
     return {name.removeprefix("."): value}
 
 
+def with_run_filled(options: Options) -> Options:
+    """Returns the options with {run} in those of the model replaced by the run folder, as a stage does it."""
+    run = str(options["run"])
+    return {
+        name: fill_run(value, run) if name.startswith("model.") and isinstance(value, str) else value
+        for name, value in options.items()
+    }
+
+
 def base_of(options: Options, recipe: Path | None = None) -> str:
     """Returns the model whose shape a stage has: its base, or the base of an SFT stage that is not trained yet.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -12,7 +11,8 @@ import torch
 from lit_instruct.errors import UserError
 from lit_instruct.fast.packing import ENOUGH_TOKENS
 from lit_instruct.fast.short_attention import SHORT
-from lit_instruct.models.loading import awaits_stage, pick_dtype
+from lit_instruct.models.embedded import unpacked
+from lit_instruct.models.loading import adapted_base, awaits_stage, pick_dtype
 from lit_instruct.models.lora import LoraOptions
 from lit_instruct.models.optimizers import OptimizerName
 from lit_instruct.models.quantised import Quantize
@@ -102,11 +102,8 @@ def read_work(stage: StageName, options: Options, device: Literal["cpu", "cuda"]
     frozen = {"auto": frozen, "float32": 4, "bfloat16": 2}[options["model.dtype"]]
     precision = str(options.get("trainer.precision") or "")
     compute = frozen if not precision else (2 if "16" in precision else 4)
-    reward = options.get("model.reward.model") if stage == "ppo" and not options.get("model.reward.function") else None
-    shared = lora is not None and reward is not None and _is_stage(str(reward))
-    others = [shape_of(base) if _is_stage(str(reward)) else shape_of(str(reward))] if reward and not shared else []
-    others += [shape_of(str(item["model"])) for item in options.get("model.reward.further") or () if item["model"]]
-    others += [shape_of(str(options["model.selection_reward"]))] if options.get("model.selection_reward") else []
+    reward = _reward_of(stage, options)
+    shared = lora is not None and reward is not None and _shares_base(reward, base)
     rows, length, tokens, passes = _batch(stage, options, processes, device)
     prompt = int(options.get("data.max_prompt_length", 0))
     short = device == "cpu" and compute == 2 and length <= SHORT
@@ -130,7 +127,7 @@ def read_work(stage: StageName, options: Options, device: Literal["cpu", "cuda"]
         processes=processes,
         sharded=_sharded(options) if processes > 1 else "nothing",
         attends="shared_prefix" if shared_prefix else "short" if short else "whole",
-        others=tuple(others),
+        others=tuple(shape_of(name) for name in _reward_bases(options, None if shared else reward, base)),
         rollouts=_rollouts(options, processes, shared) if stage == "ppo" else None,
     )
 
@@ -196,12 +193,25 @@ def _sharded(options: Options) -> Literal["nothing", "states", "everything"]:
     return "states" if "deepspeed" in strategy else "nothing"
 
 
-def _is_stage(name: str) -> bool:
-    """Whether a reward model is a stage's adapter, or the folder of a stage that is not trained yet."""
-    folder = Path(name)
-    if folder.is_dir():
-        return (folder / "adapter_config.json").is_file()
-    return awaits_stage(name, "rm")
+def _reward_of(stage: StageName, options: Options) -> str | None:
+    """The reward model of PPO; None for a function and in the other stages."""
+    name = options.get("model.reward.model")
+    return str(name) if stage == "ppo" and name is not None and not options.get("model.reward.function") else None
+
+
+def _shares_base(reward: str, policy: str) -> bool:
+    """Whether a reward model is an adapter on the policy's base, or will be one once its stage is trained."""
+    if awaits_stage(reward, "rm"):
+        return True
+    own = adapted_base(reward)
+    return own is not None and own == (adapted_base(policy) or unpacked(policy))
+
+
+def _reward_bases(options: Options, reward: str | None, policy: str) -> list[str]:
+    """Models of which a stage holds a base of its own for rewards; a stage that is not trained yet is the policy's."""
+    names = [reward, *(item["model"] for item in options.get("model.reward.further") or ())]
+    names += [options.get("model.selection_reward")]
+    return [policy if awaits_stage(str(name), "rm") else str(name) for name in names if name]
 
 
 def trains_on(work: Work) -> str:

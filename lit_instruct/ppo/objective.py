@@ -17,6 +17,7 @@ class ObjectiveOptions:
 
     Args:
         clip_range: the ratio's allowed distance from 1 (C.4: 0.2).
+        dual_clip: a bad token counts no more than at this ratio, usually 3 (Ye et al. 2020); null does not limit it.
         discount: discount factor of later rewards (C.4: none).
         gae_lambda: lambda of generalized advantage estimation.
         whiten_advantages: shifts and scales the advantages of all tokens of the batch to mean 0 and variance 1.
@@ -26,6 +27,7 @@ class ObjectiveOptions:
     """
 
     clip_range: float = 0.2
+    dual_clip: float | None = None
     discount: float = 1.0
     gae_lambda: float = 0.95
     whiten_advantages: bool = True
@@ -36,6 +38,11 @@ class ObjectiveOptions:
     def __post_init__(self) -> None:
         at_least(1, "objective", self, "inner_epochs", "minibatches")
         above_zero("objective", self, "clip_range")
+        least = 1 + self.clip_range
+        if self.dual_clip is not None and self.dual_clip <= least:
+            raise UserError(
+                f"--model.objective.dual_clip={self.dual_clip}: must be above 1 + clip_range = {least:g}, usually 3"
+            )
 
 
 @dataclass
@@ -85,14 +92,21 @@ class ValueOptions:
             same with a head of zeros, for short trainings (a reward model's score of half a response means little);
             "policy_trunk", a head on the policy's own hidden states, which is the cheapest.
         clip_range: allowed distance of a value from its estimate at the time of the rollout; null does not clip.
+        gae_lambda: lambda of the returns that the value function learns, when it differs from that of the advantages;
+            1 learns the sums of rewards themselves (Yuan et al. 2025, arXiv 2503.01491, section 3.2); null is
+            `objective.gae_lambda`.
+        warmup_iterations: first iterations, in which only the value function learns and the policy stays as it is.
         coef: coefficient of the value loss; it matters if policy and value share a network (start=policy_trunk).
         learning_rate: learning rate of the value function.
     """
 
     start: ValueKind = "reward_model"
     clip_range: float | None = 0.2
+    gae_lambda: float | None = None
+    warmup_iterations: int = 0
     coef: float = 1.0
     learning_rate: float = 1e-4
 
     def __post_init__(self) -> None:
         above_zero("value", self, "coef", "learning_rate")
+        at_least(0, "value", self, "gae_lambda", "warmup_iterations")

@@ -118,7 +118,7 @@ def build_parts(
     return Parts(
         guard,
         collector,
-        Targets(options.reward, objective, options.kl.estimator, ranks),
+        Targets(options.reward, objective, options.kl.estimator, ranks, options.value.gae_lambda),
         Updater(roles, objective, options.value, temperature, max_grad_norm, mix, guard, ranks, offloading),
         Validation(collector, judge, seed, ranks),
     )

@@ -46,5 +46,5 @@ class PretrainingMix:
             found = self.roles.token_log_probs("policy", hidden[:, :-1].flatten(0, 1), part[:, 1:].flatten())
             loss = -found.log_probs.sum() / mean_over
             (self.coef * self.ranks.gradient_scale * loss).backward()
-            total += float(loss)
+            total += float(loss.detach())
         return total

@@ -38,6 +38,8 @@ class Targets:
     estimator: Estimator
     """Estimator of the KL."""
     ranks: Ranks
+    value_lambda: float | None = None
+    """Lambda of the value function's returns; None is that of the advantages."""
 
     def __post_init__(self) -> None:
         self.score_moments = Moments(*torch.zeros(3, dtype=torch.float64))
@@ -50,7 +52,7 @@ class Targets:
             rollouts: one per micro-batch.
             kl_coef: beta of eq. 2.
         """
-        objective, masks = self.objective, [rollout.response_mask for rollout in rollouts]
+        masks = [rollout.response_mask for rollout in rollouts]
         scores = self.shape(rollouts)
         rewards = []
         for rollout, shaped in zip(rollouts, scores, strict=True):
@@ -58,15 +60,24 @@ class Targets:
             rewards.append(token_rewards(shaped, kl, rollout.response_mask, kl_coef))
         if self.reward.whiten:
             rewards = self._whitened(rewards, masks, keep_mean=True)
-        pairs = [
-            generalized_advantages(r, rollout.values, rollout.response_mask, objective.discount, objective.gae_lambda)
-            for r, rollout in zip(rewards, rollouts, strict=True)
-        ]
-        advantages, returns = [advantage for advantage, _ in pairs], [value for _, value in pairs]
+        advantages, returns = self._estimates(rollouts, rewards)
         spread = float(self.ranks.masked_moments(advantages, masks).variance.sqrt())
-        if objective.whiten_advantages:
+        if self.objective.whiten_advantages:
             advantages = self._whitened(advantages, masks)
         return [Target(*parts) for parts in zip(scores, advantages, returns, strict=True)], spread
+
+    def _estimates(self, rollouts: Sequence[Rollout], rewards: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """Returns advantages and returns of each micro-batch, each by its own lambda."""
+
+        def by(gae_lambda: float) -> list[tuple[Tensor, Tensor]]:
+            return [
+                generalized_advantages(r, rollout.values, rollout.response_mask, self.objective.discount, gae_lambda)
+                for r, rollout in zip(rewards, rollouts, strict=True)
+            ]
+
+        own = by(self.objective.gae_lambda)
+        learnt = own if self.value_lambda is None else by(self.value_lambda)
+        return [advantages for advantages, _ in own], [returns for _, returns in learnt]
 
     def shape(self, rollouts: Sequence[Rollout]) -> list[Tensor]:
         """Returns the shaped scores, (B,) of each micro-batch, and adds the scores to the moments for normalisation."""

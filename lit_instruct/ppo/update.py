@@ -84,8 +84,8 @@ class Updater:
             for epoch in range(self.objective.inner_epochs)
             for number in minibatch_order(self.objective.minibatches, iteration_key(key) * 31 + epoch)
         ]
-        before = key[1] * len(order)
-        steps = [self.step(grouped[number], optimizer, before, place) for place, number in enumerate(order)]
+        before, frozen = key[1] * len(order), key[1] < self.value.warmup_iterations
+        steps = [self.step(grouped[number], optimizer, before, place, frozen) for place, number in enumerate(order)]
         names = steps[0].losses
         return Update(
             losses={name: sum(step.losses[name] for step in steps) / len(steps) for name in names},
@@ -93,7 +93,7 @@ class Updater:
             skipped_steps=sum(step.skipped for step in steps),
         )
 
-    def step(self, minibatch: Minibatch, optimizer: Optimizer, before: int, place: int) -> Step:
+    def step(self, minibatch: Minibatch, optimizer: Optimizer, before: int, place: int, frozen: bool = False) -> Step:
         """Takes one optimizer step on one minibatch.
 
         Args:
@@ -101,20 +101,24 @@ class Updater:
             optimizer: has one parameter group for the policy, then one for the value function.
             before: optimizer steps of earlier iterations.
             place: number of the step in this iteration, from 0.
+            frozen: leaves the policy as it is.
         """
         local = torch.tensor(float(sum(int(rollout.response_mask.sum()) for rollout, _ in minibatch)))
         tokens = float(self.ranks.sum(local))
-        totals, ratio_error = torch.zeros(4), 0.0
+        mix, totals, ratio_error = None if frozen else self.mix, torch.zeros(4), 0.0
         with self.ranks.no_sync():
             for rollout, target in in_step(minibatch, idle_part(self.ranks.device), self.roles):
-                sums, error = self.backward(rollout, target, tokens)
+                sums, error = self.backward(rollout, target, tokens, frozen)
                 totals[:3] += sums
                 ratio_error = max(ratio_error, error)
-            if self.mix is not None:
-                totals[3] = self.mix.backward(before + place)
-        names = ["loss/policy", "loss/value", "ppo/clip_share"] + (["loss/pretraining"] if self.mix else [])
+            if mix is not None:
+                totals[3] = mix.backward(before + place)
+        names = ["loss/policy", "loss/value", "ppo/clip_share"] + (["loss/pretraining"] if mix else [])
         losses = dict(zip(names, self.ranks.sum(totals).tolist(), strict=False))
         wrong = non_finite(losses | self.clip_gradients(optimizer))
+        if frozen:
+            for parameter in optimizer.param_groups[0]["params"]:
+                parameter.grad = None  # with zeros, as several processes sum them, weights would still decay
         if wrong:
             self.guard.skip_step(minibatch, place + 1, wrong)
             optimizer.zero_grad()  # a step without gradients changes no weight, but is counted
@@ -122,31 +126,34 @@ class Updater:
         optimizer.zero_grad()
         return Step(losses, ratio_error, bool(wrong))
 
-    def backward(self, rollout: Rollout, target: Target, tokens: float) -> tuple[Tensor, float]:
+    def backward(self, rollout: Rollout, target: Target, tokens: float, frozen: bool) -> tuple[Tensor, float]:
         """Adds a micro-batch's gradients: each role's backward runs before the next role's adapter is activated.
 
         Args:
             rollout: the micro-batch.
             target: its targets.
             tokens: response tokens of the minibatch on all processes.
+            frozen: leaves the policy without gradients.
 
         Returns:
             Its parts of policy loss, value loss and share of clipped tokens, (3,) on the CPU; the largest |ratio - 1|.
         """
         roles, mask = self.roles, rollout.response_mask
-        hidden = self._hidden("policy", rollout)
         bonus = self.objective.entropy_coef
-        log_probs, entropy = roles.response_log_probs(
-            "policy", hidden, rollout.response_ids, mask, self.temperature, with_entropy=bonus != 0
-        )
+        with torch.set_grad_enabled(not frozen):
+            hidden = self._hidden("policy", rollout)
+            log_probs, entropy = roles.response_log_probs(
+                "policy", hidden, rollout.response_ids, mask, self.temperature, with_entropy=bonus != 0
+            )
         ratio_error = float((log_probs.detach() - rollout.log_probs).expm1().abs().max())
         policy_loss, clipped = clipped_policy_loss(
-            log_probs, rollout.log_probs, target.advantages, mask, self.objective.clip_range
+            log_probs, rollout.log_probs, target.advantages, mask, self.objective.clip_range, self.objective.dual_clip
         )
         divisor = tokens / self.ranks.gradient_scale
         loss = (policy_loss - bonus * entropy.sum()) / divisor
         if not roles.value_on_policy:
-            loss.backward()
+            if not frozen:
+                loss.backward()
             loss = torch.zeros_like(loss)
             hidden = self._hidden("value", rollout)
         value_loss = clipped_value_loss(

@@ -57,9 +57,8 @@ class StageCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Adds --run, and one seed for model and data."""
-        parser.add_argument(
-            "--run", default="runs/demo", help="folder of the run; each stage writes to its own folder in it"
-        )
+        text = "folder of the run, with a folder for each stage; with --config=recipes/<name>/... it is runs/<name>"
+        parser.add_argument("--run", default="runs/demo", help=text)
         parser.add_argument(
             "--check_memory", type=bool, default=True, help="refuse a stage whose plan does not fit the device"
         )

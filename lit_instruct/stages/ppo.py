@@ -96,6 +96,11 @@ class PPOModule(StageModule):
         super().__init__("ppo", base, lora, dtype, prompt, seed, quantize, memory)
         if iterations < 1:
             raise UserError(f"--model.iterations={iterations}: must be at least 1")
+        if value.warmup_iterations >= iterations:
+            raise UserError(
+                f"--model.value.warmup_iterations={value.warmup_iterations}: the policy would never learn in "
+                f"--model.iterations={iterations}; lower it"
+            )
         self.automatic_optimization = False
         self.iterations = iterations
         self.options = PPOOptions(objective, kl, reward, value, optimizer, sampling, pretraining, selection, memory)
@@ -165,7 +170,9 @@ class PPOModule(StageModule):
             {"params": self.roles.parameters_of("value"), "lr": self.options.value.learning_rate},
         ]
         optimizer = make_optimizer(options.name, groups, options.learning_rate, options.beta2, options.weight_decay)
-        return {"optimizer": optimizer, "lr_scheduler": torch.optim.lr_scheduler.LambdaLR(optimizer, options.share)}
+        first = self.options.value.warmup_iterations  # the policy's own warmup begins with its first step
+        shares = [lambda iteration: options.share(max(0, iteration - first)), options.share]
+        return {"optimizer": optimizer, "lr_scheduler": torch.optim.lr_scheduler.LambdaLR(optimizer, shares)}
 
     def training_step(self, batch: PromptBatch, batch_idx: int) -> None:
         """One iteration: maximises E[r(x, y) - beta log(pi(y|x) / pi_SFT(y|x))] + gamma E[log pi(x)] (eq. 2)."""
@@ -192,7 +199,8 @@ class PPOModule(StageModule):
         self.log_dict(figures)
         if not update.skipped_steps:  # NaN in the figures would be misread
             warn(*self.diagnostics.iteration(figures))
-            self.kl.adapt(figures["ppo/kl"])
+            if self.iterations_done > self.options.value.warmup_iterations:
+                self.kl.adapt(figures["ppo/kl"])
             beyond = self.kl.beyond_bound(figures["ppo/kl"], self.iterations_done)
             self.trainer.should_stop = self.trainer.should_stop or beyond == "stop"
             if beyond == "shrink":

@@ -39,19 +39,26 @@ def test_there_are_commands() -> None:
     assert len(MAKES) >= 3
 
 
+@pytest.fixture
+def after_demo(run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder is that of a checkout in which a (tiny) demo has run; returns its run folder."""
+    checkout = tmp_path / "checkout"
+    (checkout / "runs").mkdir(parents=True)
+    (checkout / "recipes").symlink_to(ROOT / "recipes")
+    monkeypatch.chdir(checkout)
+    return run_folder.rename("runs/demo")
+
+
 @pytest.mark.parametrize("line", OURS)
 def test_a_command_of_ours_works(
-    line: str, run_folder: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    line: str, after_demo: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(ROOT)
     monkeypatch.setattr("sys.stdin", io.StringIO("hello\n"))
     words = shlex.split(line)[1:]
-    words = [re.sub("^runs/(demo)?/?", f"{run_folder}/", word) for word in words]
-    words = [str(tmp_path / word) if word == "exported" else word for word in words]
     command = " ".join(words[:2]) if words[1] == "score" else words[0]
     more = SMALLER[command] if "--help" not in words else []
     if command in STAGES and "--help" not in words:
-        base = tiny_model if words[0] == "sft" else run_folder / "sft"
+        base = tiny_model if words[0] == "sft" else after_demo / "sft"
         more = [*more, f"--model.base={base}", "--data.on_long=drop"]
     if "--ckpt_path=last" in words:  # a little more than the little run; a try of one batch continues nothing
         more = [option for option in more if "fast_dev_run" not in option]
@@ -62,6 +69,17 @@ def test_a_command_of_ours_works(
         assert stopped.value.code == 0
     else:
         assert main([*words, *more]) == 0
+
+
+def test_a_plan_after_the_demo_is_of_the_recipes_model(after_demo: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = [line for line in OURS if " plan " in line]
+    assert lines
+    for line in lines:
+        assert "gpu-24gb" in line
+        assert main(shlex.split(line)[1:]) == 0
+        assert re.search(r"ppo: meta-llama/Llama-3.1-8B-Instruct\S* \(8\.\d+ billion", capsys.readouterr().out)
+    assert main(["plan", "--config", "recipes/gpu-24gb/ppo.yaml", "--gpu=24GB", "--run", str(after_demo)]) == 0
+    assert "(0.0" in capsys.readouterr().out  # a run that is given wins: here the tiny model
 
 
 @pytest.mark.parametrize("line", MAKES)

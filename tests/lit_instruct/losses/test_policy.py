@@ -27,6 +27,18 @@ def test_policy_loss_literal() -> None:
     torch.testing.assert_close(new.grad, torch.tensor([[0.0, -1.0, 4.5, 0.0, -4.0, 0.0]]))
 
 
+def test_dual_clip_limits_bad_tokens_alone() -> None:
+    new = torch.tensor([[5.0, 2.0, 0.5, 5.0]]).log().requires_grad_()
+    advantages = torch.tensor([[-1.0, -1.0, -1.0, 1.0]])
+    mask = torch.ones(1, 4, dtype=torch.bool)
+    loss, clipped = clipped_policy_loss(new, torch.zeros(1, 4), advantages, mask, 0.2, dual_clip=3.0)
+    # 3 instead of 5, 2, 0.8, and -1.2: a good token is clipped as ever
+    torch.testing.assert_close(loss, torch.tensor(3.0 + 2.0 + 0.8 - 1.2))
+    assert clipped.item() == 3
+    loss.backward()
+    torch.testing.assert_close(new.grad, torch.tensor([[0.0, 2.0, 0.0, 0.0]]))
+
+
 def test_policy_loss_at_the_old_policy() -> None:
     log_probs = torch.tensor([[-1.0, -2.0, -3.0]], requires_grad=True)
     advantages = torch.tensor([[1.0, -2.0, 9.0]])

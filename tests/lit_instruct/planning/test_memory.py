@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +15,7 @@ from lit_instruct.models.lora import LoraOptions
 from lit_instruct.planning.memory import CONTEXT, memory_of
 from lit_instruct.planning.weights import adapter_sizes, base_bytes
 from lit_instruct.planning.work import Work, check_gpu_size, read_work
+from tests.tiny import tiny_llama
 
 SHARED = {
     "model.dtype": "auto",
@@ -178,3 +181,23 @@ def test_sizes_of_cards(text: str, size: float) -> None:
 def test_text_that_is_not_a_size_is_refused(text: str) -> None:
     with pytest.raises(UserError, match="not the memory of a GPU"):
         check_gpu_size(text)
+
+
+def test_only_an_adapter_on_the_policys_base_shares_it(tmp_path: Path) -> None:
+    def adapter(name: str, base: str) -> str:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": base}))
+        return str(tmp_path / name)
+
+    base, other = (str(tiny_llama(tmp_path / name)) for name in ("base", "other"))
+    sft, ours, theirs = adapter("sft", base), adapter("ours", base), adapter("theirs", other)
+    for policy in (base, sft):
+        rollouts = work("ppo", policy, model__reward__model=ours).rollouts
+        assert rollouts is not None and rollouts.shared_reward
+        found = work("ppo", policy, model__reward__model=theirs)
+        assert found.rollouts is not None and not found.rollouts.shared_reward
+        assert [shape.name for shape in found.others] == [theirs]
+    embedded = adapter("embedded", "smollm2-135m-instruct")
+    found = work("ppo", "smollm2-135m-instruct", model__reward__model=embedded)
+    assert found.rollouts is not None and found.rollouts.shared_reward
+    assert work("ppo", base, model__reward__model=ours, model__lora=None).others[0].name == ours

@@ -99,6 +99,18 @@ def test_advantages_can_stay_as_they_are() -> None:
     torch.testing.assert_close((kept[False] - kept[False].mean()) / kept[False].std(), kept[True])
 
 
+def test_returns_can_have_a_lambda_of_their_own() -> None:
+    rollouts, ranks = _random_rollouts(), Ranks(torch.nn.Linear(1, 1))
+    objective = ObjectiveOptions(gae_lambda=0.5, whiten_advantages=False)
+    own, _ = Targets(RewardOptions(), objective, "k1", ranks)(rollouts, 0.0)
+    apart, _ = Targets(RewardOptions(), objective, "k1", ranks, value_lambda=1.0)(rollouts, 0.0)
+    assert torch.equal(apart[0].advantages, own[0].advantages)
+    assert not torch.equal(apart[0].returns, own[0].returns)
+    # With lambda 1, no discount and no KL penalty, every return is the score of the response.
+    mask = rollouts[0].response_mask
+    torch.testing.assert_close(apart[0].returns, torch.tensor([[2.0], [-1.0], [0.5]]) * mask)
+
+
 def _random_rollouts() -> list[Rollout]:
     generator = torch.Generator().manual_seed(0)
     mask = torch.tensor([[True] * 4, [True] * 2 + [False] * 2, [True] * 3 + [False]])
