@@ -12,6 +12,8 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
+import numpy as np
+
 from lit_instruct import machine
 from lit_instruct.errors import UserError
 from lit_instruct.files import READY, finish_replacing, replacing_files
@@ -29,6 +31,8 @@ from lit_instruct.prompting import Prompter
 
 log = logging.getLogger(__name__)
 STAGE_FILE = "stage.json"
+PROMPTS_FILE = "trained_prompts.npy"
+"""Hashes of the prompts that the stage trained on: sorted uint64."""
 MODEL_FILES = (
     "adapter_config.json",
     "adapter_model.safetensors",
@@ -36,8 +40,9 @@ MODEL_FILES = (
     "generation_config.json",
     "model.safetensors",
     "model.safetensors.index.json",
+    PROMPTS_FILE,
 )
-"""Files of an adapter or of whole weights; a new model removes those of the other kind."""
+"""Files of an adapter or of whole weights, and the prompts; a new model removes those that it does not have."""
 PACKAGES = (*machine.PACKAGES, "bitsandbytes", "datasets")
 
 
@@ -68,6 +73,8 @@ class Stage:
     """Options of `model`, `data` and `trainer`."""
     base_precision: str | None = None
     """Precision of the base under an adapter (8bit, 4bit or a dtype), or of the weights where all were trained."""
+    trained_prompts: int | None = None
+    """Number of distinct prompts among the training rows, whose hashes are in PROMPTS_FILE; None if not known."""
     versions: dict[str, str] = field(default_factory=dict)
     created: str = ""
 
@@ -122,6 +129,24 @@ def _fits(value: Any, hint: Any) -> bool:
     if hint is Any:
         return True
     return isinstance(value, (int, float) if hint is float else hint) and (hint is bool or not isinstance(value, bool))
+
+
+def read_trained_prompts(folder: Path, stage: Stage) -> np.ndarray | None:
+    """Returns the hashes (`prompting.hashes`) of the prompts that a stage trained on; None if they are not known.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    path = folder / PROMPTS_FILE
+    if stage.trained_prompts is None or not path.is_file():
+        return None
+    try:
+        hashes = np.load(path, allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise UserError(f"{path}: damaged ({error}); run that stage again, or remove the file") from error
+    if hashes.dtype != np.uint64 or hashes.shape != (stage.trained_prompts,):
+        raise UserError(f"{path}: damaged (not {stage.trained_prompts} hashes); run that stage again, or remove it")
+    return hashes
 
 
 def read_stage_of(source: Source) -> Stage | None:
@@ -232,12 +257,21 @@ def replacing_stage(folder: Path) -> AbstractContextManager[Path]:
     return replacing_files(folder, last=STAGE_FILE, exclusive=MODEL_FILES)
 
 
-def write_stage(folder: Path, stage: Stage) -> None:
-    """Writes stage.json into a folder, usually the scratch folder of `replacing_stage`."""
+def write_stage(folder: Path, stage: Stage, prompts: np.ndarray | None = None) -> None:
+    """Writes stage.json into a folder, usually the scratch folder of `replacing_stage`.
+
+    Args:
+        folder: exists.
+        stage: the record.
+        prompts: hashes of the prompts that the stage trained on, (n,) uint64; None if they are not known.
+    """
     finite = {name: value for name, value in stage.metrics.items() if math.isfinite(value)}
     record = asdict(stage) | {
         "metrics": finite,  # JSON has no NaN
+        "trained_prompts": None if prompts is None else len(prompts),
         "versions": machine.package_versions(PACKAGES),
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
+    if prompts is not None:
+        np.save(folder / PROMPTS_FILE, prompts, allow_pickle=False)
     (folder / STAGE_FILE).write_text(json.dumps(record, indent=2, allow_nan=False) + "\n", encoding="utf-8")

@@ -64,7 +64,8 @@ def completed(options: EvalOptions, ppo: Stage, rows: list[PromptRow]) -> EvalOp
 
     model = _options(ppo, "model")
     tokens = (model.get("sampling") or {}).get("max_new_tokens")
-    function = (model.get("reward") or {}).get("function")
+    reward = model.get("reward")  # in 0.1.0 the name of the reward model
+    function = reward.get("function") if isinstance(reward, dict) else model.get("reward_function")
     known = all(reference_of(row.prompt, row.columns()) is not None for row in rows)
     second = f"{REFERENCES}.overlap" if known else f"{LABELERS}.form"
     return replace(

@@ -38,7 +38,7 @@ from lit_instruct.models.sharding import is_sharded, load_whole_weights, shard, 
 from lit_instruct.prompting import Prompter
 from lit_instruct.stages.bits import check_bits, check_precision
 from lit_instruct.stages.checkpoint import read_checkpoint
-from lit_instruct.stages.given import constructor_arguments, data_report, options_record
+from lit_instruct.stages.given import constructor_arguments, data_report, options_record, trained_prompts
 from lit_instruct.stages.non_finite import StepGuard, check_trained
 from lit_instruct.stages.options import OptimizerOptions, PromptOptions
 from lit_instruct.stages.resume import Resume, options_of
@@ -264,7 +264,7 @@ class StageModule(lightning.LightningModule):
         with replacing_stage(folder) as scratch:
             self.save_model(scratch)
             self.prompter.tokenizer.save_pretrained(str(scratch))
-            write_stage(scratch, self.record(metrics))
+            write_stage(scratch, self.record(metrics), trained_prompts(self._data()))
 
     def record(self, metrics: dict[str, float]) -> Stage:
         """Returns the content of stage.json."""

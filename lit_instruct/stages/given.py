@@ -5,11 +5,15 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, is_dataclass
+from itertools import chain
 from types import FrameType
 from typing import Any
 
 import lightning
+import numpy as np
 from lightning.pytorch.utilities.parsing import collect_init_args
+
+from lit_instruct.prompting.hashes import hashes_of, questions_in
 
 TRAINER = ("max_epochs", "max_steps", "accumulate_grad_batches", "gradient_clip_val", "num_nodes", "world_size")
 """Attributes of a Trainer that are hyperparameters."""
@@ -59,6 +63,19 @@ def data_report(data: Any) -> dict[str, Any] | None:
     """Returns how many rows were used and left out; None if the DataModule does not report it."""
     report = getattr(data, "report", None)
     return asdict(report) if is_dataclass(report) and not isinstance(report, type) else None
+
+
+def trained_prompts(data: Any) -> np.ndarray | None:
+    """Returns the hashes of the prompts among the training rows; None if the DataModule does not keep its rows.
+
+    SFT on all turns of a conversation trains on each of the user's questions in it.
+    """
+    rows = getattr(data, "train_rows", None)
+    if not rows:
+        return None
+    prompts = (row.prompt for row in rows)
+    every_turn = getattr(data, "loss_on", "last_response") != "last_response"
+    return hashes_of(chain.from_iterable(map(questions_in, prompts)) if every_turn else prompts)
 
 
 def as_json(value: Any) -> Any:
