@@ -192,6 +192,7 @@ def _quieten() -> None:
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", message="LightningCLI.s args parameter.*")
     warnings.filterwarnings("ignore", message=".*num_workers.*|.*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=r"Found \d+ module\(s\) in eval mode at the start of training.*")
 
 
 def _share_arenas() -> None:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import torch
 from datasets import Dataset
-from datasets.utils.logging import disable_progress_bar, enable_progress_bar
+from datasets.utils.logging import disable_progress_bar, enable_progress_bar, is_progress_bar_enabled
 from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
@@ -227,13 +227,14 @@ def _common(seed: int, folder: str) -> dict[str, Any]:
 @contextmanager
 def _quiet_and_seeded() -> Iterator[str]:
     """Gives TRL's constructor a private folder, hides its progress bars and undoes its `set_seed`."""
-    state = torch.get_rng_state()
+    state, shown = torch.get_rng_state(), is_progress_bar_enabled()
     disable_progress_bar()
     try:
         with tempfile.TemporaryDirectory(prefix="lit-instruct-trl-") as folder:
             yield folder
     finally:
-        enable_progress_bar()
+        if shown:
+            enable_progress_bar()
         torch.set_rng_state(state)
 
 

@@ -54,7 +54,11 @@ class EpochBatchSampler(Sampler[list[int]]):
             )
         rest = self.length % self.global_batch_size
         if rest and self.shuffle and (self.drop_last or rest < self.world_size):
-            rank_zero_info(f"{rest} of {self.length} rows do not fill a batch and are left out of each epoch.")
+            used, size = self.length - rest, self.global_batch_size
+            rank_zero_info(
+                f"each epoch trains on {used} of {self.length} rows, in full batches of {size}; every epoch leaves out "
+                f"{rest} others, by chance"
+            )
 
     @property
     def sampler(self) -> EpochBatchSampler:

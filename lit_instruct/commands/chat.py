@@ -18,9 +18,16 @@ from rich.text import Text
 from lit_instruct.errors import UserError
 
 if TYPE_CHECKING:
-    from lit_instruct.prompting import Message, Prompt
+    from lit_instruct.prompting import Message, Prompt, Prompter
     from lit_instruct.rollouts.text import Response, TextGenerator
 
+COMMANDS = {
+    "/help": "list the commands",
+    "/reset": "start a new conversation (also /new)",
+    "/system": "TEXT sets the system prompt; without a text, the model's own is used again",
+    "/quit": "leave",
+}
+_COMMAND = re.compile(r"/[a-z]+(?=\s|$)")  # "/etc/hosts" is no command
 # Control characters other than line feed and tab: a model must not control the terminal.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
@@ -62,6 +69,18 @@ class Speaker:
     name: str
     generator: TextGenerator
     messages: list[Message] = field(default_factory=list)
+    own_format: Prompter | None = None
+    """The model's own prompt format, while another system prompt is set."""
+
+    def with_system(self, text: str) -> Prompter:
+        """Returns the model's prompt format with a system prompt, "" for its own; UserError if it takes none."""
+        own = self.own_format or self.generator.prompter
+        return type(own)(own.tokenizer, own.kind, text, own.more_stop_ids) if text else own
+
+    def set_format(self, prompter: Prompter) -> None:
+        """Uses a prompt format of `with_system` from now on."""
+        self.own_format = self.own_format or self.generator.prompter
+        self.generator.prompter = prompter
 
     def answer(self, text: str, turn: int, options: ChatOptions) -> Response:
         """Answers an input; with `history`, both become part of the conversation."""
@@ -86,10 +105,11 @@ def chat(
     stdin: TextIO | None = None,
     stdout: TextIO | None = None,
 ) -> None:
-    """Answers each input until /quit, end of input or Ctrl-C.
+    """Answers each input until /quit, end of input or Ctrl-C; `COMMANDS` are carried out.
 
     In a terminal answers appear in panels, two side by side with `compare`. With a pipe as stdin, each input line gives
     one output line: the answer with line breaks replaced by spaces; with `compare`, both answers separated by a tab.
+    An answer that the length limit cut says so, with a pipe on standard error.
 
     Args:
         options: the models and their sampling.
@@ -122,13 +142,12 @@ def _load(options: ChatOptions, load: Callable[[str], TextGenerator] | None) -> 
 
 
 def _talk(speakers: list[Speaker], options: ChatOptions, console: Console) -> None:
-    alone, turns = "each input stands alone; /quit to leave", "/quit to leave, /new to start a new conversation"
-    hint = turns if options.history else alone
-    console.print(Text(hint, style="dim"))
+    kept = "earlier turns are part of the prompt" if options.history else "each input stands alone"
+    console.print(Text(f"{kept}; /help lists the commands, /quit leaves", style="dim"))
     for turn, text in enumerate(_typed(console, speakers)):
         with console.status("..."):
             answers = [speaker.answer(text, turn, options) for speaker in speakers]
-        console.print(_side_by_side(speakers, answers, console.width))
+        console.print(_side_by_side(speakers, answers, console.width, options.max_new_tokens))
 
 
 def _typed(console: Console, speakers: list[Speaker]) -> Iterator[str]:
@@ -144,25 +163,47 @@ def _typed(console: Console, speakers: list[Speaker]) -> Iterator[str]:
             return
         if text == "/quit":
             return
-        if text == "/new":
-            for speaker in speakers:
-                speaker.messages.clear()
+        if _COMMAND.match(text):
+            console.print(Text(_carry_out(text, speakers), style="dim"))
         elif text:
             yield text
 
 
-def _side_by_side(speakers: Iterable[Speaker], answers: Iterable[Response], width: int) -> Columns:
+def _carry_out(text: str, speakers: list[Speaker]) -> str:
+    """Carries out a command other than /quit and returns what to tell the user."""
+    command, _, rest = text.partition(" ")
+    if command in ("/reset", "/new"):
+        for speaker in speakers:
+            speaker.messages.clear()
+        return "a new conversation"
+    if command == "/system":
+        try:
+            formats = [speaker.with_system(rest.strip()) for speaker in speakers]
+        except UserError as error:
+            return f"the system prompt stays as it was: {error}"
+        for speaker, prompter in zip(speakers, formats, strict=True):
+            speaker.set_format(prompter)
+        return f"system prompt: {rest.strip()}" if rest.strip() else "system prompt: the model's own"
+    known = "\n".join(f"{name:8} {what}" for name, what in COMMANDS.items())
+    return known if command == "/help" else f"unknown command {command}; the commands are\n{known}"
+
+
+def _side_by_side(speakers: Iterable[Speaker], answers: Iterable[Response], width: int, most: int) -> Columns:
     panels = [
-        Panel(_shown(answer), title=Text(speaker.name), title_align="left")
+        Panel(_shown(answer, most), title=Text(speaker.name), title_align="left")
         for speaker, answer in zip(speakers, answers, strict=True)
     ]
     beside = len(panels) > 1 and width >= 80  # otherwise they would be too narrow and are stacked
     return Columns(panels, width=(width - 1) // 2 if beside else width, padding=(0, 1 if beside else 0))
 
 
-def _shown(answer: Response) -> Text:
+def _shown(answer: Response, most: int) -> Text:
     text = Text(printable(answer.text) or "(empty)")  # Text, not str: "[bold]" in an answer is not markup
-    return text if answer.ended else text.append(" [length limit]", style="dim")
+    return text if answer.ended else text.append(f" [{_cut(most)}]", style="dim")
+
+
+def _cut(most: int) -> str:
+    return f"cut at --max_new_tokens={most}"
 
 
 def _answer_lines(speakers: list[Speaker], options: ChatOptions, lines: Iterable[str], out: TextIO) -> None:
@@ -170,8 +211,16 @@ def _answer_lines(speakers: list[Speaker], options: ChatOptions, lines: Iterable
         text = line.strip()
         if text == "/quit":
             return
-        answers = [speaker.answer(text, turn, options).text for speaker in speakers] if text else [""]
-        print("\t".join(" ".join(printable(answer).split()) for answer in answers), file=out, flush=True)
+        if not text or _COMMAND.match(text):
+            told = [_carry_out(text, speakers).replace("\n", "; ")] if text else [""]
+        else:
+            answers = [speaker.answer(text, turn, options) for speaker in speakers]
+            told = [answer.text for answer in answers]
+            for speaker in (s for s, answer in zip(speakers, answers, strict=True) if not answer.ended):
+                print(
+                    f"line {turn + 1}: the answer of {speaker.name} is {_cut(options.max_new_tokens)}", file=sys.stderr
+                )
+        print("\t".join(" ".join(printable(part).split()) for part in told), file=out, flush=True)
 
 
 def printable(text: str) -> str:

@@ -68,6 +68,10 @@ def _overview(report: dict[str, Any]) -> Table:
     add("too long", f"{limit['rows_over']:,} rows over {limit['tokens']} tokens")
     duplicates = report["duplicates"]
     add("duplicates", f"{duplicates['prompts']:,} repeated prompts, {duplicates['rows']:,} repeated rows")
+    cut = report["cut_off"]
+    if cut["responses"]:
+        what = f"{cut['responses']:,} of {cut['of']:,} responses seem to stop inside a sentence"
+        add("cut off", f"{what}; training adds the end token to them too")
     if report["users"]:
         add("users", f"{report['users']:,}")
     add("user turns", ", ".join(f"{count:,} rows with {turns}" for turns, count in report["user_turns"].items()))

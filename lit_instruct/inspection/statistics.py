@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from array import array
 from collections import Counter
 from collections.abc import Sequence
@@ -21,6 +22,9 @@ BINS = 12
 MOST_NAMES = 1000
 """A field with more distinct values does not hold use cases; further ones count as "other"."""
 UNNAMED = "unnamed"
+CUT_WORDS = 8
+"""A response of fewer words, such as a name, need not be a sentence."""
+_INSIDE_A_SENTENCE = re.compile(r"[\w,;(-]$")
 
 
 @dataclass
@@ -40,6 +44,7 @@ class RowStatistics:
         self.row_tokens: Counter[int] = Counter()
         self.turns: Counter[int] = Counter()
         self.k: Counter[int] = Counter()
+        self.cut_off = 0
         self.ties = Ties()
         self.use_cases: Counter[str] = Counter()
         self.prompt_hashes, self.row_hashes, self.users = array("Q"), array("Q"), array("Q")
@@ -52,6 +57,7 @@ class RowStatistics:
             responses = responses_of(row)
             self.prompt_tokens[prompt] += 1
             self.response_tokens.update(lengths)
+            self.cut_off += sum(map(seems_cut_off, responses))
             longest = prompt + max(lengths, default=0)
             self.row_tokens[longest] += 1
             if longest <= self.limit:
@@ -78,6 +84,7 @@ class RowStatistics:
             "length_limit": {"tokens": self.limit, "rows_over": over},
             "user_turns": _counted(self.turns),
             "duplicates": {"prompts": self.rows - distinct_prompts, "rows": self.rows - distinct_rows},
+            "cut_off": {"responses": self.cut_off, "of": self.response_tokens.total()},
             "use_cases": self._use_case_shares(),
             "users": len(set(self.users)),
         }
@@ -113,6 +120,12 @@ class RowStatistics:
         if set(self.use_cases) <= {UNNAMED}:
             return {}
         return {name: round(count / self.rows, 4) for name, count in self.use_cases.most_common()}
+
+
+def seems_cut_off(response: str) -> bool:
+    """Whether a text stops inside a sentence, as one does that a length limit cut; rows do not say so themselves."""
+    text = response.rstrip()
+    return len(text.split()) >= CUT_WORDS and bool(_INSIDE_A_SENTENCE.search(text))
 
 
 @dataclass

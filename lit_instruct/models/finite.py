@@ -20,11 +20,13 @@ def non_finite(figures: Mapping[str, float]) -> list[str]:
     return [f"{name} is {value}" for name, value in figures.items() if not math.isfinite(value)]
 
 
-def gradient_norm(optimizer: Optimizer) -> float:
-    """Returns the norm of all gradients of an optimizer; 0 if it has none."""
+def gradient_norm(optimizer: Optimizer) -> float | None:
+    """Returns the norm of all gradients of an optimizer; None if it has none, as where DeepSpeed keeps them itself."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    norm = torch.nn.utils.get_total_norm(gradients) if gradients else torch.zeros(())
+    if not gradients:
+        return None
+    norm = torch.nn.utils.get_total_norm(gradients)
     return float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
 
 

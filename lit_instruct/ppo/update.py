@@ -33,7 +33,7 @@ class Step(NamedTuple):
     """The figures of one optimizer step."""
 
     losses: dict[str, float]
-    """Means over the tokens of the minibatch on all processes."""
+    """Means over the tokens of the minibatch on all processes, and the norms of the gradients before clipping."""
     ratio_error: float
     """Largest |ratio - 1| of this process."""
     skipped: bool
@@ -115,7 +115,8 @@ class Updater:
                 totals[3] = mix.backward(before + place)
         names = ["loss/policy", "loss/value", "ppo/clip_share"] + (["loss/pretraining"] if mix else [])
         losses = dict(zip(names, self.ranks.sum(totals).tolist(), strict=False))
-        wrong = non_finite(losses | self.clip_gradients(optimizer))
+        norms = self.clip_gradients(optimizer)
+        wrong = non_finite(losses | {f"the gradient of the {role}": norm for role, norm in norms.items()})
         if frozen:
             for parameter in optimizer.param_groups[0]["params"]:
                 parameter.grad = None  # with zeros, as several processes sum them, weights would still decay
@@ -124,6 +125,7 @@ class Updater:
             optimizer.zero_grad()  # a step without gradients changes no weight, but is counted
         optimizer.step()
         optimizer.zero_grad()
+        losses |= {f"grad_norm/{role}": norm for role, norm in norms.items()}
         return Step(losses, ratio_error, bool(wrong))
 
     def backward(self, rollout: Rollout, target: Target, tokens: float, frozen: bool) -> tuple[Tensor, float]:
@@ -169,10 +171,14 @@ class Updater:
         return around_response(hidden, rollout.prompt_length, rollout.response_mask)
 
     def clip_gradients(self, optimizer: Optimizer) -> dict[str, float]:
-        """Sums gradients over processes and clips those of each role; returns their norms, equal on all processes."""
+        """Sums gradients over processes and clips those of each role.
+
+        Returns:
+            Role -> norm before clipping, equal on all processes.
+        """
         norms = {}
         for role, group in zip(("policy", "value"), optimizer.param_groups, strict=True):
             self.ranks.sum_gradients(group["params"])
             norm = torch.nn.utils.clip_grad_norm_(group["params"], self.max_grad_norm)
-            norms[f"the gradient of the {role}"] = float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
+            norms[role] = float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
         return norms

@@ -13,7 +13,6 @@ import torch
 from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch.callbacks import Callback, EarlyStopping
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
@@ -30,7 +29,7 @@ from lit_instruct.running.callbacks import HandOver, ProgressBar, RewardReport, 
 from lit_instruct.running.checkpoint_files import AtomicCheckpointIO, last_checkpoint
 from lit_instruct.running.config_files import check_groups
 from lit_instruct.running.last_checkpoint import InterruptedRunError, LastCheckpoint
-from lit_instruct.running.metrics_file import MetricsFile
+from lit_instruct.running.loggers import check_loggers, logger_failed, with_own_loggers
 from lit_instruct.running.out_of_memory import check_memory, explain, is_out_of_memory
 from lit_instruct.running.processes import FSDP2, SameOnEveryRank, check_strategy, fsdp2, lost_process
 from lit_instruct.running.run_folder import own_folder
@@ -85,7 +84,8 @@ class StageCLI(LightningCLI):
             for name, value in list(options.items()):  # dotted names, including those of groups
                 if isinstance(value, str) and not name.endswith(TEXT):
                     options[name] = expand_home(fill_run(value, config.run) if options is config.model else value)
-        self._get(self.config, "trainer").default_root_dir = str(self.folder)
+        config.trainer.default_root_dir = str(self.folder)
+        check_loggers(as_list(config.trainer.logger), self.folder)
         if self.subcommand == "fit" and self._get(self.config, "check_memory"):
             check_memory(self.stage, self._options())
 
@@ -95,10 +95,7 @@ class StageCLI(LightningCLI):
         if self.subcommand != "fit" and config.logger in (None, True):
             kwargs["logger"] = False  # validate and test only print
         elif config.logger is not False:
-            given = as_list(config.logger)
-            own = [MetricsFile(self.folder / "logs")]
-            own += [TensorBoardLogger(self.folder, name="logs", version="")] if config.logger in (None, True) else []
-            kwargs["logger"] = own + [logger for logger in given if logger not in (None, True)]
+            kwargs["logger"] = with_own_loggers(as_list(config.logger), self.folder)
         if self.stage == "ppo" and config.max_epochs is None and config.max_steps == -1:
             kwargs["max_epochs"] = -1  # --model.iterations ends the training
         if config.precision is None:
@@ -251,6 +248,8 @@ def run_stage(stage: str, arguments: list[str]) -> int:
         raise mistake_behind(error) from error
     except RuntimeError as error:
         raise lost_process(error) or error from error
+    except Exception as error:
+        raise logger_failed(error) or error from error
     return 0
 
 

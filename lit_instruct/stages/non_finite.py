@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -31,16 +32,20 @@ class StepGuard:
     def check(self, trainer: lightning.Trainer, optimizer: Optimizer) -> UserError | None:
         """Removes the gradients of a step that has NaN or inf on any process; returns the error if `action` is "stop".
 
-        A step without gradients changes no weight, but is counted.
+        A step without gradients changes no weight, but is counted. The norm of the gradients, before they are clipped,
+        is logged as train/grad_norm.
         """
-        figures = {}
+        figures, norm = {}, gradient_norm(optimizer)
         if self.loss is not None:
             figures["train/loss"] = float(trainer.strategy.reduce(self.loss, reduce_op="sum"))
             self.loss = None
-        if getattr(trainer.precision_plugin, "scaler", None) is None:  # it skips steps and lowers its scale by itself
-            figures["the gradient"] = gradient_norm(optimizer)
+        scaled = getattr(trainer.precision_plugin, "scaler", None) is not None
+        if norm is not None and not scaled:  # a scaler skips steps and lowers its scale by itself
+            figures["the gradient"] = norm
         wrong = non_finite(figures)
         if not wrong:
+            if norm is not None and math.isfinite(norm):
+                trainer.lightning_module.log("train/grad_norm", norm)
             return None
         optimizer.zero_grad()
         what = f"step {trainer.global_step + 1}: {', '.join(wrong)}"

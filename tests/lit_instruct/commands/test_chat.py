@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from lit_instruct.commands.chat import ChatOptions, chat, printable
+from lit_instruct.commands.chat import COMMANDS, ChatOptions, chat, printable
 from lit_instruct.errors import UserError
+from lit_instruct.prompting import Prompter
 from lit_instruct.rollouts.text import Response, TextGenerator
 
 
@@ -111,7 +112,7 @@ def test_a_terminal_shows_panels_and_leaves_cleanly(
     assert opened["ppo"].prompts == opened["sft"].prompts == ["hello", "long"]
     assert shown.count("[bold]hello") == 2  # markup in an answer is text
     assert any("ppo:" in line and "sft:" in line for line in shown.splitlines())  # side by side
-    assert shown.count("[length limit]") == 2
+    assert shown.count("[cut at --max_new_tokens=128]") == 2
 
 
 def test_a_narrow_terminal_puts_answers_below_each_other(
@@ -123,10 +124,70 @@ def test_a_narrow_terminal_puts_answers_below_each_other(
     assert not any("ppo:" in line and "sft:" in line for line in shown.splitlines())
 
 
-def test_new_forgets_the_conversation(monkeypatch: pytest.MonkeyPatch, opened: dict[str, Echo]) -> None:
-    type_lines(monkeypatch, "one", "/new", "two")
+@pytest.mark.parametrize("command", ["/reset", "/new"])
+def test_reset_forgets_the_conversation(monkeypatch: pytest.MonkeyPatch, opened: dict[str, Echo], command: str) -> None:
+    type_lines(monkeypatch, "one", command, "two")
     talk("", opened, terminal=True, history=True)
     assert opened["ppo"].prompts[1] == [{"role": "user", "content": "two"}]
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+@pytest.mark.parametrize("typed", ["/help", "/what is this", "/frobnicate"])
+def test_help_and_unknown_commands_list_the_commands(
+    monkeypatch: pytest.MonkeyPatch, opened: dict[str, Echo], typed: str, terminal: bool
+) -> None:
+    type_lines(monkeypatch, typed)
+    shown = talk(f"{typed}\n", opened, terminal=terminal)
+    assert all(command in shown for command in COMMANDS)
+    assert ("unknown command" in shown) == (typed != "/help")
+    assert "ppo" not in opened or opened["ppo"].prompts == []
+    assert terminal or shown.count("\n") == 1
+
+
+def test_a_path_is_no_command(opened: dict[str, Echo]) -> None:
+    talk("/etc/hosts is what?\n", opened)
+    assert opened["ppo"].prompts == ["/etc/hosts is what?"]
+
+
+def test_an_answer_that_the_limit_cut_says_so_beside_a_pipe(
+    opened: dict[str, Echo], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert talk("short\nlong\n", opened, compare="sft").count("cut at") == 0
+    said = [line for line in capsys.readouterr().err.splitlines() if "cut at" in line]
+    assert said == [f"line 2: the answer of {name} is cut at --max_new_tokens=128" for name in ("ppo", "sft")]
+
+
+def test_a_system_prompt_is_set_and_taken_back(tiny_model: Path) -> None:
+    generators: list[TextGenerator] = []
+
+    def load(name: str) -> TextGenerator:
+        generators.append(TextGenerator.from_source(name))
+        return generators[-1]
+
+    def prompt_after(*lines: str) -> list[str]:
+        generators.clear()
+        out, options = io.StringIO(), ChatOptions(run=str(tiny_model), compare=str(tiny_model), max_new_tokens=1)
+        chat(options, load=load, stdin=io.StringIO("\n".join(lines)), stdout=out)
+        prompters = [generator.prompter for generator in generators]
+        return [prompter.tokenizer.decode(prompter.prompt_ids("Hi")) for prompter in prompters]
+
+    own = prompt_after("hello")
+    assert all("You are rude" in text for text in prompt_after("/system You are rude", "hello"))
+    assert prompt_after("/system You are rude", "/system Be brief", "/system") == own
+
+
+def test_a_model_without_system_prompts_says_so(tmp_path: Path, tiny_model: Path) -> None:
+    generator = TextGenerator.from_source(str(tiny_model))
+    raw = Prompter(generator.prompter.tokenizer, "raw")
+    out = io.StringIO()
+
+    def load(_: str) -> TextGenerator:
+        generator.prompter = raw
+        return generator
+
+    chat(ChatOptions(run="raw"), load=load, stdin=io.StringIO("/system Be brief\n"), stdout=out)
+    assert out.getvalue().startswith("the system prompt stays as it was: ")
+    assert generator.prompter is raw
 
 
 def test_control_characters_do_not_reach_the_terminal() -> None:

@@ -74,6 +74,21 @@ def test_demonstrations(tmp_path: Path, tiny_model: Path):
     assert "⟦b<|im_end|>⟧" in text and "demonstrations" in text and "1 rows with 1, 1 rows with 2" in text
 
 
+def test_responses_that_seem_cut_off_are_counted_and_marked(tmp_path: Path, tiny_model: Path):
+    cut, whole, short = "one two three four five six seven and", "one two three four five six seven eight.", "Paris"
+    path = write(tmp_path, {"prompt": "a", "responses": [cut, whole, short], "ranks": [1, 2, 3]})
+    report = inspect(InspectOptions(path, base=str(tiny_model)))
+    assert report["cut_off"] == {"responses": 1, "of": 3}
+    texts = [piece["text"] for piece in report["examples"][0]["pieces"]]
+    remark = " (seems cut off in the data; <|im_end|> is added all the same)"
+    assert texts.count(remark) == 1 and texts[texts.index(remark) - 1] == f"{cut}<|im_end|>"
+    assert "1 of 3 responses seem to stop inside a sentence" in printed(report)
+    path = write(tmp_path, {"prompt": "a", "response": cut}, {"prompt": "b", "response": whole})
+    pieces = [one["pieces"] for one in inspect(InspectOptions(path, base=str(tiny_model)))["examples"]]
+    assert [piece["trained"] for piece in pieces[0]] == [False, True, False]
+    assert [piece["trained"] for piece in pieces[1]] == [False, True]
+
+
 def test_comparisons(tmp_path: Path, tiny_model: Path):
     rows = [
         {"prompt": "a", "responses": ["x", "y", "z"], "ranks": [2, 1, 2], "use_case": "chat"},

@@ -135,10 +135,11 @@ def test_the_best_checkpoint_is_the_result(trained: Path) -> None:
 
 def test_logged_columns(trained: Path) -> None:
     wanted = {
-        "sft": "train/loss train/learning_rate val/loss val/token_accuracy",
-        "rm": "train/loss train/pair_accuracy val/loss val/pair_accuracy",
+        "sft": "train/loss train/grad_norm train/learning_rate val/loss val/token_accuracy",
+        "rm": "train/loss train/grad_norm train/pair_accuracy val/loss val/pair_accuracy",
         "ppo": "ppo/iteration ppo/episodes ppo/reward ppo/kl ppo/response_length ppo/eos_share ppo/entropy loss/policy"
-        " loss/value ppo/explained_variance ppo/clip_share ppo/tokens_per_second val/reward val/kl"
+        " loss/value grad_norm/policy grad_norm/value"
+        " ppo/explained_variance ppo/clip_share ppo/tokens_per_second val/reward val/kl"
         " val/response_length val/eos_share",
     }
     for stage, names in wanted.items():
