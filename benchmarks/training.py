@@ -15,7 +15,9 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from transformers import TrainerCallback
 
 from benchmarks.harness import DEMO, peak_bytes, reset_peak, resident_bytes, scratch_folder
-from lit_instruct.models.loading import pick_dtype
+from lit_instruct.models.dtype import choose_dtype
+from lit_instruct.models.embedded import NAME
+from lit_instruct.models.loading import find_source, load_config
 from lit_instruct.models.lora import LoraOptions
 from lit_instruct.prompting import Prompter
 from lit_instruct.running.metrics_file import MetricsFile
@@ -105,8 +107,8 @@ def now() -> float:
 
 
 def dtype() -> torch.dtype:
-    """The dtype of frozen weights, and of autocast, that the stages choose on this CPU."""
-    return pick_dtype("auto", torch.device("cpu"))
+    """The dtype of frozen weights, and of autocast, that the stages choose on this CPU for the embedded model."""
+    return choose_dtype("auto", torch.device("cpu"), load_config(find_source(NAME))).dtype
 
 
 def demo_prompts(prompter: Prompter, count: int) -> list[list[int]]:

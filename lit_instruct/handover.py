@@ -13,11 +13,13 @@ from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
 import numpy as np
+import torch
 
 from lit_instruct import machine
 from lit_instruct.errors import UserError
 from lit_instruct.files import READY, finish_replacing, replacing_files
 from lit_instruct.models.checks import check_vocabulary
+from lit_instruct.models.dtype import DTYPES, ChosenDtype, DtypeName, KnownDtype, choose_dtype, named, place_of
 from lit_instruct.models.loading import (
     Source,
     awaits_stage,
@@ -75,6 +77,8 @@ class Stage:
     """Precision of the base under an adapter (8bit, 4bit or a dtype), or of the weights where all were trained."""
     trained_prompts: int | None = None
     """Number of distinct prompts among the training rows, whose hashes are in PROMPTS_FILE; None if not known."""
+    dtype: dict[str, str] | None = None
+    """Dtype of frozen weights: its `name`, `why`, and the `processor` and `flags` that it was chosen on."""
     versions: dict[str, str] = field(default_factory=dict)
     created: str = ""
 
@@ -167,6 +171,22 @@ def prompter_of(source: Source) -> Prompter:
         return Prompter(tokenizer, more_stop_ids=load_eos_ids(source))
     template, system = stage.prompt_format["template"], stage.prompt_format["system"]
     return Prompter(tokenizer, template, system, load_eos_ids(source))
+
+
+def chosen_dtype(name: DtypeName, device: torch.device, source: Source) -> ChosenDtype:
+    """Returns `choose_dtype` for a model; "auto" takes the dtype of the stage that made it on the same processor."""
+    recorded, stage = recorded_dtype(name, device, source), read_stage_of(source)
+    if recorded is not None and stage is not None:
+        return named(recorded, f"that of the {stage.stage} stage", device)
+    return choose_dtype(name, device, load_config(source))
+
+
+def recorded_dtype(name: DtypeName, device: torch.device, source: Source) -> KnownDtype | None:
+    """Returns the dtype that "auto" takes from the stage that made a model; None if it was made on other processors."""
+    stage = read_stage_of(source) if name == "auto" else None
+    made = (stage.dtype if stage is not None else None) or {}
+    same = (made.get("processor"), made.get("flags")) == place_of(device)
+    return next((known for known in DTYPES if same and made.get("name") == known), None)
 
 
 def bits_of(source: Source, wanted: Quantize | None) -> Quantize:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import platform
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -37,6 +39,23 @@ def provenance() -> dict[str, Any]:
         "versions": {"python": platform.python_version()} | dict.fromkeys(PACKAGES) | package_versions(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+CPU_FIELDS = ("flags", "Features", "CPU implementer", "CPU part")
+"""Fields of /proc/cpuinfo that say what a processor can do, on x86 and on Arm."""
+
+
+def processor() -> tuple[str, str]:
+    """Returns the CPU's name, and a digest of its instruction sets and of those that torch is allowed to use."""
+    fields: dict[str, str] = {}
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            name, _, value = line.partition(":")
+            fields.setdefault(name.strip(), value.strip())
+    able = [fields.get(name, "") for name in CPU_FIELDS]
+    able += [torch.backends.cpu.get_cpu_capability(), os.environ.get("ONEDNN_MAX_CPU_ISA", "")]
+    name = fields.get("model name") or platform.processor() or platform.machine()
+    return name, hashlib.sha256("\n".join(able).encode()).hexdigest()[:12]
 
 
 def cpu_cores() -> int | None:

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import install_import_hook
 
 from data_modules.tables import cache as token_cache
+from lit_instruct.models import dtype
 from tests.tiny import tiny_llama
 
 torch.set_num_threads(1)
@@ -29,8 +30,9 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True, scope="session")
 def tokens_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Tokenised data of the tests goes here, not into the user's cache."""
+    """Tokenised data and measurements of the tests go here, not into the user's cache."""
     folder = tmp_path_factory.mktemp("cache")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(token_cache, "cache_folder", lambda: folder)
+        patch.setattr(dtype, "cache_folder", lambda: folder)
         yield folder

@@ -22,6 +22,7 @@ from lit_instruct.planning.table import as_dict, as_text
 from lit_instruct.planning.work import StageName, check_gpu_size
 from lit_instruct.running.config_files import check_groups
 from lit_instruct.running.stage_cli import STAGES, StageCLI, mistake_behind
+from lit_instruct.stages.frozen_dtype import with_recorded_dtype
 from lit_instruct.stages.renamed import refuse_old_names
 
 CARD = re.compile(r"^# Hardware:.*GPUs? of (\d+) GB", re.MULTILINE)
@@ -122,7 +123,9 @@ def plan_of(asked: Asked) -> Plan:
     device, limit = this_device(options.get("trainer.accelerator"))
     if (size := card_of(asked)) is not None:
         device, limit = "cuda", size
-    return make_plan(asked.stage, options, base, device, limit, _rate(asked), asked.rows)
+    return make_plan(
+        asked.stage, with_recorded_dtype(options, device, base), base, device, limit, _rate(asked), asked.rows
+    )
 
 
 def stage_options(stage: str, words: list[str]) -> dict[str, Any]:

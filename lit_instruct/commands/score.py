@@ -18,7 +18,7 @@ from data_modules.rows import Row, stream_rows
 from lit_instruct.commands.scored_file import ScoredFile, Scores
 from lit_instruct.errors import DataError, UserError
 from lit_instruct.handover import stage_or_model
-from lit_instruct.models.loading import DtypeName
+from lit_instruct.models.dtype import DtypeName
 from lit_instruct.models.quantised import Quantize
 from lit_instruct.prompting import Prompt, Prompter
 from lit_instruct.rollouts.text_reward import BATCH_TOKENS, TextReward
@@ -161,7 +161,7 @@ def score(
         prompts: B prompts, each a text or a list of messages.
         responses: B texts.
         batch_tokens: maximum number of tokens per batch.
-        dtype: of the weights; auto is bfloat16 if the device computes in it.
+        dtype: of the weights; auto is bfloat16 on GPUs that compute in it, on a CPU if it is fast.
         quantize: bits of the model's base; None uses those of its stage.
 
     Raises:

@@ -10,9 +10,9 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from lit_instruct.exporting.options import DtypeChoice
-from lit_instruct.handover import Stage, bits_of
+from lit_instruct.handover import Stage, bits_of, chosen_dtype
 from lit_instruct.models.assemble import merged_language_model, scoring_network
-from lit_instruct.models.loading import Source, load_causal_lm, load_config, load_sequence_classifier, pick_dtype
+from lit_instruct.models.loading import Source, load_causal_lm, load_config, load_sequence_classifier
 from lit_instruct.models.lora import attach_adapter, read_head
 from lit_instruct.models.quantised import Quantisation, keep_differentiable, quantisation
 
@@ -73,10 +73,11 @@ def _base_form(source: Source, stage: Stage) -> tuple[torch.dtype, Quantisation 
     """The dtype in which training computed with the base, and how the base was quantised."""
     if source.adapter is None:
         return torch.float32, None
-    name: Any = ((stage.options or {}).get("model") or {}).get("dtype", "auto")
+    options = (stage.options or {}).get("model") or {}  # versions without `dtype`
+    name: Any = (stage.dtype or {}).get("name", options.get("dtype", "auto"))
     if stage.base_precision in ("float32", "bfloat16"):
         name = stage.base_precision
-    return pick_dtype(name, _device()), quantisation(bits_of(source, None), _device(), "--merge")
+    return chosen_dtype(name, _device(), source).dtype, quantisation(bits_of(source, None), _device(), "--merge")
 
 
 def _device() -> torch.device:

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -32,7 +32,6 @@ from lit_instruct.models.heads import ScoreHead
 from lit_instruct.models.logits import output_head
 from lit_instruct.models.quantised import Quantisation, keep_differentiable, leave_file
 
-DtypeName = Literal["auto", "float32", "bfloat16"]
 LOADING = {"use_safetensors": True, "output_loading_info": True, "ignore_mismatched_sizes": True}
 """Arguments of `from_pretrained`; with the last one, the report has the tensors of a wrong shape."""
 OPENING = (OSError, ValueError, ImportError, SafetensorError)
@@ -249,18 +248,6 @@ def _prepared(model: PreTrainedModel, source: Source, quantised: Quantisation | 
     keep_differentiable(model)
     model.pinned_revision = pinned(source.base).get("revision")
     return model.eval()
-
-
-def pick_dtype(name: DtypeName, device: torch.device) -> torch.dtype:
-    """Returns the dtype of frozen weights; "auto" is bfloat16 if the device supports it natively, else float32."""
-    if name != "auto":
-        return torch.bfloat16 if name == "bfloat16" else torch.float32
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
-    if device.type == "cpu":
-        native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-        return torch.bfloat16 if native else torch.float32  # emulated bfloat16 is many times slower
-    return torch.float32
 
 
 @contextlib.contextmanager

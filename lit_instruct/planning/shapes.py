@@ -94,14 +94,23 @@ def shape_of(name: str) -> ModelShape:
     Raises:
         UserError: there is no such model, or it is not a causal language model with decoder layers.
     """
+    return shape_of_config(config_of(name), name)
+
+
+@cache
+def config_of(name: str) -> PreTrainedConfig:
+    """Returns the configuration of a model, by the names that `shape_of` takes.
+
+    Raises:
+        UserError: there is no such model.
+    """
     described = named_config(name)
     if described is not None:
-        return shape_of_config(AutoConfig.for_model(**described), name)
+        return AutoConfig.for_model(**described)
     try:
-        config = load_config(find_source(name))
+        return load_config(find_source(name))
     except UserError as error:
         raise UserError(f"{error}; known without a network are {', '.join([EMBEDDED, *NAMED])}") from error
-    return shape_of_config(config, name)
 
 
 def shape_of_config(config: PreTrainedConfig, name: str) -> ModelShape:

@@ -11,13 +11,14 @@ import torch
 from lit_instruct.errors import UserError
 from lit_instruct.fast.packing import ENOUGH_TOKENS
 from lit_instruct.fast.short_attention import SHORT
+from lit_instruct.models.dtype import DtypeName, choose_dtype
 from lit_instruct.models.embedded import unpacked
-from lit_instruct.models.loading import adapted_base, awaits_stage, pick_dtype
+from lit_instruct.models.loading import adapted_base, awaits_stage
 from lit_instruct.models.lora import LoraOptions
 from lit_instruct.models.optimizers import OptimizerName
 from lit_instruct.models.quantised import Quantize
 from lit_instruct.planning.activations import Attention
-from lit_instruct.planning.shapes import ModelShape, shape_of
+from lit_instruct.planning.shapes import ModelShape, config_of, shape_of
 
 StageName = Literal["sft", "rm", "ppo"]
 Options = Mapping[str, Any]
@@ -98,8 +99,7 @@ def read_work(stage: StageName, options: Options, device: Literal["cpu", "cuda"]
     """
     model, lora = shape_of(base), _lora(options)
     processes = processes_of(options)
-    frozen = pick_dtype(options["model.dtype"], torch.device("cpu")).itemsize if device == "cpu" else 2
-    frozen = {"auto": frozen, "float32": 4, "bfloat16": 2}[options["model.dtype"]]
+    frozen = _frozen_bytes(options["model.dtype"], device, base)
     precision = str(options.get("trainer.precision") or "")
     compute = frozen if not precision else (2 if "16" in precision else 4)
     reward = _reward_of(stage, options)
@@ -130,6 +130,13 @@ def read_work(stage: StageName, options: Options, device: Literal["cpu", "cuda"]
         others=tuple(shape_of(name) for name in _reward_bases(options, None if shared else reward, base)),
         rollouts=_rollouts(options, processes, shared) if stage == "ppo" else None,
     )
+
+
+def _frozen_bytes(name: DtypeName, device: Literal["cpu", "cuda"], base: str) -> int:
+    """Bytes per number of frozen weights; a GPU computes in bfloat16."""
+    if name == "auto" and device == "cuda":
+        name = "bfloat16"
+    return choose_dtype(name, torch.device("cpu"), config_of(base)).dtype.itemsize
 
 
 def _batch(stage: StageName, options: Options, processes: int, device: str) -> tuple[int, int, int, int]:

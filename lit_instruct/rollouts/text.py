@@ -12,11 +12,12 @@ from torch import Tensor
 from lit_instruct.batches import left_pad, length_batches, position_ids, right_pad
 from lit_instruct.errors import UserError
 from lit_instruct.fast.host_memory import spare_host_memory
-from lit_instruct.handover import bits_of, prompter_of
+from lit_instruct.handover import bits_of, chosen_dtype, prompter_of
 from lit_instruct.models.assemble import merged_language_model
 from lit_instruct.models.checks import context_of
+from lit_instruct.models.dtype import DtypeName
 from lit_instruct.models.heads import token_log_probs
-from lit_instruct.models.loading import DtypeName, find_source, pick_dtype
+from lit_instruct.models.loading import find_source
 from lit_instruct.models.logits import output_head
 from lit_instruct.models.quantised import Quantize, quantisation
 from lit_instruct.prompting import Prompt, Prompter
@@ -63,7 +64,8 @@ class TextGenerator:
         """
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         spare_host_memory(device)
-        found, kind = find_source(source), pick_dtype(dtype, device)
+        found = find_source(source)
+        kind = chosen_dtype(dtype, device, found).dtype
         quantised = quantisation(bits_of(found, quantize), device)
         if quantised is not None:
             model = merged_language_model(found, kind, quantised)

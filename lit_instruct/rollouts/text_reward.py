@@ -14,10 +14,11 @@ from torch import nn
 from lit_instruct.batches import length_batches, position_ids, right_pad
 from lit_instruct.errors import UserError
 from lit_instruct.fast.host_memory import spare_host_memory
-from lit_instruct.handover import bits_of, prompter_of, read_stage_of
+from lit_instruct.handover import bits_of, chosen_dtype, prompter_of, read_stage_of
 from lit_instruct.models.assemble import scoring_network
 from lit_instruct.models.checks import context_of
-from lit_instruct.models.loading import DtypeName, find_source, pick_dtype
+from lit_instruct.models.dtype import DtypeName
+from lit_instruct.models.loading import find_source
 from lit_instruct.models.quantised import Quantize, quantisation
 from lit_instruct.models.sharding import in_step, shard
 from lit_instruct.prompting import Prompt, Prompter
@@ -73,7 +74,7 @@ class TextReward:
         found = find_source(source)
         prompter = prompter_of(found)
         quantised = quantisation(bits_of(found, quantize), device)
-        network = scoring_network(found, pick_dtype(dtype, device), prompter.pad_id, quantised)
+        network = scoring_network(found, chosen_dtype(dtype, device, found).dtype, prompter.pad_id, quantised)
         stage = read_stage_of(found)
         network = network.to(device) if quantised is None else network  # a quantised one is there already
         return cls(network, prompter, (stage.reward_bias if stage else None) or 0.0)

@@ -12,6 +12,7 @@ from lit_instruct.planning.options import base_of
 from lit_instruct.planning.plan import Plan, make_plan
 from lit_instruct.planning.table import gib, memory_table
 from lit_instruct.planning.work import Options, StageName
+from lit_instruct.stages.frozen_dtype import with_recorded_dtype
 
 log = logging.getLogger(__name__)
 SAID = ("out of memory", "can't allocate memory", "not enough memory")
@@ -65,10 +66,12 @@ def _plan_here(stage: StageName, options: Options, share: float = 1.0) -> Plan |
     """The plan for this machine, with advice for a fraction of its memory or peak; None if it cannot be made."""
     device, limit = this_device(options.get("trainer.accelerator"))
     try:
-        plan = make_plan(stage, options, base_of(options), device, limit)
+        base = base_of(options)
+        options = with_recorded_dtype(options, device, base)
+        plan = make_plan(stage, options, base, device, limit)
         if share == 1:
             return plan
-        return make_plan(stage, options, base_of(options), device, share * min(plan.memory.peak, limit or 2**60))
+        return make_plan(stage, options, base, device, share * min(plan.memory.peak, limit or 2**60))
     except Exception as error:  # a model that cannot be planned may still train, and a stage tells best what is missing
         log.debug("no plan: %s: %s", type(error).__name__, error)
     return None

@@ -6,7 +6,7 @@ import contextlib
 import errno
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import lightning
 import torch
@@ -21,7 +21,7 @@ from data_modules import PromptDataModule, PromptResponseDataModule, RankedCompa
 from data_modules.batching.sampling import ResumeInsideEpoch
 from lit_instruct.errors import UserError, causes
 from lit_instruct.files import cannot_write, expand_home
-from lit_instruct.models.loading import fill_run, pick_dtype
+from lit_instruct.models.loading import fill_run
 from lit_instruct.planning.options import flat
 from lit_instruct.planning.work import StageName
 from lit_instruct.running.best_checkpoint import BestCheckpoint
@@ -31,6 +31,7 @@ from lit_instruct.running.config_files import check_groups
 from lit_instruct.running.last_checkpoint import InterruptedRunError, LastCheckpoint
 from lit_instruct.running.loggers import check_loggers, logger_failed, with_own_loggers
 from lit_instruct.running.out_of_memory import check_memory, explain, is_out_of_memory
+from lit_instruct.running.precision import DtypeOfRankZero, precision_of
 from lit_instruct.running.processes import FSDP2, SameOnEveryRank, check_strategy, fsdp2, lost_process
 from lit_instruct.running.run_folder import own_folder
 from lit_instruct.stages.ppo import PPOModule
@@ -98,10 +99,15 @@ class StageCLI(LightningCLI):
             kwargs["logger"] = with_own_loggers(as_list(config.logger), self.folder)
         if self.stage == "ppo" and config.max_epochs is None and config.max_steps == -1:
             kwargs["max_epochs"] = -1  # --model.iterations ends the training
-        if config.precision is None:
-            kwargs["precision"] = self._precision(config.accelerator)
+        dtype, derived = self._dtype(config.accelerator), config.precision is None and config.strategy != FSDP2
+        if derived:
+            kwargs["precision"] = precision_of(dtype)
         config.plugins = self._plugins(config.plugins)
-        config.callbacks = [*as_list(config.callbacks), *self._callbacks(bool(config.fast_dev_run))]
+        config.callbacks = [
+            *as_list(config.callbacks),
+            DtypeOfRankZero(derived),
+            *self._callbacks(bool(config.fast_dev_run)),
+        ]
         if config.strategy == FSDP2:
             # FSDP2 casts by itself
             kwargs |= {"strategy": fsdp2(config.devices, config.num_nodes), "precision": "32-true"}
@@ -118,10 +124,10 @@ class StageCLI(LightningCLI):
         own = [] if any(isinstance(plugin, CheckpointIO) for plugin in plugins) else [AtomicCheckpointIO()]
         return [*plugins, *own]
 
-    def _precision(self, accelerator: object) -> Literal["bf16-mixed", "32-true"]:
-        """Returns the precision of the frozen weights; trained weights are always float32."""
+    def _dtype(self, accelerator: object) -> torch.dtype:
+        """Returns the dtype of frozen weights."""
         device = torch.device("cuda" if torch.cuda.is_available() and accelerator != "cpu" else "cpu")
-        return "bf16-mixed" if pick_dtype(self.model.dtype_name, device) == torch.bfloat16 else "32-true"
+        return self.model.dtype_choice.choose(self.model.source, device, self.checkpoint).dtype
 
     def _callbacks(self, fast_dev_run: bool) -> list[Callback]:
         shows_bar = self._get(self.config_init, "trainer").enable_progress_bar is not False

@@ -30,7 +30,8 @@ from lit_instruct.handover import (
 )
 from lit_instruct.machine import peak_memory_gb
 from lit_instruct.models.activations import MemoryOptions, checkpoint_layers
-from lit_instruct.models.loading import DtypeName, Source, find_source, pick_dtype
+from lit_instruct.models.dtype import DtypeName
+from lit_instruct.models.loading import Source, find_source
 from lit_instruct.models.lora import LoraOptions, save_adapter
 from lit_instruct.models.optimizers import make_optimizer
 from lit_instruct.models.quantised import Quantisation, Quantize, quantisation
@@ -38,6 +39,7 @@ from lit_instruct.models.sharding import is_sharded, load_whole_weights, shard, 
 from lit_instruct.prompting import Prompter
 from lit_instruct.stages.bits import check_bits, check_precision
 from lit_instruct.stages.checkpoint import read_checkpoint
+from lit_instruct.stages.frozen_dtype import FrozenDtype
 from lit_instruct.stages.given import constructor_arguments, data_report, options_record, trained_prompts
 from lit_instruct.stages.non_finite import StepGuard, check_trained
 from lit_instruct.stages.options import OptimizerOptions, PromptOptions
@@ -96,7 +98,7 @@ class StageModule(lightning.LightningModule):
         self.stage = stage
         self.source_name = source
         self.lora = lora
-        self.dtype_name: DtypeName = dtype
+        self.dtype_choice = FrozenDtype(dtype)
         self.prompt_options = prompt
         self.seed = seed
         self.quantize: Quantize = quantize
@@ -125,14 +127,13 @@ class StageModule(lightning.LightningModule):
     @property
     def frozen_dtype(self) -> torch.dtype:
         """The dtype of frozen weights on the device that the trainer chose."""
-        return pick_dtype(self.dtype_name, self.trainer.strategy.root_device)
+        return self.dtype_choice.agree(self.source, self.trainer.strategy).dtype
 
     def quantised(self) -> Quantisation | None:
         """How frozen bases are quantised, None if they are not; called before anything is loaded.
 
         Raises:
-            UserError: this stage cannot train in the Trainer's precision, or this device or strategy with the
-                optimizer or base in 8 or 4 bits.
+            UserError: the Trainer's precision, device or strategy does not support it, or not in this stage.
         """
         check_precision(self.trainer.precision, self.stage)
         check_bits(self.quantize, self.optimizer_options.name, self.lora, self.trainer.strategy)
@@ -141,8 +142,7 @@ class StageModule(lightning.LightningModule):
 
     def configure_model(self) -> None:
         """Shards the weights over the processes if the strategy is FSDP2."""
-        mesh = self.mesh()
-        if mesh is not None and not is_sharded(self):
+        if (mesh := self.mesh()) is not None and not is_sharded(self):
             self.shard_networks(mesh)
 
     def mesh(self) -> DeviceMesh | None:
@@ -283,6 +283,7 @@ class StageModule(lightning.LightningModule):
             base_precision=self.base_precision,
             data=data_report(self._data()),
             options=self._options_record(),
+            dtype=self.dtype_choice.record(),
         )
 
     @property

@@ -15,7 +15,8 @@ from lit_instruct.handover import bits_of, check_same_format, read_stage_of, sta
 from lit_instruct.lightning_private import is_compiled
 from lit_instruct.losses.masked import Moments
 from lit_instruct.models.assemble import ppo_roles, shares_base
-from lit_instruct.models.loading import DtypeName, Source
+from lit_instruct.models.dtype import DtypeName
+from lit_instruct.models.loading import Source
 from lit_instruct.models.lora import LoraOptions
 from lit_instruct.models.optimizers import make_optimizer
 from lit_instruct.models.quantised import Quantize
@@ -65,7 +66,7 @@ class PPOModule(StageModule):
         pretraining: the pretraining mix; needs --data.pretraining_path.
         selection: which policy is handed over, and when the training may end early.
         prompt: prompt format; that of the SFT stage if `base` is one.
-        dtype: dtype of frozen weights; auto is bfloat16 if the device computes in it.
+        dtype: dtype of frozen weights; auto is bfloat16 on GPUs that compute in it, on a CPU if it is fast.
         quantize: quantisation of frozen bases (separate reward models too, heads never): none, 8bit (LLM.int8) or 4bit
             (NF4, double quantisation).
         memory: what is kept in device memory at one time.
@@ -289,4 +290,6 @@ class PPOModule(StageModule):
             super().save_model(folder)
 
     def _open_reward(self, model: str) -> TextScorer:
-        return model_scorer(model, self.dtype_name, self.quantize, self.trainer.strategy.root_device, self.mesh())
+        return model_scorer(
+            model, self.dtype_choice.known, self.quantize, self.trainer.strategy.root_device, self.mesh()
+        )

@@ -17,6 +17,7 @@ from lit_instruct.errors import UserError
 from lit_instruct.handover import read_stage_of
 from lit_instruct.models.loading import Source
 from lit_instruct.planning.options import flat
+from lit_instruct.stages.frozen_dtype import DTYPE
 from lit_instruct.stages.given import data_options, trainer_options
 from lit_instruct.stages.renamed import translated
 
@@ -89,6 +90,7 @@ class Resume:
         checkpoint["options"] = dict(options)
         checkpoint["stage"] = module.stage
         checkpoint["stopped"] = trainer.should_stop
+        checkpoint[DTYPE] = str(module.frozen_dtype).removeprefix("torch.")
 
     def load(self, checkpoint: dict[str, Any], module: lightning.LightningModule, options: Mapping[str, Any]) -> None:
         """Restores what `save` added; `options` are those of the run that resumes.
@@ -102,6 +104,7 @@ class Resume:
         self.seconds_before, self.metrics_before = checkpoint["seconds"], checkpoint["metrics"]
         if trainer.state.fn == "fit":
             self.logged_steps = checkpoint["logged_steps"]
+            module.dtype_choice.check(checkpoint)
             changed = check_options(checkpoint["options"], options)
             self.changed = [name for name in changed if name in translated(checkpoint["options"])]
             _check_lengths(checkpoint, trainer)

@@ -16,8 +16,8 @@ from lit_instruct.fast.packing import Sharing
 from lit_instruct.handover import Stage
 from lit_instruct.models.activations import MemoryOptions
 from lit_instruct.models.assemble import reward_network
+from lit_instruct.models.dtype import DtypeName
 from lit_instruct.models.finite import non_finite
-from lit_instruct.models.loading import DtypeName
 from lit_instruct.models.lora import LoraOptions
 from lit_instruct.models.quantised import Quantize
 from lit_instruct.models.rewards import RewardForward
@@ -48,7 +48,7 @@ class RewardModule(StageModule):
             many responses) and the model supports it, "on" always, "off" never.
         max_tokens: most tokens, padding included, whose activations are kept at one time. A larger batch is split
             between prompts, at no cost; a single prompt that is larger is computed twice.
-        dtype: dtype of frozen weights; auto is bfloat16 if the device computes in it.
+        dtype: dtype of frozen weights; auto is bfloat16 on GPUs that compute in it, on a CPU if it is fast.
         quantize: quantisation of the frozen base, but not of the head: none, 8bit (LLM.int8) or 4bit (NF4, double
             quantisation).
         memory: how device memory is saved.

@@ -13,7 +13,7 @@ from lit_instruct.batches import IGNORED, per_step
 from lit_instruct.errors import UserError
 from lit_instruct.models.activations import MemoryOptions
 from lit_instruct.models.assemble import policy_network
-from lit_instruct.models.loading import DtypeName
+from lit_instruct.models.dtype import DtypeName
 from lit_instruct.models.lora import LoraOptions
 from lit_instruct.models.quantised import Quantize
 from lit_instruct.rollouts.generate import SamplingOptions
@@ -38,7 +38,7 @@ class SFTModule(StageModule):
         optimizer: learning rate and schedule; the paper's 9.65e-6 is for full fine-tuning.
         trl: loss, packing and noise of TRL's SFTTrainer.
         prompt: prompt format.
-        dtype: dtype of frozen weights; auto is bfloat16 if the device computes in it.
+        dtype: dtype of frozen weights; auto is bfloat16 on GPUs that compute in it, on a CPU if it is fast.
         quantize: quantisation of frozen bases (the selection reward's too): none, 8bit (LLM.int8) or 4bit (NF4, double
             quantisation).
         memory: how device memory is saved.
@@ -99,7 +99,7 @@ class SFTModule(StageModule):
         self.keep_less_memory(self.network)
         data.use(self.trl.train_dataset, self.trl.validation_dataset, self.trl.trainer.data_collator)
         if self.selection_reward:
-            self.selector = TextReward.from_source(self.selection_reward, quantize=self.quantize)
+            self.selector = TextReward.from_source(self.selection_reward, self.dtype_choice.known, self.quantize)
 
     def on_train_epoch_start(self) -> None:
         """Counts the trained tokens of every optimizer step of the epoch, over all processes and micro-batches."""

@@ -22,7 +22,6 @@ from lit_instruct.models.loading import (
     load_causal_lm,
     load_sequence_classifier,
     load_tokenizer,
-    pick_dtype,
     pinned,
 )
 from lit_instruct.models.lora import LoraOptions, save_adapter
@@ -162,11 +161,3 @@ def test_a_revision_of_the_hub_is_opened_and_handed_on(
     odd = tmp_path / "a@b"
     odd.mkdir()
     assert pinned(str(odd)) == {"pretrained_model_name_or_path": str(odd)} | closed
-
-
-def test_pick_dtype() -> None:
-    cpu = torch.device("cpu")
-    assert pick_dtype("float32", cpu) == torch.float32
-    assert pick_dtype("bfloat16", cpu) == torch.bfloat16
-    assert pick_dtype("auto", cpu) in (torch.float32, torch.bfloat16)
-    assert pick_dtype("auto", torch.device("mps")) == torch.float32
