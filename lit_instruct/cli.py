@@ -10,9 +10,14 @@ import os
 import re
 import sys
 import warnings
+from argparse import ArgumentError
+from difflib import get_close_matches
 from importlib import import_module
 from importlib.metadata import version
 
+from lit_instruct.command_line.check import answered, given_by
+from lit_instruct.command_line.sentences import parse_error
+from lit_instruct.command_line.stored import MODULES, STAGES
 from lit_instruct.commands.recipe_run import with_run
 from lit_instruct.errors import UserError
 
@@ -27,7 +32,6 @@ COMMANDS = {
     "plan": "memory, disk and time of a stage before it runs, and changes that would make it fit",
     "data": "inspect PATH: the content of a dataset, and the training examples made from it",
 }
-STAGES = ("sft", "rm", "ppo")
 TRUST = "--trust_remote_code"
 PLACE_ERRORS = (
     errno.EACCES,
@@ -89,7 +93,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _run(command: str, arguments: list[str]) -> int:
     if command not in COMMANDS:
-        raise UserError(f"unknown command {command!r}; choose one of {', '.join(COMMANDS)}")
+        near = get_close_matches(command, COMMANDS, 1)
+        advice = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(COMMANDS)}"
+        raise UserError(f"unknown command {command!r}; {advice}")
     _quieten()
     _share_arenas()
     if (command, *arguments[:1]) == ("rm", "score"):
@@ -99,6 +105,15 @@ def _run(command: str, arguments: list[str]) -> int:
     if command == "export":
         arguments = _flags(arguments)
     arguments = with_run(command, arguments)
+    if answered(command, arguments):
+        return 0
+    try:
+        return _start(command, arguments)
+    except ArgumentError as error:
+        raise parse_error(str(error), given_by(command, arguments)) from error
+
+
+def _start(command: str, arguments: list[str]) -> int:
     if command == "plan":
         from lit_instruct.commands.plan import plan
 
@@ -110,16 +125,15 @@ def _run(command: str, arguments: list[str]) -> int:
     from jsonargparse import auto_cli, set_parsing_settings
 
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    module, options, function = {
-        "eval": ("lit_instruct.evaluation.compare", "EvalOptions", "evaluate"),
-        "sample": ("lit_instruct.commands.sample", "SampleOptions", "sample"),
-        "chat": ("lit_instruct.commands.chat", "ChatOptions", "chat"),
-        "export": ("lit_instruct.exporting.export", "ExportOptions", "export"),
-        "rm score": ("lit_instruct.commands.score", "ScoreOptions", "score_file"),
-        "data inspect": ("lit_instruct.inspection.inspect", "InspectOptions", "inspect"),
-    }[command]
+    module, options, function = MODULES[command]
     chosen = import_module(module)
-    parsed = auto_cli(getattr(chosen, options), args=arguments, prog=f"lit-instruct {command}", as_positional=False)
+    parsed = auto_cli(
+        getattr(chosen, options),
+        args=arguments,
+        prog=f"lit-instruct {command}",
+        as_positional=False,
+        exit_on_error=False,
+    )
     getattr(chosen, function)(parsed)
     return 0
 

@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[1]
 HEAVY = {"torch", "lightning", "transformers", "trl", "datasets", "peft", "matplotlib", "numpy"}
 FLOORS = [
     ["cli"],
+    ["command_line"],
     ["commands"],
     ["running"],
     ["stages"],

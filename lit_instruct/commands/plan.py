@@ -9,7 +9,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import lightning
 from lightning.pytorch.cli import LightningArgumentParser
 
 from lit_instruct.errors import UserError
@@ -21,7 +20,7 @@ from lit_instruct.planning.rates import Rate, given_rate, measured_rate
 from lit_instruct.planning.table import as_dict, as_text
 from lit_instruct.planning.work import StageName, check_gpu_size
 from lit_instruct.running.config_files import check_groups
-from lit_instruct.running.stage_cli import STAGES, StageCLI, mistake_behind
+from lit_instruct.running.stage_cli import STAGES, StageCLI, mistake_behind, parser_settings
 from lit_instruct.stages.frozen_dtype import with_recorded_dtype
 from lit_instruct.stages.renamed import refuse_old_names
 
@@ -82,6 +81,18 @@ def read_arguments(arguments: list[str]) -> Asked:
     Raises:
         UserError: the recipe does not exist, or the stage is unknown.
     """
+    parser = plan_parser()
+    own, words = parser.parse_known_args(arguments)
+    stage = own.stage or (own.config.stem if own.config is not None else None)
+    if stage not in STAGES:
+        raise UserError("plan: which stage? give --config=recipes/<name>/{sft,rm,ppo}.yaml, or --stage=ppo")
+    if own.config is not None and not own.config.is_file():
+        raise UserError(f"--config={own.config}: no such file; check the path")
+    return Asked(stage, own.config, own.gpu, own.json, own.rows, own.tokens_per_second, words)
+
+
+def plan_parser() -> argparse.ArgumentParser:
+    """Returns the parser of the plan's own options; all others are the stage's."""
     parser = argparse.ArgumentParser(
         prog="lit-instruct plan",
         description="Prints memory by part, disk and time of a stage before anything loads, and whether it fits.",
@@ -100,13 +111,7 @@ def read_arguments(arguments: list[str]) -> Asked:
     parser.add_argument(
         "--tokens-per-second", "--tokens_per_second", type=float, help="training speed, to estimate the time"
     )
-    own, words = parser.parse_known_args(arguments)
-    stage = own.stage or (own.config.stem if own.config is not None else None)
-    if stage not in STAGES:
-        raise UserError("plan: which stage? give --config=recipes/<name>/{sft,rm,ppo}.yaml, or --stage=ppo")
-    if own.config is not None and not own.config.is_file():
-        raise UserError(f"--config={own.config}: no such file; check the path")
-    return Asked(stage, own.config, own.gpu, own.json, own.rows, own.tokens_per_second, words)
+    return parser
 
 
 def plan_of(asked: Asked) -> Plan:
@@ -146,18 +151,21 @@ def stage_options(stage: str, words: list[str]) -> dict[str, Any]:
 
 
 @cache
-def stage_parser(stage: str) -> LightningArgumentParser:
-    """Returns the parser of a stage, cached: building one takes longer than parsing."""
+def stage_parser(stage: str, seed: int | bool = False) -> LightningArgumentParser:
+    """Returns the parser of a stage, cached: building one takes longer than parsing.
+
+    Args:
+        stage: sft, rm or ppo.
+        seed: default of --seed_everything; False seeds nothing.
+    """
     module, data = STAGES[stage]
     return OptionsOnly(
         module,
         data,
-        trainer_class=lightning.Trainer,
         save_config_callback=None,
-        seed_everything_default=False,
-        parser_kwargs={"prog": "lit-instruct plan"},
-        auto_configure_optimizers=False,
+        seed_everything_default=seed,
         args=["fit", "--data.path=unknown"],
+        **parser_settings(stage),
     ).parser
 
 

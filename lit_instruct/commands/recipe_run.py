@@ -10,6 +10,7 @@ WITH_RUN = ("sft", "rm", "ppo", "eval", "plan")
 FILES = ("sft.yaml", "rm.yaml", "ppo.yaml", "eval.yaml")
 """Files of a recipe."""
 OPTION = ("--config", "-c")
+SUBCOMMANDS = ("fit", "validate", "test")
 
 
 def with_run(command: str, words: Sequence[str]) -> list[str]:
@@ -25,7 +26,8 @@ def with_run(command: str, words: Sequence[str]) -> list[str]:
     name = next((found for found in map(recipe_of, configs_of(words)) if found), None)
     if command not in WITH_RUN or given or name is None:
         return list(words)
-    at = next(i for i, word in enumerate(words) if word.startswith("-"))  # after a subcommand such as fit
+    options = next(i for i, word in enumerate(words) if word.startswith("-"))
+    at = next((i + 1 for i, word in enumerate(words) if word in SUBCOMMANDS), options)
     return [*words[:at], f"--run=runs/{name}", *words[at:]]
 
 

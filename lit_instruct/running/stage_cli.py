@@ -232,18 +232,10 @@ def run_stage(stage: str, arguments: list[str]) -> int:
             data,
             save_config_callback=SaveConfig,
             save_config_kwargs={"overwrite": True},
-            trainer_class=lightning.Trainer,
-            trainer_defaults={
-                "use_distributed_sampler": False,
-                "log_every_n_steps": 1,
-                "num_sanity_val_steps": 0,
-                "enable_model_summary": False,
-            },
             seed_everything_default=0,
-            parser_kwargs={"prog": f"lit-instruct {stage}", "epilog": FURTHER.get(stage)},
-            auto_configure_optimizers=False,
             load_from_checkpoint_support=False,
             args=arguments,
+            **parser_settings(stage),
         )
     except InterruptedRunError:
         if rank_zero_only.rank != 0:
@@ -257,6 +249,21 @@ def run_stage(stage: str, arguments: list[str]) -> int:
     except Exception as error:
         raise logger_failed(error) or error from error
     return 0
+
+
+def parser_settings(stage: str) -> dict[str, Any]:
+    """Returns the arguments of LightningCLI that decide which options a stage has, with which defaults."""
+    return {
+        "trainer_class": lightning.Trainer,
+        "trainer_defaults": {
+            "use_distributed_sampler": False,
+            "log_every_n_steps": 1,
+            "num_sanity_val_steps": 0,
+            "enable_model_summary": False,
+        },
+        "auto_configure_optimizers": False,
+        "parser_kwargs": {"prog": f"lit-instruct {stage}", "epilog": FURTHER.get(stage), "exit_on_error": False},
+    }
 
 
 def as_list(given: Any) -> list[Any]:

@@ -10,7 +10,6 @@ from typing import Any
 import yaml
 
 from lit_instruct.errors import UserError
-from lit_instruct.planning.options import flat
 
 RENAMED = {
     "model.reward": "model.reward.model",
@@ -76,8 +75,16 @@ def _given(words: Sequence[str]) -> Iterator[tuple[str, str]]:
         in_file = name == "config"
         where = f" (in {value})" if in_file else ""
         parsed = None if name.endswith("+") else _parsed(value, in_file)  # `+=` adds one item to a list
-        for option in flat(parsed, "" if in_file else name.removesuffix("+")):
+        for option in _dotted(parsed, "" if in_file else name.removesuffix("+")):
             yield re.sub("^(fit|validate|test)[.]", "", option), where
+
+
+def _dotted(value: Any, name: str) -> Iterator[str]:
+    if not isinstance(value, Mapping):
+        yield name.removeprefix(".")
+        return
+    for part, inner in value.items():
+        yield from _dotted(inner, f"{name}.{part}")
 
 
 def _parsed(text: str, is_file: bool) -> Any:

@@ -1,0 +1,183 @@
+"""What a command line and its config files give: each option with its place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from difflib import SequenceMatcher, get_close_matches
+from pathlib import Path
+from typing import NoReturn
+
+import yaml
+
+from lit_instruct.command_line.stored import SUBCOMMANDS, Command, Option
+from lit_instruct.errors import UserError
+
+CONFIG = ("--config", "-c")
+
+
+@dataclass(frozen=True)
+class Given:
+    """An option that is given.
+
+    Args:
+        name: dotted, without hyphens.
+        value: its text; None where a config file has a list, a group or null.
+        shown: how a message names it, such as --model.kl.coef=x or gentle.yaml:3: model.kl.coef.
+    """
+
+    name: str
+    value: str | None
+    shown: str
+
+
+class Reader:
+    """Reads what is given, and refuses what the command has no option for.
+
+    Args:
+        command: with all its options.
+    """
+
+    def __init__(self, command: Command) -> None:
+        self.command = command.name
+        self.options = {option.name: option for option in command.options}
+        self.flags = {flag: option for option in command.options for flag in option.flags}
+        self.groups = {name.rpartition(".")[0] for name in self.options}
+        self.groups |= {part.rpartition(".")[0] for part in self.groups} | {"trainer", "model", "data"}
+
+    def read(self, words: Sequence[str]) -> list[Given]:
+        """Returns everything that the words and their config files give, in order.
+
+        Raises:
+            UserError: an option is unknown or lacks its value, or a config file is missing, damaged or has an unknown
+                key.
+        """
+        found: list[Given] = []
+        rest = list(words)
+        while rest:
+            word = rest.pop(0)
+            if not word.startswith("-") or word == "-":
+                self._refuse_word(word)
+            flag, equals, value = word.partition("=")
+            option = self._option(flag)
+            if not equals and option.needs_value:
+                if not rest or rest[0].startswith("--"):
+                    raise UserError(f"{flag}: give a value, as {flag}={option.metavar or 'VALUE'}")
+                value = rest.pop(0)
+            elif not equals and rest and option.metavar and not rest[0].startswith("-"):
+                value = rest.pop(0)
+            if flag in CONFIG:
+                found += self.read_config(value)
+            name = flag.lstrip("-").removesuffix("+") if flag not in option.flags else option.name
+            found.append(Given(name, value, f"{flag}={value}"))
+        return found
+
+    def read_config(self, path: str) -> list[Given]:
+        """Returns what a config file gives.
+
+        Raises:
+            UserError: it is missing or damaged, or has an unknown key.
+        """
+        file = Path(path)
+        if not file.is_file():
+            raise UserError(f"--config={path}: no such file{_similar_file(file)}; check the path")
+        try:
+            node = yaml.compose(file.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"--config={path}: cannot be read ({error}); check the file") from error
+        except yaml.MarkedYAMLError as error:
+            line = error.problem_mark.line + 1 if error.problem_mark is not None else 1
+            raise UserError(f"{path}:{line}: not valid YAML ({error.problem}); correct the line") from error
+        if node is None:
+            return []
+        if not isinstance(node, yaml.MappingNode):
+            raise UserError(f"{path}:1: a config file holds options, as name: value; correct it")
+        return list(self._in_node(node, "", path))
+
+    def _in_node(self, node: yaml.MappingNode, group: str, path: str) -> Iterator[Given]:
+        for key, value in node.value:
+            name = f"{group}{key.value}"
+            shown = f"{path}:{key.start_mark.line + 1}: {name}"
+            if not group and name in SUBCOMMANDS:  # of a config that stands before the subcommand
+                continue
+            inside = isinstance(value, yaml.MappingNode) and name in self.groups and not self._is_open(name)
+            if not inside and name not in self.options and name not in self.groups and not self._is_open(name):
+                raise UserError(f"{shown}: {self._no_option(name, '')}")
+            if inside:
+                yield from self._in_node(value, f"{name}.", path)
+            elif isinstance(value, yaml.ScalarNode):
+                null = value.tag.endswith(":null")
+                yield Given(name, None if null else value.value, f"{shown}: {value.value}")
+            else:
+                yield Given(name, None, shown)
+
+    def _option(self, flag: str) -> Option:
+        if flag in self.flags:
+            return self.flags[flag]
+        name = flag.lstrip("-").removesuffix("+")
+        while "." in name:
+            name = name.rpartition(".")[0]
+            if self._is_open(name):
+                return Option(name, (), "VALUE", "")
+        if flag.lstrip("-") in self.options:
+            raise UserError(f"{flag}: cannot be given alone; give --seed_everything, which seeds everything")
+        raise UserError(f"{flag}: {self._no_option(flag.lstrip('-'), '--')}")
+
+    def _names(self) -> list[str]:
+        return [option.name for option in self.options.values() if option.flags]
+
+    def _is_open(self, name: str) -> bool:
+        return any(self.options[part].open for part in (name, *_above(name)) if part in self.options)
+
+    def _no_option(self, name: str, dashes: str) -> str:
+        near = suggestion(name, self._names())
+        advice = f"; did you mean {dashes}{near}?" if near else ""
+        return f"{self.command} has no such option{advice or f'; lit-instruct {self.command} --help lists all'}"
+
+    def _refuse_word(self, word: str) -> NoReturn:
+        name = word.partition("=")[0]
+        near = suggestion(name, self._names()) if "=" in word else None
+        if near == name or (near and name in near):
+            raise UserError(f"{word}: options begin with two hyphens; write --{near}={word.partition('=')[2]}")
+        raise UserError(
+            f"{word}: {self.command} takes options only, as --name=value; lit-instruct {self.command} --help"
+        )
+
+
+def suggestion(name: str, names: Sequence[str]) -> str | None:
+    """Returns the option that was probably meant; None if none is similar.
+
+    An option of another group with the same last word, or a similar one, counts as similar.
+
+    Args:
+        name: as given, dotted.
+        names: of all options.
+    """
+    last = name.rpartition(".")[2]
+    same = [other for other in names if other.rpartition(".")[2] == last]
+    if same:
+        return " or --".join(sorted(same, key=lambda other: -SequenceMatcher(None, name, other).ratio())[:2])
+    if near := get_close_matches(name, names, 1, 0.75):
+        return near[0]
+    ends = {end: other for other in reversed(names) for end in ("_".join(other.split(".")[-2:]), other.split(".")[-1])}
+    near = get_close_matches(last, list(ends), 1, 0.75)
+    return ends[near[0]] if near else None
+
+
+def _above(name: str) -> Iterator[str]:
+    while "." in name:
+        name = name.rpartition(".")[0]
+        yield name
+
+
+def _similar_file(file: Path) -> str:
+    """The recipes beside a folder that does not exist, or a similar file."""
+    if file.parent.is_dir():
+        near = get_close_matches(file.name, [one.name for one in file.parent.iterdir()], 1)
+        return f"; did you mean {file.parent / near[0]}?" if near else ""
+    recipes = sorted(one.parent.name for one in file.parent.parent.glob(f"*/{file.name}"))
+    if not recipes:
+        return ""
+    near = get_close_matches(file.parent.name, recipes, 1)
+    which = f"did you mean {file.parent.parent / near[0] / file.name}?" if near else f"there are {', '.join(recipes)}"
+    return f" (no recipe {file.parent.name}); {which}"

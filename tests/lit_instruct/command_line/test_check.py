@@ -1,0 +1,137 @@
+"""Wrong options get one sentence before anything heavy is imported."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lit_instruct.cli import main
+from lit_instruct.command_line.check import answered
+from lit_instruct.errors import UserError
+
+ROOT = Path(__file__).parents[3]
+DATA = "--data.path=recipes/demo/data/prompts_train.jsonl"
+WRONG = [
+    ("ppo fit --model.kl.coff=1", "--model.kl.coff: ppo fit has no such option; did you mean --model.kl.coef?"),
+    ("ppo fit --model.ppo.kl_coff=1", "--model.ppo.kl_coff: ppo fit has no such option; did you mean --model.kl.coef?"),
+    ("sft fit --model.lora.rank=4", "--model.lora.rank: sft fit has no such option"),
+    ("sft fit --model.lora.top_layer=4", "did you mean --model.lora.top_layers?"),
+    ("sft fit --learning_rate=1", "did you mean --model.optimizer.learning_rate?"),
+    ("rm fit --data.batchsize 4", "did you mean --data.batch_size?"),
+    ("rm validate --trainer.device=1", "did you mean --trainer.devices?"),
+    ("sft fit model.lora.r=4", "model.lora.r=4: options begin with two hyphens; write --model.lora.r=4"),
+    ("sft fit rows.jsonl", "rows.jsonl: sft fit takes options only"),
+    ("sft fit --data.path", "--data.path: give a value, as --data.path=PATH"),
+    ("sft fit --model.lora.r --data.path=x", "--model.lora.r: give a value, as --model.lora.r=R"),
+    ("sft fit", "sft fit: --data.path is missing; give --data.path=PATH, or a --config with it"),
+    ("sft", "sft: say what to do, as `lit-instruct sft fit`; it has fit, validate, test"),
+    ("sft fitt", "sft fitt: sft has fit, validate, test; write `lit-instruct sft fit`"),
+    ("sft --data.path=x fit", "--data.path=x: options follow the subcommand"),
+    ("sft fit --config=recipes/dmo/sft.yaml", "(no recipe dmo); did you mean recipes/demo/sft.yaml?"),
+    ("sft fit --config=recipes/demo/sftt.yaml", "no such file; did you mean recipes/demo/sft.yaml?"),
+    (f"ppo fit {DATA} --model.iterations=many", "--model.iterations=many: must be a whole number"),
+    (f"ppo fit {DATA} --model.lora.r=many", "--model.lora.r=many: must be a whole number"),
+    (f"ppo fit {DATA} --model.kl.estimator=k9", "--model.kl.estimator=k9: must be one of k1, k2 or k3"),
+    (f"ppo fit {DATA} --model.kl.target=big", "--model.kl.target=big: must be a number or null"),
+    (f"ppo fit {DATA} --model.objective.whiten_advantages=maybe", "=maybe: must be true or false"),
+    (f"ppo fit {DATA} --trainer.max_epochs=ten", "--trainer.max_epochs=ten: must be a whole number or null"),
+    (f"ppo fit {DATA} --trainer.precision=17-mixed", "--trainer.precision=17-mixed: must be one of 64, 32, 16, "),
+    ("eval --runn=x", "--runn: eval has no such option; did you mean --run?"),
+    ("sample --run=x --data.path=x --out=x --kk=2", "--kk: sample has no such option"),
+    ("sample --run=x --out=x", "sample: --data.path is missing"),
+    ("chat --temprature=1", "did you mean --temperature?"),
+    ("chat --temperature=hot", "--temperature=hot: must be a number"),
+    ("export --run=x --to=y --dtype=fp8", "--dtype=fp8: must be one of auto, fp32, bf16 or fp16"),
+    ("export --run=x --to=y --merg", "--merg: export has no such option; did you mean --merge?"),
+    ("rm score --run=x --data.path=x --outt=x", "--outt: rm score has no such option; did you mean --out?"),
+    ("data inspect x.jsonl --examples=two", "--examples=two: must be a whole number"),
+    ("plan --config=recipes/demo/ppo.yaml --model.kl.coff=1", "did you mean --model.kl.coef?"),
+    ("plan --config=recipes/demo/ppo.yaml --rows=many", "--rows=many: must be a whole number"),
+    ("ppt fit", "unknown command 'ppt'; did you mean ppo?"),
+]
+
+
+@pytest.mark.parametrize(("line", "said"), WRONG, ids=[line for line, _ in WRONG])
+def test_a_mistake_is_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, line: str, said: str
+) -> None:
+    monkeypatch.chdir(ROOT)
+    assert main(line.split()) == 2
+    out, error = capsys.readouterr()
+    assert out == ""
+    assert error.startswith("lit-instruct: error: ")
+    assert error.count("\n") == 1
+    assert said in error
+
+
+def test_nothing_heavy_is_imported_for_a_mistake_and_for_help() -> None:
+    code = (
+        "import sys, time; from lit_instruct.cli import main\n"
+        "assert main(['ppo', 'fit', '--model.kl.coff=1']) == 2\n"
+        "assert main(['sft', 'fit', '--config=nowhere.yaml']) == 2\n"
+        "assert main(['rm', 'fit', '--help']) == 0\n"
+        "heavy = ('torch', 'lightning', 'transformers', 'jsonargparse', 'numpy')\n"
+        "print(time.process_time(), [name for name in heavy if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    seconds, heavy = done.stdout.splitlines()[-1].split(" ", 1)
+    assert heavy == "[]"
+    assert float(seconds) < 1
+
+
+def config(folder: Path, text: str) -> str:
+    (folder / "mine.yaml").write_text(text)
+    return f"--config={folder / 'mine.yaml'}"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            "model:\n  kl:\n    coff: 2\n",
+            "mine.yaml:3: model.kl.coff: ppo fit has no such option; did you mean model.kl.",
+        ),
+        ("modl:\n  kl: 1\n", "mine.yaml:1: modl: ppo fit has no such option"),
+        ("# my run\n\nmodel:\n  lora: {r: 4, rnk: 2}\n", "mine.yaml:4: model.lora.rnk: "),
+        ("model:\n  iterations: many\n", "mine.yaml:2: model.iterations: many: must be a whole number"),
+        ("model:\n  kl: [\n", "mine.yaml:3: not valid YAML"),
+        ("- a\n", "mine.yaml:1: a config file holds options"),
+    ],
+)
+def test_a_mistake_in_a_config_file_has_its_line(tmp_path: Path, text: str, said: str) -> None:
+    with pytest.raises(UserError) as error:
+        answered("ppo", ["fit", config(tmp_path, text), DATA])
+    assert said in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        f"ppo fit {DATA} --model.lora=null --model.sampling.stop_ids+=3 --seed_everything 1",
+        f"ppo fit {DATA} --trainer.callbacks+=EarlyStopping --trainer.callbacks.monitor=val/reward",
+        f"ppo fit {DATA} --trainer.callbacks.init_args.monitor=a --trainer.logger.save_dir=x --trainer.plugins=x",
+        f"sft fit {DATA} --model.optimizer.weight_decay=-1 --print_config=skip_default",
+        "sft fit --print_config",
+        "sft fit --data={path: x}",
+        "sft --config recipes/demo/sft.yaml fit",
+        "sft fit -c recipes/demo/sft.yaml --data.fields={prompt: question}",
+        "data inspect --path=x --json=- --hygiene.max_per_user=2",
+        "export --run=x --to=y --push_to_hub=me/name --merge=true",
+        "plan --stage ppo --gpu 24GB --tokens-per-second 3e3 --json=x --data.batch_size=4",
+        "plan --config=recipes/demo/rm.yaml",
+    ],
+)
+def test_what_is_right_is_left_to_the_parser(monkeypatch: pytest.MonkeyPatch, line: str) -> None:
+    monkeypatch.chdir(ROOT)
+    words = line.replace(": ", ":\0").split(" ")
+    number = 2 if words[:2] == ["data", "inspect"] else 1
+    assert not answered(" ".join(words[:number]), [word.replace("\0", " ") for word in words[number:]])
+
+
+@pytest.mark.parametrize("recipe", sorted((ROOT / "recipes").glob("*/*.yaml")), ids=lambda path: f"{path.parent.name}")
+def test_every_recipe_passes(recipe: Path) -> None:
+    stage = recipe.stem
+    assert not answered(stage, [*([] if stage == "eval" else ["fit"]), f"--config={recipe}"])

@@ -1,0 +1,64 @@
+"""The parser's own errors, about what options.json does not know, are one sentence too."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lit_instruct.cli import main
+from lit_instruct.command_line import check, stored
+from lit_instruct.command_line.sentences import expected
+
+ROOT = Path(__file__).parents[3]
+DATA = "--data.path=recipes/demo/data/prompts_train.jsonl"
+WRONG = [
+    ("--trainer.callbacks=NoSuch", "--trainer.callbacks=NoSuch: must be a list, as '[first, second]' or a class: its"),
+    ("--trainer.callbacks=EarlyStopping", "EarlyStopping needs monitor; give --trainer.callbacks.monitor="),
+    ("--trainer.callbacks=EarlyStopping --trainer.callbacks.moniter=x", "callbacks.moniter: EarlyStopping has no such"),
+    ("--trainer.logger=no.such.Logger", "--trainer.logger=no.such.Logger: cannot be used (No module named 'no')"),
+    ("--data.fields=3", "--data.fields=3: must be a mapping, as '{name: value}' or null"),
+    ("--model.sampling.stop_ids=[a]", "--model.sampling.stop_ids=[a]: must be a whole number"),
+    ("--model.lora={rr:1}", "--model.lora"),
+    ("--model=nofile.yaml", "--model=nofile.yaml: no such config file"),
+    ("--model.seed=3", "--model.seed: cannot be given alone; give --seed_everything"),
+]
+
+
+@pytest.mark.parametrize(("words", "said"), WRONG, ids=[words for words, _ in WRONG])
+def test_a_wrong_value(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, words: str, said: str
+) -> None:
+    monkeypatch.chdir(ROOT)
+    assert main(["ppo", "fit", DATA, *words.split()]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("lit-instruct: error: ")
+    assert error.count("\n") == 1
+    assert said in error
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (f"ppo fit {DATA} --model.lora.r=many", "--model.lora.r: must be a whole number or null"),
+        (f"ppo fit {DATA} --model.kl.estimator=k9", "--model.kl.estimator: must be one of k1, k2 or k3"),
+        (f"ppo fit {DATA} --model.kl.coff=9", "unrecognized arguments: --model.kl.coff=9"),
+        ("chat --temprature=1", "unrecognized arguments: --temprature=1"),
+    ],
+)
+def test_without_current_stored_options(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, line: str, said: str
+) -> None:
+    monkeypatch.setattr(check, "stored_command", lambda _: None)
+    assert main(line.split()) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert said in error
+
+
+def test_what_an_option_takes_in_words() -> None:
+    assert expected(["int", "null"]) == "a whole number or null"
+    assert expected(["int", "float"]) == "a number"
+    assert expected(["bool", "int"]) == "true or false or a whole number"
+    assert expected(["k1", "k2"]) == "one of k1 or k2"
+    assert stored.stored().commands["chat"].options
