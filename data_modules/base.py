@@ -49,6 +49,10 @@ class RowDataModule(lightning.LightningDataModule, Generic[RowT]):
     """Use only this many validation rows, from the start; None uses all."""
     drop_last = False
     """Whether every training batch must be full."""
+    shuffle = True
+    """Whether the training rows are shuffled in every epoch."""
+    validation_batch_size: int | None = None
+    """Validation rows per batch on one process; None takes as many as in training."""
     train_sampler: EpochBatchSampler
     """Splits the training rows into batches; set once the Trainer has requested them."""
 
@@ -146,14 +150,14 @@ class RowDataModule(lightning.LightningDataModule, Generic[RowT]):
         self.tell()
 
     def train_dataloader(self) -> DataLoader[Any]:
-        """Shuffled batches of the training rows."""
-        loader = self._loader(self.train_dataset, shuffle=True)
+        """Batches of the training rows, shuffled unless `shuffle` is False."""
+        loader = self._loader(self.train_dataset, training=True)
         self.train_sampler = loader.batch_sampler
         return loader
 
     def val_dataloader(self) -> DataLoader[Any] | list[Any]:
         """Batches of the validation rows in order; an empty list if there are none."""
-        return [] if self.validation_dataset is None else self._loader(self.validation_dataset, shuffle=False)
+        return [] if self.validation_dataset is None else self._loader(self.validation_dataset, training=False)
 
     def test_dataloader(self) -> DataLoader[Any] | list[Any]:
         """The validation batches: `test` evaluates a finished stage on them."""
@@ -173,12 +177,13 @@ class RowDataModule(lightning.LightningDataModule, Generic[RowT]):
         """Number of processes."""
         return self.trainer.world_size if self.trainer is not None else 1
 
-    def _loader(self, dataset: Any, shuffle: bool) -> StatefulLoader:
-        rows, size, drop_last = len(dataset), self.process_batch_size(), self.drop_last and shuffle
+    def _loader(self, dataset: Any, training: bool) -> StatefulLoader:
+        rows, size = len(dataset), (None if training else self.validation_batch_size) or self.process_batch_size()
+        shuffle, drop_last = self.shuffle and training, self.drop_last and training
         try:
             sampler = EpochBatchSampler(rows, size, self.seed, self.rank, self.world_size, shuffle, drop_last)
         except UserError as error:
-            path = self.path if shuffle or self.validation_path is None else self.validation_path
+            path = self.path if training or self.validation_path is None else self.validation_path
             raise UserError(f"{path}: {error}") from None
         return StatefulLoader(dataset, sampler, self.collate)
 

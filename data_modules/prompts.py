@@ -48,6 +48,8 @@ class PromptDataModule(RowDataModule[PromptRow]):
     limit_option = "max_prompt_length"
     drop_last = True
     not_in_items = RowDataModule.not_in_items | {"pretraining_path", "pretraining_block"}
+    ids_column: str | None = None
+    """Column of the training and validation rows with the token ids of their prompts; None tokenises the prompts."""
 
     def __init__(
         self,
@@ -101,6 +103,8 @@ class PromptDataModule(RowDataModule[PromptRow]):
 
     def encode_batch(self, rows: list[PromptRow]) -> list[Item]:
         """Token ids of each prompt."""
+        if self.ids_column is not None:
+            return [{"ids": row.extra[self.ids_column]} for row in rows]
         return [{"ids": ids} for ids in self.get_prompter().prompts_ids([row.prompt for row in rows])]
 
     def item_length(self, item: Item) -> int:

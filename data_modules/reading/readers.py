@@ -15,6 +15,7 @@ from typing import Any
 
 from data_modules.reading.files import MAX_LINE, TOO_LONG, Found, Record, decode, read_lines
 from data_modules.reading.folders import READERS, TEXT_SUFFIX, endings, files_of, find_folder, kind_of, splits_of
+from data_modules.reading.given import GivenRows
 from data_modules.reading.sources import parse_sources
 from lit_instruct.errors import DataError
 
@@ -32,7 +33,7 @@ def read_source(
     Args:
         path: a .jsonl, .json, .csv (each also .gz), .parquet or .arrow file, a folder of those, also with its split
             ("folder:test", "folder:subset:test"), or a hub id with its split, "org/name:train" or
-            "org/name:config:train" (at a commit, tag or branch: "org/name@revision:train").
+            "org/name:config:train" (at a commit, tag or branch: "org/name@revision:train"), or rows given in Python.
         text_field: the field that holds a line of a .txt file; None refuses plain text.
         only_text: read a file as plain text whatever its name; needs `text_field`.
         split: of a folder with several splits, if the path names none; None refuses to choose.
@@ -40,6 +41,9 @@ def read_source(
     Raises:
         DataError: a file cannot be read, or its content contradicts its name.
     """
+    if isinstance(path, GivenRows):
+        yield from path.found(text_field)
+        return
     if (hub := hub_id(path)) is not None:
         yield from read_hub(hub["name"], hub["config"], hub["split"], hub["revision"])
         return
@@ -72,7 +76,8 @@ def local_files(path: str, plain_text: bool, split: str | None = "train") -> lis
 
 def notes_on_splits(path: str, plain_text: bool, split: str) -> list[str]:
     """Returns a sentence for each folder of several splits among the sources of a path, of which `split` is read."""
-    splits = {source.path: splits_of(source.path, plain_text) for source in parse_sources(path)}
+    paths = [source.path for source in parse_sources(path) if not isinstance(source.path, GivenRows)]
+    splits = {path: splits_of(path, plain_text) for path in paths}
     return [
         f"{folder}: read its split {split} alone; it also has {', '.join(others)}: name one as {folder}:{others[0]}."
         for folder, found in splits.items()

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
+from data_modules.reading.given import GivenRows
 from lit_instruct.errors import UserError
 
 T = TypeVar("T")
@@ -34,6 +35,8 @@ def parse_sources(path: str | Path) -> list[WeightedPath]:
     Raises:
         UserError: a weight is not a positive number, or only some of the sources have one.
     """
+    if isinstance(path, GivenRows):
+        return [WeightedPath(path, None)]
     text = str(path)
     if "\0" in text:
         raise UserError(f"--data.path={text!r}: a path cannot contain a NUL character; take it out")

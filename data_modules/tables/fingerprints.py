@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from data_modules.reading.folders import kind_of
+from data_modules.reading.given import GivenRows
 from data_modules.reading.readers import hub_id, local_files
 from data_modules.reading.sources import parse_sources
 from lit_instruct import prompting
@@ -36,6 +37,9 @@ def content_of(path: str, plain_text: bool, split: str | None = "train") -> list
     """
     found: list[Any] = []
     for source in parse_sources(path):
+        if isinstance(source.path, GivenRows):
+            found.append([source.path.digest()])
+            continue
         hub = hub_id(source.path)
         if hub is not None:
             revision = _hub_revision(hub["name"], hub["revision"])
