@@ -23,7 +23,7 @@ from data_modules.reading.given import GivenRows, record_of
 from lit_instruct.batches import PromptBatch
 from lit_instruct.errors import UserError
 
-IDS = "prompt_ids"
+IDS = "PromptBatch.prompt_ids"
 """Column with the token ids of a prompt that came in a `PromptBatch`."""
 MOST = 10_000_000
 """Most rows of a stream, which is read to its end before the training."""
@@ -40,7 +40,7 @@ class LoaderRows:
     drop_last: bool
     """Whether every batch must be full."""
     tokenised: bool
-    """Whether each row has the column `prompt_ids`."""
+    """Whether each row has the column `IDS`."""
 
 
 def rows_of_loader(loader: Any, name: str) -> LoaderRows:

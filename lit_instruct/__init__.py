@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ _WHERE = {
     "PPOModule": "lit_instruct.stages.ppo",
     "score": "lit_instruct.commands.score",
 }
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it reports optional kernels when PEFT imports it
 
 
 def __getattr__(name: str) -> Any:

@@ -7,6 +7,7 @@ Only this module touches them, except for methods that our subclasses override o
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import lightning
@@ -61,6 +62,44 @@ def saves_shards(strategy: ModelParallelStrategy) -> bool:
 def tensor_parallel_size(strategy: ModelParallelStrategy) -> int | str:
     """Returns how many processes share each matrix product."""
     return strategy._tensor_parallel_size
+
+
+def loader_sources(trainer: lightning.Trainer) -> dict[str, Any]:
+    """Returns where the Trainer takes the loaders of its present task from, by the name of their hook.
+
+    A source has `instance` (a module, a DataModule or loaders), `is_defined()` and `dataloader()`.
+    """
+    loops = {
+        "fit": [trainer.fit_loop, trainer.fit_loop.epoch_loop.val_loop],
+        "validate": [trainer.validate_loop],
+        "test": [trainer.test_loop],
+    }
+    sources = [loop._data_source for loop in loops.get(trainer.state.fn.value if trainer.state.fn else "", [])]
+    return {source.name: source for source in sources}
+
+
+def take_loaders(trainer: lightning.Trainer, module: Any, data: Any, names: Iterable[str]) -> None:
+    """Makes the Trainer take loaders and the transfer of batches from a DataModule, which is not attached to it.
+
+    Args:
+        trainer: the Trainer.
+        module: its LightningModule.
+        data: the DataModule.
+        names: of the hooks that return the loaders.
+    """
+    sources = loader_sources(trainer)
+    for name in names:
+        sources[name].instance = getattr(data, name)()
+    module.transfer_batch_to_device = data.transfer_batch_to_device
+    connector = trainer._data_connector
+    connector._datahook_selector = type(connector._datahook_selector)(module, None)
+
+
+def set_distributed_sampler(trainer: lightning.Trainer, wanted: bool) -> bool:
+    """Sets whether Lightning replaces the sampler of each loader if there are several processes; returns the former."""
+    connector = trainer._accelerator_connector
+    before, connector.use_distributed_sampler = connector.use_distributed_sampler, wanted
+    return bool(before)
 
 
 def start_method(strategy: Strategy) -> str:

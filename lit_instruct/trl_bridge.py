@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -230,7 +231,8 @@ def _quiet_and_seeded() -> Iterator[str]:
     state, shown = torch.get_rng_state(), is_progress_bar_enabled()
     disable_progress_bar()
     try:
-        with tempfile.TemporaryDirectory(prefix="lit-instruct-trl-") as folder:
+        with tempfile.TemporaryDirectory(prefix="lit-instruct-trl-") as folder, warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # TRL uses names that transformers has renamed
             yield folder
     finally:
         if shown:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from lit_instruct.fast.fused_lora import fuse_adapters
+from lit_instruct.models import peft_private
 from lit_instruct.models.heads import ScoreHead
 from lit_instruct.models.loading import Source, load_causal_lm, load_sequence_classifier, load_tokenizer
 from lit_instruct.models.lora import LoraOptions, attach_adapter, load_adapter_weights, read_head
@@ -66,6 +67,7 @@ def reward_network(
     return model.requires_grad_(True)
 
 
+@peft_private.quiet()
 def _adapted(base: PreTrainedModel, source: Source, lora: LoraOptions, with_head: bool = False) -> PeftModel:
     """Returns `base` with a new adapter that starts as the source's own, if it has one."""
     network = get_peft_model(base, lora.config(base, base.config.num_hidden_layers, with_head))
@@ -150,6 +152,7 @@ def ppo_roles(
     return Roles({**roles, "value": role}, _value_head(head, reward_bias, value), None)
 
 
+@peft_private.quiet()
 def _value_beside(base: PreTrainedModel, reward: Source, lora: LoraOptions) -> tuple[Role, Tensor]:
     """Returns the value role on the reward model's own base, with its adapter or a fresh one, and the reward head."""
     if reward.adapter is not None:
@@ -164,6 +167,7 @@ def _value_beside(base: PreTrainedModel, reward: Source, lora: LoraOptions) -> t
     return Role(network, "value"), head
 
 
+@peft_private.quiet()
 def _shared_roles(
     base: PreTrainedModel, policy: Source, reward: Source | None, lora: LoraOptions, bias: float, value: ValueKind
 ) -> Roles:

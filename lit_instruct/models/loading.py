@@ -22,6 +22,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.utils import logging as transformers_logging
 
 from lit_instruct.errors import UserError
 from lit_instruct.fast.host_memory import keep_few_products
@@ -253,6 +254,8 @@ def _prepared(model: PreTrainedModel, source: Source, quantised: Quantisation | 
 @contextlib.contextmanager
 def _opening(source: Source, what: str, errors: tuple[type[Exception], ...] = OPENING) -> Iterator[None]:
     """Turns the errors of `from_pretrained` into a UserError."""
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()  # what its report says of missing weights is checked here
     try:
         yield
     except errors as error:
@@ -270,3 +273,5 @@ def _opening(source: Source, what: str, errors: tuple[type[Exception], ...] = OP
         raise UserError(
             f"{source.name}: cannot open this {what} ({reason}); give a hub id, a folder or smollm2-135m-instruct"
         ) from error
+    finally:
+        transformers_logging.set_verbosity(verbosity)

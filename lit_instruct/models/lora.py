@@ -163,6 +163,7 @@ def load_adapter_weights(network: PeftModel, adapter: str, folder: Path) -> None
     set_peft_model_state_dict(network, own, adapter_name=adapter)
 
 
+@peft_private.quiet()
 def attach_adapter(base: nn.Module, folder: Path) -> PeftModel:
     """Returns `base` with a saved adapter, as plain PEFT opens it.
 

@@ -5,6 +5,10 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from peft.tuners.lora import LoraLayer
 
 
@@ -23,3 +27,11 @@ def disable(layer: LoraLayer, disabled: bool) -> None:
 def drop_weight_norm(layer: LoraLayer, adapter: str) -> None:
     """Drops the norm that DoRA keeps for unmerging an adapter."""
     layer._cache_pop(f"{adapter}-weight_norm")
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Hides that PEFT reads an attribute which transformers has renamed."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*is_gradient_checkpointing", FutureWarning)
+        yield

@@ -262,7 +262,7 @@ class RewardReport(Callback):
 
         stage = read_stage(self.folder)
         bias = (stage.reward_bias if stage else None) or 0.0
-        data = trainer.datamodule
+        data = pl_module.data
         rows = [row for number, row in enumerate(data.validation_rows) if number in measured]
         lengths = [[len(pl_module.prompter.response_ids(text)) for text in row.responses] for row in rows]
         shown = None if demonstrations is None else Demonstrations(demonstrations.tolist(), bias)

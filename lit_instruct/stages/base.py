@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +16,7 @@ from peft import PeftModel
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from data_modules.base import RowDataModule
 from lit_instruct import lightning_private
 from lit_instruct.errors import UserError
 from lit_instruct.fast.host_memory import spare_host_memory
@@ -28,7 +30,6 @@ from lit_instruct.handover import (
     tell_ends,
     write_stage,
 )
-from lit_instruct.machine import peak_memory_gb
 from lit_instruct.models.activations import MemoryOptions, checkpoint_layers
 from lit_instruct.models.dtype import DtypeName
 from lit_instruct.models.loading import Source, find_source
@@ -40,10 +41,12 @@ from lit_instruct.prompting import Prompter
 from lit_instruct.stages.bits import check_bits, check_precision
 from lit_instruct.stages.checkpoint import read_checkpoint
 from lit_instruct.stages.frozen_dtype import FrozenDtype
-from lit_instruct.stages.given import constructor_arguments, data_report, options_record, trained_prompts
+from lit_instruct.stages.given import constructor_arguments, options_record, trained_prompts
 from lit_instruct.stages.non_finite import StepGuard, check_trained
 from lit_instruct.stages.options import OptimizerOptions, PromptOptions
+from lit_instruct.stages.record import stage_record
 from lit_instruct.stages.resume import Resume, options_of
+from lit_instruct.stages.user_data import take_data
 from lit_instruct.trl_bridge import activation_offloading
 
 if TYPE_CHECKING:
@@ -78,6 +81,10 @@ class StageModule(lightning.LightningModule):
     """Name of the adapter that is handed over."""
     whole_weights: dict[str, Tensor] | None = None
     """Weights of a sharded network, once `gather_weights` has gathered them."""
+    data_type: type[RowDataModule[Any]]
+    """The stage's DataModule."""
+    data: Any = None
+    """Of the Trainer's present task, once it has called `setup`; a `data_type`."""
     made_with: dict[str, Any] | None = None
     """Options that loaded weights were trained with, as stage.json has them; None for those of this run."""
 
@@ -140,6 +147,16 @@ class StageModule(lightning.LightningModule):
         bits_of(self.source, self.quantize)
         return quantisation(self.quantize, self.trainer.strategy.root_device, "--model.quantize")
 
+    def setup(self, stage: str) -> None:
+        """Takes the data of the Trainer's present task; its loaders shard their rows over the processes themselves."""
+        self.data = take_data(self, self.data_type)
+        self.distributed_sampler = lightning_private.set_distributed_sampler(self.trainer, False)
+
+    def teardown(self, stage: str) -> None:
+        """Leaves the Trainer as it was."""
+        if (before := getattr(self, "distributed_sampler", None)) is not None:
+            lightning_private.set_distributed_sampler(self.trainer, before)
+
     def configure_model(self) -> None:
         """Shards the weights over the processes if the strategy is FSDP2."""
         if (mesh := self.mesh()) is not None and not is_sharded(self):
@@ -171,6 +188,8 @@ class StageModule(lightning.LightningModule):
 
     def on_fit_start(self) -> None:
         """Starts the clock."""
+        # Networks are in evaluation mode until the first batch, in PPO throughout.
+        warnings.filterwarnings("ignore", message=r"Found \d+ module\(s\) in eval mode")
         spare_host_memory(self.device)
         self.resume.start(self.trainer)
 
@@ -194,7 +213,7 @@ class StageModule(lightning.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keeps only what is trained, and adds what a resumed run needs."""
-        checkpoint["made_with"] = self._options_record()
+        checkpoint["made_with"] = self.options_record()
         self.resume.save(checkpoint, self, self.options_given())
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -207,7 +226,7 @@ class StageModule(lightning.LightningModule):
 
     def options_given(self) -> dict[str, Any]:
         """Returns every option of the run by dotted name; a stage that it starts from by its time of creation."""
-        return options_of(self.given, self.trainer, {"base": self.source})
+        return options_of(self.given, self.trainer, self.data, {"base": self.source})
 
     def load_trained_weights(self, path: str) -> dict[str, float]:
         """Loads the trained tensors of one of this run's checkpoints; returns the metrics saved with it."""
@@ -264,27 +283,11 @@ class StageModule(lightning.LightningModule):
         with replacing_stage(folder) as scratch:
             self.save_model(scratch)
             self.prompter.tokenizer.save_pretrained(str(scratch))
-            write_stage(scratch, self.record(metrics), trained_prompts(self._data()))
+            write_stage(scratch, self.record(metrics), trained_prompts(self.data))
 
     def record(self, metrics: dict[str, float]) -> Stage:
         """Returns the content of stage.json."""
-        parent = read_stage_of(self.source)
-        revision = getattr(self.result().config, "_commit_hash", None)  # of the hub
-        base = parent.base if parent is not None else {"source": self.source_name, "revision": revision}
-        return Stage(
-            stage=self.stage,
-            base=base,
-            parents=self.parents,
-            prompt_format=self.prompter.describe(),
-            metrics=metrics,
-            seed=self.seed,
-            seconds=round(self.seconds, 2),
-            peak_memory_gb=peak_memory_gb(),
-            base_precision=self.base_precision,
-            data=data_report(self._data()),
-            options=self._options_record(),
-            dtype=self.dtype_choice.record(),
-        )
+        return stage_record(self, metrics)
 
     @property
     def base_precision(self) -> str:
@@ -293,8 +296,6 @@ class StageModule(lightning.LightningModule):
             return self.quantize
         return str(self.frozen_dtype if self.lora is not None else torch.float32).removeprefix("torch.")
 
-    def _options_record(self) -> dict[str, Any]:
-        return options_record(self.given, self._data(), lightning_private.trainer_of(self), self.made_with)
-
-    def _data(self) -> Any:
-        return getattr(lightning_private.trainer_of(self), "datamodule", None)
+    def options_record(self) -> dict[str, Any]:
+        """Returns the options of the run that made the weights."""
+        return options_record(self.given, self.data, lightning_private.trainer_of(self), self.made_with)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from data_modules.prompts import PromptDataModule
 from lit_instruct.batches import PromptBatch
 from lit_instruct.errors import UserError
 from lit_instruct.handover import bits_of, check_same_format, read_stage_of, stage_or_model
@@ -47,8 +48,6 @@ from lit_instruct.stages.resume import options_of
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
 
-    from data_modules.prompts import PromptDataModule
-
 
 class PPOModule(StageModule):
     """Optimises a policy against a reward with a KL penalty; one training step is one iteration of PPO.
@@ -74,6 +73,7 @@ class PPOModule(StageModule):
     """
 
     adapter = "policy"
+    data_type = PromptDataModule
 
     def __init__(
         self,
@@ -128,12 +128,13 @@ class PPOModule(StageModule):
 
     def setup(self, stage: str) -> None:
         """Builds the four roles, and the parts of an iteration on them."""
+        super().setup(stage)
+        options, reward = self.options, self.reward_source
+        check_run(options, self.source, reward, self.prompter, self.data)
+        if stage == "fit":
+            check_training(options, self.lora is not None and is_compiled(self), self.data)
         if hasattr(self, "roles"):
             return
-        data, options, reward = self.trainer.datamodule, self.options, self.reward_source
-        check_run(options, self.source, reward, self.prompter, data)
-        if stage == "fit":
-            check_training(options, self.lora is not None and is_compiled(self), data)
         quantised = self.quantised()
         torch.manual_seed(self.seed)
         shared = self.lora is not None and reward is not None and shares_base(self.source, reward)
@@ -152,7 +153,7 @@ class PPOModule(StageModule):
     def compose(self, rewards: list[Reward], bias: float) -> None:
         """Builds the parts of an iteration around the roles; `bias` is added to every score of the reward role."""
         self.ranks = Ranks(self.roles, self.trainer.strategy)
-        data, folder = self.trainer.datamodule, Path(self.trainer.default_root_dir) / "non_finite"
+        data, folder = self.data, Path(self.trainer.default_root_dir) / "non_finite"
         self.guard, self.collector, self.targets, self.updater, self.validation = build_parts(
             self.options, self.roles, self.prompter, rewards, bias, data, self.ranks, folder, self.offloading, self.seed
         )
@@ -213,8 +214,7 @@ class PPOModule(StageModule):
     def on_validation_epoch_start(self) -> None:
         """Starts a validation, and the average unless a training has started it."""
         self.average.start(self.roles.parameters_of("policy"))
-        data: PromptDataModule = self.trainer.datamodule
-        self.validation.start(sorted({row.use_case for row in data.validation_rows if row.use_case}))
+        self.validation.start(sorted({row.use_case for row in self.data.validation_rows if row.use_case}))
 
     def validation_step(self, batch: PromptBatch, batch_idx: int) -> None:
         """Samples and scores held-out prompts with random numbers that are the same at every validation."""
@@ -262,7 +262,9 @@ class PPOModule(StageModule):
 
     def options_given(self) -> dict[str, Any]:
         """Returns every option of the run by dotted name; a stage that it starts from by its time of creation."""
-        return options_of(self.given, self.trainer, {"base": self.source, "reward.model": self.reward_source})
+        return options_of(
+            self.given, self.trainer, self.data, {"base": self.source, "reward.model": self.reward_source}
+        )
 
     def load_trained_weights(self, path: str) -> dict[str, float]:
         """Loads trained tensors and average of one of this run's checkpoints; returns the metrics saved with them."""

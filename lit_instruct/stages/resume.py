@@ -151,17 +151,18 @@ def _check_lengths(checkpoint: Mapping[str, Any], trainer: lightning.Trainer) ->
 
 
 def options_of(
-    given: dict[str, Any], trainer: lightning.Trainer, sources: Mapping[str, Source | None]
+    given: dict[str, Any], trainer: lightning.Trainer, data: Any, sources: Mapping[str, Source | None]
 ) -> dict[str, Any]:
     """Returns all options of a run by dotted name, as plain values.
 
     Args:
         given: constructor arguments of the LightningModule.
-        trainer: with the DataModule.
+        trainer: of the run.
+        data: the DataModule.
         sources: models that the stage starts from, by option.
     """
     patience = {found.monitor: found.patience for found in trainer.callbacks if isinstance(found, EarlyStopping)}
-    parts = {"model": given, "data": data_options(trainer.datamodule), "trainer": trainer_options(trainer)}
+    parts = {"model": given, "data": data_options(data), "trainer": trainer_options(trainer)}
     named = flat(parts) | {f"trainer.callbacks.patience({name})": value for name, value in patience.items()}
     del named[MEASURED]
     return named | {f"model.{name}": _identity(source) for name, source in sources.items()}

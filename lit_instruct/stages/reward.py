@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 from torchmetrics.classification import BinaryCalibrationError
 
+from data_modules.ranked_comparison import RankedComparisonDataModule
 from lit_instruct.batches import RankedBatch, per_step
 from lit_instruct.errors import UserError
 from lit_instruct.fast.packing import Sharing
@@ -26,9 +27,6 @@ from lit_instruct.stages.context import check_context
 from lit_instruct.stages.non_finite import StepGuard, refuse
 from lit_instruct.stages.options import OptimizerOptions, PromptOptions
 from lit_instruct.trl_bridge import RankedRewardTrainer, RewardLossOptions
-
-if TYPE_CHECKING:
-    from data_modules.ranked_comparison import RankedComparisonDataModule
 
 log = logging.getLogger(__name__)
 CALIBRATION_BINS = 20
@@ -56,6 +54,7 @@ class RewardModule(StageModule):
     """
 
     trl: RankedRewardTrainer
+    data_type = RankedComparisonDataModule
 
     def __init__(
         self,
@@ -90,22 +89,21 @@ class RewardModule(StageModule):
 
     def setup(self, stage: str) -> None:
         """Builds the model, and TRL's trainer around it."""
+        super().setup(stage)
+        check_context(self.source, self.data)
         if hasattr(self, "trl"):
             return
-        check_context(self.source, self.trainer.datamodule)
         torch.manual_seed(self.seed)  # the head starts from random weights
         self.network = reward_network(self.source, self.lora, self.frozen_dtype, self.prompter.pad_id, self.quantised())
-        data: RankedComparisonDataModule = self.trainer.datamodule
-        self.reward_forward = RewardForward(self.network, self.shared_prompt, self.max_tokens, data.longest)
+        self.reward_forward = RewardForward(self.network, self.shared_prompt, self.max_tokens, self.data.longest)
         self.trl = RankedRewardTrainer(self.reward_forward, self.prompter.tokenizer, self.trl_options, self.seed)
         self.keep_less_memory(self.network)
 
     def on_train_epoch_start(self) -> None:
         """Counts the prompts of every optimizer step of the epoch."""
         self.network.train()
-        data: RankedComparisonDataModule = self.trainer.datamodule
-        batches = data.train_sampler.batches(self.trainer.current_epoch)
-        self.step_prompts = per_step(batches, [1] * len(data.train_dataset), self.trainer.accumulate_grad_batches)
+        batches = self.data.train_sampler.batches(self.trainer.current_epoch)
+        self.step_prompts = per_step(batches, [1] * len(self.data.train_dataset), self.trainer.accumulate_grad_batches)
 
     on_train_start = on_train_epoch_start  # Lightning skips the latter when it resumes within an epoch
 
@@ -140,8 +138,7 @@ class RewardModule(StageModule):
     def on_validation_epoch_start(self) -> None:
         """Turns dropout off and resets the counts."""
         self.network.eval()
-        data: RankedComparisonDataModule = self.trainer.datamodule
-        self.row_sizes = [len(ranks) for ranks in data.validation_dataset["ranks"]]
+        self.row_sizes = [len(ranks) for ranks in self.data.validation_dataset["ranks"]]
         rows = len(self.row_sizes)
         self.counted = torch.zeros(4, device=self.device, dtype=torch.float64)
         # One entry per row of the data: each process fills in the rows that it measures, and their sum has all rows.
@@ -190,7 +187,7 @@ class RewardModule(StageModule):
         """Sets the bias so that the demonstrations score 0 on average (section 3.5)."""
         scores = self.demonstration_rewards()
         if scores is None:
-            log.warning("reward bias stays 0: give --data.demonstrations_path to make demonstrations score 0")
+            log.warning("reward bias stays 0: give --self.data.demonstrations_path to make demonstrations score 0")
             return
         refuse(self.stage, non_finite({"the mean reward of the demonstrations": float(scores.mean())}))
         self.bias.copy_(-scores.mean())
@@ -198,11 +195,10 @@ class RewardModule(StageModule):
     @torch.no_grad()
     def demonstration_rewards(self) -> Tensor | None:
         """Returns the reward of each demonstration without the bias, or None if there are no demonstrations."""
-        data: RankedComparisonDataModule = self.trainer.datamodule
-        if data.demonstrations_path is None:
+        if self.data.demonstrations_path is None:
             return None
         self.network.eval()
-        return torch.cat([self.reward_forward.rewards(batch) for batch in data.demonstration_batches()])
+        return torch.cat([self.reward_forward.rewards(batch) for batch in self.data.demonstration_batches()])
 
     def record(self, metrics: dict[str, float]) -> Stage:
         """Returns the content of stage.json, with the bias."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from peft import PeftModel
 from torch import Tensor
 
+from data_modules.prompt_response import PromptResponseDataModule
+from data_modules.reading.given import GivenRows
 from lit_instruct.batches import IGNORED, per_step
 from lit_instruct.errors import UserError
 from lit_instruct.models.activations import MemoryOptions
@@ -24,9 +26,6 @@ from lit_instruct.stages.context import check_context
 from lit_instruct.stages.non_finite import StepGuard
 from lit_instruct.stages.options import OptimizerOptions, PromptOptions
 from lit_instruct.trl_bridge import Prepared, SFTLossOptions, last_token_accuracy, prepare_sft, sft_loss
-
-if TYPE_CHECKING:
-    from data_modules.prompt_response import PromptResponseDataModule
 
 
 class SFTModule(StageModule):
@@ -50,6 +49,8 @@ class SFTModule(StageModule):
     """
 
     trl: Prepared
+
+    data_type = PromptResponseDataModule
 
     def __init__(
         self,
@@ -81,12 +82,16 @@ class SFTModule(StageModule):
 
     def setup(self, stage: str) -> None:
         """Builds the model, and TRL's trainer around it, which prepares the data."""
+        super().setup(stage)
+        data = self.data
+        check_context(self.source, data)
+        if self.trl_options.packing and isinstance(data.path, GivenRows):
+            raise UserError("--model.trl.packing: it needs a length; give a PromptResponseDataModule(max_length=...)")
         if hasattr(self, "trl"):
+            data.use(data.train_dataset, data.validation_dataset, self.trl.trainer.data_collator)
             return
-        check_context(self.source, self.trainer.datamodule)
         torch.manual_seed(self.seed)  # adapters start from random weights
         self.network = policy_network(self.source, self.lora, self.frozen_dtype, self.quantised())
-        data: PromptResponseDataModule = self.trainer.datamodule
         self.trl = prepare_sft(
             self.network,
             self.prompter.tokenizer,
@@ -104,9 +109,8 @@ class SFTModule(StageModule):
     def on_train_epoch_start(self) -> None:
         """Counts the trained tokens of every optimizer step of the epoch, over all processes and micro-batches."""
         self.network.train()
-        data: PromptResponseDataModule = self.trainer.datamodule
-        batches = data.train_sampler.batches(self.trainer.current_epoch)
-        counts = trained_tokens(data.train_dataset)
+        batches = self.data.train_sampler.batches(self.trainer.current_epoch)
+        counts = trained_tokens(self.data.train_dataset)
         self.step_tokens = per_step(batches, counts, self.trainer.accumulate_grad_batches)
 
     on_train_start = on_train_epoch_start  # Lightning skips the latter when it resumes within an epoch
@@ -152,8 +156,7 @@ class SFTModule(StageModule):
     on_test_epoch_end = on_validation_epoch_end
 
     def _sampled_reward(self) -> float:
-        data: PromptResponseDataModule = self.trainer.datamodule
-        prompts = [row.prompt for row in data.validation_rows[: self.selection_prompts]]
+        prompts = [row.prompt for row in self.data.validation_rows[: self.selection_prompts]]
         if not prompts:
             raise UserError("--model.selection_reward: there are no validation rows; give --data.validation_path")
         model = self.network.get_base_model() if isinstance(self.network, PeftModel) else self.network

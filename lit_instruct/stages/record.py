@@ -1,0 +1,35 @@
+"""What stage.json says of a stage's result."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lit_instruct.handover import Stage, read_stage_of
+from lit_instruct.machine import peak_memory_gb
+from lit_instruct.stages.given import data_report
+
+
+def stage_record(module: Any, metrics: dict[str, float]) -> Stage:
+    """Returns the content of stage.json.
+
+    Args:
+        module: of the stage, trained.
+        metrics: final figures.
+    """
+    parent = read_stage_of(module.source)
+    revision = getattr(module.result().config, "_commit_hash", None)  # of the hub
+    base = parent.base if parent is not None else {"source": module.source_name, "revision": revision}
+    return Stage(
+        stage=module.stage,
+        base=base,
+        parents=module.parents,
+        prompt_format=module.prompter.describe(),
+        metrics=metrics,
+        seed=module.seed,
+        seconds=round(module.seconds, 2),
+        peak_memory_gb=peak_memory_gb(),
+        base_precision=module.base_precision,
+        data=data_report(module.data),
+        options=module.options_record(),
+        dtype=module.dtype_choice.record(),
+    )
