@@ -14,6 +14,9 @@ from data_modules.formats.messages import kind
 from data_modules.reading.files import Found
 from lit_instruct.errors import DataError
 
+LEAVE_OUT = "shorten such rows, or leave them out of the dataset"
+"""Advice on rows that are too long."""
+
 
 class GivenRows(str):
     """Rows in memory, where a path is expected; its text names them in messages and in the record of a run.

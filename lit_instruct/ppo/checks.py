@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from data_modules.reading.given import LEAVE_OUT, GivenRows
 from lit_instruct.errors import UserError
 from lit_instruct.models.checks import check_vocabulary, context_of
 from lit_instruct.models.loading import Source, find_source, load_config, load_tokenizer
@@ -123,10 +124,11 @@ def _check_lengths(source: Source, max_new_tokens: int, data: PromptDataModule) 
         return
     longest = data.longest
     if longest + max_new_tokens > context:
+        advice = f"give --data.max_prompt_length={context - max_new_tokens} with --data.on_long=drop"
+        named, advice = (data.path, LEAVE_OUT) if isinstance(data.path, GivenRows) else ("--data.path", advice)
         raise UserError(
-            f"--data.path: its longest prompt has {longest} tokens, which with {response} is more than {base} "
-            f"(--model.base) reads; give --data.max_prompt_length={context - max_new_tokens} with --data.on_long=drop, "
-            "or lower max_new_tokens"
+            f"{named}: its longest prompt has {longest} tokens, which with {response} is more than {base} "
+            f"(--model.base) reads; {advice}, or lower max_new_tokens"
         )
 
 

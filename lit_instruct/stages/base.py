@@ -190,6 +190,7 @@ class StageModule(lightning.LightningModule):
         """Starts the clock."""
         # Networks are in evaluation mode until the first batch, in PPO throughout.
         warnings.filterwarnings("ignore", message=r"Found \d+ module\(s\) in eval mode")
+        warnings.filterwarnings("ignore", message="Total length of `list` across ranks is zero")  # no validation rows
         spare_host_memory(self.device)
         self.resume.start(self.trainer)
 

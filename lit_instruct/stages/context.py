@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from data_modules.reading.given import LEAVE_OUT, GivenRows
 from lit_instruct.errors import UserError
 from lit_instruct.models.checks import context_of
 from lit_instruct.models.loading import Source, load_config
@@ -26,9 +27,11 @@ def check_context(source: Source, data: Any) -> None:
     if context is None or limit is None or limit <= context:
         return
     for option, rows in (("path", "longest"), ("demonstrations_path", "longest_demonstration")):
-        longest = getattr(data, rows, 0)
+        longest, path = getattr(data, rows, 0), getattr(data, option, None)
         if longest > context:
+            advice = f"give --data.max_length={context} with --data.on_long=drop"
+            named, advice = (path, LEAVE_OUT) if isinstance(path, GivenRows) else (f"--data.{option}", advice)
             raise UserError(
-                f"--data.{option}: its longest row has {longest} tokens, more than the {context} tokens that "
-                f"{source.name} (--model.base) reads; give --data.max_length={context} with --data.on_long=drop"
+                f"{named}: its longest row has {longest} tokens, more than the {context} tokens that {source.name} "
+                f"(--model.base) reads; {advice}"
             )

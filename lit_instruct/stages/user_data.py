@@ -8,6 +8,7 @@ from lightning.pytorch.core.hooks import DataHooks
 from torch import distributed
 
 from data_modules.base import RowDataModule
+from data_modules.hygiene.steps import HygieneOptions
 from data_modules.loaders import IDS, LoaderRows, rows_of_loader
 from data_modules.prompts import PromptDataModule
 from data_modules.reading.given import GivenRows
@@ -88,6 +89,8 @@ def _made(module: Any, kind: type[DataT], found: dict[str, LoaderRows]) -> DataT
         raise UserError(f"{' and '.join(found)}: one has PromptBatches and the other rows; give both in one form")
     processes = trainer.world_size if kind is PromptDataModule else 1  # its batch size is that of all processes
     options: dict[str, Any] = {kind.limit_option: NO_LIMIT}
+    if kind is PromptDataModule:
+        options["hygiene"] = HygieneOptions(max_per_user=None, personal_information="keep")  # every row is wanted
     data = kind(
         first.rows,
         held_out.rows if held_out is not None else None,
