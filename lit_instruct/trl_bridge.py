@@ -7,12 +7,12 @@ ranking loss and the data are ours. Optimizer, precision, processes, checkpoints
 from __future__ import annotations
 
 import os
-import tempfile
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
+from warnings import catch_warnings
 
 import torch
 from datasets import Dataset
@@ -231,8 +231,7 @@ def _quiet_and_seeded() -> Iterator[str]:
     state, shown = torch.get_rng_state(), is_progress_bar_enabled()
     disable_progress_bar()
     try:
-        with tempfile.TemporaryDirectory(prefix="lit-instruct-trl-") as folder, warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # TRL uses names that transformers has renamed
+        with TemporaryDirectory(prefix="lit-trl-") as folder, catch_warnings(action="ignore", category=FutureWarning):
             yield folder
     finally:
         if shown:

@@ -290,13 +290,6 @@ class StageModule(lightning.LightningModule):
         """Returns the content of stage.json."""
         return stage_record(self, metrics)
 
-    @property
-    def base_precision(self) -> str:
-        """Precision of the frozen base (8bit, 4bit or a dtype); float32 where all weights are trained."""
-        if self.quantize != "none":
-            return self.quantize
-        return str(self.frozen_dtype if self.lora is not None else torch.float32).removeprefix("torch.")
-
     def options_record(self) -> dict[str, Any]:
         """Returns the options of the run that made the weights."""
         return options_record(self.given, self.data, lightning_private.trainer_of(self), self.made_with)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+
 from lit_instruct.handover import Stage, read_stage_of
 from lit_instruct.machine import peak_memory_gb
 from lit_instruct.stages.given import data_report
@@ -28,8 +30,15 @@ def stage_record(module: Any, metrics: dict[str, float]) -> Stage:
         seed=module.seed,
         seconds=round(module.seconds, 2),
         peak_memory_gb=peak_memory_gb(),
-        base_precision=module.base_precision,
+        base_precision=base_precision(module),
         data=data_report(module.data),
         options=module.options_record(),
         dtype=module.dtype_choice.record(),
     )
+
+
+def base_precision(module: Any) -> str:
+    """Returns the precision of the frozen base (8bit, 4bit or a dtype); float32 where all weights are trained."""
+    if module.quantize != "none":
+        return str(module.quantize)
+    return str(module.frozen_dtype if module.lora is not None else torch.float32).removeprefix("torch.")
