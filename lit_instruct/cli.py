@@ -15,6 +15,7 @@ from difflib import get_close_matches
 from importlib import import_module
 from importlib.metadata import version
 
+from lit_instruct.checkout import find_packages_of_the_user
 from lit_instruct.command_line.check import answered, given_by
 from lit_instruct.command_line.sentences import parse_error
 from lit_instruct.command_line.stored import MODULES, STAGES
@@ -22,6 +23,7 @@ from lit_instruct.commands.recipe_run import with_run
 from lit_instruct.errors import UserError
 
 COMMANDS = {
+    "init": "write the files of a recipe into a folder of your own",
     "sft": "step 1: supervised fine-tuning on demonstrations",
     "rm": "step 2: reward model from ranked comparisons",
     "ppo": "step 3: PPO against the reward model",
@@ -98,6 +100,11 @@ def _run(command: str, arguments: list[str]) -> int:
         raise UserError(f"unknown command {command!r}; {advice}")
     _quieten()
     _share_arenas()
+    find_packages_of_the_user()
+    if command == "init":
+        from lit_instruct.commands.init import init
+
+        return init(arguments)
     if (command, *arguments[:1]) == ("rm", "score"):
         command, arguments = "rm score", arguments[1:]
     if command == "data":

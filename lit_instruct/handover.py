@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from lit_instruct import machine
+from lit_instruct.checkout import stage_command
 from lit_instruct.errors import UserError
 from lit_instruct.files import READY, finish_replacing, replacing_files
 from lit_instruct.models.checks import check_vocabulary
@@ -222,8 +223,8 @@ def stage_or_model(name: str, stage: str, wanted_by: str) -> Source:
     if awaits_stage(name, stage):
         run = Path(name).parent
         raise UserError(
-            f"{wanted_by}: no {stage} model in {name}; run `make {stage} RUN={run.name}` first "
-            f"(or `lit-instruct {stage} fit --run {run}`), or name another with an option of `lit-instruct {wanted_by}`"
+            f"{wanted_by}: no {stage} model in {name}; run `{stage_command(stage, run)}` first, "
+            f"or name another with an option of `lit-instruct {wanted_by}`"
         )
     return find_source(name)
 

@@ -27,9 +27,9 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
     """The wheel, built from a copy (setuptools leaves a build folder behind) without the network."""
     source = tmp_path_factory.mktemp("source")
     ignore = shutil.ignore_patterns("__pycache__")
-    for name in ["lit_instruct", "data_modules", "tests"]:
+    for name in ["lit_instruct", "data_modules", "recipes", "tests"]:
         shutil.copytree(ROOT / name, source / name, ignore=ignore)
-    for name in ["pyproject.toml", "LICENSE", "README.md"]:
+    for name in ["pyproject.toml", "setup.py", "LICENSE", "README.md"]:
         shutil.copy(ROOT / name, source)
     command = [
         sys.executable,
@@ -60,6 +60,52 @@ def test_wheel_has_entry_point_and_license(wheel: zipfile.ZipFile) -> None:
     info = f"lit_instruct-{PROJECT['version']}.dist-info"
     assert "lit-instruct = lit_instruct.cli:main" in wheel.read(f"{info}/entry_points.txt").decode()
     assert "Apache License" in wheel.read(f"{info}/licenses/LICENSE").decode()
+
+
+def test_wheel_ships_the_recipes_and_their_data_but_no_results(wheel: zipfile.ZipFile) -> None:
+    recipes = "lit_instruct/recipes/"
+    shipped = {name.removeprefix(recipes) for name in wheel.namelist() if name.startswith(recipes)}
+    files = [path for pattern in ("*/*.yaml", "*/data/*") for path in (ROOT / "recipes").glob(pattern)]
+    assert shipped == {path.relative_to(ROOT / "recipes").as_posix() for path in files}
+    assert "demo/data/ranked_train.jsonl" in shipped
+    assert Path(str(wheel.filename)).stat().st_size < 1e6
+
+
+@pytest.mark.slow
+def test_an_installed_wheel_works_without_a_checkout(wheel: zipfile.ZipFile, tiny_model: Path, tmp_path: Path) -> None:
+    """The commands of an initialised folder, with a tiny base and a labeler that lies in the folder."""
+    site, empty = tmp_path / "site", tmp_path / "empty"
+    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--target", str(site)]
+    subprocess.run([*install, str(wheel.filename)], check=True)
+    empty.mkdir()
+    env = {name: value for name, value in os.environ.items() if name != "LIT_INSTRUCT_CACHE"}
+    env |= {"PYTHONPATH": str(site), "HF_HUB_OFFLINE": "1", "XDG_CACHE_HOME": str(tmp_path / "cache")}
+
+    def lit_instruct(folder: Path, *words: str, code: int = 0) -> str:
+        command = [sys.executable, str(site / "bin" / "lit-instruct"), *words]
+        done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False)
+        assert done.returncode == code, done.stderr[-2000:]
+        assert "`make" not in done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    assert "lit-instruct sft fit --config sft.yaml" in lit_instruct(empty, "init", "mine")
+    mine = empty / "mine"
+    code = "import lit_instruct, data_modules; print(lit_instruct.__file__, data_modules.__file__)"
+    asked = [sys.executable, "-c", code]
+    where = subprocess.run(asked, cwd=mine, env=env, capture_output=True, text=True, check=True).stdout.split()
+    assert all(Path(place).is_relative_to(site) for place in where)
+    assert "fits" in lit_instruct(mine, "plan", "--config", "ppo.yaml")
+    assert "comparisons" in lit_instruct(mine, "data", "inspect", "data/ranked_train.jsonl", f"--base={tiny_model}")
+    rm = ["rm", "fit", "--config", "rm.yaml"]
+    missing = lit_instruct(mine, *rm, code=2)
+    assert "run `lit-instruct sft fit --config sft.yaml --run runs/mine` first" in missing
+    small = [f"--model.base={tiny_model}", "--model.lora.top_layers=1", "--trainer.max_steps=1", "--data.on_long=drop"]
+    lit_instruct(mine, "sft", "fit", "--config", "sft.yaml", *small)
+    assert (mine / "runs" / "mine" / "sft" / "adapter_model.safetensors").is_file()
+    (mine / "myrewards.py").write_text("def brevity(pairs):\n    return [-len(text) for _, text in pairs]\n")
+    sample = ["sample", "--run=runs/mine/sft", "--data.path=data/prompts_validation.jsonl", "--data.limit=2", "--k=2"]
+    lit_instruct(mine, *sample, "--sampling.max_new_tokens=4", "--labeler=myrewards.brevity", "--out=ranked.jsonl")
+    assert len((mine / "ranked.jsonl").read_text().splitlines()) >= 1
 
 
 def _requirements() -> list[Requirement]:

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lit_instruct.checkout import stage_command
 from lit_instruct.errors import UserError
 from lit_instruct.evaluation.figures import choose_samples, figures_of, sameness, samples_of
 from lit_instruct.evaluation.options import EvalOptions
@@ -84,7 +85,7 @@ def required_stage(run: Path, name: str) -> Stage:
 
     stage = read_stage(run / name)
     if stage is None:
-        command = f"make {name} RUN={run.name}"
+        command = stage_command(name, run)
         raise UserError(f"{run / name}: the {STAGES[name]} stage of this run is missing; run `{command}` first")
     return stage
 
@@ -93,11 +94,12 @@ def _check_fit(run: Path, stages: dict[str, Stage]) -> list[str]:
     """Refuses a policy whose prompt format is not SFT's; returns warnings about stages newer than the policy."""
     if stages["ppo"].prompt_format != stages["sft"].prompt_format:
         raise UserError(
-            f"{run / 'ppo'}: made with another prompt format than {run / 'sft'}; run `make ppo RUN={run.name}` again"
+            f"{run / 'ppo'}: made with another prompt format than {run / 'sft'}; "
+            f"run `{stage_command('ppo', run)}` again"
         )
     return [
         f"{name} was made again after ppo, which started from an earlier one: "
-        f"run `make ppo RUN={run.name}` again to get figures that belong together"
+        f"run `{stage_command('ppo', run)}` again to get figures that belong together"
         for name in ("sft", "rm")
         if stages[name].created > stages["ppo"].created
     ]

@@ -208,7 +208,10 @@ def read_head(folder: Path) -> Tensor:
     """
     _, weights = _read_adapter(folder)
     if HEAD_KEY not in weights:
-        raise UserError(f"{folder}: this adapter has no reward head (`score`): it is not a reward model; run `make rm`")
+        raise UserError(
+            f"{folder}: this adapter has no reward head (`score`): it is not a reward model; train one with "
+            "`lit-instruct rm fit`"
+        )
     return weights[HEAD_KEY].float()
 
 

@@ -142,7 +142,7 @@ def warn(*faults: str) -> None:
 
 UNCALIBRATED = (
     "the reward model was never calibrated: its demonstrations do not score 0 on average, so the offset of its scores "
-    "is arbitrary and a penalty for a missing EOS may be far too large or have no effect; run `make rm` with "
+    "is arbitrary and a penalty for a missing EOS may be far too large or have no effect; train it with "
     "--data.demonstrations_path, or train with --model.reward.normalize=true"
 )
 """Fault of a stage whose reward bias is 0 or missing."""

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from functools import partial
 from typing import Any
 
+from lit_instruct.checkout import hidden_package
 from lit_instruct.errors import Interrupted, UserError
 from lit_instruct.rollouts.function_forms import FORMS, Call, Columns, call_of, unchanged_process
 
@@ -41,7 +42,8 @@ def function_scorer(import_path: str, finite: bool = True, option: str = "--mode
         raise
     except BaseException as error:  # the user's module may raise anything when it is imported
         raise UserError(
-            f"{name}: cannot import it ({_in_one_line(error)}); give package.module.function on PYTHONPATH"
+            f"{name}: cannot import it ({_in_one_line(error)}); give package.module.function, in the "
+            f"current folder or on PYTHONPATH{hidden_package(import_path)}"
         ) from error
     if not callable(function):
         raise UserError(f"{name}: it is not callable; {FORMS}")

@@ -19,6 +19,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from data_modules import PromptDataModule, PromptResponseDataModule, RankedComparisonDataModule
 from data_modules.batching.sampling import ResumeInsideEpoch
+from lit_instruct.checkout import stage_command
 from lit_instruct.errors import UserError, causes
 from lit_instruct.files import cannot_write, expand_home
 from lit_instruct.models.loading import fill_run
@@ -161,7 +162,7 @@ class StageCLI(LightningCLI):
         kwargs = super()._prepare_subcommand_kwargs(subcommand)
         kwargs["ckpt_path"] = self.checkpoint
         if kwargs["ckpt_path"] is None and subcommand != "fit":
-            command = f"make {self.stage} RUN={self.folder.parent.name}"
+            command = stage_command(self.stage, self.folder.parent)
             raise UserError(f"{self.stage} {subcommand}: no checkpoint in {self.folder}; run `{command}` first")
         return kwargs
 

@@ -11,6 +11,7 @@ import torch
 
 from data_modules.prompts import PromptDataModule
 from lit_instruct.batches import PromptBatch
+from lit_instruct.checkout import stage_command
 from lit_instruct.errors import UserError
 from lit_instruct.handover import bits_of, check_same_format, read_stage_of, stage_or_model
 from lit_instruct.lightning_private import is_compiled
@@ -143,7 +144,7 @@ class PPOModule(StageModule):
         if stage == "fit" and parent is not None and not parent.reward_bias and not options.reward.normalize:
             warn(UNCALIBRATED)
         if reward is not None and shared:
-            check_same_format(self.prompter, parent, reward.name, f"make rm RUN={Path(reward.name).parent.name}")
+            check_same_format(self.prompter, parent, reward.name, stage_command("rm", Path(reward.name).parent))
             bits_of(reward, self.quantize)
         bias = (parent.reward_bias if parent is not None else None) or 0.0
         self.roles = ppo_roles(self.source, reward, self.lora, self.frozen_dtype, bias, options.value.start, quantised)

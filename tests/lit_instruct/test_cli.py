@@ -154,7 +154,7 @@ def test_a_stage_without_its_parent_names_the_command(
 ) -> None:
     assert fit(stage, tmp_path / "fresh", files) == 2
     message = one_message(capsys)
-    assert f"make {parent} RUN=fresh" in message
+    assert f"lit-instruct {parent} fit --run {tmp_path / 'fresh'}" in message
     assert not (tmp_path / "fresh" / stage / "stage.json").exists()
 
 
@@ -162,7 +162,7 @@ def test_ppo_without_its_reward_model_names_the_command(
     tmp_path: Path, trained: Path, files: Files, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert fit("ppo", tmp_path / "fresh", files, f"--model.base={trained / 'sft'}") == 2
-    assert "make rm RUN=fresh" in one_message(capsys)
+    assert f"lit-instruct rm fit --run {tmp_path / 'fresh'}" in one_message(capsys)
 
 
 def test_a_reward_model_in_another_prompt_format(
@@ -175,7 +175,7 @@ def test_a_reward_model_in_another_prompt_format(
     assert fit("ppo", tmp_path / "raw", files, *start) == 2
     message = one_message(capsys)
     assert "prompt format" in message
-    assert "make rm" in message
+    assert f"lit-instruct rm fit --run {trained}" in message
 
 
 def test_a_reward_adapter_of_another_base_is_read_as_text(tmp_path: Path, trained: Path, files: Files) -> None:

@@ -166,7 +166,7 @@ def test_a_result_that_is_being_replaced_is_not_read(tmp_path: Path) -> None:
 
 def test_missing_stage_names_the_command(tmp_path: Path) -> None:
     folder = tmp_path / "mine" / "sft"
-    message = f"^ppo: no sft model in {folder}; run `make sft RUN=mine` first"
+    message = f"^ppo: no sft model in {folder}; run `lit-instruct sft fit --run {folder.parent}` first"
     with pytest.raises(UserError, match=message):
         stage_or_model(str(folder), "sft", "ppo")
     folder.mkdir(parents=True)  # an interrupted run leaves logs, but no model
@@ -181,7 +181,9 @@ def test_missing_default_names_the_command_whatever_the_run_is_called(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     for made in (False, True):
-        with pytest.raises(UserError, match="^ppo: no rm model in .*mine/rm; run `make rm RUN=mine` first"):
+        with pytest.raises(
+            UserError, match="^ppo: no rm model in .*mine/rm; run `lit-instruct rm fit --run .*mine` first"
+        ):
             stage_or_model(fill_run("{run}/rm", run), "rm", "ppo")
         if not made:
             Path(run).mkdir(parents=True)  # by an earlier stage

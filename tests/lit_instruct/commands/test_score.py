@@ -138,7 +138,9 @@ def test_which_model_a_name_means(demo: Path, tmp_path: Path) -> None:
     assert reward_source(str(demo / "sft")) == str(demo / "sft")
     for folder in (tmp_path, tmp_path / "rm"):
         folder.mkdir(exist_ok=True)
-        with pytest.raises(UserError, match=f"no rm model in {tmp_path / 'rm'}; run `make rm RUN={tmp_path.name}`"):
+        with pytest.raises(
+            UserError, match=f"no rm model in {tmp_path / 'rm'}; run `lit-instruct rm fit --run {tmp_path}`"
+        ):
             reward_source(str(folder))
 
 

@@ -134,7 +134,9 @@ def test_a_second_evaluation_gives_the_same_figures(run: Path) -> None:
 @pytest.mark.parametrize(("stage", "what"), [("sft", "SFT"), ("rm", "reward model"), ("ppo", "PPO")])
 def test_a_missing_stage_names_the_command(run: Path, stage: str, what: str) -> None:
     (run / stage / "stage.json").unlink()
-    with pytest.raises(UserError, match=rf"the {what} stage of this run is missing; run `make {stage} RUN=demo`"):
+    with pytest.raises(
+        UserError, match=rf"the {what} stage of this run is missing; run `lit-instruct {stage} fit --run"
+    ):
         evaluate(options(run), fake_loaders([]))
     assert not (run / "eval").exists()
 
@@ -142,7 +144,7 @@ def test_a_missing_stage_names_the_command(run: Path, stage: str, what: str) -> 
 def test_another_prompt_format_is_refused(run: Path) -> None:
     path = run / "ppo" / "stage.json"
     path.write_text(path.read_text().replace('"chat"', '"raw"'))
-    with pytest.raises(UserError, match="another prompt format .* run `make ppo RUN=demo` again"):
+    with pytest.raises(UserError, match="another prompt format .* run `lit-instruct ppo fit --run .* again"):
         evaluate(options(run), fake_loaders([]))
 
 

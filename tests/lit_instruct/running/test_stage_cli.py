@@ -108,7 +108,7 @@ def test_validate_of_a_stage_that_never_ran(
 ) -> None:
     words = [*files.options(stage), *QUICK, *start(trained, "sft")]
     assert run(stage, "validate", "--run", tmp_path / "fresh", *words) == 2
-    assert "make " in capsys.readouterr().err
+    assert "run `lit-instruct " in capsys.readouterr().err
 
 
 def test_stage_json_says_what_was_done(trained: Path) -> None:
