@@ -21,6 +21,7 @@ from lit_instruct.command_line.sentences import parse_error
 from lit_instruct.command_line.stored import MODULES, STAGES
 from lit_instruct.commands.recipe_run import with_run
 from lit_instruct.errors import UserError
+from lit_instruct.running.interrupts import interrupted, watch
 
 COMMANDS = {
     "init": "write the files of a recipe into a folder of your own",
@@ -77,6 +78,8 @@ def main(arguments: list[str] | None = None) -> int:
     if words[0] == "--version":
         print(version("lit-instruct"))
         return 0
+    if arguments is None:
+        watch()
     try:
         return _run(words[0], _without_trust([_with_home(word) for word in words[1:]]))
     except UserError as error:
@@ -90,7 +93,7 @@ def main(arguments: list[str] | None = None) -> int:
             raise
         return _fail(f"{error.filename}: {error.strerror}; check this path and its permissions, or give another")
     except KeyboardInterrupt:
-        return 130
+        return interrupted()
 
 
 def _run(command: str, arguments: list[str]) -> int:

@@ -19,6 +19,7 @@ from lit_instruct import lightning_private
 from lit_instruct.errors import UserError
 from lit_instruct.files import beside
 from lit_instruct.running.checkpoint_files import put_in_place
+from lit_instruct.running.interrupts import end_at_once
 from lit_instruct.stages.base import StageModule
 
 SECONDS = 600.0
@@ -156,7 +157,7 @@ class LastCheckpoint(Checkpoint):
 
     def _press(self, number: int, _: Any) -> None:
         if self.pressed and number == signal.SIGINT:
-            raise KeyboardInterrupt
+            end_at_once()
         if not self.pressed and rank_zero_only.rank == 0:
             how = "press Ctrl-C again" if number == signal.SIGINT else "press Ctrl-C"
             print(f"\nStopping after this step; {how} to stop at once.", flush=True)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
+import shlex
+import signal
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,13 +25,14 @@ from data_modules.batching.sampling import ResumeInsideEpoch
 from lit_instruct.checkout import stage_command
 from lit_instruct.errors import UserError, causes
 from lit_instruct.files import cannot_write, expand_home
-from lit_instruct.models.loading import fill_run
+from lit_instruct.models.loading import TRUST, fill_run
 from lit_instruct.planning.options import flat
 from lit_instruct.planning.work import StageName
 from lit_instruct.running.best_checkpoint import BestCheckpoint
 from lit_instruct.running.callbacks import HandOver, ProgressBar, RewardReport, RunFiles, SampleTable, SaveConfig
 from lit_instruct.running.checkpoint_files import AtomicCheckpointIO, last_checkpoint
 from lit_instruct.running.config_files import check_groups
+from lit_instruct.running.interrupts import interrupted, without_lightning
 from lit_instruct.running.last_checkpoint import InterruptedRunError, LastCheckpoint
 from lit_instruct.running.loggers import check_loggers, logger_failed, with_own_loggers
 from lit_instruct.running.out_of_memory import check_memory, explain, is_out_of_memory
@@ -196,7 +200,8 @@ class StageCLI(LightningCLI):
         writes = subcommand == "fit" and self.trainer.is_global_zero and not self.trainer.fast_dev_run
         with own_folder(self.folder) if writes else contextlib.nullcontext():
             try:
-                super()._run_subcommand(subcommand)
+                with without_lightning(self._end_others):
+                    super()._run_subcommand(subcommand)
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
@@ -207,6 +212,12 @@ class StageCLI(LightningCLI):
                 if error.errno != errno.ENOSPC or self._resumable() is not None:
                     raise
                 raise cannot_write(self.folder, error) from error
+
+    def _end_others(self) -> None:
+        """Kills the processes that the Trainer has launched."""
+        launcher = self.trainer.strategy.launcher
+        if hasattr(launcher, "kill"):
+            launcher.kill(signal.SIGKILL)
 
     def _resumable(self) -> Path | None:
         """The last checkpoint, if it is of this run rather than of an earlier one."""
@@ -241,8 +252,14 @@ def run_stage(stage: str, arguments: list[str]) -> int:
     except InterruptedRunError:
         if rank_zero_only.rank != 0:
             return 0  # a launcher would kill rank 0 if another process failed
-        print(f"Stopped. Resume with: lit-instruct {stage} {' '.join(arguments)} --ckpt_path=last", flush=True)
-        return 130
+        trust = ["--trust_remote_code"] if os.environ.get(TRUST) == "true" else []
+        command = shlex.join(["lit-instruct", stage, *arguments, *trust, "--ckpt_path=last"])
+        print(f"Stopped. Resume with: {command}", flush=True)
+        return interrupted()
+    except KeyboardInterrupt:
+        if rank_zero_only.rank != 0:
+            return 0
+        raise
     except (ValueError, TypeError) as error:
         raise mistake_behind(error) from error
     except RuntimeError as error:
