@@ -211,6 +211,8 @@ def _quieten() -> None:
         "BITSANDBYTES_NOWELCOME": "1",
     }.items():
         os.environ.setdefault(name, value)
+    if not sys.stderr.isatty():
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_news)
     warnings.filterwarnings("ignore", category=FutureWarning)

@@ -8,8 +8,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
 from data_modules.formats import COMPARISON_LAYOUTS, DEMONSTRATION_LAYOUTS, Layout, Record
 from data_modules.formats.messages import check_text, prompt_of, with_system
 from data_modules.formats.scored_rows import SCORED_ROWS
@@ -20,6 +18,7 @@ from lit_instruct.errors import DataError, UserError
 from lit_instruct.handover import stage_or_model
 from lit_instruct.models.dtype import DtypeName
 from lit_instruct.models.quantised import Quantize
+from lit_instruct.progress import SHORT, Progress
 from lit_instruct.prompting import Prompt, Prompter
 from lit_instruct.rollouts.text_reward import BATCH_TOKENS, TextReward
 
@@ -216,10 +215,8 @@ def reward_source(run: str) -> str:
 
 def _fill(file: ScoredFile, model: TextReward, options: ScoreOptions, total: int) -> None:
     """Adds the missing rows; scores the last earlier ones again to check that the model is the same."""
-    columns = (TextColumn("scoring"), BarColumn(), MofNCompleteColumn(), TextColumn("rows"), TimeRemainingColumn())
     rows = options.data.readable_rows(BadRows(), model.prompter)
-    with Progress(*columns, transient=True) as progress:
-        task = progress.add_task("scoring", total=total)
+    with Progress("scoring rows", total, keep=False, quiet=SHORT) as progress:
         while window := list(islice(rows, WINDOW)):
             lines = [_line(row, options.field) for row in window]
             earlier = [file.take(*line, row.where) for row, line in zip(window, lines, strict=True) if file.rows_follow]
@@ -227,7 +224,7 @@ def _fill(file: ScoredFile, model: TextReward, options: ScoreOptions, total: int
                 scores = _scores(model, window, options.batch_tokens)
                 file.check(earlier, scores)
                 file.write([(*line, score) for line, score in zip(lines, scores, strict=True)][len(earlier) :])
-            progress.advance(task, len(window))
+            progress.update(progress.done + len(window))
 
 
 def _line(row: ScorableRow, field: str | None) -> tuple[dict[str, Any], str]:

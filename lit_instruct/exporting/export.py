@@ -23,6 +23,7 @@ from lit_instruct.exporting.prompts import exported_prompter, generation_config
 from lit_instruct.exporting.target import check_target, replacing_folder, write_record
 from lit_instruct.handover import STAGE_FILE, Stage, prompter_of, read_stage, tell_ends
 from lit_instruct.models.loading import Source, find_source
+from lit_instruct.progress import Progress
 from lit_instruct.prompting import Prompter
 
 ADAPTER, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
@@ -47,9 +48,9 @@ def export(options: ExportOptions) -> Path:
     exported = exported_prompter(prompter)
     base = public_base(source.base, options.base) if source.adapter is not None else _base_of_whole(stage, options)
     whole = options.merge or stage.stage == "rm" or source.adapter is None
-    with replacing_folder(target) as scratch:
+    with replacing_folder(target) as scratch, Progress("export", 4, keep=False) as progress:
         measured = (
-            _write_whole(scratch, source, stage, prompter, options, exported)
+            _write_whole(scratch, source, stage, prompter, options, exported, progress)
             if whole
             else _write_adapter(scratch, source, stage, base, options)
         )
@@ -103,19 +104,29 @@ def _write_adapter(
 
 
 def _write_whole(
-    scratch: Path, source: Source, stage: Stage, prompter: Prompter, options: ExportOptions, exported: Prompter
+    scratch: Path,
+    source: Source,
+    stage: Stage,
+    prompter: Prompter,
+    options: ExportOptions,
+    exported: Prompter,
+    progress: Progress,
 ) -> dict[str, Any]:
     """Writes all weights and returns how far they are from the trained model, with one model in memory at a time."""
     is_reward = stage.stage == "rm"
     dtype = weights_dtype(options.dtype, source, stage)
+    progress.update(0, "opening the trained model")
     trained = trained_network(source, stage, prompter.pad_id)
+    progress.update(1, "measuring it")
     texts = written_texts(prompter) if is_reward else sampled_texts(trained, prompter)
     measure = rewards if is_reward else next_token_log_probs
     before = measure(trained, texts)
     device = next(trained.parameters()).device
     del trained
     gc.collect()
+    progress.update(2, "merging")
     merged = merged_network(source, stage, prompter.pad_id, dtype).to(device)
+    progress.update(3, "measuring the merged model")
     after = measure(merged, texts)
     config: Any = merged.config
     config.pad_token_id = exported.tokenizer.pad_token_id
@@ -128,6 +139,7 @@ def _write_whole(
     else:
         measured = {"kl_to_trained": mean_kl(before, after), "measured_tokens": len(before)}
         _check_kl(measured["kl_to_trained"], options.max_kl, stage)
+    progress.update(3, "writing")
     merged.save_pretrained(str(scratch))
     form = "merged" if source.adapter is not None else "whole"
     return {"form": form, "dtype": _name(dtype), **measured}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -15,6 +16,7 @@ from lit_instruct.models.roles import Roles
 from lit_instruct.models.sharding import in_step
 from lit_instruct.ppo.minibatches import Cut, minibatches_of, sequence_lengths
 from lit_instruct.ppo.non_finite import NonFinite
+from lit_instruct.ppo.phases import Phases
 from lit_instruct.ppo.ranks import Ranks
 from lit_instruct.prompting import Prompter
 from lit_instruct.rollouts.generate import SamplingOptions, generate
@@ -68,6 +70,7 @@ class Collector:
     """Prompts that are decoded side by side."""
     merge: bool = True
     """Whether the policy's adapter is folded into a copy of the weights during decoding."""
+    phases: Phases = field(default_factory=Phases)
 
     def __post_init__(self) -> None:
         self.stop = self.sampling.stop_rule(self.prompter)
@@ -108,7 +111,10 @@ class Collector:
         lengths = batch.prompt_mask.sum(dim=1)
         order = lengths.argsort(descending=True, stable=True)
         with self.roles.merged("policy", fold=self.merge) as model:
-            for rows in in_step([*order.split(self.generation_batch_size)], order[-1:], self.roles):
+            batches = in_step([*order.split(self.generation_batch_size)], order[-1:], self.roles)
+            most = self.sampling.max_new_tokens
+            for place, rows in enumerate(batches):
+                told = partial(self._sampled, place * most, len(batches) * most)
                 width = int(lengths[rows].max())
                 keys = [(*key, number) for number in batch.row_number[rows].tolist()]
                 sampled: Responses = generate(
@@ -119,10 +125,14 @@ class Collector:
                     self.stop,
                     keys,
                     self.prompter.pad_id,
+                    told,
                 )
                 for row, ids, mask in zip(rows.tolist(), sampled.ids, sampled.mask, strict=True):
                     responses[row] = ids[mask].tolist()
         return responses
+
+    def _sampled(self, before: int, total: int, tokens: int) -> None:
+        self.phases("sampling", before + tokens, total)
 
     def _checked_scores(
         self, batch: PromptBatch, responses: list[list[int]], parts: Sequence[Sequence[int]]
@@ -143,9 +153,13 @@ class Collector:
             responses: token ids of each row's response.
             parts: row numbers of each part; every row is in exactly one part.
         """
+        self.phases("scoring", 0, len(parts))
         outside = [self._outside_scores(reward.score, batch, responses) for reward in self.rewards]
         wanted = in_step([*parts], [0], self.roles)
-        rollouts = [self.score_part(batch, responses, list(rows), outside) for rows in wanted]
+        rollouts = []
+        for number, rows in enumerate(wanted, start=1):
+            self.phases("scoring", number, len(wanted))
+            rollouts.append(self.score_part(batch, responses, list(rows), outside))
         return rollouts[len(wanted) - len(parts) :]
 
     @torch.no_grad()

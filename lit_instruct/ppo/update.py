@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -21,6 +21,7 @@ from lit_instruct.ppo.collect import Rollouts
 from lit_instruct.ppo.minibatches import idle_part, iteration_key, minibatch_order, regroup
 from lit_instruct.ppo.non_finite import NonFinite
 from lit_instruct.ppo.objective import ObjectiveOptions, ValueOptions
+from lit_instruct.ppo.phases import Phases
 from lit_instruct.ppo.pretraining_mix import PretrainingMix
 from lit_instruct.ppo.ranks import Ranks
 from lit_instruct.ppo.targets import Target
@@ -68,6 +69,7 @@ class Updater:
     ranks: Ranks
     offloading: AbstractContextManager[Any]
     """Context of forward passes."""
+    phases: Phases = field(default_factory=Phases)
 
     def run(self, rollouts: Rollouts, targets: Sequence[Target], optimizer: Optimizer, key: tuple[int, int]) -> Update:
         """Takes every step of an iteration: inner epochs x minibatches.
@@ -85,7 +87,10 @@ class Updater:
             for number in minibatch_order(self.objective.minibatches, iteration_key(key) * 31 + epoch)
         ]
         before, frozen = key[1] * len(order), key[1] < self.value.warmup_iterations
-        steps = [self.step(grouped[number], optimizer, before, place, frozen) for place, number in enumerate(order)]
+        steps = []
+        for place, number in enumerate(order):
+            self.phases("update", place + 1, len(order))
+            steps.append(self.step(grouped[number], optimizer, before, place, frozen))
         names = steps[0].losses
         return Update(
             losses={name: sum(step.losses[name] for step in steps) / len(steps) for name in names},

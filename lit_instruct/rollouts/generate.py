@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -69,6 +69,7 @@ def generate(
     stop: StopRule,
     keys: Sequence[tuple[int, ...]],
     pad_id: int,
+    on_token: Callable[[int], None] | None = None,
 ) -> Responses:
     """Samples one response per prompt.
 
@@ -84,6 +85,7 @@ def generate(
         stop: where a response ends; the token that ends it is part of it.
         keys: B keys of the random numbers, such as (seed, iteration, prompt number).
         pad_id: id of the tokens after the end.
+        on_token: called after each step with the number of tokens so far.
     """
     ways = decoding(model, options.max_new_tokens)
     sharded = is_sharded(model)
@@ -99,6 +101,8 @@ def generate(
         tokens[rows[alive], length] = chosen[alive]
         real[rows[alive], length] = True
         length += 1
+        if on_token is not None:
+            on_token(length)
         alive = alive & ~stop.ended_rows(tokens[rows, :length])
         if length == options.max_new_tokens or not (sharded or bool(alive.any())):
             return _trimmed(Responses(tokens, real))

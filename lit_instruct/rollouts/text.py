@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from rich.progress import track
 from torch import Tensor
 
 from lit_instruct.batches import left_pad, length_batches, position_ids, right_pad
@@ -20,6 +19,7 @@ from lit_instruct.models.heads import token_log_probs
 from lit_instruct.models.loading import find_source
 from lit_instruct.models.logits import output_head
 from lit_instruct.models.quantised import Quantize, quantisation
+from lit_instruct.progress import track
 from lit_instruct.prompting import Prompt, Prompter
 from lit_instruct.rollouts.generate import SamplingOptions, generate
 
@@ -113,7 +113,7 @@ class TextGenerator:
         jobs = [(row, sample) for row in range(len(ids)) for sample in range(k)]
         found: dict[tuple[int, int], Response] = {}
         batches = length_batches([len(ids[row]) for row, _ in jobs], rows=batch_size)
-        for numbers in track(batches, description=progress, transient=True) if progress else batches:
+        for numbers in track(batches, progress):
             batch = [jobs[i] for i in numbers]
             padded, mask = self._to_device(*left_pad([ids[row] for row, _ in batch], self.prompter.pad_id))
             keys = [(seed, row, sample) for row, sample in batch]
@@ -145,7 +145,7 @@ class TextGenerator:
         decoder = getattr(self.model, self.model.base_model_prefix)
         head = output_head(self.model)
         batches = length_batches([len(ids) for ids in sequences], rows=batch_size)
-        for batch in track(batches, description=progress, transient=True) if progress else batches:
+        for batch in track(batches, progress):
             ids, mask = self._to_device(*right_pad([sequences[i] for i in batch], self.prompter.pad_id))
             starts = torch.tensor([len(prompt_ids[i]) for i in batch], device=ids.device)
             inputs = {"attention_mask": mask.long(), "position_ids": position_ids(mask)}

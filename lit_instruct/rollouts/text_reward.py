@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import torch
 from peft import PeftModel
-from rich.progress import track
 from torch import nn
 
 from lit_instruct.batches import length_batches, position_ids, right_pad
@@ -21,6 +20,7 @@ from lit_instruct.models.dtype import DtypeName
 from lit_instruct.models.loading import find_source
 from lit_instruct.models.quantised import Quantize, quantisation
 from lit_instruct.models.sharding import in_step, shard
+from lit_instruct.progress import track
 from lit_instruct.prompting import Prompt, Prompter
 from lit_instruct.rollouts.reward_functions import TextScorer
 
@@ -125,7 +125,7 @@ class TextReward:
         rewards = [0.0] * len(sequences)
         device = next(self.network.parameters()).device
         batches = in_step(length_batches([len(ids) for ids in sequences], tokens=batch_tokens), [0], self.network)
-        for batch in track(batches, description=progress, transient=True) if progress else batches:
+        for batch in track(batches, progress):
             ids, mask = right_pad([sequences[i] for i in batch], self.prompter.pad_id)
             ids, mask = ids.to(device), mask.to(device)
             inputs = {"input_ids": ids, "attention_mask": mask.long(), "position_ids": position_ids(mask)}

@@ -1,4 +1,4 @@
-"""Lightning callbacks of a run: progress bar, log files, samples, result and reward report."""
+"""Lightning callbacks of a run: log files, samples, result and reward report."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import lightning
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_info
-from tqdm import tqdm
 
 from lit_instruct.errors import UserError
 from lit_instruct.files import replacing_file
@@ -23,55 +22,6 @@ from lit_instruct.stages.base import StageModule
 from lit_instruct.stages.non_finite import check_figures
 from lit_instruct.stages.ppo import PPOModule
 from lit_instruct.stages.reward import RewardModule
-
-SHOWN = {
-    "train/loss": "loss",
-    "val/loss": "val loss",
-    "val/pair_accuracy": "val accuracy",
-    "val/token_accuracy": "val accuracy",
-    "ppo/reward": "reward",
-    "ppo/kl": "KL",
-    "ppo/response_length": "length",
-    "ppo/tokens_per_second": "tokens/s",
-    "val/reward": "val reward",
-}
-
-
-class ProgressBar(TQDMProgressBar):
-    """Shows the loss; for PPO the iteration, reward, KL, length, tokens/s and remaining time."""
-
-    def get_metrics(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> dict[str, Any]:
-        """Returns the metrics of the bar."""
-        metrics = trainer.callback_metrics
-        return {shown: f"{float(metrics[name]):.3g}" for name, shown in SHOWN.items() if name in metrics}
-
-    def on_train_epoch_start(self, trainer: lightning.Trainer, *_: Any) -> None:
-        """Makes PPO's bar count iterations; its epochs are only passes over the prompts."""
-        module = trainer.lightning_module
-        if not isinstance(module, PPOModule):
-            return super().on_train_epoch_start(trainer, *_)
-        self.train_progress_bar.reset(total=module.iterations)
-        self.train_progress_bar.initial = self.train_progress_bar.n = module.iterations_done
-        self.train_progress_bar.set_description("PPO")
-
-    def on_train_batch_end(
-        self, trainer: lightning.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Updates the bar."""
-        if not isinstance(pl_module, PPOModule):
-            return super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
-        self.train_progress_bar.n = pl_module.iterations_done
-        self.train_progress_bar.set_postfix(self.get_metrics(trainer, pl_module))
-
-    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Keeps the last metrics on the screen."""
-        self.train_progress_bar.set_postfix(self.get_metrics(trainer, pl_module))
-
-    def init_validation_tqdm(self) -> tqdm:
-        """Returns a bar that disappears when validation is done."""
-        bar = super().init_validation_tqdm()
-        bar.leave = False
-        return bar
 
 
 class SaveConfig(SaveConfigCallback):

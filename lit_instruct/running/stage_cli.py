@@ -29,7 +29,7 @@ from lit_instruct.models.loading import TRUST, fill_run
 from lit_instruct.planning.options import flat
 from lit_instruct.planning.work import StageName
 from lit_instruct.running.best_checkpoint import BestCheckpoint
-from lit_instruct.running.callbacks import HandOver, ProgressBar, RewardReport, RunFiles, SampleTable, SaveConfig
+from lit_instruct.running.callbacks import HandOver, RewardReport, RunFiles, SampleTable, SaveConfig
 from lit_instruct.running.checkpoint_files import AtomicCheckpointIO, last_checkpoint
 from lit_instruct.running.config_files import check_groups
 from lit_instruct.running.interrupts import interrupted, without_lightning
@@ -38,6 +38,7 @@ from lit_instruct.running.loggers import check_loggers, logger_failed, with_own_
 from lit_instruct.running.out_of_memory import check_memory, explain, is_out_of_memory
 from lit_instruct.running.precision import DtypeOfRankZero, precision_of
 from lit_instruct.running.processes import FSDP2, SameOnEveryRank, check_strategy, fsdp2, lost_process
+from lit_instruct.running.progress_bar import StageProgress
 from lit_instruct.running.run_folder import own_folder
 from lit_instruct.stages.ppo import PPOModule
 from lit_instruct.stages.renamed import refuse_old_names
@@ -136,7 +137,7 @@ class StageCLI(LightningCLI):
 
     def _callbacks(self, fast_dev_run: bool) -> list[Callback]:
         shows_bar = self._get(self.config_init, "trainer").enable_progress_bar is not False
-        callbacks: list[Callback] = [SameOnEveryRank(), *([ProgressBar()] if shows_bar else [])]
+        callbacks: list[Callback] = [SameOnEveryRank(), *([StageProgress()] if shows_bar else [])]
         if fast_dev_run or self.subcommand != "fit":
             reports = self.stage == "rm" and self.subcommand == "validate" and not fast_dev_run
             return [*callbacks, RewardReport(self.folder)] if reports else callbacks

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from lit_instruct.running.callbacks import ProgressBar, RunFiles
+from lit_instruct.running.callbacks import RunFiles
 from lit_instruct.running.last_checkpoint import LastCheckpoint
 
 
@@ -61,8 +61,3 @@ def test_resuming_and_other_processes_move_nothing(tmp_path: Path) -> None:
     RunFiles(tmp_path, resuming=False).on_train_start(other, other)
     assert (tmp_path / "logs/metrics.csv").is_file()
     assert not (tmp_path / "previous").exists()
-
-
-def test_the_bar_shows_short_names() -> None:
-    trainer: Any = SimpleNamespace(callback_metrics={"ppo/kl": 1.23456, "ppo/reward": 0.5, "ppo/episodes": 64})
-    assert ProgressBar().get_metrics(trainer, None) == {"reward": "0.5", "KL": "1.23"}
