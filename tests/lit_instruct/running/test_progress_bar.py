@@ -56,7 +56,8 @@ def test_phases_of_ppo(
 def test_validate_shows_its_batches(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, run_folder: Path, files: Files
 ) -> None:
-    words = ["rm", "validate", "--run", run_folder, *files.options("rm"), "--data.batch_size=2", "--model.lora.top_layers=2"]
+    more = ["--data.batch_size=2", "--model.lora.top_layers=2"]
+    words = ["rm", "validate", "--run", run_folder, *files.options("rm"), *more]
     lines = lines_of(capsys, monkeypatch, *words)
     assert any(line.startswith("rm: validation: 2 of 3") for line in lines)
 
