@@ -90,7 +90,7 @@ class Resume:
         checkpoint["options"] = dict(options)
         checkpoint["stage"] = module.stage
         checkpoint["stopped"] = trainer.should_stop
-        checkpoint[DTYPE] = str(module.frozen_dtype).removeprefix("torch.")
+        checkpoint[DTYPE] = module.dtype_choice.known
 
     def load(self, checkpoint: dict[str, Any], module: lightning.LightningModule, options: Mapping[str, Any]) -> None:
         """Restores what `save` added; `options` are those of the run that resumes.

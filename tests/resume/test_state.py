@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from lit_instruct.errors import UserError
+from lit_instruct.stages.frozen_dtype import FrozenDtype
 from lit_instruct.stages.resume import Resume
 
 
@@ -18,7 +19,7 @@ def stage(size: int = 2, should_stop: bool = False, **limits: int) -> Any:
     module: Any = nn.Module()
     module.frozen, module.trained = nn.Linear(2, 2).requires_grad_(False), nn.Linear(2, size)
     module.register_buffer("bias", torch.zeros(()))
-    module.stage = "sft"
+    module.stage, module.dtype_choice = "sft", FrozenDtype("float32")
     module.trainer = SimpleNamespace(
         fit_loop=SimpleNamespace(epoch_loop=SimpleNamespace(_batches_that_stepped=7)),
         state=SimpleNamespace(fn="fit"),
