@@ -184,7 +184,7 @@ def build(dtype: torch.dtype, device: torch.device, rows: int, new_tokens: int) 
     """Opens the embedded base with a non-zero adapter, and the demo's first prompts."""
     source = find_source(NAME)
     torch.manual_seed(0)
-    roles = ppo_roles(source, None, LoraOptions(), dtype).to(device)
+    roles = ppo_roles(source, [], LoraOptions(), dtype).to(device)
     for name, weight in roles.named_parameters():
         if "lora_B.policy" in name:
             nn.init.normal_(weight, std=0.01)

@@ -77,7 +77,7 @@ class Rollout(NamedTuple):
     scores: Tensor
     """(B,) float32, the reward of each whole response plus the weighted further rewards; not yet shaped."""
     reward_parts: Tensor
-    """(B, 1 + further rewards) float32, the rewards that `scores` is made of, before weights."""
+    """(B, rewards) float32, the rewards that `scores` is made of, before weights: main, further, std of an ensemble."""
     ended: Tensor
     """(B,) bool, True where the response ended by itself, False where the length limit cut it."""
     entropy: Tensor

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -18,7 +19,7 @@ from lit_instruct.models.heads import ScoreHead
 from lit_instruct.models.loading import Source, load_causal_lm, load_sequence_classifier, load_tokenizer
 from lit_instruct.models.lora import LoraOptions, attach_adapter, load_adapter_weights, read_head
 from lit_instruct.models.quantised import Quantisation, check_dora
-from lit_instruct.models.roles import Role, RoleName, Roles
+from lit_instruct.models.roles import Role, RoleName, Roles, reward_role
 
 ValueKind = Literal["reward_model", "zero_head", "policy_trunk"]
 """What the value function starts from: a copy of the reward model, that copy with a head of zeros (all values are 0 at
@@ -114,7 +115,7 @@ def shares_base(policy: Source, reward: Source | None) -> bool:
 
 def ppo_roles(
     policy: Source,
-    reward: Source | None,
+    rewards: Sequence[Source],
     lora: LoraOptions | None,
     dtype: torch.dtype,
     reward_bias: float = 0.0,
@@ -125,9 +126,10 @@ def ppo_roles(
 
     Args:
         policy: the SFT model; it is also the reference.
-        reward: the reward model. As an adapter on the policy's base it is also the reward role; otherwise the value
-            function gets the reward model's own base, and the reward has to come from elsewhere. Without a reward
-            model, or if its vocabulary differs, the value function starts as the SFT model with a head of zeros.
+        rewards: the reward model, or several adapters on the policy's base as an ensemble. Adapters on that base are
+            also the reward roles; otherwise the value function gets the reward model's own base, and the reward has
+            to come from elsewhere. The value function starts as the first one; without a reward model, or if its
+            vocabulary differs, as the SFT model with a head of zeros.
         lora: adapter options of the policy; None trains every weight of policy and value.
         dtype: of frozen weights.
         reward_bias: added to the reward; a value function that starts as the reward model starts with it too.
@@ -137,6 +139,7 @@ def ppo_roles(
     Raises:
         UserError: a model cannot be opened or does not fit.
     """
+    reward = rewards[0] if rewards else None
     shares = shares_base(policy, reward)
     if reward is not None and not shares and not _same_vocabulary(policy, reward):
         rank_zero_info(f"the value function starts as the SFT model: {reward.name} has another vocabulary")
@@ -145,11 +148,11 @@ def ppo_roles(
         return _separate_roles(policy, reward, dtype, reward_bias, value)
     base = load_causal_lm(policy, dtype, quantised)
     if reward is None or shares or value == "policy_trunk":
-        return _shared_roles(base, policy, reward if shares else None, lora, reward_bias, value)
-    roles = _shared_roles(base, policy, None, lora, reward_bias, "policy_trunk").roles
+        return _shared_roles(base, policy, rewards if shares else [], lora, reward_bias, value)
+    roles = _shared_roles(base, policy, [], lora, reward_bias, "policy_trunk").roles
     own = load_sequence_classifier(reward, dtype, 0, reward.adapter is not None, quantised)
     role, head = _value_beside(own, reward, lora)
-    return Roles({**roles, "value": role}, _value_head(head, reward_bias, value), None)
+    return Roles({**roles, "value": role}, _value_head(head, reward_bias, value))
 
 
 @peft_private.quiet()
@@ -169,7 +172,7 @@ def _value_beside(base: PreTrainedModel, reward: Source, lora: LoraOptions) -> t
 
 @peft_private.quiet()
 def _shared_roles(
-    base: PreTrainedModel, policy: Source, reward: Source | None, lora: LoraOptions, bias: float, value: ValueKind
+    base: PreTrainedModel, policy: Source, rewards: Sequence[Source], lora: LoraOptions, bias: float, value: ValueKind
 ) -> Roles:
     policy_config = replace(lora, dropout=0.0).config(base, base.config.num_hidden_layers)
     network = get_peft_model(base, policy_config, adapter_name="policy")
@@ -183,22 +186,31 @@ def _shared_roles(
         for name in ("sft", "policy"):
             load_adapter_weights(network, name, policy.adapter)
     roles["reference"] = Role(network, "sft" if policy.adapter is not None else None)
-    value_head, reward_head = _zero_head(base.config.hidden_size), None
-    if reward is not None and reward.adapter is not None:
-        for name in ("reward", "value") if own else ("reward",):
-            network.add_adapter(name, _adapter_config(reward))
-            load_adapter_weights(network, name, reward.adapter)
-        reward_head = ScoreHead(base.config.hidden_size, 1, bias=False)
-        reward_head.weight.data.copy_(read_head(reward.adapter))
-        value_head = _value_head(reward_head.weight.data, bias, value)
-        roles["reward"] = Role(network, "reward")
+    value_head, reward_heads = _zero_head(base.config.hidden_size), []
+    for member, reward in enumerate(rewards):
+        role = reward_role(member)
+        reward_heads.append(_reward_role(network, reward, (role, "value") if own and member == 0 else (role,)))
+        roles[role] = Role(network, role)
+    if rewards:
+        value_head = _value_head(reward_heads[0].weight.data, bias, value)
     elif own:
         network.add_adapter("value", copy.deepcopy(policy_config))
         if policy.adapter is not None:
             load_adapter_weights(network, "value", policy.adapter)
     check_dora(network, "--model.lora.dora")
     fuse_adapters(network)
-    return Roles(roles, value_head, reward_head)
+    return Roles(roles, value_head, reward_heads)
+
+
+def _reward_role(network: PeftModel, reward: Source, adapters: tuple[str, ...]) -> ScoreHead:
+    """Loads a reward model's adapter under each of the names; returns its head."""
+    assert reward.adapter is not None
+    for name in adapters:
+        network.add_adapter(name, _adapter_config(reward))
+        load_adapter_weights(network, name, reward.adapter)
+    head = ScoreHead(network.get_base_model().config.hidden_size, 1, bias=False)
+    head.weight.data.copy_(read_head(reward.adapter))
+    return head
 
 
 def _separate_roles(policy: Source, reward: Source | None, dtype: torch.dtype, bias: float, value: ValueKind) -> Roles:
@@ -206,16 +218,16 @@ def _separate_roles(policy: Source, reward: Source | None, dtype: torch.dtype, b
     reference = merged_language_model(policy, dtype)
     roles: dict[RoleName, Role] = {"policy": Role(trained, None), "reference": Role(reference, None)}
     if value == "policy_trunk":
-        return Roles({**roles, "value": roles["policy"]}, _zero_head(trained.config.hidden_size), None)
+        return Roles({**roles, "value": roles["policy"]}, _zero_head(trained.config.hidden_size))
     if reward is None:
         own = merged_language_model(policy, torch.float32)
-        return Roles({**roles, "value": Role(own, None)}, _zero_head(own.config.hidden_size), None)
+        return Roles({**roles, "value": Role(own, None)}, _zero_head(own.config.hidden_size))
     classifier = scoring_network(reward, torch.float32, pad_id=0)
     if isinstance(classifier, PeftModel):
         classifier = classifier.merge_and_unload()
     head = _value_head(classifier.score.weight.data, bias, value)
     classifier.score = nn.Identity()
-    return Roles({**roles, "value": Role(classifier, None)}, head, None)
+    return Roles({**roles, "value": Role(classifier, None)}, head)
 
 
 def _value_head(reward_head: Tensor, bias: float, value: ValueKind) -> ScoreHead:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Literal
@@ -30,8 +30,14 @@ from lit_instruct.models.sharding import inside, shard, shard_head
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
 
-RoleName = Literal["policy", "reference", "value", "reward"]
+RoleName = str
+"""policy, reference, value, or a reward model of an ensemble: reward, reward_2, reward_3, ..."""
 log = logging.getLogger(__name__)
+
+
+def reward_role(member: int) -> RoleName:
+    """Returns the role of a reward model; `member` is its number in the ensemble, from 0."""
+    return "reward" if member == 0 else f"reward_{member + 1}"
 
 
 @dataclass(frozen=True)
@@ -52,17 +58,19 @@ class Roles(nn.Module):
     precede them and are ignored.
 
     Args:
-        roles: policy, reference and value; reward only if it shares their base.
+        roles: policy, reference and value; rewards only if they share their base.
         value_head: H -> 1.
-        reward_head: H -> 1, or None if the reward does not come from a role.
+        reward_heads: H -> 1 of each reward role; empty if the reward does not come from a role.
     """
 
-    def __init__(self, roles: dict[RoleName, Role], value_head: ScoreHead, reward_head: ScoreHead | None) -> None:
+    def __init__(
+        self, roles: dict[RoleName, Role], value_head: ScoreHead, reward_heads: Sequence[ScoreHead] = ()
+    ) -> None:
         super().__init__()
         self.roles = roles
         self.networks = nn.ModuleList(list(dict.fromkeys(role.network for role in roles.values())))
         self.value_head = value_head
-        self.reward_head = reward_head
+        self.reward_heads = nn.ModuleList(reward_heads)
         self.value_on_policy = roles["value"] == roles["policy"]
         """Whether the value function is only a head on the policy's decoder (`--model.value.start=policy_trunk`)."""
         self.trunk_layers = self._frozen_layers()
@@ -166,17 +174,17 @@ class Roles(nn.Module):
         before = hidden[:, -mask.shape[1] - 1 : -1]
         return self.value_head(before).squeeze(-1) * mask
 
-    def rewards(self, hidden: Tensor, response_mask: Tensor) -> Tensor:
-        """Returns the reward head's score at the last real token of each response: (B,) float32.
+    def rewards(self, hidden: Tensor, response_mask: Tensor, member: int = 0) -> Tensor:
+        """Returns a reward head's score at the last real token of each response: (B,) float32.
 
         Args:
             hidden: (B, R + 1, H) the reward role's final hidden states.
             response_mask: (B, R) bool, True is real.
+            member: number of the reward model in the ensemble, from 0.
         """
-        assert self.reward_head is not None
         last = hidden.shape[1] - response_mask.shape[1] + response_mask.sum(dim=1) - 1
         rows = torch.arange(len(hidden), device=hidden.device)
-        return self.reward_head(hidden[rows, last]).squeeze(-1)
+        return self.reward_heads[member](hidden[rows, last]).squeeze(-1)
 
     def output_weight(self, role: RoleName) -> Tensor:
         """Returns the (V, H) weight of a role's output embedding; under FSDP2 it is whole only `inside` the model."""

@@ -122,7 +122,7 @@ def _adapter_count(work: Work) -> int:
     if work.rollouts is None:
         return 1
     value = 0 if work.rollouts.value == "policy_trunk" else 1
-    return 2 + value + (1 if work.rollouts.shared_reward else 0)  # policy and SFT, value, reward
+    return 2 + value + work.rollouts.shared_rewards  # policy and SFT, value, reward
 
 
 def policy_sizes(work: Work) -> list[int]:

@@ -40,8 +40,8 @@ class Rollouts:
     kept_rows: int
     """Responses per iteration on one process."""
     value: Literal["reward_model", "zero_head", "policy_trunk"]
-    shared_reward: bool
-    """Whether the reward model is an adapter on the policy's base."""
+    shared_rewards: int
+    """Reward models that are adapters on the policy's base."""
     average: bool
     """Whether a moving average of the policy is kept."""
     merged: bool
@@ -102,8 +102,8 @@ def read_work(stage: StageName, options: Options, device: Literal["cpu", "cuda"]
     frozen = _frozen_bytes(options["model.dtype"], device, base)
     precision = str(options.get("trainer.precision") or "")
     compute = frozen if not precision else (2 if "16" in precision else 4)
-    reward = _reward_of(stage, options)
-    shared = lora is not None and reward is not None and _shares_base(reward, base)
+    rewards = _rewards_of(stage, options)
+    shared = lora is not None and bool(rewards) and all(_shares_base(reward, base) for reward in rewards)
     rows, length, tokens, passes = _batch(stage, options, processes, device)
     prompt = int(options.get("data.max_prompt_length", 0))
     short = device == "cpu" and compute == 2 and length <= SHORT
@@ -127,8 +127,8 @@ def read_work(stage: StageName, options: Options, device: Literal["cpu", "cuda"]
         processes=processes,
         sharded=_sharded(options) if processes > 1 else "nothing",
         attends="shared_prefix" if shared_prefix else "short" if short else "whole",
-        others=tuple(shape_of(name) for name in _reward_bases(options, None if shared else reward, base)),
-        rollouts=_rollouts(options, processes, shared) if stage == "ppo" else None,
+        others=tuple(shape_of(name) for name in _reward_bases(options, [] if shared else rewards, base)),
+        rollouts=_rollouts(options, processes, len(rewards) if shared else 0) if stage == "ppo" else None,
     )
 
 
@@ -159,7 +159,7 @@ def _batch(stage: StageName, options: Options, processes: int, device: str) -> t
     return rows, length, rows * length, -(-minibatch // rows)
 
 
-def _rollouts(options: Options, processes: int, shared: bool) -> Rollouts:
+def _rollouts(options: Options, processes: int, shared_rewards: int) -> Rollouts:
     size = max(1, int(options["data.batch_size"]) // processes)
     return Rollouts(
         rows=min(int(options["model.memory.generation_batch_size"]), size),
@@ -167,7 +167,7 @@ def _rollouts(options: Options, processes: int, shared: bool) -> Rollouts:
         new=int(options["model.sampling.max_new_tokens"]),
         kept_rows=size,
         value=options["model.value.start"],
-        shared_reward=shared,
+        shared_rewards=shared_rewards,
         average=options.get("model.optimizer.ema_decay") is not None,
         merged=bool(options["model.memory.merge_for_rollouts"]),
     )
@@ -200,10 +200,10 @@ def _sharded(options: Options) -> Literal["nothing", "states", "everything"]:
     return "states" if "deepspeed" in strategy else "nothing"
 
 
-def _reward_of(stage: StageName, options: Options) -> str | None:
-    """The reward model of PPO; None for a function and in the other stages."""
+def _rewards_of(stage: StageName, options: Options) -> list[str]:
+    """The reward models of PPO, several for an ensemble; none for a function and in the other stages."""
     name = options.get("model.reward.model")
-    return str(name) if stage == "ppo" and name is not None and not options.get("model.reward.function") else None
+    return str(name).split(",") if stage == "ppo" and name and not options.get("model.reward.function") else []
 
 
 def _shares_base(reward: str, policy: str) -> bool:
@@ -214,9 +214,9 @@ def _shares_base(reward: str, policy: str) -> bool:
     return own is not None and own == (adapted_base(policy) or unpacked(policy))
 
 
-def _reward_bases(options: Options, reward: str | None, policy: str) -> list[str]:
+def _reward_bases(options: Options, rewards: list[str], policy: str) -> list[str]:
     """Models of which a stage holds a base of its own for rewards; a stage that is not trained yet is the policy's."""
-    names = [reward, *(item["model"] for item in options.get("model.reward.further") or ())]
+    names = [*rewards, *(item["model"] for item in options.get("model.reward.further") or ())]
     names += [options.get("model.selection_reward")]
     return [policy if awaits_stage(str(name), "rm") else str(name) for name in names if name]
 

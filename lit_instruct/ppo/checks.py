@@ -18,10 +18,26 @@ if TYPE_CHECKING:
     from data_modules.prompts import PromptDataModule
 
 
+def check_iterations(iterations: int, warmup: int) -> None:
+    """Refuses a training without iterations, or one in which the policy never learns.
+
+    Args:
+        iterations: their number.
+        warmup: how many of them train the value function alone.
+    """
+    if iterations < 1:
+        raise UserError(f"--model.iterations={iterations}: must be at least 1")
+    if warmup >= iterations:
+        raise UserError(
+            f"--model.value.warmup_iterations={warmup}: the policy would never learn in "
+            f"--model.iterations={iterations}; lower it"
+        )
+
+
 def check_run(
     options: PPOOptions,
     source: Source,
-    reward_source: Source | None,
+    reward_sources: Sequence[Source],
     prompter: Prompter,
     data: PromptDataModule,
 ) -> None:
@@ -30,7 +46,7 @@ def check_run(
     Args:
         options: of the run.
         source: of the policy.
-        reward_source: of the main reward; None for a function.
+        reward_sources: of the main reward, several for an ensemble; empty for a function.
         prompter: the prompt format.
         data: the prompts.
 
@@ -39,8 +55,8 @@ def check_run(
     """
     _check_lengths(source, options.sampling.max_new_tokens, data)
     options.sampling.stop_rule(prompter)
-    if reward_source is not None:
-        _check_reward(reward_source, "--model.reward.model")
+    for reward in reward_sources:
+        _check_reward(reward, "--model.reward.model")
     for further in options.reward.further:
         if further.model is not None:
             _check_reward(find_source(further.model), f"--model.reward.further: {further.name!r}, model")

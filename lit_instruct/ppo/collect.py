@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from lit_instruct.batches import PromptBatch, Responses, Rollout, around_response, columns_from, right_pad
-from lit_instruct.models.roles import Roles
+from lit_instruct.models.roles import Roles, reward_role
 from lit_instruct.models.sharding import in_step
+from lit_instruct.ppo.ensemble import Ensemble
 from lit_instruct.ppo.minibatches import Cut, minibatches_of, sequence_lengths
 from lit_instruct.ppo.non_finite import NonFinite
 from lit_instruct.ppo.phases import Phases
@@ -31,7 +32,7 @@ class Reward(NamedTuple):
     weight: float
     """Its factor in the sum of all rewards."""
     score: TextScorer | None
-    """None for the reward role, which shares the base."""
+    """None for the reward roles, which share the base."""
     origin: str = "the reward model"
     """Option and function that it comes from, for messages."""
 
@@ -58,8 +59,8 @@ class Collector:
     sampling: SamplingOptions
     rewards: Sequence[Reward]
     """The main reward comes first; only that one may be the reward role."""
-    reward_bias: float
-    """Added to every score of the reward role."""
+    ensemble: Ensemble
+    """What the scores of the reward roles become."""
     minibatches: int
     """Number of minibatches in an iteration."""
     cut: Cut
@@ -194,8 +195,12 @@ class Collector:
         values = roles.values(hidden, response_mask)
         rewards = [scores[rows] for scores in outside if scores is not None]
         if outside[0] is None:
-            hidden = around(roles.hidden("reward", input_ids, mask, trunk))
-            rewards.insert(0, roles.rewards(hidden, response_mask) + self.reward_bias)
+            members = [
+                roles.rewards(around(roles.hidden(reward_role(member), input_ids, mask, trunk)), response_mask, member)
+                for member in range(len(roles.reward_heads))
+            ]
+            main, *std = self.ensemble.combine(members)
+            rewards = [main, *rewards, *std]
         parts = torch.stack(rewards, dim=1)
         ended = torch.tensor([self.stop.ended(responses[row]) for row in rows], device=parts.device)
         return Rollout(

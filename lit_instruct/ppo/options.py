@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from lit_instruct.errors import UserError
+from lit_instruct.losses.aggregate import Aggregate
 from lit_instruct.models.activations import MemoryOptions
 from lit_instruct.models.finite import OnNonFinite
 from lit_instruct.models.optimizers import OptimizerName
@@ -44,7 +45,8 @@ class RewardOptions:
     the length limit cut.
 
     Args:
-        model: reward model: a stage folder or a hub sequence classifier; null with `function`.
+        model: reward model: a stage folder or a hub sequence classifier; null with `function`. Several stage folders
+            with commas are an ensemble of adapters on the policy's base, which costs little more memory than one.
         function: import path of a Python function to use instead, in one of the forms of docs/rewards.md.
         further: rewards that are added to the main one.
         normalize: subtracts the mean of all scores so far and divides by their standard deviation.
@@ -54,6 +56,9 @@ class RewardOptions:
         missing_eos_penalty: subtracted from the score of a response that the length limit cut.
         missing_eos_score: replaces the score of a response that the length limit cut, because the reward model has
             learnt from complete responses only; null keeps the score (less `missing_eos_penalty`).
+        ensemble: how the scores of an ensemble become one: mean, min, or mean_minus_std, where members that disagree
+            lower the score (Coste et al. 2023). Their standard deviation is logged as ppo/reward/std.
+        std_coef: factor of that standard deviation in mean_minus_std.
     """
 
     model: str | None = "{run}/rm"
@@ -65,18 +70,30 @@ class RewardOptions:
     whiten: bool = False
     missing_eos_penalty: float = 1.0
     missing_eos_score: float | None = None
+    ensemble: Aggregate = "mean"
+    std_coef: float = 1.0
 
     def __post_init__(self) -> None:
         if self.function is None and self.model is None:
             raise UserError("--model.reward.model: give a reward model, or a function by --model.reward.function")
         above_zero("reward", self, "clip")
+        if self.ensemble != "mean" and len(self.models) < 2:
+            raise UserError(
+                f"--model.reward.ensemble={self.ensemble}: needs several reward models, with commas in "
+                "--model.reward.model"
+            )
         if len(set(self.names)) < len(self.names):
             raise UserError(f"--model.reward.further: two rewards have one name ({', '.join(self.names)}); rename one")
 
     @property
     def names(self) -> list[str]:
         """Names of all rewards, the main one first."""
-        return ["main", *(reward.name for reward in self.further)]
+        return ["main", *(reward.name for reward in self.further), *(["std"] if len(self.models) > 1 else [])]
+
+    @property
+    def models(self) -> list[str]:
+        """Names of the reward models of the ensemble; empty with a function."""
+        return self.model.split(",") if self.model is not None and self.function is None else []
 
 
 @dataclass

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lit_instruct.models.roles import Roles
 from lit_instruct.ppo.collect import Collector, Reward
+from lit_instruct.ppo.ensemble import Ensemble
 from lit_instruct.ppo.minibatches import micro_batches
 from lit_instruct.ppo.non_finite import NonFinite
 from lit_instruct.ppo.options import PPOOptions, RewardOptions
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def rewards_of(options: RewardOptions, shared: bool, open_model: Callable[[str], TextScorer]) -> list[Reward]:
-    """Returns the main reward, then the further ones.
+    """Returns the main reward, then the further ones, then the standard deviation of an ensemble with weight 0.
 
     Args:
         options: where rewards come from.
@@ -45,11 +46,12 @@ def rewards_of(options: RewardOptions, shared: bool, open_model: Callable[[str],
         assert model is not None
         return Reward(name, weight, open_model(model), f"{option}model {model}")
 
-    main = Reward("main", 1.0, None)
+    main, std = Reward("main", 1.0, None), [Reward("std", 0.0, None)] if len(options.models) > 1 else []
     if not shared:
         main = opened("main", 1.0, options.model, options.function, "--model.reward.")
     named = "--model.reward.further"
-    return [main, *(opened(r.name, r.weight, r.model, r.function, f"{named}: {r.name!r}, ") for r in options.further)]
+    further = [opened(r.name, r.weight, r.model, r.function, f"{named}: {r.name!r}, ") for r in options.further]
+    return [main, *further, *std]
 
 
 class Parts(NamedTuple):
@@ -67,7 +69,7 @@ def build_parts(
     roles: Roles,
     prompter: Prompter,
     rewards: Sequence[Reward],
-    reward_bias: float,
+    ensemble: Ensemble,
     data: PromptDataModule,
     ranks: Ranks,
     folder: Path,
@@ -81,7 +83,7 @@ def build_parts(
         roles: the networks.
         prompter: the prompt format.
         rewards: the main one comes first.
-        reward_bias: added to every score of the reward role.
+        ensemble: what the scores of the reward roles become.
         data: batch size and pretraining text.
         ranks: the processes.
         folder: where episodes with NaN or inf are saved.
@@ -100,7 +102,7 @@ def build_parts(
         prompter,
         options.sampling,
         rewards,
-        reward_bias,
+        ensemble,
         objective.minibatches,
         partial(micro_batches, size=memory.micro_batch_size, device=ranks.device.type),
         guard,

@@ -11,9 +11,8 @@ import torch
 
 from data_modules.prompts import PromptDataModule
 from lit_instruct.batches import PromptBatch
-from lit_instruct.checkout import stage_command
 from lit_instruct.errors import UserError
-from lit_instruct.handover import bits_of, check_same_format, read_stage_of, stage_or_model
+from lit_instruct.handover import read_stage_of, stage_or_model
 from lit_instruct.lightning_private import is_compiled
 from lit_instruct.losses.masked import Moments
 from lit_instruct.models.assemble import ppo_roles, shares_base
@@ -22,10 +21,12 @@ from lit_instruct.models.loading import Source
 from lit_instruct.models.lora import LoraOptions
 from lit_instruct.models.optimizers import make_optimizer
 from lit_instruct.models.quantised import Quantize
+from lit_instruct.models.roles import reward_role
 from lit_instruct.ppo.average import PolicyAverage
-from lit_instruct.ppo.checks import check_run, check_training
+from lit_instruct.ppo.checks import check_iterations, check_run, check_training
 from lit_instruct.ppo.collect import Reward
 from lit_instruct.ppo.diagnostics import UNCALIBRATED, Diagnostics, warn
+from lit_instruct.ppo.ensemble import Ensemble, check_ensemble, parents_of
 from lit_instruct.ppo.figures import clock_figures, rollout_figures
 from lit_instruct.ppo.kl import KLController
 from lit_instruct.ppo.objective import KLOptions, ObjectiveOptions, ValueOptions
@@ -96,20 +97,13 @@ class PPOModule(StageModule):
         seed: int = 0,
     ) -> None:
         super().__init__("ppo", base, lora, dtype, prompt, seed, quantize, memory)
-        if iterations < 1:
-            raise UserError(f"--model.iterations={iterations}: must be at least 1")
-        if value.warmup_iterations >= iterations:
-            raise UserError(
-                f"--model.value.warmup_iterations={value.warmup_iterations}: the policy would never learn in "
-                f"--model.iterations={iterations}; lower it"
-            )
+        check_iterations(iterations, value.warmup_iterations)
         self.automatic_optimization = False
         self.iterations = iterations
         self.options = PPOOptions(objective, kl, reward, value, optimizer, sampling, pretraining, selection, memory)
         self.optimizer_options = optimizer
         self.patience = selection.patience
-        self.reward_name = None if reward.function else reward.model
-        self.parents = {"sft": base} | ({"reward": self.reward_name} if self.reward_name else {})
+        self.parents = {"sft": base} | {reward_role(member): name for member, name in enumerate(reward.models)}
         self.iterations_done = 0
         self.episodes_done = 0
         self.kl = KLController(kl)
@@ -117,9 +111,9 @@ class PPOModule(StageModule):
         self.diagnostics = Diagnostics(sampling.max_new_tokens)
 
     @cached_property
-    def reward_source(self) -> Source | None:
-        """Where the reward model lies; None for a function."""
-        return None if self.reward_name is None else stage_or_model(self.reward_name, "rm", "ppo")
+    def reward_sources(self) -> list[Source]:
+        """Where the reward models lie; empty for a function."""
+        return [stage_or_model(name, "rm", "ppo") for name in self.options.reward.models]
 
     @property
     def monitor(self) -> tuple[str, str] | None:
@@ -130,33 +124,41 @@ class PPOModule(StageModule):
     def setup(self, stage: str) -> None:
         """Builds the four roles, and the parts of an iteration on them."""
         super().setup(stage)
-        options, reward = self.options, self.reward_source
-        check_run(options, self.source, reward, self.prompter, self.data)
+        options, sources = self.options, self.reward_sources
+        check_run(options, self.source, sources, self.prompter, self.data)
+        check_ensemble(self.source, sources, self.lora is not None)
         if stage == "fit":
             check_training(options, self.lora is not None and is_compiled(self), self.data)
         if hasattr(self, "roles"):
             return
         quantised = self.quantised()
         torch.manual_seed(self.seed)
-        shared = self.lora is not None and reward is not None and shares_base(self.source, reward)
+        shared = self.lora is not None and sources != [] and shares_base(self.source, sources[0])
         rewards = rewards_of(options.reward, shared, self._open_reward)
-        parent = read_stage_of(reward) if reward is not None else None
-        if stage == "fit" and parent is not None and not parent.reward_bias and not options.reward.normalize:
+        parents = parents_of(sources, self.prompter, self.quantize) if shared else [*map(read_stage_of, sources)]
+        if stage == "fit" and not options.reward.normalize and any(p and not p.reward_bias for p in parents):
             warn(UNCALIBRATED)
-        if reward is not None and shared:
-            check_same_format(self.prompter, parent, reward.name, stage_command("rm", Path(reward.name).parent))
-            bits_of(reward, self.quantize)
-        bias = (parent.reward_bias if parent is not None else None) or 0.0
-        self.roles = ppo_roles(self.source, reward, self.lora, self.frozen_dtype, bias, options.value.start, quantised)
+        biases = [(parent.reward_bias if parent is not None else None) or 0.0 for parent in parents] or [0.0]
+        start, dtype = options.value.start, self.frozen_dtype
+        self.roles = ppo_roles(self.source, sources, self.lora, dtype, biases[0], start, quantised)
         self.keep_less_memory(self.roles)
-        self.compose(rewards, bias)
+        self.compose(rewards, Ensemble(biases, options.reward.ensemble, options.reward.std_coef))
 
-    def compose(self, rewards: list[Reward], bias: float) -> None:
-        """Builds the parts of an iteration around the roles; `bias` is added to every score of the reward role."""
+    def compose(self, rewards: list[Reward], ensemble: Ensemble) -> None:
+        """Builds the parts of an iteration around the roles; `ensemble` combines the scores of the reward roles."""
         self.ranks = Ranks(self.roles, self.trainer.strategy)
-        data, folder = self.data, Path(self.trainer.default_root_dir) / "non_finite"
+        folder = Path(self.trainer.default_root_dir) / "non_finite"
         self.guard, self.collector, self.targets, self.updater, self.validation = build_parts(
-            self.options, self.roles, self.prompter, rewards, bias, data, self.ranks, folder, self.offloading, self.seed
+            self.options,
+            self.roles,
+            self.prompter,
+            rewards,
+            ensemble,
+            self.data,
+            self.ranks,
+            folder,
+            self.offloading,
+            self.seed,
         )
 
     def on_fit_start(self) -> None:
@@ -263,9 +265,8 @@ class PPOModule(StageModule):
 
     def options_given(self) -> dict[str, Any]:
         """Returns every option of the run by dotted name; a stage that it starts from by its time of creation."""
-        return options_of(
-            self.given, self.trainer, self.data, {"base": self.source, "reward.model": self.reward_source}
-        )
+        rewards = {f"reward.model.{i}" if i else "reward.model": s for i, s in enumerate(self.reward_sources)}
+        return options_of(self.given, self.trainer, self.data, {"base": self.source, "reward.model": None} | rewards)
 
     def load_trained_weights(self, path: str) -> dict[str, float]:
         """Loads trained tensors and average of one of this run's checkpoints; returns the metrics saved with them."""

@@ -113,7 +113,7 @@ def test_each_side_runs_in_its_faster_precision() -> None:
 
 
 def test_shape_and_weights_of_a_model(tiny_model: Path) -> None:
-    roles = ppo_roles(find_source(str(tiny_model)), None, LoraOptions(r=4, top_layers=1), torch.float32)
+    roles = ppo_roles(find_source(str(tiny_model)), [], LoraOptions(r=4, top_layers=1), torch.float32)
     weights = layer_weights(roles)
     assert len(weights) == 4 * 7 and not any(weight.requires_grad for weight in weights)
     attention, mlp = 32 * 32 * 2 + 32 * 16 * 2, 3 * 32 * 64

@@ -144,7 +144,7 @@ def test_bfloat16_and_autocast_are_as_close_as_the_models_own_forward(tiny_model
 def test_an_adapter_that_is_not_merged_counts(tiny_model: Path, tmp_path: Path) -> None:
     """As on 4-bit bases, whose adapters are not merged."""
     sft = sft_folder(tmp_path / "sft", tiny_model)
-    roles = ppo_roles(find_source(str(sft)), None, LoraOptions(r=6, alpha=8.0), torch.float32)
+    roles = ppo_roles(find_source(str(sft)), [], LoraOptions(r=6, alpha=8.0), torch.float32)
     network = roles.language_model("policy")
     for name, weight in network.named_parameters():
         if "lora_" in name:

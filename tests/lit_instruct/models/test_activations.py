@@ -40,7 +40,8 @@ def folders(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> tuple
 
 
 def _roles(folders: tuple[str, str], bits: Quantisation | None, lora: LoraOptions) -> Roles:
-    return ppo_roles(*map(find_source, folders), lora, torch.float32, quantised=bits)
+    sft, reward = map(find_source, folders)
+    return ppo_roles(sft, [reward], lora, torch.float32, quantised=bits)
 
 
 def _gradients(roles: Roles, context: Any = None, trunk: bool = False) -> dict[str, Tensor]:

@@ -117,7 +117,7 @@ def test_shares_base(sft: Source, reward: Source, tiny_model: Path) -> None:
 def test_reward_model_of_another_base_stays_outside(sft: Source, tmp_path: Path, lora: LoraOptions | None) -> None:
     other = tiny_llama(tmp_path / "other", seed=7)
     foreign = find_source(str(reward_folder(tmp_path / "rm", sft_folder(tmp_path / "sft", other))))
-    roles = ppo_roles(sft, foreign, lora, torch.float32, reward_bias=0.5)
+    roles = ppo_roles(sft, [foreign], lora, torch.float32, reward_bias=0.5)
     assert "reward" not in roles.roles
     classifier = scoring_network(foreign, torch.float32, pad_id=0)
     mask = torch.ones_like(IDS, dtype=torch.bool)

@@ -42,7 +42,8 @@ def _plain(base: Path, folder: str) -> nn.Module:
 
 
 def _roles(folders: tuple[str, str], dtype: torch.dtype = torch.float32) -> Roles:
-    return ppo_roles(*map(find_source, folders), LARGER, dtype)
+    sft, reward = map(find_source, folders)
+    return ppo_roles(sft, [reward], LARGER, dtype)
 
 
 @pytest.mark.parametrize("rslora", [False, True])

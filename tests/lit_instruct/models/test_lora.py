@@ -173,7 +173,7 @@ def _opened(folder: Path) -> list[Callable[[], object]]:
         lambda: policy_network(source, larger, torch.float32),
         lambda: policy_network(source, None, torch.float32),
         lambda: reward_network(source, larger, torch.float32, pad_id=0),
-        lambda: ppo_roles(source, None, larger, torch.float32),
+        lambda: ppo_roles(source, [], larger, torch.float32),
         lambda: scoring_network(source, torch.float32, pad_id=0),
     ]
 
@@ -222,7 +222,7 @@ def test_conv1d_layers_get_adapters_that_plain_peft_opens(tmp_path: Path) -> Non
     expected = _logits(_plain(base, folder))
     assert (expected - _logits(AutoModelForCausalLM.from_pretrained(base))).abs().max() > 0.1
     torch.testing.assert_close(_logits(network), expected, rtol=1e-4, atol=1e-4)
-    roles = ppo_roles(source, None, LoraOptions(r=4), torch.float32)
+    roles = ppo_roles(source, [], LoraOptions(r=4), torch.float32)
     with torch.no_grad(), roles.merged("policy") as model:
         assert type(model.transformer.h[0].attn.c_attn.get_base_layer()).__name__ == "Conv1D"
         torch.testing.assert_close(model(IDS).logits, expected, rtol=1e-4, atol=1e-4)

@@ -63,7 +63,8 @@ def test_the_file_of_the_weights_is_left(tmp_path: Path, tiny_model: Path) -> No
 
 def _roles(folders: tuple[str, str], bits: Quantisation, dtype: torch.dtype = torch.float32, **lora: Any) -> Roles:
     options = LoraOptions(**({"r": 6, "alpha": 8.0, "top_layers": 3} | lora))
-    return ppo_roles(*map(find_source, folders), options, dtype, quantised=bits)
+    sft, reward = map(find_source, folders)
+    return ppo_roles(sft, [reward], options, dtype, quantised=bits)
 
 
 @pytest.mark.parametrize("bits", BITS, ids=lambda bits: bits.kind)
@@ -93,7 +94,7 @@ def test_what_is_trained_is_float32(tiny_model: Path, bits: Quantisation, lora: 
     if bits.kind == "8bit" and "dora" in lora:
         return  # refused on a CPU
     source, options = find_source(str(tiny_model)), LoraOptions(r=4, **lora)
-    roles = ppo_roles(source, None, options, BF16, quantised=bits)
+    roles = ppo_roles(source, [], options, BF16, quantised=bits)
     for network in (policy_network(source, options, BF16, bits), reward_network(source, options, BF16, 0, bits), roles):
         trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
         assert {parameter.dtype for parameter in trained} == {torch.float32}

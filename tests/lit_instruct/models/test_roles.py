@@ -49,7 +49,7 @@ def test_reference_is_the_sft_model_to_the_bit(folders: Folders, lora: LoraOptio
 def test_without_an_adapter_the_reference_is_the_base(folders: Folders) -> None:
     ids, mask, *_ = ids_and_masks()
     torch.manual_seed(0)
-    roles = ppo_roles(find_source(str(folders.base)), None, SFT_LORA, torch.float32)
+    roles = ppo_roles(find_source(str(folders.base)), [], SFT_LORA, torch.float32)
     expected = plain_hidden(AutoModelForCausalLM.from_pretrained(str(folders.base)), ids, mask)
     for role in ("reference", "policy"):
         with torch.no_grad():

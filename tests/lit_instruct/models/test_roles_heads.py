@@ -79,7 +79,7 @@ def test_reward_and_value_start_as_the_reward_model(folders: Folders) -> None:
 def test_full_fine_tuning_starts_the_value_as_the_reward_model(folders: Folders) -> None:
     ids, mask, _, response_mask = ids_and_masks()
     roles = make_roles(folders, lora=None)
-    assert roles.reward_head is None
+    assert len(roles.reward_heads) == 0
     with torch.no_grad():
         last = 5 + response_mask.sum(dim=1) - 1
         values = roles.value_head(roles.hidden("value", ids, mask)[torch.arange(3), last]).squeeze(-1)
@@ -102,4 +102,4 @@ def test_without_a_reward_model_the_value_is_zero_and_can_learn(folders: Folders
 def test_reward_model_without_head_is_refused(folders: Folders) -> None:
     for lora in (LARGER, None):
         with pytest.raises(UserError, match="no reward head"):
-            ppo_roles(find_source(str(folders.sft)), find_source(str(folders.sft)), lora, torch.float32)
+            ppo_roles(find_source(str(folders.sft)), [find_source(str(folders.sft))], lora, torch.float32)

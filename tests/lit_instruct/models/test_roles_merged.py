@@ -59,7 +59,7 @@ def test_merged_restores_a_bfloat16_base(folders: Folders) -> None:
 
 def test_merged_without_adapter_is_the_network(folders: Folders) -> None:
     ids, mask, *_ = ids_and_masks()
-    roles = ppo_roles(find_source(str(folders.base)), None, SFT_LORA, torch.float32)
+    roles = ppo_roles(find_source(str(folders.base)), [], SFT_LORA, torch.float32)
     train(roles, "policy")
     expected = plain_hidden(AutoModelForCausalLM.from_pretrained(str(folders.base)), ids, mask)
     with roles.merged("reference") as model:

@@ -38,7 +38,7 @@ def make_roles(
     reward: bool = True,
 ) -> Roles:
     torch.manual_seed(0)
-    return ppo_roles(find_source(str(folders.sft)), find_source(str(folders.reward)) if reward else None, lora, dtype)
+    return ppo_roles(find_source(str(folders.sft)), [find_source(str(folders.reward))] if reward else [], lora, dtype)
 
 
 def ids_and_masks() -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -193,11 +193,13 @@ def test_only_an_adapter_on_the_policys_base_shares_it(tmp_path: Path) -> None:
     sft, ours, theirs = adapter("sft", base), adapter("ours", base), adapter("theirs", other)
     for policy in (base, sft):
         rollouts = work("ppo", policy, model__reward__model=ours).rollouts
-        assert rollouts is not None and rollouts.shared_reward
+        assert rollouts is not None and rollouts.shared_rewards == 1
         found = work("ppo", policy, model__reward__model=theirs)
-        assert found.rollouts is not None and not found.rollouts.shared_reward
+        assert found.rollouts is not None and found.rollouts.shared_rewards == 0
         assert [shape.name for shape in found.others] == [theirs]
     embedded = adapter("embedded", "smollm2-135m-instruct")
     found = work("ppo", "smollm2-135m-instruct", model__reward__model=embedded)
-    assert found.rollouts is not None and found.rollouts.shared_reward
+    assert found.rollouts is not None and found.rollouts.shared_rewards == 1
+    three = work("ppo", base, model__reward__model=f"{ours},{sft},{ours}")
+    assert three.rollouts is not None and three.rollouts.shared_rewards == 3
     assert work("ppo", base, model__reward__model=ours, model__lora=None).others[0].name == ours

@@ -27,7 +27,7 @@ def stages(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> tuple[
 def roles(stages: tuple[Path, Path]) -> Roles:
     """Roles whose policy has moved away from the reference."""
     sft, reward = (find_source(str(folder)) for folder in stages)
-    roles = ppo_roles(sft, reward, LoraOptions(r=4, alpha=8.0, top_layers=2), torch.float32)
+    roles = ppo_roles(sft, [reward], LoraOptions(r=4, alpha=8.0, top_layers=2), torch.float32)
     with torch.no_grad():
         for parameter in roles.parameters_of("policy"):
             parameter.mul_(1.2)

@@ -12,6 +12,7 @@ from data_modules.rows import PromptRow
 from lit_instruct.batches import PromptBatch, left_pad
 from lit_instruct.models.roles import Roles
 from lit_instruct.ppo.collect import Collector, Reward
+from lit_instruct.ppo.ensemble import Ensemble
 from lit_instruct.ppo.non_finite import NonFinite
 from lit_instruct.ppo.ranks import Ranks
 from lit_instruct.prompting import Prompter
@@ -36,13 +37,15 @@ def collector_of(
     *,
     sampling: SamplingOptions = SAMPLING,
     further: Sequence[Reward] = (),
+    ensemble: Ensemble = Ensemble([REWARD_BIAS]),
+    with_std: bool = False,
     **options: Any,
 ) -> Collector:
     """A collector of two minibatches, with micro-batches of two rows."""
     ranks = Ranks(roles)
     guard = NonFinite("stop", Path("non_finite"), prompter.decode, ranks)
-    rewards = [Reward("main", 1.0, scorer), *further]
-    return Collector(roles, prompter, sampling, rewards, REWARD_BIAS, 2, _pairs, guard, ranks, **options)
+    rewards = [Reward("main", 1.0, scorer), *further, *([Reward("std", 0.0, None)] if with_std else [])]
+    return Collector(roles, prompter, sampling, rewards, ensemble, 2, _pairs, guard, ranks, **options)
 
 
 def _pairs(rows: list[int], lengths: list[int]) -> list[list[int]]:

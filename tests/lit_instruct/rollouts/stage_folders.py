@@ -34,11 +34,11 @@ def sft_folder(folder: Path, base: Path, lora: LoraOptions = SFT_LORA) -> Path:
     return _write(folder, base, "sft", network)
 
 
-def reward_folder(folder: Path, sft: Path, lora: LoraOptions = REWARD_LORA) -> Path:
+def reward_folder(folder: Path, sft: Path, lora: LoraOptions = REWARD_LORA, seed: int = 2) -> Path:
     """Writes what the reward stage would, started from `sft`."""
-    torch.manual_seed(2)
+    torch.manual_seed(seed)
     network = reward_network(find_source(str(sft)), lora, torch.float32, pad_id=0)
-    shake(network, seed=2)
+    shake(network, seed)
     return _write(folder, sft, "rm", network)
 
 

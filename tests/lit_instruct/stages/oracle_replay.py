@@ -281,7 +281,7 @@ def roles_of(recording: Recording) -> Roles:
         roles["policy"] = Role(_load(LlamaForCausalLM(config), part["policy"]), None)
     head = ScoreHead(config.hidden_size, 1, bias=True)
     head.load_state_dict({name: part["value"][f"score.{name}"] for name in ("weight", "bias")})
-    return Roles(roles, head, None)
+    return Roles(roles, head)
 
 
 def _parts(weights: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:

@@ -217,7 +217,7 @@ def test_with_one_it_starts_as_the_reward_model(
         dtype="float32",
     )
     plain_trainer(tmp_path).validate(module, PromptDataModule(str(files.ppo)), verbose=False)
-    assert torch.equal(module.roles.value_head.weight, module.roles.reward_head.weight)
+    assert torch.equal(module.roles.value_head.weight, module.roles.reward_heads[0].weight)
     weights = dict(module.named_parameters())
     pairs = [(name, name.replace(".value.", ".reward.")) for name in weights if ".value." in name]
     assert pairs
