@@ -22,6 +22,7 @@ from lit_instruct.files import READY, finish_replacing, replacing_files
 from lit_instruct.models.checks import check_vocabulary
 from lit_instruct.models.dtype import DTYPES, ChosenDtype, DtypeName, KnownDtype, choose_dtype, named, place_of
 from lit_instruct.models.loading import (
+    RUN,
     Source,
     awaits_stage,
     find_source,
@@ -220,7 +221,7 @@ def stage_or_model(name: str, stage: str, wanted_by: str) -> Source:
     Raises:
         UserError: that stage has not been run, or there is no such model.
     """
-    if awaits_stage(name, stage):
+    if RUN not in name and awaits_stage(name, stage):
         run = Path(name).parent
         raise UserError(
             f"{wanted_by}: no {stage} model in {name}; run `{stage_command(stage, run)}` first, "

@@ -12,6 +12,7 @@ from data_modules.rows import PromptRow, read_rows
 from lit_instruct.errors import UserError
 from lit_instruct.files import write_text
 from lit_instruct.models.quantised import Quantize
+from lit_instruct.rollouts.function_names import Function
 from lit_instruct.rollouts.generate import SamplingOptions
 from lit_instruct.rollouts.reward_functions import function_scorer
 from lit_instruct.rollouts.text import TextGenerator
@@ -52,7 +53,7 @@ class SampleOptions:
     data: SampleData
     out: str
     k: int = 4
-    labeler: str = "lit_instruct.evaluation.labelers.tone"
+    labeler: Function = "lit_instruct.evaluation.labelers.tone"
     sampling: SamplingOptions = field(default_factory=SamplingOptions)
     batch_size: int = 64
     seed: int = 0

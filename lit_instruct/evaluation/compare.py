@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,7 +65,7 @@ def evaluate(options: EvalOptions, loaders: Loaders | None = None) -> dict[str, 
     report["seconds"]["eval"] = round(time.monotonic() - started, 1)
     report["peak_memory_gb"] = {name: stage.peak_memory_gb for name, stage in stages.items()}
     report["peak_memory_gb"]["eval"] = peak_memory_gb()
-    report |= {"base": stages["sft"].base, "options": asdict(options)}
+    report |= {"base": stages["sft"].base, "options": options.record()}
     report |= {"seeds": {name: stage.seed for name, stage in stages.items()}} | provenance()
     warnings += [*warnings_on(options), *sameness(report["distinct_2"])]
     report |= {"warnings": warnings, "samples": choose_samples(samples)}

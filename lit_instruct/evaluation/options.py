@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
 
 from lit_instruct.errors import UserError
+from lit_instruct.rollouts.function_names import Function, function_name
 
 REWARD = "reward"
 """As a labeler: the scores of the run's own reward model."""
@@ -30,10 +31,10 @@ class EvalOptions:
     """Sampling temperature of all systems; the KL is exact only at 1."""
     seed: int = 0
     """Seed of sampling and bootstrap."""
-    labeler: str | None = None
+    labeler: Function | None = None
     """Import path of the labeler whose scores come first in the report, or reward for the run's reward model; null
     takes the run's reward function, or else its reward model."""
-    second_labeler: str | None = None
+    second_labeler: Function | None = None
     """Import path of a labeler that was not used in training; null takes the overlap with the reference responses if
     every row has one, or else points off for unfinished and repetitive text."""
     batch_size: int = 64
@@ -48,3 +49,8 @@ class EvalOptions:
                 raise UserError(f"--{name}: {value} is below 1; give a positive number")
         if not self.temperature > 0:
             raise UserError(f"--temperature: {self.temperature} is not above 0; give a positive number")
+
+    def record(self) -> dict[str, Any]:
+        """Returns the options as the report has them: functions by name."""
+        names = [None if given is None else function_name(given) for given in (self.labeler, self.second_labeler)]
+        return asdict(replace(self, labeler=names[0], second_labeler=names[1]))

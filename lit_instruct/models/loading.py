@@ -65,6 +65,24 @@ class Source:
         return self.place if self.adapter is not None and has_tokenizer(self.adapter) else self.base
 
 
+def model_name(model: str | os.PathLike[str], option: str) -> str:
+    """Returns the name of a model as text.
+
+    Args:
+        model: a name or a path.
+        option: that names the model, for the message.
+
+    Raises:
+        UserError: it is a model itself.
+    """
+    if isinstance(model, str | os.PathLike):
+        return os.fspath(model)
+    raise UserError(
+        f"{option}: give a hub id or a folder, not a {type(model).__name__}; save the model and its tokenizer with "
+        "save_pretrained(folder), and give that folder"
+    )
+
+
 def find_source(name: str) -> Source:
     """Returns where a model is.
 
@@ -74,6 +92,11 @@ def find_source(name: str) -> Source:
     Raises:
         UserError: the folder does not exist or holds no model.
     """
+    if RUN in name:
+        raise UserError(
+            f'{name}: {RUN} is the folder of --run on the command line; in Python give the module base="runs/demo/sft" '
+            'and PPO reward=RewardOptions(model="runs/demo/rm"), or other models by folder or hub id'
+        )
     folder = Path(name).expanduser()
     if (folder / "adapter_config.json").is_file():
         return Source(name, resolve(_base_of(folder / "adapter_config.json")), folder)

@@ -9,9 +9,11 @@ from lit_instruct.errors import UserError
 from lit_instruct.losses.aggregate import Aggregate
 from lit_instruct.models.activations import MemoryOptions
 from lit_instruct.models.finite import OnNonFinite
+from lit_instruct.models.loading import model_name
 from lit_instruct.models.optimizers import OptimizerName
 from lit_instruct.ppo.bounds import above_zero, at_least
 from lit_instruct.ppo.objective import KLOptions, ObjectiveOptions, ValueOptions
+from lit_instruct.rollouts.function_names import Function
 from lit_instruct.rollouts.generate import SamplingOptions
 
 
@@ -29,12 +31,13 @@ class FurtherReward:
 
     name: str
     model: str | None = None
-    function: str | None = None
+    function: Function | None = None
     weight: float = 1.0
 
     def __post_init__(self) -> None:
         if (self.model is None) == (self.function is None):
             raise UserError(f"--model.reward.further: {self.name!r} needs either a model or a function")
+        self.model = self.model and model_name(self.model, f"--model.reward.further: {self.name!r}, model")
 
 
 @dataclass
@@ -62,7 +65,7 @@ class RewardOptions:
     """
 
     model: str | None = "{run}/rm"
-    function: str | None = None
+    function: Function | None = None
     further: list[FurtherReward] = field(default_factory=list)
     normalize: bool = False
     scale: float = 1.0
@@ -76,6 +79,7 @@ class RewardOptions:
     def __post_init__(self) -> None:
         if self.function is None and self.model is None:
             raise UserError("--model.reward.model: give a reward model, or a function by --model.reward.function")
+        self.model = self.model and model_name(self.model, "--model.reward.model")
         above_zero("reward", self, "clip")
         if self.ensemble != "mean" and len(self.models) < 2:
             raise UserError(
@@ -172,7 +176,7 @@ class SelectionOptions:
     metric: str | None = None
     mode: Literal["max", "min"] = "max"
     patience: int | None = None
-    labeler: str | None = None
+    labeler: Function | None = None
 
     def __post_init__(self) -> None:
         at_least(1, "selection", self, "patience")

@@ -20,6 +20,7 @@ from lit_instruct.ppo.targets import Targets
 from lit_instruct.ppo.update import Updater
 from lit_instruct.ppo.validation import Validation
 from lit_instruct.prompting import Prompter
+from lit_instruct.rollouts.function_names import Function, function_name
 from lit_instruct.rollouts.reward_functions import TextScorer, function_scorer
 
 if TYPE_CHECKING:
@@ -38,11 +39,11 @@ def rewards_of(options: RewardOptions, shared: bool, open_model: Callable[[str],
         UserError: a reward cannot be opened or imported.
     """
 
-    def opened(name: str, weight: float, model: str | None, function: str | None, option: str) -> Reward:
+    def opened(name: str, weight: float, model: str | None, function: Function | None, option: str) -> Reward:
         # The check of all rewards finds NaN: it names the row and saves the episodes.
         if function is not None:
             score = function_scorer(function, False, f"{option}function")
-            return Reward(name, weight, score, f"{option}function {function}")
+            return Reward(name, weight, score, f"{option}function {function_name(function)}")
         assert model is not None
         return Reward(name, weight, open_model(model), f"{option}model {model}")
 

@@ -40,7 +40,7 @@ def call_of(function: Callable[..., Any], name: str) -> Call:
     if inspect.iscoroutinefunction(function):
         raise UserError(f"{name}: it is asynchronous; {FORMS}")
     try:
-        signature = inspect.signature(function)
+        signature = inspect.signature(getattr(function, "forward", function))  # of an nn.Module
     except (TypeError, ValueError):  # a function that is written in C
         return lambda prompts, responses, _: function(_pairs(prompts, responses))
     if "completions" in signature.parameters:

@@ -12,42 +12,53 @@ from typing import Any
 from lit_instruct.checkout import hidden_package
 from lit_instruct.errors import Interrupted, UserError
 from lit_instruct.rollouts.function_forms import FORMS, Call, Columns, call_of, unchanged_process
+from lit_instruct.rollouts.function_names import Function, function_name
 
 TextScorer = Callable[[Sequence[Any], Sequence[str], Sequence[Columns]], list[float]]
 """(prompts, responses, further columns of each prompt's row) -> one score per response, higher is better; for rewards
 that come from outside the shared base."""
 
 
-def function_scorer(import_path: str, finite: bool = True, option: str = "--model.reward.function") -> TextScorer:
-    """Returns the Python function that an import path names as a scorer, with its scores checked.
+def function_scorer(given: Function, finite: bool = True, option: str = "--model.reward.function") -> TextScorer:
+    """Returns a Python function, or that which an import path names, as a scorer with its scores checked.
 
     The scorer raises a UserError where the function raises an exception, exits, changes settings of torch or does not
     return one number for each response; the message names the option, the function and the row. The function gets
     copies: it may change its arguments.
 
     Args:
-        import_path: such as `lit_instruct.evaluation.labelers.tone`; the forms of a function are those of `call_of`.
+        given: the function, or its import path such as `lit_instruct.evaluation.labelers.tone`; the forms of a
+            function are those of `call_of`.
         finite: whether NaN and infinity are errors; otherwise the caller has to check for them.
         option: by which the user named the function, for messages.
 
     Raises:
         UserError: there is no such function, or it takes other arguments.
     """
-    name = f"{option} {import_path}"
-    module, _, attribute = import_path.rpartition(".")
+    name = f"{option} {function_name(given)}"
+    function = _imported(given, name) if isinstance(given, str) else given
+    if not callable(function):
+        raise UserError(f"{name}: it is not callable; {FORMS}")
+    return partial(_checked_scores, call_of(function, name), name, finite)
+
+
+def _imported(path: str, name: str) -> Any:
+    module, _, attribute = path.rpartition(".")
+    if "<" in path or module == "__main__":
+        raise UserError(
+            f"{name}: it was given in Python and cannot be imported; give the function again in Python, or move it to "
+            "a module and give package.module.function"
+        )
     try:
         with unchanged_process(name):
-            function = getattr(importlib.import_module(module), attribute)
+            return getattr(importlib.import_module(module), attribute)
     except (UserError, KeyboardInterrupt, Interrupted):
         raise
     except BaseException as error:  # the user's module may raise anything when it is imported
         raise UserError(
             f"{name}: cannot import it ({_in_one_line(error)}); give package.module.function, in the "
-            f"current folder or on PYTHONPATH{hidden_package(import_path)}"
+            f"current folder or on PYTHONPATH{hidden_package(path)}"
         ) from error
-    if not callable(function):
-        raise UserError(f"{name}: it is not callable; {FORMS}")
-    return partial(_checked_scores, call_of(function, name), name, finite)
 
 
 def _checked_scores(
@@ -88,6 +99,7 @@ def _called(call: Call, prompts: Sequence[Any], responses: Sequence[str], rows: 
 def _number(value: Any) -> float | None:
     """A score as float; None if it is no number."""
     try:
+        value = value.detach() if hasattr(value, "detach") else value  # a tensor with gradient would warn
         return None if isinstance(value, str | bytes) else float(value)
     except Exception:  # the value's own conversion may raise anything
         return None

@@ -32,7 +32,7 @@ from lit_instruct.handover import (
 )
 from lit_instruct.models.activations import MemoryOptions, checkpoint_layers
 from lit_instruct.models.dtype import DtypeName
-from lit_instruct.models.loading import Source, find_source
+from lit_instruct.models.loading import Source, find_source, model_name
 from lit_instruct.models.lora import LoraOptions, save_adapter
 from lit_instruct.models.optimizers import make_optimizer
 from lit_instruct.models.quantised import Quantisation, Quantize, quantisation
@@ -103,7 +103,7 @@ class StageModule(lightning.LightningModule):
         self.strict_loading = False  # the frozen base comes from its own folder
         self.resume = Resume()
         self.stage = stage
-        self.source_name = source
+        self.source_name = model_name(source, "--model.base")
         self.lora = lora
         self.dtype_choice = FrozenDtype(dtype)
         self.prompt_options = prompt

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, is_dataclass
+from dataclasses import asdict, fields, is_dataclass
 from itertools import chain
 from types import FrameType
 from typing import Any
@@ -14,6 +14,7 @@ import numpy as np
 from lightning.pytorch.utilities.parsing import collect_init_args
 
 from lit_instruct.prompting.hashes import hashes_of, questions_in
+from lit_instruct.rollouts.function_names import function_name
 
 TRAINER = ("max_epochs", "max_steps", "accumulate_grad_batches", "gradient_clip_val", "num_nodes", "world_size")
 """Attributes of a Trainer that are hyperparameters."""
@@ -81,9 +82,11 @@ def trained_prompts(data: Any) -> np.ndarray | None:
 def as_json(value: Any) -> Any:
     """Returns a value in JSON types; anything else becomes text."""
     if is_dataclass(value) and not isinstance(value, type):
-        return as_json(asdict(value))
+        return {part.name: as_json(getattr(value, part.name)) for part in fields(value)}  # asdict copies models
     if isinstance(value, Mapping):
         return {str(key): as_json(item) for key, item in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, str):
         return [as_json(item) for item in value]
+    if callable(value):
+        return function_name(value)
     return value if value is None or isinstance(value, bool | int | float) else str(value)

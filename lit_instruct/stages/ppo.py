@@ -103,7 +103,8 @@ class PPOModule(StageModule):
         self.options = PPOOptions(objective, kl, reward, value, optimizer, sampling, pretraining, selection, memory)
         self.optimizer_options = optimizer
         self.patience = selection.patience
-        self.parents = {"sft": base} | {reward_role(member): name for member, name in enumerate(reward.models)}
+        models = {reward_role(member): name for member, name in enumerate(reward.models)}
+        self.parents = {"sft": self.source_name} | models
         self.iterations_done = 0
         self.episodes_done = 0
         self.kl = KLController(kl)

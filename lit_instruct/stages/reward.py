@@ -78,7 +78,7 @@ class RewardModule(StageModule):
         self.optimizer_options = optimizer
         self.step_guard = StepGuard(optimizer.on_non_finite)
         self.trl_options = trl
-        self.parents = {"sft": base}
+        self.parents = {"sft": self.source_name}
         self.register_buffer("bias", torch.zeros(()))
         self.calibration = BinaryCalibrationError(n_bins=CALIBRATION_BINS)
 

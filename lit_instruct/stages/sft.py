@@ -16,6 +16,7 @@ from lit_instruct.errors import UserError
 from lit_instruct.models.activations import MemoryOptions
 from lit_instruct.models.assemble import policy_network
 from lit_instruct.models.dtype import DtypeName
+from lit_instruct.models.loading import model_name
 from lit_instruct.models.lora import LoraOptions
 from lit_instruct.models.quantised import Quantize
 from lit_instruct.rollouts.generate import SamplingOptions
@@ -71,7 +72,7 @@ class SFTModule(StageModule):
         self.optimizer_options = optimizer
         self.step_guard = StepGuard(optimizer.on_non_finite)
         self.trl_options = trl
-        self.selection_reward = selection_reward
+        self.selection_reward = selection_reward and model_name(selection_reward, "--model.selection_reward")
         self.selection_sampling = selection_sampling
         self.selection_prompts = selection_prompts
 

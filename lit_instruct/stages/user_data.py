@@ -14,6 +14,7 @@ from data_modules.prompts import PromptDataModule
 from data_modules.reading.given import GivenRows
 from lit_instruct import lightning_private
 from lit_instruct.errors import UserError
+from lit_instruct.prompting import Prompter
 
 DataT = TypeVar("DataT", bound=RowDataModule[Any])
 HOOKS = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
@@ -43,12 +44,13 @@ def take_data(module: Any, kind: type[DataT]) -> DataT:
         name = type(module).__name__
         raise UserError(f"{name} trains on a {kind.__name__}, not on a {type(given).__name__}; give one of those")
     _check_user_data(module)
+    prompter = module.prompter  # refuses a missing model before its data
     found: dict[str, LoaderRows] = {}
     for name, source in lightning_private.loader_sources(trainer).items():
         loader = source.dataloader() if source.is_defined() else None
         if loader is not None and loader != []:
             found[name] = rows_of_loader(loader, name)
-    data = _made(module, kind, found)
+    data = _made(module, kind, found, prompter)
     lightning_private.take_loaders(trainer, module, data, found)
     return data
 
@@ -70,7 +72,7 @@ def _check_user_data(module: Any) -> None:
         )
 
 
-def _made(module: Any, kind: type[DataT], found: dict[str, LoaderRows]) -> DataT:
+def _made(module: Any, kind: type[DataT], found: dict[str, LoaderRows], prompter: Prompter) -> DataT:
     """Returns a DataModule of the rows of loaders, which are named by their hooks."""
     trainer = module.trainer
     if trainer.training and "train_dataloader" not in found:
@@ -103,7 +105,7 @@ def _made(module: Any, kind: type[DataT], found: dict[str, LoaderRows]) -> DataT
     data.validation_batch_size = held_out.batch_size if held_out is not None else None
     if isinstance(data, PromptDataModule) and first.tokenised:
         data.ids_column = IDS
-    data.prompter, data.trainer = module.prompter, trainer
+    data.prompter, data.trainer = prompter, trainer
     data.setup()
     return data
 
