@@ -40,7 +40,7 @@ def stage_command(stage: str, run: str | Path) -> str:
         run: folder of the run.
     """
     folder = Path(run)
-    if _in_checkout() and folder.resolve().parent == Path("runs").resolve() and not re.search(r"\s", folder.name):
+    if in_checkout() and folder.resolve().parent == Path("runs").resolve() and not re.search(r"\s", folder.name):
         kind = "RECIPE" if Path("recipes", folder.name, f"{stage}.yaml").is_file() else "RUN"
         return f"make {stage} {kind}={folder.name}"
     words = ["lit-instruct", stage, *(["fit"] if stage != "eval" else [])]
@@ -48,7 +48,8 @@ def stage_command(stage: str, run: str | Path) -> str:
     return shlex.join([*words, "--run", str(run)])
 
 
-def _in_checkout() -> bool:
+def in_checkout() -> bool:
+    """Returns whether the current folder has our Makefile."""
     try:
         return Path("Makefile").read_text(encoding="utf-8", errors="replace").startswith(MAKEFILE)
     except OSError:

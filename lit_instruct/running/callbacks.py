@@ -18,6 +18,7 @@ from lit_instruct.errors import UserError
 from lit_instruct.files import replacing_file
 from lit_instruct.handover import read_stage
 from lit_instruct.running.metrics_file import MetricsFile
+from lit_instruct.running.next_command import main_figure
 from lit_instruct.stages.base import StageModule
 from lit_instruct.stages.non_finite import check_figures
 from lit_instruct.stages.ppo import PPOModule
@@ -100,6 +101,8 @@ class HandOver(Callback):
     """Of the stage, such as runs/demo/sft."""
     best: ModelCheckpoint | None
     """Knows the best checkpoint; None writes the last model."""
+    follows: str = ""
+    """The command to run next, which is told at the end."""
     done: bool = field(default=False, init=False)
 
     def on_fit_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
@@ -130,7 +133,9 @@ class HandOver(Callback):
             pl_module.hand_over(self.folder, metrics)
         trainer.strategy.barrier("hand over")
         if trainer.is_global_zero:
-            print(f"\n{pl_module.stage}: done in {pl_module.seconds:.0f} s, written to {self.folder}", flush=True)
+            done = [f"done in {pl_module.seconds:.0f} s", main_figure(pl_module.stage, metrics)]
+            told = [f"{pl_module.stage}: {', '.join(filter(None, done))}, written to {self.folder}"]
+            print("\n".join(told + ([f"next: {self.follows}"] if self.follows else [])), flush=True)
 
 
 def refuse_to_relabel(changed: list[str]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import shlex
 import signal
 from functools import cached_property
 from pathlib import Path
@@ -35,6 +34,7 @@ from lit_instruct.running.config_files import check_groups
 from lit_instruct.running.interrupts import interrupted, without_lightning
 from lit_instruct.running.last_checkpoint import InterruptedRunError, LastCheckpoint
 from lit_instruct.running.loggers import check_loggers, logger_failed, with_own_loggers
+from lit_instruct.running.next_command import next_command, resume_command
 from lit_instruct.running.out_of_memory import check_memory, explain, is_out_of_memory
 from lit_instruct.running.precision import DtypeOfRankZero, precision_of
 from lit_instruct.running.processes import FSDP2, SameOnEveryRank, check_strategy, fsdp2, lost_process
@@ -60,6 +60,8 @@ class StageCLI(LightningCLI):
     """LightningCLI with a run folder, and the loggers and callbacks of a stage."""
 
     stage: StageName
+    arguments: list[str]
+    """The command line after the stage's name."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Adds --run, and one seed for model and data."""
@@ -159,7 +161,7 @@ class StageCLI(LightningCLI):
             *stopping,
             *([best] if best is not None else []),
             LastCheckpoint(folder / "last.ckpt"),
-            HandOver(self.folder, best),
+            HandOver(self.folder, best, next_command(self.stage, self.folder.parent, self.arguments)),
         ]
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
@@ -238,7 +240,7 @@ def run_stage(stage: str, arguments: list[str]) -> int:
     if stage == "ppo":
         refuse_old_names(arguments)
     module, data = STAGES[stage]
-    cli = type("StageCLI", (StageCLI,), {"stage": stage})
+    cli = type("StageCLI", (StageCLI,), {"stage": stage, "arguments": arguments})
     try:
         cli(
             module,
@@ -254,8 +256,7 @@ def run_stage(stage: str, arguments: list[str]) -> int:
         if rank_zero_only.rank != 0:
             return 0  # a launcher would kill rank 0 if another process failed
         trust = ["--trust_remote_code"] if os.environ.get(TRUST) == "true" else []
-        command = shlex.join(["lit-instruct", stage, *arguments, *trust, "--ckpt_path=last"])
-        print(f"Stopped. Resume with: {command}", flush=True)
+        print(f"Stopped. Resume with: {resume_command(stage, [*arguments, *trust])}", flush=True)
         return interrupted()
     except KeyboardInterrupt:
         if rank_zero_only.rank != 0:
