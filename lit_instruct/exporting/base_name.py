@@ -10,7 +10,7 @@ from typing import Any
 from huggingface_hub import DatasetCard, ModelCard
 from huggingface_hub.errors import HfHubHTTPError
 
-from lit_instruct.models.embedded import CONVERSION, NAME
+from lit_instruct.models.embedded import FOLDER, NAME
 
 EMBEDDED_ON_HUB = "HuggingFaceTB/SmolLM2-135M-Instruct"
 EMBEDDED_DIFFERS = (
@@ -19,8 +19,9 @@ EMBEDDED_DIFFERS = (
     "an amount that was not measured; `lit-instruct export --merge` writes the weights it was trained on."
 )
 FOLDER_ONLY = (
-    "The base is a folder on the machine that trained it. Put the model there, or set another path in "
-    "`adapter_config.json`."
+    "The base is a folder of the machine that trained it, of which only the name is given. Put that model beside this "
+    "folder's reader under this name, or write its place into `adapter_config.json`; `--base` of `lit-instruct export` "
+    "names a public one."
 )
 
 
@@ -46,8 +47,9 @@ def public_base(base: str, given: str | None) -> PublicBase:
         base: hub id or folder that the training opened.
         given: another name from the user; None uses the base's own.
     """
-    embedded = base == NAME or Path(base).name == f"{NAME}-{CONVERSION}"
-    name = given or (EMBEDDED_ON_HUB if embedded else base if Path(base).exists() else base.partition("@")[0])
+    embedded = base == NAME or Path(base).name == FOLDER
+    own = f"./{Path(base).name}" if Path(base).exists() else base.partition("@")[0]
+    name = given or (EMBEDDED_ON_HUB if embedded else own)
     if embedded and name == EMBEDDED_ON_HUB:
         return PublicBase(name, EMBEDDED_DIFFERS)
     return PublicBase(name, None if is_hub_id(name) else FOLDER_ONLY)

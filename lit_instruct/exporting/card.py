@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import html
+import json
+import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +26,8 @@ STEPS = {
 }
 DATA_OPTIONS = ("path", "validation_path", "demonstrations_path", "pretraining_path")
 NOT_STATED = "not stated"
+ABSOLUTE = re.compile(r"\s*(?:[/\\~]|[A-Za-z]:[/\\]|\.\.[/\\])")
+"""Beginning of a path that shows folders of this machine."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +55,7 @@ class DataRow:
     licence: str
 
 
-def public_stage(stage: Stage, base: PublicBase, prompter: Prompter) -> Stage:
+def public_stage(stage: Stage, base: PublicBase, prompter: Prompter) -> dict[str, Any]:
     """Returns the record to publish: names in place of local folders, and the exported prompt format."""
     data = stage.data and {
         **stage.data,
@@ -59,14 +64,8 @@ def public_stage(stage: Stage, base: PublicBase, prompter: Prompter) -> Stage:
             for name, counts in (stage.data.get("sources") or {}).items()
         },
     }
-    return replace(
-        stage,
-        base={**stage.base, "source": base.name},
-        parents=_without_folders(stage.parents),
-        prompt_format=prompter.describe(),
-        data=data,
-        options=_without_folders(stage.options),
-    )
+    record = _without_folders(asdict(replace(stage, data=data)))
+    return record | {"base": {**stage.base, "source": base.name}, "prompt_format": prompter.describe()}
 
 
 def write_card(folder: Path, run: Path, name: str, stage: Stage, facts: CardFacts) -> None:
@@ -88,9 +87,9 @@ def write_card(folder: Path, run: Path, name: str, stage: Stage, facts: CardFact
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
-        autoescape=False,  # Markdown, not HTML; cells of tables go through `cell`
+        autoescape=False,  # Markdown, not HTML; texts of users go through `cell`, `span` or `literal`
     )
-    environment.filters["cell"] = _cell
+    environment.filters |= {"cell": _cell, "span": _span, "literal": _literal}
     text = environment.get_template("card.md.jinja").render(
         front_matter=_front_matter(stage, facts, licence, data).to_yaml(),
         name=name,
@@ -148,17 +147,31 @@ def _data_rows(stage: Stage) -> Iterator[DataRow]:
 
 
 def _without_folders(value: Any) -> Any:
-    """Shortens absolute paths to their last part, so that a published card does not show local folders."""
+    """Shortens absolute paths to their last part, so that what is published does not show folders of this machine."""
     if isinstance(value, dict):
-        return {key: _without_folders(item) for key, item in value.items()}
-    if isinstance(value, list):
+        return {key: item if key == "system" else _without_folders(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
         return [_without_folders(item) for item in value]
-    if isinstance(value, str) and value.startswith(("/", "~")):
-        return ",".join(Path(part).name for part in value.split(","))
-    return value
+    if not isinstance(value, str):
+        return value
+    return ",".join(
+        re.split(r"[/\\]", part.rstrip("/\\"))[-1] if ABSOLUTE.match(part) else part for part in value.split(",")
+    )
 
 
 def _cell(value: Any) -> str:
-    """A value in a cell of a Markdown table."""
-    text = f"{value:.6g}" if isinstance(value, float) else str(value)
-    return text.replace("|", "\\|").replace("\n", " ")
+    """A value as plain text of Markdown, in one line: neither HTML nor a link, an image or a column."""
+    text = f"{value:.6g}" if isinstance(value, float) else " ".join(str(value).split())
+    text = html.escape(text, quote=False)
+    text = re.sub(r"([\\`*|\[\]#])", r"\\\1", text)
+    return text.replace("://", "&#58;//").replace("www.", "www&#46;")  # or a URL would become a link
+
+
+def _span(value: Any) -> str:
+    """A value between backticks, in a cell or not: there nothing but a backtick and a column has a meaning."""
+    return " ".join(str(value).split()).replace("`", "'").replace("|", "\\|")
+
+
+def _literal(value: Any) -> str:
+    """A text as a literal of Python in a block of code, which it cannot end."""
+    return json.dumps(str(value), ensure_ascii=False).replace("```", "\\u0060\\u0060\\u0060")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import shutil
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from lit_instruct.exporting.card import CardFacts, public_stage, write_card
 from lit_instruct.exporting.difference import mean_kl, next_token_log_probs, rewards, sampled_texts, written_texts
 from lit_instruct.exporting.hub import push
 from lit_instruct.exporting.networks import DTYPES, merged_network, trained_network, weights_dtype
+from lit_instruct.exporting.older import add_older_names
 from lit_instruct.exporting.options import ExportOptions
 from lit_instruct.exporting.prompts import exported_prompter, generation_config
 from lit_instruct.exporting.target import check_target, replacing_folder, write_record
@@ -45,7 +46,7 @@ def export(options: ExportOptions) -> Path:
     check_target(target, folder)
     source = find_source(str(folder))
     prompter = prompter_of(source)
-    exported = exported_prompter(prompter)
+    exported = exported_prompter(prompter, for_scores=stage.stage == "rm")
     base = public_base(source.base, options.base) if source.adapter is not None else _base_of_whole(stage, options)
     whole = options.merge or stage.stage == "rm" or source.adapter is None
     with replacing_folder(target) as scratch, Progress("export", 4, keep=False) as progress:
@@ -65,7 +66,8 @@ def export(options: ExportOptions) -> Path:
             "trained_on": stage.base_precision,
             "remark": None if whole else base.remark,
         }
-        (scratch / STAGE_FILE).write_text(json.dumps(asdict(public_stage(stage, base, exported)), indent=2) + "\n")
+        add_older_names(scratch)
+        (scratch / STAGE_FILE).write_text(json.dumps(public_stage(stage, base, exported), indent=2) + "\n")
         write_card(scratch, folder, target.name, stage, facts)
         write_record(scratch, record)
     _print_record(target, record)
@@ -96,9 +98,8 @@ def _write_adapter(
         save_file(weights, scratch / ADAPTER, metadata={"format": "pt"})
     config = json.loads((source.adapter / ADAPTER_CONFIG).read_text(encoding="utf-8"))
     config["base_model_name_or_path"] = base.name
-    config["revision"] = (
-        stage.base.get("revision") if base.on_hub and base.name == source.base.partition("@")[0] else None
-    )
+    name, _, commit = source.base.partition("@")
+    config["revision"] = commit or stage.base.get("revision") if base.on_hub and base.name == name else None
     (scratch / ADAPTER_CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     return {"form": "adapter", "dtype": _name(dtype or torch.float32)}
 
@@ -165,5 +166,6 @@ def _print_record(target: Path, record: dict[str, Any]) -> None:
         print(f"KL to the trained model: {record['kl_to_trained']:.2g} nats per token ({tokens} sampled tokens)")
     if "largest_reward_change" in record:
         print(f"largest reward change: {record['largest_reward_change']:.2g} ({record['measured_texts']} texts)")
+        print("its head has no bias: add model.config.reward_bias to its scores to compare them with `rm score`")
     if record["remark"]:
         print(record["remark"])

@@ -9,6 +9,7 @@ from typing import Any
 from transformers import GenerationConfig
 
 from lit_instruct.prompting import Prompter
+from lit_instruct.prompting.chat_template import ChatTemplate
 
 WITH_SYSTEM = (
     "{{%- if not messages or messages[0]['role'] != 'system' -%}}"
@@ -17,11 +18,25 @@ WITH_SYSTEM = (
 )
 """Prepended to a chat template whose default system prompt differs from that of the training."""
 
+ENDED = (
+    "{{% set whole +%}}{template}{{%+ endset %}}"
+    "{{% if messages and messages[-1]['role'] == 'assistant' and not add_generation_prompt"
+    " and whole.endswith({tail}) %}}"
+    "{{{{ whole[: whole | length - {length}] + {end} }}}}"
+    "{{% else %}}{{{{ whole }}}}{{% endif %}}"
+)
+"""A template whose conversations end with the EOS and nothing such as a newline after it: a classifier scores the last
+token."""
 
-def exported_prompter(prompter: Prompter) -> Prompter:
+
+def exported_prompter(prompter: Prompter, for_scores: bool = False) -> Prompter:
     """Returns the prompt format with a tokenizer whose `apply_chat_template` gives the same ids.
 
     The system prompt of the training (usually none) moves into the template; a model trained on raw text has none.
+
+    Args:
+        prompter: of the stage.
+        for_scores: of a reward model: a conversation then ends with the EOS, whose score counts.
     """
     tokenizer = copy.deepcopy(prompter.tokenizer)
     if prompter.kind == "raw":
@@ -30,6 +45,11 @@ def exported_prompter(prompter: Prompter) -> Prompter:
     if prompter.added_system is not None:
         put_in = WITH_SYSTEM.format(system=json.dumps(prompter.content(prompter.added_system), ensure_ascii=False))
         tokenizer.chat_template = put_in + tokenizer.get_chat_template()
+    if for_scores:
+        tail, end = ChatTemplate(tokenizer).end_of_turn(), tokenizer.convert_ids_to_tokens(prompter.eos_id)
+        quoted = {"tail": json.dumps(tail, ensure_ascii=False), "end": json.dumps(end, ensure_ascii=False)}
+        template = tokenizer.get_chat_template().removesuffix("\n")  # as jinja does
+        tokenizer.chat_template = ENDED.format(template=template, length=len(tail), **quoted)
     return Prompter(tokenizer, "chat", prompter.system, prompter.more_stop_ids)
 
 

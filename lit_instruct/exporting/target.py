@@ -7,7 +7,9 @@ import glob
 import json
 import os
 import shutil
+import signal
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -61,6 +63,7 @@ def replacing_folder(target: Path) -> Iterator[Path]:
             stack.enter_context(locked(target.parent / f".{target.name}.lock", busy))
             _remove_left_over(target, prefix)
             stack.callback(_remove_left_over, target, prefix)
+            stack.enter_context(_ended_by_sigterm())
             scratch = Path(tempfile.mkdtemp(prefix=prefix, dir=target.parent))
             new = scratch / "new"
             new.mkdir()
@@ -73,6 +76,19 @@ def replacing_folder(target: Path) -> Iterator[Path]:
             os.replace(new, target)
         except (OSError, SafetensorError) as error:
             raise cannot_write(target, error, "--to") from error
+
+
+@contextlib.contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Lets SIGTERM end the block as Ctrl-C does, so that scratch folders are removed."""
+    if threading.current_thread() is not threading.main_thread():  # signals reach only the main one
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _remove_left_over(target: Path, prefix: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from transformers.utils import logging as transformers_logging
 from lit_instruct.errors import UserError
 from lit_instruct.fast.host_memory import keep_few_products
 from lit_instruct.fast.short_attention import choose_short_attention
+from lit_instruct.models.base_names import base_of_adapter
 from lit_instruct.models.checks import check_score, check_tokenizer, check_weights, has_tokenizer
 from lit_instruct.models.embedded import resolve, unpacked
 from lit_instruct.models.heads import ScoreHead
@@ -99,7 +99,7 @@ def find_source(name: str) -> Source:
         )
     folder = Path(name).expanduser()
     if (folder / "adapter_config.json").is_file():
-        return Source(name, resolve(_base_of(folder / "adapter_config.json")), folder)
+        return Source(name, resolve(base_of_adapter(folder / "adapter_config.json")), folder)
     if (folder / "config.json").is_file():
         return Source(name, str(folder), None)
     if folder.is_dir():
@@ -116,28 +116,12 @@ def adapted_base(name: str) -> str | None:
         UserError: the adapter is damaged.
     """
     config = Path(name).expanduser() / "adapter_config.json"
-    return unpacked(_base_of(config)) if config.is_file() else None
+    return unpacked(base_of_adapter(config)) if config.is_file() else None
 
 
 def _is_path(name: str) -> bool:
     """Tells whether a name can only be a path, not a hub id."""
     return name.startswith((".", "/", "~", "runs/")) or name.count("/") > 1
-
-
-def _base_of(config: Path) -> str:
-    try:
-        saved = json.loads(config.read_text(encoding="utf-8"))
-        base, revision, kind = saved["base_model_name_or_path"], saved.get("revision"), saved.get("peft_type", "LORA")
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{config}: damaged ({error}); run that stage again, or give another adapter") from error
-    if not isinstance(base, str):
-        raise UserError(f"{config}: it names no base (base_model_name_or_path); write its hub id or folder there")
-    if kind != "LORA":
-        raise UserError(
-            f"{config}: an adapter of the kind {kind}, and only LoRA is supported; merge it into its base with PEFT's "
-            "merge_and_unload and give the folder of the merged model"
-        )
-    return f"{base}@{revision}" if revision else base
 
 
 def fill_run(value: str, run: str) -> str:

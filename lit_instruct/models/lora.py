@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from transformers.pytorch_utils import Conv1D
 from lit_instruct.errors import UserError
 from lit_instruct.fast.fused_lora import fuse_adapters
 from lit_instruct.models import peft_private
+from lit_instruct.models.base_names import lasting_name
 from lit_instruct.models.quantised import check_dora
 
 HEAD_KEY = "base_model.model.score.weight"
@@ -219,8 +221,9 @@ def save_adapter(network: PeftModel, adapter: str, folder: Path) -> None:
     """Writes the named adapter of a model, with its head if it has one, into a folder that plain PEFT opens."""
     weights = get_peft_model_state_dict(network, adapter_name=adapter)
     save_file({key: value.contiguous() for key, value in weights.items()}, folder / "adapter_model.safetensors")
-    config = network.peft_config[adapter]
-    inference_mode, config.inference_mode = config.inference_mode, True
-    config.revision = getattr(network.get_base_model(), "pinned_revision", None)  # what the next stage opens
+    config = copy.copy(network.peft_config[adapter])
+    config.inference_mode = True
+    name, commit = lasting_name(config.base_model_name_or_path or "")
+    config.base_model_name_or_path = name or None
+    config.revision = commit or getattr(network.get_base_model(), "pinned_revision", None)  # what the next stage opens
     config.save_pretrained(str(folder))
-    config.inference_mode = inference_mode

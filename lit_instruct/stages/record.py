@@ -8,6 +8,7 @@ import torch
 
 from lit_instruct.handover import Stage, read_stage_of
 from lit_instruct.machine import peak_memory_gb
+from lit_instruct.models.base_names import lasting_name
 from lit_instruct.stages.given import data_report
 
 
@@ -20,7 +21,8 @@ def stage_record(module: Any, metrics: dict[str, float]) -> Stage:
     """
     parent = read_stage_of(module.source)
     revision = getattr(module.result().config, "_commit_hash", None)  # of the hub
-    base = parent.base if parent is not None else {"source": module.source_name, "revision": revision}
+    name, commit = lasting_name(module.source_name)
+    base = parent.base if parent is not None else {"source": name, "revision": commit or revision}
     return Stage(
         stage=module.stage,
         base=base,

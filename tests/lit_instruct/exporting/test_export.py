@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +52,8 @@ def ids_of(folder: Path) -> list[int]:
     return prompter.prompt_ids(PROMPT) + prompter.response_ids(RESPONSE)
 
 
-def test_an_adapter_opens_in_plain_peft(tmp_path: Path, trained: Path) -> None:
-    record = write(trained / "ppo", tmp_path / "out")
+def test_an_adapter_opens_in_plain_peft(tmp_path: Path, trained: Path, tiny_model: Path) -> None:
+    record = write(trained / "ppo", tmp_path / "out", base=str(tiny_model))
     theirs = AutoPeftModelForCausalLM.from_pretrained(tmp_path / "out", dtype=torch.float32)
     ours = AutoPeftModelForCausalLM.from_pretrained(trained / "ppo", dtype=torch.float32)
     ids = ids_of(trained / "ppo")
@@ -58,8 +61,8 @@ def test_an_adapter_opens_in_plain_peft(tmp_path: Path, trained: Path) -> None:
     assert record["form"] == "adapter"
 
 
-def test_an_adapter_in_half_precision(tmp_path: Path, trained: Path) -> None:
-    write(trained / "sft", tmp_path / "out", dtype="bf16")
+def test_an_adapter_in_half_precision(tmp_path: Path, trained: Path, tiny_model: Path) -> None:
+    write(trained / "sft", tmp_path / "out", dtype="bf16", base=str(tiny_model))
     size = [(folder / "adapter_model.safetensors").stat().st_size for folder in (trained / "sft", tmp_path / "out")]
     assert size[1] < 0.6 * size[0]
     AutoPeftModelForCausalLM.from_pretrained(tmp_path / "out")
@@ -103,12 +106,14 @@ def test_the_reward_model_has_its_bias_in_the_config(tmp_path: Path, trained: Pa
 
 
 @pytest.mark.parametrize("system", [None, 'Say "yes" \\ "n\u00f6" {% x %}\nand stop.'])
-def test_the_chat_template_gives_the_ids_of_the_training(tmp_path: Path, trained: Path, system: str | None) -> None:
+def test_the_chat_template_gives_the_ids_of_the_training(
+    tmp_path: Path, trained: Path, tiny_model: Path, system: str | None
+) -> None:
     source = Path(shutil.copytree(trained / "sft", tmp_path / "sft"))
     stage = json.loads((source / "stage.json").read_text())
     stage["prompt_format"]["system"] = system
     (source / "stage.json").write_text(json.dumps(stage))
-    write(source, tmp_path / "out")
+    write(source, tmp_path / "out", base=str(tiny_model))
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
     turns = [{"role": "user", "content": PROMPT}]
     trained_with = prompter_of(find_source(str(source)))
@@ -132,12 +137,62 @@ def test_generation_config_samples_as_ppo_did(tmp_path: Path, trained: Path) -> 
     assert config.pad_token_id == prompter.pad_id
 
 
-def test_nothing_names_a_folder_of_this_machine_but_the_base(tmp_path: Path, trained: Path, tiny_model: Path) -> None:
-    write(trained / "ppo", tmp_path / "adapter", base="org/base")
-    write(trained / "rm", tmp_path / "merged", base="org/base")
+def test_nothing_names_a_folder_of_this_machine(tmp_path: Path, trained: Path, tiny_model: Path) -> None:
+    source = Path(shutil.copytree(trained / "ppo", tmp_path / "ppo"))
+    stage = json.loads((source / "stage.json").read_text())
+    several = f"a.jsonl@3, {tmp_path}/b.jsonl@2,~/c.jsonl@1,org/name:train@1,../d.jsonl@1"
+    stage["options"]["data"] |= {"path": several, "fields": {"prompt": f"{tmp_path}/f"}}
+    stage["options"]["model"]["prompt"] = {"system": "/no_think, please"}
+    (source / "stage.json").write_text(json.dumps(stage))
+    write(source, tmp_path / "adapter")
+    write(trained / "rm", tmp_path / "merged")
     for path in [*(tmp_path / "adapter").iterdir(), *(tmp_path / "merged").iterdir()]:
         if path.suffix != ".safetensors":
             assert str(tiny_model.parents[1]) not in path.read_text(), path
+    published = json.loads((tmp_path / "adapter/stage.json").read_text())
+    assert published["options"]["data"]["path"] == "a.jsonl@3,b.jsonl@2,c.jsonl@1,org/name:train@1,d.jsonl@1"
+    assert published["options"]["data"]["fields"] == {"prompt": "f"}
+    assert published["options"]["model"]["prompt"]["system"] == "/no_think, please"
+    assert published["base"]["source"] == "./model"
+    assert json.loads((tmp_path / "adapter/adapter_config.json").read_text())["base_model_name_or_path"] == "./model"
+    assert "| ppo | path | b.jsonl |" in (tmp_path / "adapter/README.md").read_text()
+
+
+def test_texts_of_users_are_only_texts_in_the_card(tmp_path: Path, trained: Path) -> None:
+    odd = "<img src=x> ![i](http://x.y) [l](www.x.y) `c` a|b\n# *title*"
+    source = Path(shutil.copytree(trained / "sft", tmp_path / "sft"))
+    stage = json.loads((source / "stage.json").read_text())
+    stage["metrics"][f"val/loss/{odd}"] = 1.0
+    stage["options"]["model"]["prompt"] = {"system": odd}
+    stage["options"]["data"] |= {"path": f"{odd}.jsonl", "fields": {odd: odd}}
+    (source / "stage.json").write_text(json.dumps(stage))
+    write(source, tmp_path / 'a "<b>` name', merge=True)
+    card = (tmp_path / 'a "<b>` name/README.md').read_text()
+    text, code = re.sub("```.*?```", "", card, flags=re.DOTALL), re.findall("```python\n(.*?)```", card, re.DOTALL)
+    outside = re.sub(r"`[^`\n]*`", "", text.replace("\\`", ""))
+    tables = outside.partition("## What it is")[2].partition("## Citation")[0]
+    assert not re.search(r"<[a-z]|(?<!\\)[\[*]|://|www\.", tables)
+    assert '# a "&lt;b&gt;\\` name\n' in card
+    escaped = r"&lt;img src=x&gt; !\[i\](http&#58;//x.y) \[l\](www&#46;x.y) \`c\` a\|b \# \*title\*"
+    assert f"| val/loss/{escaped} | 1 |" in card
+    assert f"| sft | path | {escaped}.jsonl |" in card
+    assert f"| `model.prompt.system` | {escaped} |" in card
+    assert r"| `data.fields.<img src=x> ![i](http://x.y) [l](www.x.y) 'c' a\|b # *title*` |" in card
+    assert r'from_pretrained("a \"<b>` name")' in code[0]
+    compile(code[0], "card", "exec")
+
+
+def test_sigterm_leaves_nothing_behind(tmp_path: Path, trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+
+    def killed(*_: Any) -> None:
+        assert any(path.name.startswith(".out.writing-") for path in tmp_path.iterdir())
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(exporting, "write_card", killed)
+    assert run("export", "--run", trained / "sft", "--to", tmp_path / "out") == 130
+    assert list(tmp_path.iterdir()) == []
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_the_card_says_what_was_trained_on_what(tmp_path: Path, trained: Path, files: Files) -> None:
@@ -247,7 +302,10 @@ def test_a_folder_that_is_no_stage(tmp_path: Path, capsys: pytest.CaptureFixture
 
 
 @pytest.mark.parametrize(("stage", "merge"), [("ppo", False), ("ppo", True), ("rm", True)], ids=str)
-def test_the_code_on_the_card_runs(tmp_path: Path, trained: Path, stage: str, merge: bool) -> None:
+def test_the_code_on_the_card_runs(
+    tmp_path: Path, trained: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch, stage: str, merge: bool
+) -> None:
+    monkeypatch.chdir(tiny_model.parent)  # where the base's name without its place is found
     write(trained / stage, tmp_path / "out", merge=merge)
     card = (tmp_path / "out/README.md").read_text()
     code = card.partition("```python\n")[2].partition("```")[0].replace('"out"', repr(str(tmp_path / "out")))
