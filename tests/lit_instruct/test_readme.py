@@ -34,6 +34,15 @@ SMALLER = {
 }
 
 
+@pytest.mark.parametrize(
+    "page", ["README.md", "recipes/README.md", *(f"docs/{page.name}" for page in sorted((ROOT / "docs").glob("*.md")))]
+)
+def test_commands_of_a_checkout_run_without_activating_its_environment(page: str) -> None:
+    blocks = re.findall(r"```(?:sh|bash)\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.S)
+    lines = [line for block in blocks for line in block.splitlines()]
+    assert [line for line in lines if re.search(r"(?<![\w./-])(lit-instruct|python|torchrun) ", line)] == []
+
+
 def test_there_are_commands() -> None:
     assert len(OURS) >= 10
     assert len(MAKES) >= 3

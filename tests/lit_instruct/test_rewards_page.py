@@ -16,7 +16,7 @@ from tests.lit_instruct.stages.helpers import FLOAT, QUICK, column
 
 PAGE = (Path(__file__).parents[2] / "docs/rewards.md").read_text(encoding="utf-8")
 BLOCKS = dict(re.findall(r"```python\n# (\w+\.py)\n(.*?)```", PAGE, re.S))
-COMMAND = re.search(r"```sh\npython make_sums.py\nPYTHONPATH=. lit-instruct (.*?)\n```", PAGE)
+COMMAND = re.search(r"```sh\n.venv/bin/python make_sums.py\n.venv/bin/lit-instruct (.*?)\n```", PAGE)
 
 
 @pytest.fixture(autouse=True)
