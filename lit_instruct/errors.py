@@ -19,6 +19,10 @@ class DataError(UserError):
     """
 
 
+class RunawayTemplateError(UserError):
+    """A chat template that takes too long or too much memory; no row of the data is to blame, so none is skipped."""
+
+
 class Interrupted(BaseException):
     """Ctrl-C in a stage outside of its training steps; unlike KeyboardInterrupt, no library handles it by itself."""
 

@@ -15,7 +15,7 @@ from data_modules.reading.bad_rows import BadRows, OnBadRow
 from data_modules.reading.sources import split_of
 from data_modules.rows import OnLong, Row, stream_rows
 from data_modules.tables.arrow import Item, row_to_json, split_table, write_table
-from lit_instruct.errors import DataError, UserError
+from lit_instruct.errors import DataError, RunawayTemplateError, UserError
 
 ROWS_TOGETHER = 1000
 CHARACTERS_TOGETHER = 4_000_000
@@ -216,6 +216,8 @@ def _items(
     try:
         items = encode([row for row, _ in rows])
         return [(row, text, item) for (row, text), item in zip(rows, items, strict=True)]
+    except RunawayTemplateError:
+        raise
     except UserError as error:
         if len(rows) == 1:
             row, text = rows[0]

@@ -14,7 +14,7 @@ from data_modules.formats.scored_rows import SCORED_ROWS
 from data_modules.reading.bad_rows import BadRows
 from data_modules.rows import Row, stream_rows
 from lit_instruct.commands.scored_file import ScoredFile, Scores
-from lit_instruct.errors import DataError, UserError
+from lit_instruct.errors import DataError, RunawayTemplateError, UserError
 from lit_instruct.handover import stage_or_model
 from lit_instruct.models.dtype import DtypeName
 from lit_instruct.models.quantised import Quantize
@@ -101,6 +101,8 @@ class ScoreData:
         for row in self.rows(bad_rows):
             try:
                 prompter.prompt_ids(row.prompt)
+            except RunawayTemplateError:
+                raise
             except UserError as error:
                 if self.on_bad_row == "error":
                     raise UserError(f"{row.where}: {error}") from error

@@ -15,7 +15,7 @@ from typing import Any
 from data_modules.hygiene.facts import hash_64
 from data_modules.reading.bad_rows import BadRows
 from data_modules.rows import Demonstration, PromptRow, RankedComparison, Row
-from lit_instruct.errors import UserError
+from lit_instruct.errors import RunawayTemplateError, UserError
 from lit_instruct.prompting import Prompter
 
 BINS = 12
@@ -96,6 +96,8 @@ class RowStatistics:
         """Returns each row with the number of tokens of its prompt and of each response."""
         try:
             prompts = self.prompter.prompts_ids([row.prompt for row in rows])
+        except RunawayTemplateError:
+            raise
         except UserError as error:  # such as a template that refuses some of these messages
             if len(rows) == 1:
                 self.bad_rows.add(rows[0].where, str(error), None)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypedDict
 
 from jinja2.exceptions import TemplateError
 from transformers import PreTrainedTokenizerBase
 
-from lit_instruct.errors import UserError
+from lit_instruct.errors import RunawayTemplateError, UserError
+from lit_instruct.prompting.limits import CHARACTERS, limited, runaway
 
 
 class Message(TypedDict):
@@ -93,10 +94,7 @@ class ChatTemplate:
 
     def with_system(self) -> str | None:
         """Returns a prompt with SYSTEM_MARK as its system prompt, or None if the template cannot place one."""
-        try:
-            text = self.prompt([{"role": "system", "content": SYSTEM_MARK}, QUESTION])
-        except UserError:
-            return None
+        text = _unless_refused(lambda: self.prompt([{"role": "system", "content": SYSTEM_MARK}, QUESTION]))
         return text if SYSTEM_MARK in text else None
 
     def written(self) -> str:
@@ -105,10 +103,7 @@ class ChatTemplate:
 
     def end_of_turn(self) -> str:
         """Returns what the template writes after the last reply; nothing if it does not render replies."""
-        try:
-            _, mark, tail = self.conversation([QUESTION, ANSWER]).rpartition(ASSISTANT_MARK)
-        except UserError:
-            return ""
+        _, mark, tail = _unless_refused(lambda: self.conversation([QUESTION, ANSWER])).rpartition(ASSISTANT_MARK)
         return tail if mark else ""
 
     def turns(self, messages: Sequence[Message]) -> tuple[list[tuple[str, str]], str]:
@@ -143,10 +138,16 @@ class ChatTemplate:
         given = [{**message, "content": self.content(message["content"])} for message in messages]
         options |= {"tokenize": False, "add_generation_prompt": add_generation_prompt, "chat_template": self.source}
         try:
-            return str(self.tokenizer.apply_chat_template(given, **options))
+            with limited(self.tokenizer.name_or_path):
+                text = str(self.tokenizer.apply_chat_template(given, **options))
+        except RunawayTemplateError:
+            raise
         except RENDERING_ERRORS as error:
             message = f"prompt: the model's chat template refuses these messages ({error}); change them"
             raise UserError(message) from error
+        if len(text) > CHARACTERS:
+            raise runaway(self.tokenizer.name_or_path, f"writes {len(text):,} characters for a prompt")
+        return text
 
     def _wants_parts(self) -> bool:
         """Tells whether the user's text appears only if it is given as a list of parts."""
@@ -164,16 +165,13 @@ class ChatTemplate:
         raise self._refusal(f"it leaves out the user's text and gives {text!r:.80}")
 
     def _shows_user(self, **options: Any) -> bool:
-        try:
-            return USER_MARK in self._render([QUESTION], add_generation_prompt=True, **options)
-        except UserError:
-            return False
+        return USER_MARK in _unless_refused(lambda: self._render([QUESTION], add_generation_prompt=True, **options))
 
     def _open_turn(self) -> None:
         """Corrects the template if a prompt followed by a reply is not the beginning of the conversation."""
         prompt, before = self.prompt([QUESTION]), self._before_reply()
         if before is None:  # nothing to compare with
-            if prompt == self._closed():
+            if prompt == _unless_refused(lambda: self.conversation([QUESTION])):
                 raise self._refusal("it does not open the assistant's turn, and renders no conversation that shows how")
         elif before.startswith(prompt) and not before.removeprefix(prompt).strip(" "):
             self.gap = before.removeprefix(prompt)
@@ -190,17 +188,18 @@ class ChatTemplate:
 
     def _before_reply(self) -> str | None:
         """Returns what the template writes before a reply, or None if it does not render the question and the reply."""
-        try:
-            before, mark, _ = self.conversation([QUESTION, ANSWER]).rpartition(ASSISTANT_MARK)
-        except UserError:
-            return None
+        before, mark, _ = _unless_refused(lambda: self.conversation([QUESTION, ANSWER])).rpartition(ASSISTANT_MARK)
         return before if mark and USER_MARK in before else None
 
-    def _closed(self) -> str | None:
-        try:
-            return self.conversation([QUESTION])
-        except UserError:
-            return None
+
+def _unless_refused(render: Callable[[], str]) -> str:
+    """Returns a text, "" if the template refuses the messages."""
+    try:
+        return render()
+    except RunawayTemplateError:
+        raise
+    except UserError:
+        return ""
 
 
 def _default_template(tokenizer: PreTrainedTokenizerBase) -> str:
