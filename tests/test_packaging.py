@@ -49,7 +49,7 @@ def test_wheel_holds_both_packages_whole(wheel: zipfile.ZipFile) -> None:
     names = set(wheel.namelist())
     for package in ["lit_instruct", "data_modules"]:
         files = [path.relative_to(ROOT).as_posix() for path in (ROOT / package).rglob("*") if path.is_file()]
-        assert {name for name in files if name.endswith((".py", ".jinja"))} <= names
+        assert {name for name in files if name.endswith((".py", ".jinja", ".js"))} <= names
     assert "lit_instruct/__init__.py" in names and "data_modules/__init__.py" in names
     assert "lit_instruct/evaluation/report.html.jinja" in names
     tops = {name.split("/")[0] for name in names}

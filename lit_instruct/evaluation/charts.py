@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import math
 import re
 from collections.abc import Sequence
@@ -15,8 +16,6 @@ import numpy as np
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-
-from lit_instruct.evaluation.measures import system_labels
 
 # Placeholder colours, replaced by CSS variables in the SVG so that the page's light and dark themes apply.
 INK, MUTED, GRID = "#010101", "#020202", "#030303"
@@ -43,7 +42,8 @@ STYLE: dict[Any, Any] = {
     "legend.frameon": False,
     "legend.fontsize": 8.5,
 }
-_MANY_POINTS = 40
+_MANY_POINTS = 12
+"""Most points that are drawn as they are, each with a marker."""
 
 
 class Series(NamedTuple):
@@ -56,6 +56,7 @@ class Series(NamedTuple):
     dashed: bool = False
 
 
+_INTERVAL = ("mean", "ci_low", "ci_high")
 Curves = dict[str, tuple[list[float], list[float]]]
 
 
@@ -93,9 +94,9 @@ def _number(cell: Any) -> float | None:
 
 
 def line_chart(key: str, title: str, x_label: str, series: Sequence[Series]) -> Markup | None:
-    """Draws lines over training; None if no series has a point."""
+    """Draws lines over training; None if every series has less than two points."""
     drawn = [one for one in series if one.x]
-    if not drawn:
+    if not any(len(one.x) > 1 for one in drawn):
         return None
     with matplotlib.rc_context(STYLE):
         figure, axes = new_figure(3.7, 2.3)
@@ -110,48 +111,59 @@ def line_chart(key: str, title: str, x_label: str, series: Sequence[Series]) -> 
 
 def _draw_line(axes: Axes, one: Series) -> None:
     style = "--" if one.dashed else "-"
-    marker = "o" if len(one.x) <= 12 else None
     if len(one.x) <= _MANY_POINTS:
-        axes.plot(one.x, one.y, color=one.color, label=one.label, linestyle=style, marker=marker, markersize=3.5)
+        axes.plot(one.x, one.y, color=one.color, label=one.label, linestyle=style, marker="o", markersize=3.5)
         return
-    # Many noisy points are drawn faintly under a running mean over a tenth of them.
+    # Noisy points are drawn faintly under their running mean.
     axes.plot(one.x, one.y, color=one.color, alpha=0.25, linewidth=0.9)
-    window = max(3, len(one.x) // 10)
-    mean = [float(np.mean(one.y[max(0, i - window + 1) : i + 1])) for i in range(len(one.y))]
-    axes.plot(one.x, mean, color=one.color, label=one.label, linestyle=style)
+    axes.plot(one.x, running_mean(one.y), color=one.color, label=one.label, linestyle=style)
 
 
-def frontier_chart(report: dict[str, Any], ppo: Curves) -> Markup:
-    """Draws reward-model score against KL to SFT: PPO's path in training, and all systems on held-out prompts.
+def running_mean(values: Sequence[float]) -> list[float]:
+    """Returns the mean of each value and its neighbours: a fifth of the values, at least 5, fewer at both ends."""
+    reach = max(5, len(values) // 5) // 2
+    return [float(np.mean(values[max(0, i - reach) : i + reach + 1])) for i in range(len(values))]
 
-    The x axis is sqrt(KL), as in Gao et al. 2022 (arXiv 2210.10760), which spreads the beginning.
+
+def system_colors(report: dict[str, Any]) -> dict[str, str]:
+    """Returns the colour of each system: those of a run have their own, others take turns."""
+    ours, theirs = report["pairs"][-1]
+    fixed = {"base": BASE, theirs: SFT, ours: PPO, "sft": SFT, "ppo": PPO}
+    fixed |= {name: BEST for name in report["systems"] if name.startswith("best_of_")}
+    turns = itertools.cycle((BEST, BASE))
+    return {name: fixed[name] if name in fixed else next(turns) for name in report["systems"]}
+
+
+def frontier_chart(report: dict[str, Any], ppo: Curves) -> Markup | None:
+    """Draws reward-model score against KL: a policy's path in training, and the systems on the prompts.
+
+    The x axis is sqrt(KL), as in Gao et al. 2022 (arXiv 2210.10760), which spreads the beginning. An estimate below 0
+    is drawn at 0: a KL is never negative. None if fewer than two systems have both figures.
+
+    Args:
+        report: what `evaluate` returns.
+        ppo: the policy's log; {} draws no path.
     """
-    best, systems = f"best_of_{report['options']['best_of']}", system_labels(report["options"]["best_of"])
+    colors, kls, rewards = system_colors(report), report.get("kl", {}), report.get("reward", {})
+    shown = [name for name in report["systems"] if name in kls and name in rewards and name != "base"]
+    if len(shown) < 2:
+        return None
     with matplotlib.rc_context(STYLE):
         figure, axes = new_figure(4.9, 4.1)
-        way = _paired(ppo, "ppo/kl", "ppo/reward")
+        way = [(max(0.0, kl), reward) for kl, reward in _paired(ppo, "ppo/kl", "ppo/reward")]
         axes.set_xscale("function", functions=(_signed_root, _signed_square))
         if way:
             kl, reward = zip(*way, strict=True)
             axes.plot(kl, reward, color=PPO, alpha=0.35, linewidth=1.0, label="PPO, training")
             axes.scatter(kl, reward, color=PPO, alpha=0.35, s=9, linewidths=0)
-        for name, color, marker, label in (
-            ("sft", SFT, "s", systems["sft"]),
-            (best, BEST, "D", systems[best]),
-            ("ppo", PPO, "o", "PPO, held-out"),
-        ):
-            at, score = report["kl"][name], report["reward"][name]
-            style: dict[str, Any] = {
-                "color": color,
-                "marker": marker,
-                "markersize": 6,
-                "linestyle": "none",
-                "elinewidth": 1.2,
-            }
-            axes.errorbar(at["mean"], score["mean"], whiskers(score), whiskers(at), label=label, **style)
+        for i, name in enumerate(shown):
+            at = {figure: max(0.0, value) for figure, value in kls[name].items() if figure in _INTERVAL}
+            style: dict[str, Any] = {"color": colors[name], "marker": "sDo^v"[i % 5], "markersize": 6}
+            style |= {"linestyle": "none", "elinewidth": 1.2, "label": report["systems"][name]}
+            axes.errorbar(at["mean"], rewards[name]["mean"], whiskers(rewards[name]), whiskers(at), **style)
         axes.set_xlabel("KL to SFT, nats per response (square-root scale)")
         axes.set_ylabel("reward-model score")
-        axes.set_xlim(left=min(0.0, axes.get_xlim()[0]))
+        axes.set_xlim(left=0.0)
         legend(axes, 2)
         return as_svg(figure, "frontier", "Reward-model score against KL to the SFT model")
 
@@ -171,20 +183,21 @@ def _signed_square(values: np.ndarray) -> np.ndarray:
 
 
 def case_chart(report: dict[str, Any], measure: str = "labeler") -> Markup:
-    """Draws scores by use case: a bar each for SFT, best-of-n and PPO, with 95 % intervals."""
-    labels = system_labels(report["options"]["best_of"])
-    systems = [(name, color, labels[name]) for name, color in zip(list(labels)[1:], (SFT, BEST, PPO), strict=True)]
+    """Draws scores by use case: a bar for each system but the base, unless that is compared, with 95 % intervals."""
+    colors, compared = system_colors(report), {name for pair in report["pairs"] for name in pair}
+    systems = [name for name in report["systems"] if name != "base" or name in compared]
     cases = sorted(report["by_use_case"].items(), key=lambda item: (-item[1]["prompts"], item[0]))
     with matplotlib.rc_context(STYLE):
-        figure, axes = new_figure(4.9, 0.9 + 0.42 * len(cases))
-        for row, (name, color, label) in enumerate(systems):
+        figure, axes = new_figure(4.9, 0.9 + 0.14 * len(systems) * len(cases))
+        thick = 0.78 / len(systems)
+        for row, name in enumerate(systems):
             figures = [case[measure][name] for _, case in cases]
             axes.barh(
-                [i + (row - 1) * 0.26 for i in range(len(cases))],
+                [i + (row - (len(systems) - 1) / 2) * thick for i in range(len(cases))],
                 [one["mean"] for one in figures],
-                height=0.23,
-                color=color,
-                label=label,
+                height=thick * 0.88,
+                color=colors[name],
+                label=report["systems"][name],
                 xerr=np.hstack([whiskers(one) for one in figures]),
                 error_kw={"ecolor": INK, "elinewidth": 0.9, "alpha": 0.7},
             )

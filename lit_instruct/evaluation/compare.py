@@ -1,32 +1,27 @@
-"""`lit-instruct eval`: base, SFT, best-of-n and PPO on held-out prompts, into report.json and report.html."""
+"""`lit-instruct eval`: the stages of a run, or models by name, on held-out prompts, as report.json and report.html."""
 
 from __future__ import annotations
 
 import json
 import time
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from lit_instruct.checkout import stage_command
-from lit_instruct.errors import UserError
-from lit_instruct.evaluation.figures import choose_samples, figures_of, sameness, samples_of
-from lit_instruct.evaluation.options import EvalOptions
-from lit_instruct.evaluation.own_run import completed, held_out_prompts, told, warnings_on
+from lit_instruct.evaluation.compared import Compared, compared_models
+from lit_instruct.evaluation.figures import figures_of, ranked_samples, samples_of
+from lit_instruct.evaluation.options import EvalOptions, options_record
+from lit_instruct.evaluation.own_run import completed, limited, prompts_of, told, warnings_on
+from lit_instruct.evaluation.seen import find_seen, told_of_seen, without_seen
 from lit_instruct.evaluation.systems import Loaders, default_loaders, measure_systems
 from lit_instruct.machine import peak_memory_gb, provenance
 
-if TYPE_CHECKING:
-    from lit_instruct.handover import Stage
-
-STAGES = {"sft": "SFT", "rm": "reward model", "ppo": "PPO"}
-
 
 def evaluate(options: EvalOptions, loaders: Loaders | None = None) -> dict[str, Any]:
-    """Compares the stages of a run on held-out prompts, writes eval/report.{json,html} and returns the report.
+    """Compares models on held-out prompts, writes report.{json,html} and samples.jsonl, and returns the report.
 
-    Systems: `base` (the model SFT started from, in SFT's prompt format), `sft`, `best_of_<n>` (the one of n SFT samples
-    with the highest reward) and `ppo`. Each answers every prompt once, with the same seed; SFT's answer is the first of
-    its n. All intervals are 95 % bootstrap intervals over prompts.
+    Systems of a run: `base` (the model SFT started from, in SFT's prompt format), `sft`, `best_of_<n>` (the one of n
+    SFT samples with the highest reward) and `ppo`, as far as the run has them; or the models of --systems. Each answers
+    every prompt once, with the same seed; SFT's answer is the first of its n. All intervals are 95 % bootstrap
+    intervals over prompts.
 
     - kl: nats per response to the SFT model, mean over prompts of sum_t log pi(y_t) - log pi_sft(y_t) with y ~ pi, the
       divergence in eq. 2's penalty; for best-of-n the analytic log n - (n - 1) / n.
@@ -37,68 +32,74 @@ def evaluate(options: EvalOptions, loaders: Loaders | None = None) -> dict[str, 
 
     Args:
         options: what to compare.
-        loaders: functions that open the models; by default from the run's stage folders.
+        loaders: functions that open the models; by default from folders and the hub.
 
     Raises:
-        UserError: a stage is missing or does not fit the others, the prompts cannot be read, a labeler fails, or the
-            report cannot be written.
+        UserError: there is nothing to compare, stages do not fit each other, the prompts cannot be read, a labeler
+            fails, or the report cannot be written.
     """
-    from lit_instruct.evaluation.report import build_page
     from lit_instruct.evaluation.summary import print_summary
-    from lit_instruct.files import json_text, replacing_files
 
     started = time.monotonic()
-    run = Path(options.run)
-    stages = {name: required_stage(run, name) for name in STAGES}
-    warnings = _check_fit(run, stages)
+    compared = compared_models(options)
     loaders = loaders or default_loaders(options)
-    rows = held_out_prompts(options, stages["ppo"], lambda: loaders.prompter(str(run / "ppo")))
-    given, options = options, completed(options, stages["ppo"], rows)
+    leading = compared.leading
+    rows = prompts_of(options, leading, lambda: loaders.prompter(list(compared.sources.values())[-1]))
+    rows, facts = without_seen(rows, find_seen(rows, compared), options.seen == "leave_out")
+    rows = limited(rows, options.limit)
+    given, options = options, completed(options, leading, rows, compared.reward is not None)
     if line := told(given, options, len(rows)):
         print(line)
-    prompts, cases = [row.prompt for row in rows], [row.use_case or "other" for row in rows]
-    systems = measure_systems(options, str(stages["sft"].base["source"]), rows, loaders)
-    samples = samples_of(systems, prompts, cases)
-    report = figures_of(options, systems, cases)
-    report["reward_model"] = {"pair_accuracy": stages["rm"].metrics.get("val/pair_accuracy")}
-    report["seconds"] = {name: stage.seconds for name, stage in stages.items()}
+    cases = [row.use_case or "other" for row in rows]
+    systems = measure_systems(options, compared, rows, loaders)
+    samples = samples_of(systems, rows, cases, compared.pairs, find_seen(rows, compared))
+    report = figures_of(options, systems, cases, compared.pairs) | described(compared, options, facts)
     report["seconds"]["eval"] = round(time.monotonic() - started, 1)
-    report["peak_memory_gb"] = {name: stage.peak_memory_gb for name, stage in stages.items()}
-    report["peak_memory_gb"]["eval"] = peak_memory_gb()
-    report |= {"base": stages["sft"].base, "options": options.record()}
-    report |= {"seeds": {name: stage.seed for name, stage in stages.items()}} | provenance()
-    warnings += [*warnings_on(options), *sameness(report["distinct_2"])]
-    report |= {"warnings": warnings, "samples": choose_samples(samples)}
-    page = build_page(run, report)
-    with replacing_files(run / "eval") as folder:
-        lines = "".join(json.dumps(sample, ensure_ascii=False) + "\n" for sample in samples)
-        for name, text in (("samples.jsonl", lines), ("report.html", page), ("report.json", json_text(report))):
-            (folder / name).write_text(text, encoding="utf-8", errors="replace")  # for lone surrogates
-    print_summary(report, run / "eval")
+    _write(compared, report, samples)
+    print_summary(report, compared.folder)
     return report
 
 
-def required_stage(run: Path, name: str) -> Stage:
-    """Returns the record of a stage of the run; raises UserError if the stage has not run or the record is damaged."""
-    from lit_instruct.handover import read_stage
+def described(compared: Compared, options: EvalOptions, facts: dict[str, Any]) -> dict[str, Any]:
+    """Returns what the report says of the models, the prompts and the machine.
 
-    stage = read_stage(run / name)
-    if stage is None:
-        command = stage_command(name, run)
-        raise UserError(f"{run / name}: the {STAGES[name]} stage of this run is missing; run `{command}` first")
-    return stage
+    Args:
+        compared: the models.
+        options: of the evaluation, completed.
+        facts: on the prompts, of `without_seen`.
+    """
+    stages = {name: stage for name, (_, stage) in compared.stages.items()}
+    reward = next((stage for stage in stages.values() if stage.stage == "rm"), None)
+    first = next(iter(stages.values()), None)
+    names = {source: name for name, source in compared.sources.items()}
+    return {
+        "systems": compared.labels(options.best_of),
+        "models": compared.sources | {"reference": compared.reference, "reward_model": compared.reward},
+        "pairs": [list(pair) for pair in compared.pairs],
+        "reference": names.get(str(compared.reference)),
+        "seen": facts,
+        "left_out": compared.left_out,
+        "reward_model": {"pair_accuracy": reward.metrics.get("val/pair_accuracy") if reward is not None else None},
+        "seconds": {name: stage.seconds for name, stage in stages.items()},
+        "peak_memory_gb": {name: stage.peak_memory_gb for name, stage in stages.items()} | {"eval": peak_memory_gb()},
+        "base": first.base if first is not None else None,
+        "options": options_record(options),
+        "seeds": {name: stage.seed for name, stage in stages.items()},
+    } | provenance()
 
 
-def _check_fit(run: Path, stages: dict[str, Stage]) -> list[str]:
-    """Refuses a policy whose prompt format is not SFT's; returns warnings about stages newer than the policy."""
-    if stages["ppo"].prompt_format != stages["sft"].prompt_format:
-        raise UserError(
-            f"{run / 'ppo'}: made with another prompt format than {run / 'sft'}; "
-            f"run `{stage_command('ppo', run)}` again"
-        )
-    return [
-        f"{name} was made again after ppo, which started from an earlier one: "
-        f"run `{stage_command('ppo', run)}` again to get figures that belong together"
-        for name in ("sft", "rm")
-        if stages[name].created > stages["ppo"].created
-    ]
+def _write(compared: Compared, report: dict[str, Any], samples: list[dict[str, Any]]) -> None:
+    """Adds warnings and the samples of the page to the report, and writes the files."""
+    from lit_instruct.evaluation.report import build_page
+    from lit_instruct.evaluation.verdict import warned_of_collapse
+    from lit_instruct.files import json_text, replacing_files
+
+    judged = warnings_on(EvalOptions(**report["options"]))
+    report["warnings"] = [*compared.warnings, *told_of_seen(report["seen"]), *judged, *warned_of_collapse(report)]
+    ranked = ranked_samples(samples, compared.pairs[-1])
+    report["samples"] = [ranked.samples[i] for i in sorted(ranked.shown)]
+    page = build_page(compared, report, ranked)
+    with replacing_files(compared.folder) as folder:
+        lines = "".join(json.dumps(sample, ensure_ascii=False) + "\n" for sample in samples)
+        for name, text in (("samples.jsonl", lines), ("report.html", page), ("report.json", json_text(report))):
+            (folder / name).write_text(text, encoding="utf-8", errors="replace")  # for lone surrogates

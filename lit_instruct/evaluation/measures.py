@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -20,13 +21,10 @@ LABELS = {
     "eos_share": "EOS share",
 }
 """Key of a measure in report.json -> its name in tables and on cards."""
+OPENING_WORDS = 3
+"""Words that make an opening: "That's a great"."""
 BLOCK = 2_000_000
 """Most resampled values in memory at once (16 MB)."""
-
-
-def system_labels(best_of: int) -> dict[str, str]:
-    """Returns key of a system in report.json -> its name in tables and charts."""
-    return {"base": "base", "sft": "SFT", f"best_of_{best_of}": f"best-of-{best_of}", "ppo": "PPO"}
 
 
 class Interval(NamedTuple):
@@ -78,6 +76,62 @@ def paired_difference(ours: Sequence[float], theirs: Sequence[float], seed: int,
     if len(ours) != len(theirs):
         raise ValueError(f"a paired difference needs equal lengths, got {len(ours)} and {len(theirs)}")
     return bootstrap(np.subtract(np.asarray(ours, float), np.asarray(theirs, float)).tolist(), seed, n)
+
+
+def sign_flip_p(ours: Sequence[float], theirs: Sequence[float], seed: int, n: int = 2000) -> float:
+    """Returns the two-sided p-value of the paired difference by a permutation test that flips signs (Fisher 1935).
+
+    ``p = (1 + #{|mean(s d)| >= |mean(d)|}) / (n + 1)`` with d = ours - theirs and n draws of signs s. If the systems
+    were alike, each difference could as well have had the other sign.
+
+    Args:
+        ours: one number per prompt.
+        theirs: the other system's numbers, in the same order.
+        seed: seed of the signs.
+        n: number of draws.
+
+    Raises:
+        ValueError: the two differ in length, or are empty.
+    """
+    if len(ours) != len(theirs) or not len(ours):
+        raise ValueError(f"a paired test needs equal lengths above 0, got {len(ours)} and {len(theirs)}")
+    difference = np.subtract(np.asarray(ours, float), np.asarray(theirs, float))
+    observed, rng = abs(difference.mean()), np.random.default_rng(seed)
+    rows = max(1, BLOCK // difference.size)
+    beyond = 0
+    for start in range(0, n, rows):
+        signs = rng.integers(0, 2, size=(min(rows, n - start), difference.size)) * 2 - 1
+        means = np.abs((signs * difference).mean(axis=1))
+        beyond += int((means >= observed * (1 - 1e-9)).sum())  # rounding of equal sums
+    return (1 + beyond) / (n + 1)
+
+
+class Opening(NamedTuple):
+    """The words that most responses of a system begin with."""
+
+    text: str
+    """As in the first of these responses."""
+    responses: int
+    """Number of responses that begin so."""
+
+
+def commonest_opening(responses: Sequence[str], length: int = OPENING_WORDS) -> Opening | None:
+    """Returns the first `length` words that most responses share, without regard to case and punctuation.
+
+    None if no response has that many words; of equally common ones the first.
+    """
+    starts = [tuple(words(response)[:length]) for response in responses]
+    known = [start for start in starts if len(start) == length]
+    if not known:
+        return None
+    start, count = Counter(known).most_common(1)[0]
+    text = responses[starts.index(start)].split()
+    return Opening(" ".join(text[: _words_that_hold(text, length)]), count)
+
+
+def _words_that_hold(text: list[str], length: int) -> int:
+    """How many parts between white space hold the first `length` words."""
+    return next(i for i in range(1, len(text) + 1) if len(words(" ".join(text[:i]))) >= length)
 
 
 def wins(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:

@@ -21,58 +21,78 @@ DEFAULT_TOKENS = 48
 """Most tokens per response if no stage recorded them."""
 
 
-def held_out_prompts(options: EvalOptions, ppo: Stage, prompter: Callable[[], Prompter]) -> list[PromptRow]:
-    """Returns the prompts to answer: those of --prompts, or else the validation prompts of the run's PPO stage.
+def prompts_of(options: EvalOptions, stage: Stage | None, prompter: Callable[[], Prompter]) -> list[PromptRow]:
+    """Returns the prompts to answer: those of --prompts, or else the validation prompts of a stage.
 
-    Prompts that PPO's own options would drop as too long are dropped here too. A limit takes rows spread evenly,
-    because files are often sorted.
+    Prompts that PPO's own options would drop as too long are dropped here too.
 
     Args:
         options: of the evaluation.
-        ppo: record of the stage.
+        stage: record of the stage whose options count, usually PPO; None if no stage made the models.
         prompter: returns its prompt format.
 
     Raises:
-        UserError: the prompts cannot be read, or the run has none.
+        UserError: the prompts cannot be read, or there are none.
     """
     from data_modules.rows import PromptRow, read_rows
 
     if options.prompts is None:
-        rows = _validation_rows(ppo, prompter)
+        rows = _validation_rows(stage, prompter)
     else:
         rows = read_rows(options.prompts, PromptRow, split=None)
-        data = _options(ppo, "data")
+        data = _options(stage, "data")
         if data.get("on_long") == "drop" and data.get("max_prompt_length"):
             lengths = map(len, prompter().prompts_ids([row.prompt for row in rows]))
             rows = [row for row, n in zip(rows, lengths, strict=True) if n <= data["max_prompt_length"]]
     if not rows:
         raise UserError("--prompts: no prompt is left that is as short as those of PPO's training; name other prompts")
-    if options.limit is None or options.limit >= len(rows):
+    return rows
+
+
+def limited(rows: list[PromptRow], limit: int | None) -> list[PromptRow]:
+    """Returns at most `limit` rows, spread evenly, because files are often sorted; None keeps all."""
+    if limit is None or limit >= len(rows):
         return rows
-    return [rows[i * len(rows) // options.limit] for i in range(options.limit)]
+    return [rows[i * len(rows) // limit] for i in range(limit)]
 
 
-def completed(options: EvalOptions, ppo: Stage, rows: list[PromptRow]) -> EvalOptions:
+def completed(
+    options: EvalOptions, stage: Stage | None, rows: list[PromptRow], has_reward_model: bool = True
+) -> EvalOptions:
     """Returns the options with those that were not given filled in from the run.
 
     Args:
         options: of the evaluation.
-        ppo: record of the stage: its limit of tokens and its reward function count.
+        stage: record of the stage whose limit of tokens and reward function count; None without one.
         rows: the prompts; with a reference response in each, responses are also compared with those.
+        has_reward_model: whether there is one, which then is the labeler where there is no reward function.
+
+    Raises:
+        UserError: there is nothing to judge by.
     """
     from lit_instruct.evaluation.references import reference_of
 
-    model = _options(ppo, "model")
+    model = _options(stage, "model")
     tokens = (model.get("sampling") or {}).get("max_new_tokens")
     reward = model.get("reward")  # in 0.1.0 the name of the reward model
     function = reward.get("function") if isinstance(reward, dict) else model.get("reward_function")
     known = all(reference_of(row.prompt, row.columns()) is not None for row in rows)
-    second = f"{REFERENCES}.overlap" if known else f"{LABELERS}.form"
+    overlap, form = f"{REFERENCES}.overlap", f"{LABELERS}.form"
+    labeler = function or (REWARD if has_reward_model else overlap if known else None)
+    if options.labeler is None and labeler is None:
+        raise UserError(
+            "--labeler: there is no reward model, reward function or reference response to judge by; name a labeler, "
+            f"such as --labeler={LABELERS}.tone"
+        )
+    for name in ("labeler", "second_labeler"):
+        if getattr(options, name) == REWARD and not has_reward_model:
+            raise UserError(f"--{name}={REWARD}: there is no reward model; name one with --reward_model")
+    second = overlap if known and (options.labeler or labeler) != overlap else form
     return replace(
         options,
-        prompts=options.prompts or _validation_path(ppo),
+        prompts=options.prompts or _validation_path(stage),
         max_new_tokens=options.max_new_tokens or tokens or DEFAULT_TOKENS,
-        labeler=options.labeler or function or REWARD,
+        labeler=options.labeler or labeler,
         second_labeler=options.second_labeler or second,
     )
 
@@ -96,14 +116,16 @@ def warnings_on(options: EvalOptions) -> list[str]:
     ]
 
 
-def _validation_rows(ppo: Stage, prompter: Callable[[], Prompter]) -> list[PromptRow]:
+def _validation_rows(stage: Stage | None, prompter: Callable[[], Prompter]) -> list[PromptRow]:
     from data_modules import PromptDataModule
     from data_modules.hygiene.steps import HygieneOptions
 
-    data = _options(ppo, "data")
+    data = _options(stage, "data")
+    if stage is None or stage.stage != "ppo":
+        raise UserError("--prompts: without a PPO stage there are no prompts to take; name some, such as a .jsonl file")
     held_out = data.get("validation_path") or data.get("validation_share")
     if not data.get("path") or not held_out:
-        raise UserError(f"{ppo.stage}: this stage held out no prompts; name some with --prompts")
+        raise UserError("ppo: this stage held out no prompts; name some with --prompts")
     known = inspect.signature(PromptDataModule).parameters
     given = {name: value for name, value in data.items() if name in known and name != "pretraining_path"}
     module = PromptDataModule(**given | {"hygiene": HygieneOptions(**data.get("hygiene") or {})})
@@ -115,10 +137,10 @@ def _validation_rows(ppo: Stage, prompter: Callable[[], Prompter]) -> list[Promp
     return list(module.validation_rows)
 
 
-def _validation_path(ppo: Stage) -> str | None:
-    data = _options(ppo, "data")
+def _validation_path(stage: Stage | None) -> str | None:
+    data = _options(stage, "data")
     return data.get("validation_path") or data.get("path")
 
 
-def _options(stage: Stage, part: str) -> dict[str, Any]:
-    return (stage.options or {}).get(part) or {}
+def _options(stage: Stage | None, part: str) -> dict[str, Any]:
+    return ((stage.options if stage is not None else None) or {}).get(part) or {}

@@ -8,30 +8,46 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from lit_instruct.evaluation.measures import LABELS, system_labels
+from lit_instruct.evaluation.measures import LABELS
+from lit_instruct.evaluation.page import number
+from lit_instruct.evaluation.seen import name_of_prompts
 
 
 def print_summary(report: dict[str, Any], folder: Path) -> None:
-    """Prints the table, the gain of PPO and the path of the report."""
-    systems = list(system_labels(report["options"]["best_of"]))
-    table = Table(title=f"{report['prompts']} held-out prompts: mean ± half the 95 % interval")
+    """Prints the table, the gain of each pair, what is left out, warnings, and the path of the report."""
+    systems, labels = list(report["systems"]), report["systems"]
+    prompts = f"{report['prompts']} {name_of_prompts(report['seen'])}"
+    table = Table(title=f"{prompts}: mean ± half the 95 % interval")
     table.add_column("")
     for name in systems:
         table.add_column(name, justify="right")
     for measure, label in LABELS.items():
-        table.add_row(label, *(_cell(report[measure][name]) for name in systems))
+        if measure in report:
+            table.add_row(label, *(_cell(report[measure].get(name)) for name in systems))
     console = Console()
     console.print(table)
-    console.print(f"PPO minus SFT, labeler: {_range(report['labeler']['ppo_minus_sft'])}", highlight=False)
-    console.print(f"PPO preferred to SFT:   {_range(report['win_rate']['ppo_vs_sft'])}", highlight=False)
+    for ours, theirs in report["pairs"]:
+        gain, win = report["labeler"][f"{ours}_minus_{theirs}"], report["win_rate"][f"{ours}_vs_{theirs}"]
+        titles = (f"{labels[ours]} minus {labels[theirs]}, labeler:", f"{labels[ours]} preferred to {labels[theirs]}:")
+        for title, interval in zip(titles, (gain, win), strict=True):
+            console.print(f"{title:<{max(map(len, titles))}} {_range(interval)}", markup=False, highlight=False)
+    for note in report["left_out"]:
+        console.print(note, markup=False, highlight=False)
     for warning in report["warnings"]:
         console.print(f"warning: {warning}", markup=False, highlight=False)
     console.print(f"report: {folder / 'report.html'}", markup=False, highlight=False, soft_wrap=True)
 
 
-def _cell(interval: dict[str, float]) -> str:
-    return f"{interval['mean']:.2f} ± {(interval['ci_high'] - interval['ci_low']) / 2:.2f}"
+def _cell(interval: dict[str, float] | None) -> str:
+    if interval is None:
+        return "-"
+    return f"{_number(interval['mean'])} ± {_number((interval['ci_high'] - interval['ci_low']) / 2)}"
 
 
 def _range(interval: dict[str, float]) -> str:
-    return f"{interval['mean']:.2f} ({interval['ci_low']:.2f} to {interval['ci_high']:.2f})"
+    return f"{_number(interval['mean'])} ({_number(interval['ci_low'])} to {_number(interval['ci_high'])})"
+
+
+def _number(value: float) -> str:
+    """As in the page, with the minus sign of a keyboard."""
+    return number(value).replace("\N{MINUS SIGN}", "-")

@@ -1,4 +1,4 @@
-"""Base, SFT, best-of-n and PPO answer the held-out prompts, and each answer is scored."""
+"""The compared systems answer the prompts, and each answer is scored."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import gc
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from lit_instruct.evaluation import measures
+from lit_instruct.evaluation.compared import Compared
 from lit_instruct.evaluation.options import REWARD, EvalOptions
 
 if TYPE_CHECKING:
@@ -24,18 +24,20 @@ if TYPE_CHECKING:
 
 @dataclass
 class System:
-    """One system's responses to the held-out prompts, with one number per prompt for each measure."""
+    """One system's responses to the prompts, with one number per prompt for each measure."""
 
     name: str
     responses: list[Response]
-    kl: list[float]
-    reward: list[float]
+    kl: list[float] | None
+    """None without a reference that has the same tokens."""
+    reward: list[float] | None
+    """None without a reward model."""
     labeler: list[float]
     second_labeler: list[float]
 
     def per_prompt(self) -> dict[str, list[float]]:
         """Returns measure -> one value per prompt; length includes the EOS, eos_share is 1 if there is one."""
-        return {
+        measured = {
             "labeler": self.labeler,
             "second_labeler": self.second_labeler,
             "reward": self.reward,
@@ -43,6 +45,7 @@ class System:
             "length": [float(len(response.ids)) for response in self.responses],
             "eos_share": [float(response.ended) for response in self.responses],
         }
+        return {name: values for name, values in measured.items() if values is not None}
 
 
 class Loaders(NamedTuple):
@@ -70,44 +73,80 @@ def default_loaders(options: EvalOptions) -> Loaders:
     return Loaders(open_generator, lambda source: prompter_of(find_source(source)), reward)
 
 
-def measure_systems(options: EvalOptions, base: str, rows: list[PromptRow], loaders: Loaders) -> list[System]:
-    """Samples and scores with one model in memory at a time: base, PPO, SFT, reward model."""
+def measure_systems(options: EvalOptions, compared: Compared, rows: list[PromptRow], loaders: Loaders) -> list[System]:
+    """Samples and scores with one model in memory at a time: the systems, the reference, the reward model."""
     from lit_instruct.rollouts.reward_functions import function_scorer
 
-    run, n, prompts = Path(options.run), options.best_of, [row.prompt for row in rows]
-    names = ("labeler", "second_labeler")
+    n, prompts = options.best_of, [row.prompt for row in rows]
     labelers = [
         None if getattr(options, name) == REWARD else function_scorer(getattr(options, name), option=f"--{name}")
-        for name in names
+        for name in ("labeler", "second_labeler")
     ]
-    answers, log_probs = {}, {}
-    # The base answers in SFT's prompt format, so that only the training differs.
-    sft_format = loaders.prompter(str(run / "sft"))
-    for name, source, prompter in (("base", base, sft_format), ("ppo", str(run / "ppo"), None)):
-        model = loaders.generator(source, prompter)
+    answers, kl, many = _sample(options, compared, prompts, loaders)
+    best = f"best_of_{n}"
+    rewards: dict[str, list[float]] = {}
+    if compared.reward is not None:
+        alone = {name: system for name, system in answers.items() if not many or name != compared.best_of}
+        rewards, chosen = _rewards(loaders.reward(compared.reward), prompts, many, alone)
+        if compared.best_of is not None:
+            answers[best] = [row[i] for row, i in zip(many, chosen, strict=True)]
+            kl[best] = [measures.best_of_n_kl(n)] * len(prompts)
+            rewards[best] = rewards.pop("best")
+            rewards[compared.best_of] = rewards.pop("first")
+    return [
+        System(
+            name,
+            answers[name],
+            kl.get(name),
+            rewards.get(name),
+            *_labels(labelers, rows, answers[name], rewards.get(name)),
+        )
+        for name in compared.labels(n)
+    ]
+
+
+def _sample(
+    options: EvalOptions, compared: Compared, prompts: list[Prompt], loaders: Loaders
+) -> tuple[dict[str, list[Response]], dict[str, list[float]], list[list[Response]]]:
+    """Responses of each system, their KL to the reference, and the n samples for best-of-n ([] without it)."""
+    formats = {name: loaders.prompter(compared.formats.get(name, source)) for name, source in compared.sources.items()}
+    measured = _same_tokens(compared, formats, loaders)
+    answers, log_probs, kl = {}, {}, {}
+    others = {name: source for name, source in compared.sources.items() if source != compared.reference}
+    own = next((name for name in compared.sources if name not in others), None)
+    for name in others:
+        model = loaders.generator(others[name], formats[name] if name in compared.formats else None)
         answers[name] = [row[0] for row in _respond(model, options, prompts, name, k=1)]
-        log_probs[name] = model.log_probs(prompts, answers[name], progress=f"{name}: log-probabilities")
+        if name in measured:
+            log_probs[name] = model.log_probs(prompts, answers[name], progress=f"{name}: log-probabilities")
         del model
         gc.collect()  # free it before the next model is loaded
+    many: list[list[Response]] = []
+    if compared.reference is not None and (own is not None or measured):
+        model = loaders.generator(compared.reference, None)
+        if own is not None:
+            many = _respond(model, options, prompts, own, k=options.best_of if compared.best_of else 1)
+            kl[own] = [0.0] * len(prompts)
+        for name in log_probs:
+            reference = model.log_probs(prompts, answers[name], progress=f"reference: log-probabilities of {name}")
+            kl[name] = np.subtract(log_probs[name], reference).tolist()
+        del model
+        gc.collect()
+    for name in compared.sources.keys() - others.keys():  # the reference, under each of its names
+        answers[name], kl[name] = [row[0] for row in many], kl[str(own)]
+    return answers, kl, many if compared.best_of is not None else []
 
-    model = loaders.generator(str(run / "sft"), None)
-    many = _respond(model, options, prompts, "sft", k=n)
-    reference = {
-        name: model.log_probs(prompts, answers[name], progress=f"sft: log-probabilities of {name}") for name in answers
-    }
-    del model
-    gc.collect()
-    kl = {name: np.subtract(log_probs[name], reference[name]).tolist() for name in answers}
-    kl |= {"sft": [0.0] * len(prompts), f"best_of_{n}": [measures.best_of_n_kl(n)] * len(prompts)}
 
-    rewards, best = _rewards(loaders.reward(str(run / "rm")), prompts, many, answers)
-    answers["sft"] = [row[0] for row in many]
-    answers[f"best_of_{n}"] = [row[i] for row, i in zip(many, best, strict=True)]
-    rewards[f"best_of_{n}"] = rewards.pop("best")
-    return [
-        System(name, answers[name], kl[name], rewards[name], *_labels(labelers, rows, answers[name], rewards[name]))
-        for name in ("base", "sft", f"best_of_{n}", "ppo")
-    ]
+def _same_tokens(compared: Compared, formats: dict[str, Prompter], loaders: Loaders) -> set[str]:
+    """Systems whose prompts and responses the reference tokenises in the same way, so that their KL is defined."""
+    if compared.reference is None:
+        return set()
+    reference = loaders.prompter(compared.reference).fingerprint()
+    same = {name for name, prompter in formats.items() if prompter.fingerprint() == reference}
+    others = [name for name in compared.sources if name not in same]
+    if others:
+        compared.left_out.append(f"KL of {', '.join(others)} is left out: another prompt format than the reference's")
+    return same
 
 
 def _respond(
@@ -128,22 +167,25 @@ def _respond(
 def _rewards(
     model: TextReward, prompts: list[Prompt], many: list[list[Response]], answers: dict[str, list[Response]]
 ) -> tuple[dict[str, list[float]], list[int]]:
-    """Scores of each system and of the best of many, with the index of the best (the first of equals)."""
+    """Scores of each system, and of the first and the best of many, with the index of the best (first of equals)."""
     rewards = {
         name: model.score(prompts, [answer.text for answer in system], progress=f"rm: scores of {name}")
         for name, system in answers.items()
     }
+    if not many:
+        return rewards, []
     n = len(many[0])
     repeated = [prompt for prompt in prompts for _ in range(n)]
     texts = [answer.text for row in many for answer in row]
     scores = np.reshape(model.score(repeated, texts, progress="rm: scores of sft"), (len(prompts), n))
-    rewards |= {"sft": scores[:, 0].tolist(), "best": scores.max(axis=1).tolist()}
-    return rewards, scores.argmax(axis=1).tolist()
+    return rewards | {"first": scores[:, 0].tolist(), "best": scores.max(axis=1).tolist()}, scores.argmax(
+        axis=1
+    ).tolist()
 
 
 def _labels(
-    labelers: Sequence[TextScorer | None], rows: list[PromptRow], answers: list[Response], rewards: list[float]
+    labelers: Sequence[TextScorer | None], rows: list[PromptRow], answers: list[Response], rewards: list[float] | None
 ) -> list[list[float]]:
-    """Scores by each labeler; None stands for the reward model."""
+    """Scores by each labeler; None stands for the reward model, which there is then (`own_run.completed`)."""
     prompts, texts, columns = [row.prompt for row in rows], [a.text for a in answers], [row.columns() for row in rows]
-    return [rewards if labeler is None else labeler(prompts, texts, columns) for labeler in labelers]
+    return [(rewards or []) if labeler is None else labeler(prompts, texts, columns) for labeler in labelers]

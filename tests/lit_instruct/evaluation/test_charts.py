@@ -53,15 +53,45 @@ def test_a_chart_is_escaped_xml_without_colours_sizes_or_links_of_its_own() -> N
     ET.fromstring(svg)
 
 
-def test_a_chart_of_nothing_is_none() -> None:
+def test_a_chart_of_nothing_or_of_one_dot_is_none() -> None:
+    dot = Series("b", charts.SFT, [1], [2])
     assert charts.line_chart("key", "title", "step", [Series("a", charts.PPO, [], [])]) is None
+    assert charts.line_chart("key", "title", "step", [dot, dot]) is None
+    assert charts.line_chart("key", "title", "step", [dot, Series("a", charts.PPO, [1, 2], [2, 1])]) is not None
 
 
-def test_many_points_get_a_running_mean() -> None:
+def test_more_than_a_dozen_points_get_a_running_mean() -> None:
     x = [float(i) for i in range(100)]
-    few = charts.line_chart("key", "title", "step", [Series("a", charts.PPO, x[:10], x[:10])])
-    many = charts.line_chart("key", "title", "step", [Series("a", charts.PPO, x, x)])
+    few = charts.line_chart("key", "title", "step", [Series("a", charts.PPO, x[:12], x[:12])])
+    many = charts.line_chart("key", "title", "step", [Series("a", charts.PPO, x[:13], x[:13])])
     assert few is not None
     assert many is not None
     assert "opacity: 0.25" not in few
     assert "opacity: 0.25" in many
+
+
+def test_the_running_mean_is_over_a_fifth_around_each_point() -> None:
+    assert charts.running_mean([0.0, 0.0, 5.0, 0.0, 0.0]) == [5 / 3, 1.25, 1.0, 1.25, 5 / 3]
+    smooth = charts.running_mean([float(i % 2) for i in range(100)])
+    assert max(abs(value - 0.5) for value in smooth[10:-10]) < 0.03
+
+
+def frontier(kl: dict[str, float], high: float = 0.5) -> dict[str, object]:
+    interval = {name: {"mean": x, "ci_low": x - 0.5, "ci_high": high} for name, x in kl.items()}
+    labels = {"base": "base", "sft": "SFT", "ppo": "PPO"}
+    return {"kl": interval, "reward": dict.fromkeys(kl, interval["sft"]), "systems": labels, "pairs": [("ppo", "sft")]}
+
+
+def test_a_negative_kl_is_drawn_at_zero() -> None:
+    below = charts.frontier_chart(frontier({"base": 1.0, "sft": 0.0, "ppo": -0.4}), {})
+    assert below is not None and below == charts.frontier_chart(frontier({"base": 2.0, "sft": 0.0, "ppo": -0.45}), {})
+
+
+def test_no_frontier_of_a_single_system() -> None:
+    assert charts.frontier_chart(frontier({"base": 1.0, "sft": 0.0}), {}) is None
+    assert charts.frontier_chart({"systems": {"a": "a", "b": "b"}, "pairs": [("b", "a")]}, {}) is None
+
+
+def test_systems_of_any_name_have_a_colour() -> None:
+    named = {"systems": dict.fromkeys("abcd", ""), "pairs": [("b", "a"), ("c", "a"), ("d", "a")]}
+    assert charts.system_colors(named) == {"a": charts.SFT, "b": charts.BEST, "c": charts.BASE, "d": charts.PPO}

@@ -15,7 +15,7 @@ from lit_instruct.errors import UserError
 from lit_instruct.evaluation.compare import evaluate
 from lit_instruct.evaluation.options import EvalOptions
 from lit_instruct.prompting import Prompter
-from tests.lit_instruct.evaluation.runs import ANSWERS, fake_loaders, write_run
+from tests.lit_instruct.evaluation.runs import ANSWERS, change, fake_loaders, write_run
 
 LABELERS = {"labeler": "tone", "second_labeler": "second_opinion"}
 
@@ -34,12 +34,13 @@ def test_figures(run: Path) -> None:
     opened: list[tuple[str, Any]] = []
     report = evaluate(options(run), fake_loaders(opened))
     # One model after the other, the base with SFT's prompt format.
-    assert opened == [("base", "prompter of sft"), ("ppo", None), ("sft", None)]
+    assert opened == [("base", "sft"), ("ppo", None), ("sft", None)]
     assert report["prompts"] == 4
     assert report["labeler"]["base"]["mean"] == -0.5423  # VADER's compound of "The book is bad."
     assert report["labeler"]["sft"]["mean"] == 0.0
     assert report["labeler"]["ppo"] == {"mean": 0.4404, "ci_low": 0.4404, "ci_high": 0.4404}
     assert report["labeler"]["ppo_minus_sft"]["ci_low"] == 0.4404
+    assert 0.1 < report["labeler"]["ppo_minus_sft"]["p_value"] < 0.15  # all four of one sign: 2 of 16
     # AFINN: good 3, alert -1, so v = 0.2 and the score 0.2 / sqrt(0.04 + 0.25).
     assert report["second_labeler"]["ppo"]["mean"] == pytest.approx(0.371391)
     assert report["win_rate"]["ppo_vs_sft"] == {"mean": 1.0, "ci_low": 1.0, "ci_high": 1.0}
@@ -113,7 +114,8 @@ def test_files(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert samples[0]["responses"]["best_of_3"]["text"] == "The book is on the table.!!"
     assert samples[0]["ppo_minus_sft"] == 0.4404
     printed = capsys.readouterr().out
-    assert "0.44 (0.44 to 0.44)" in printed
+    assert "4 held-out prompts: mean" in printed
+    assert "PPO minus SFT, labeler: 0.44 (0.44 to 0.44)" in printed
     assert "report.html" in printed
 
 
@@ -131,12 +133,54 @@ def test_a_second_evaluation_gives_the_same_figures(run: Path) -> None:
     assert first == second
 
 
-@pytest.mark.parametrize(("stage", "what"), [("sft", "SFT"), ("rm", "reward model"), ("ppo", "PPO")])
-def test_a_missing_stage_names_the_command(run: Path, stage: str, what: str) -> None:
-    (run / stage / "stage.json").unlink()
-    with pytest.raises(
-        UserError, match=rf"the {what} stage of this run is missing; run `lit-instruct {stage} fit --run"
-    ):
+def test_without_a_reward_model_the_rest_is_compared(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A run with a reward function alone has no rm stage."""
+    shutil.rmtree(run / "rm")
+    opened: list[tuple[str, Any]] = []
+    report = evaluate(options(run), fake_loaders(opened))
+    assert list(report["systems"]) == ["base", "sft", "ppo"] and "reward" not in report
+    assert report["labeler"]["ppo_minus_sft"]["mean"] == 0.4404
+    assert report["kl"]["ppo"]["mean"] == 6.0
+    assert report["left_out"] == [
+        "reward-model scores and best-of-n are left out: there is no reward model (--reward_model)"
+    ]
+    assert report["left_out"][0] in " ".join(capsys.readouterr().out.split())
+    page = (run / "eval" / "report.html").read_text()
+    assert report["left_out"][0] in page and "Reward-model score against KL" not in page
+    with pytest.raises(UserError, match="--labeler=reward: there is no reward model"):
+        evaluate(options(run, labeler="reward"), fake_loaders([]))
+
+
+def test_without_ppo_sft_is_compared_with_the_base(run: Path) -> None:
+    shutil.rmtree(run / "ppo")
+    report = evaluate(options(run), fake_loaders([]))
+    assert list(report["systems"]) == ["base", "sft", "best_of_3"]
+    assert report["labeler"]["sft_minus_base"]["mean"] == 0.5423
+    assert report["win_rate"] == {"sft_vs_base": {"mean": 1.0, "ci_low": 1.0, "ci_high": 1.0}}
+    assert "no PPO stage" in report["left_out"][0]
+
+
+def test_a_policy_of_a_model_made_elsewhere(run: Path) -> None:
+    """PPO started from org/sft: that is the reference, and what it trained on is not known."""
+    shutil.rmtree(run / "sft")
+    change(run / "ppo", parents={"sft": "org/sft", "reward": "runs/gone/rm"}, base={"source": "org/sft"})
+    report = evaluate(options(run), fake_loaders([]))
+    assert list(report["systems"]) == ["sft", "best_of_3", "ppo"]
+    assert report["models"] | {"reward_model": ""} == {
+        "sft": "org/sft",
+        "ppo": str(run / "ppo"),
+        "reference": "org/sft",
+        "reward_model": "",
+    }
+    assert report["kl"]["ppo"]["mean"] == 6.0
+    assert not report["seen"]["held_out"] and "which prompts org/sft trained on" in report["warnings"][0]
+
+
+@pytest.mark.parametrize(("kept", "said"), [("rm", "neither an SFT nor a PPO"), ("none", "neither an SFT nor a PPO")])
+def test_nothing_to_compare_names_the_command(run: Path, kept: str, said: str) -> None:
+    for stage in {"sft", "rm", "ppo"} - {kept}:
+        (run / stage / "stage.json").unlink()
+    with pytest.raises(UserError, match=rf"{said} stage in this run; run `lit-instruct sft fit --run .*` first"):
         evaluate(options(run), fake_loaders([]))
     assert not (run / "eval").exists()
 
@@ -158,7 +202,7 @@ def test_a_stage_newer_than_the_policy_is_pointed_out(run: Path) -> None:
 
 
 def test_a_policy_of_little_variety_is_pointed_out(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lit_instruct.evaluation.figures.LEAST_VARIETY", 1.01)  # PPO's responses are as varied as SFT's
+    monkeypatch.setattr("lit_instruct.evaluation.verdict.LEAST_VARIETY", 1.01)  # PPO's responses are as varied as SFT's
     (warning,) = evaluate(options(run), fake_loaders([]))["warnings"]
     assert "distinct-2 is 100 % of sft's" in warning
     assert "similar responses to different prompts" in (run / "eval" / "report.html").read_text()

@@ -1,17 +1,23 @@
-"""Which samples the report shows, and what its figures warn of."""
+"""Which samples the page has, and which of them it shows first."""
 
 from __future__ import annotations
 
-from lit_instruct.evaluation.figures import choose_samples, sameness
+from lit_instruct.evaluation.figures import ranked_samples
+
+PAIR = ("ppo", "sft")
 
 
 def test_samples_are_evenly_spaced_from_best_to_worst() -> None:
     samples = [{"ppo_minus_sft": gain} for gain in (0.0, 4.0, -3.0, 1.0, 2.0, -1.0, 3.0)]
-    assert [sample["ppo_minus_sft"] for sample in choose_samples(samples, 3)] == [4.0, 1.0, -3.0]
-    assert [sample["ppo_minus_sft"] for sample in choose_samples(samples[:2], 3)] == [4.0, 0.0]
+    ranked = ranked_samples(samples, PAIR, 3)
+    assert [sample["ppo_minus_sft"] for sample in ranked.samples] == [4.0, 3.0, 2.0, 1.0, 0.0, -1.0, -3.0]
+    assert ranked.shown == {0, 3, 6}
+    assert ranked_samples(samples[:2], PAIR, 3).shown == {0, 1}
 
 
-def test_a_policy_that_says_the_same_to_every_prompt_is_named() -> None:
-    assert sameness({"ppo_over_sft": 0.85}) == sameness({"ppo_over_sft": 1.1}) == sameness({"ppo_over_sft": None}) == []
-    (warning,) = sameness({"ppo_over_sft": 0.532})
-    assert "53 % of sft's" in warning and "--model.kl.coef" in warning
+def test_a_page_has_a_thousand_samples_at_most() -> None:
+    ranked = ranked_samples([{"ppo_minus_sft": float(i)} for i in range(5001)], PAIR, 9)
+    gains = [sample["ppo_minus_sft"] for sample in ranked.samples]
+    assert len(gains) == 1000 and gains == sorted(gains, reverse=True)
+    assert (gains[0], gains[-1]) == (5000.0, 0.0)
+    assert len(ranked.shown) == 9 and {0, 999} <= ranked.shown

@@ -92,3 +92,25 @@ def test_best_of_n_kl() -> None:
     assert measures.best_of_n_kl(8) == pytest.approx(1.204441541679836)
     with pytest.raises(ValueError, match="n >= 1"):
         measures.best_of_n_kl(0)
+
+
+def test_the_sign_flip_test() -> None:
+    """Five differences of one sign: 2 of 32 ways to flip them are as far from 0, so p is near 1/16."""
+    assert measures.sign_flip_p([1.0, 2.0, 1.5, 1.0, 3.0], [0.0] * 5, seed=0) == pytest.approx(2 / 32, abs=0.02)
+    assert measures.sign_flip_p([1.0, -1.0], [0.0, 0.0], seed=0) == 1.0
+    assert measures.sign_flip_p([0.5] * 4, [0.5] * 4, seed=0) == 1.0
+    assert measures.sign_flip_p([1.0] * 40, [0.0] * 40, seed=0) == 1 / 2001
+    draw = np.random.default_rng(0)
+    alike = [measures.sign_flip_p(draw.normal(size=40).tolist(), [0.0] * 40, seed=1, n=200) for _ in range(200)]
+    assert 0.01 < np.mean(np.array(alike) < 0.05) < 0.1  # of systems that are alike, one in twenty seems to differ
+    for wrong in ([], [1.0, 2.0]):
+        with pytest.raises(ValueError, match="equal lengths above 0"):
+            measures.sign_flip_p(wrong, [], seed=0)
+
+
+def test_the_commonest_opening() -> None:
+    texts = ["That\u2019s a great idea.", "that\u2019s a GREAT day", "No.", "I am here", "That\u2019s a good one"]
+    assert measures.commonest_opening(texts) == ("That\u2019s a great", 2)
+    assert measures.commonest_opening(["**Yes**, I do - really"]) == ("**Yes**, I do", 1)
+    assert measures.commonest_opening(["a", "b c", ""]) is None
+    assert measures.commonest_opening(["x y", "x z"], length=1) == ("x", 2)

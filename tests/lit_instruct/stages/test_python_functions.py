@@ -17,7 +17,7 @@ from lit_instruct import PPOModule, RewardModule, SFTModule
 from lit_instruct.cli import main
 from lit_instruct.commands.sample import SampleData, SampleOptions, sample
 from lit_instruct.errors import UserError
-from lit_instruct.evaluation.options import EvalOptions
+from lit_instruct.evaluation.options import EvalOptions, options_record
 from lit_instruct.models.lora import LoraOptions
 from lit_instruct.ppo.options import FurtherReward, ObjectiveOptions, RewardOptions, SelectionOptions
 from lit_instruct.rollouts.function_names import function_name
@@ -150,9 +150,9 @@ def test_sample_takes_a_function(tmp_path: Path, tiny_model: Path, files: Files)
 
 
 def test_eval_records_names() -> None:
-    record = EvalOptions(labeler=local, second_labeler=Network()).record()
+    record = options_record(EvalOptions(labeler=local, second_labeler=Network()))
     assert (record["labeler"], record["second_labeler"]) == (f"{HERE}.local", f"{HERE}.Network")
-    assert EvalOptions(labeler="a.b").record()["labeler"] == "a.b"
+    assert options_record(EvalOptions(labeler="a.b"))["labeler"] == "a.b"
 
 
 @pytest.mark.parametrize("given", [nn.Linear(1, 1), None, 3])
