@@ -11,9 +11,11 @@ import re
 import sys
 import warnings
 from argparse import ArgumentError
+from dataclasses import is_dataclass
 from difflib import get_close_matches
 from importlib import import_module
 from importlib.metadata import version
+from typing import Any
 
 from lit_instruct.checkout import find_packages_of_the_user
 from lit_instruct.command_line.check import answered, given_by
@@ -144,8 +146,20 @@ def _start(command: str, arguments: list[str]) -> int:
         as_positional=False,
         exit_on_error=False,
     )
+    _expand_homes(parsed)
     getattr(chosen, function)(parsed)
     return 0
+
+
+def _expand_homes(options: Any) -> None:
+    """Replaces `~` in the texts of a command's options, which may come from a config file."""
+    from lit_instruct.files import expand_home
+
+    for name, value in vars(options).items():
+        if is_dataclass(value):
+            _expand_homes(value)
+        elif isinstance(value, str) and name != "system":
+            setattr(options, name, expand_home(value))
 
 
 def _with_home(word: str) -> str:

@@ -19,7 +19,7 @@ from lit_instruct.planning.plan import Plan, make_plan
 from lit_instruct.planning.rates import Rate, given_rate, measured_rate
 from lit_instruct.planning.table import as_dict, as_text
 from lit_instruct.planning.work import StageName, check_gpu_size
-from lit_instruct.running.config_files import check_groups
+from lit_instruct.running.config_files import check_groups, expand_homes
 from lit_instruct.running.stage_cli import STAGES, StageCLI, mistake_behind, parser_settings
 from lit_instruct.stages.frozen_dtype import with_recorded_dtype
 from lit_instruct.stages.renamed import refuse_old_names
@@ -145,6 +145,7 @@ def stage_options(stage: str, words: list[str]) -> dict[str, Any]:
         parser = stage_parser(stage)
         config = parser.parse_args(["fit", *words])["fit"]
         check_groups(config, parser, "fit")
+        expand_homes(config)
         return flat(config)
     except (ValueError, TypeError) as error:
         raise mistake_behind(error) from error

@@ -15,6 +15,7 @@ from data_modules.reading.bad_rows import BadRows
 from data_modules.rows import Row, stream_rows
 from lit_instruct.commands.scored_file import ScoredFile, Scores
 from lit_instruct.errors import DataError, RunawayTemplateError, UserError
+from lit_instruct.files import expand_home
 from lit_instruct.handover import stage_or_model
 from lit_instruct.models.dtype import DtypeName
 from lit_instruct.models.quantised import Quantize
@@ -138,7 +139,7 @@ class ScoreOptions:
         """Checks sizes and files."""
         if self.batch_tokens < 1:
             raise UserError(f"--batch_tokens={self.batch_tokens}: must be at least 1")
-        out, source = Path(self.out), Path(self.data.path)
+        out, source = Path(expand_home(self.out)), Path(expand_home(self.data.path))
         if not out.parent.is_dir():
             raise UserError(f"--out={self.out}: no such folder; make it first")
         if source.exists() and (out.resolve() == source.resolve() or source.resolve() in out.resolve().parents):

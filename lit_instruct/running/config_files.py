@@ -11,6 +11,32 @@ from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser
 
 from lit_instruct.errors import UserError
+from lit_instruct.files import expand_home
+
+TEXT = "prompt.system"
+"""Name of an option that is a text rather than a path or a name."""
+
+
+def expand_homes(options: Namespace, group: str = "") -> None:
+    """Replaces `~` in all texts of options except the system prompt, wherever they were given.
+
+    Args:
+        options: of a subcommand, in groups; they are changed.
+        group: name of the group, with a dot.
+    """
+    for name, value in list(vars(options).items()):
+        if name != "config":
+            options[name] = _with_home(value, f"{group}{name}")
+
+
+def _with_home(value: Any, name: str) -> Any:
+    if isinstance(value, Namespace):
+        expand_homes(value, f"{name}.")
+    elif isinstance(value, dict):
+        return {key: _with_home(item, f"{name}.{key}") for key, item in value.items()}
+    elif isinstance(value, list):
+        return [_with_home(item, name) for item in value]
+    return expand_home(value) if isinstance(value, str) and not name.endswith(TEXT) else value
 
 
 def check_groups(config: Namespace, parser: LightningArgumentParser, subcommand: str) -> None:

@@ -30,7 +30,7 @@ from lit_instruct.planning.work import StageName
 from lit_instruct.running.best_checkpoint import BestCheckpoint
 from lit_instruct.running.callbacks import HandOver, RewardReport, RunFiles, SampleTable, SaveConfig
 from lit_instruct.running.checkpoint_files import AtomicCheckpointIO, last_checkpoint
-from lit_instruct.running.config_files import check_groups
+from lit_instruct.running.config_files import TEXT, check_groups, expand_homes
 from lit_instruct.running.interrupts import interrupted, without_lightning
 from lit_instruct.running.last_checkpoint import InterruptedRunError, LastCheckpoint
 from lit_instruct.running.loggers import check_loggers, logger_failed, with_own_loggers
@@ -50,8 +50,6 @@ STAGES = {
     "rm": (RewardModule, RankedComparisonDataModule),
     "ppo": (PPOModule, PromptDataModule),
 }
-TEXT = "prompt.system"
-"""Name of an option that is a text rather than a path or a name."""
 FURTHER = {"rm": "further subcommand: score, the rewards of the rows of a file (lit-instruct rm score --help)"}
 """Help on subcommands that are not in a stage's parser."""
 
@@ -88,11 +86,10 @@ class StageCLI(LightningCLI):
         """Checks the config files, and fills in home folders and the run folder."""
         check_groups(self.config[self.subcommand], self.parser, self.subcommand)
         config = self.config[self.subcommand]
-        config.run = expand_home(config.run)
-        for options in (config.model, config.data):
-            for name, value in list(options.items()):  # dotted names, including those of groups
-                if isinstance(value, str) and not name.endswith(TEXT):
-                    options[name] = expand_home(fill_run(value, config.run) if options is config.model else value)
+        expand_homes(config)
+        for name, value in list(config.model.items()):  # dotted names, including those of groups
+            if isinstance(value, str) and not name.endswith(TEXT):
+                config.model[name] = fill_run(value, config.run)
         config.trainer.default_root_dir = str(self.folder)
         check_loggers(as_list(config.trainer.logger), self.folder)
         if self.subcommand == "fit" and self._get(self.config, "check_memory"):

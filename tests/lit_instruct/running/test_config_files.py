@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from jsonargparse import Namespace
 
 from lit_instruct.cli import main
 from lit_instruct.commands.plan import stage_options
 from lit_instruct.errors import UserError
+from lit_instruct.running.config_files import expand_homes
 
 
 @pytest.mark.parametrize(
@@ -47,3 +49,21 @@ def test_groups_and_values_in_their_places(tmp_path: Path) -> None:
     options = stage_options("ppo", ["--config", str(file), "--data.path=x"])
     assert options["model.kl.coef"] == 0.5
     assert options["data.fields.prompt"] == "question"
+
+
+def test_home_folders_are_found_everywhere_but_in_texts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    given = {
+        "config": ["~/sft.yaml"],
+        "run": "~/run",
+        "model": Namespace(base="~/base", prompt=Namespace(system="~ is home"), lora=None),
+        "data": Namespace(path="~/a.jsonl@3, ~/b.jsonl@1,org/name:train@1", limit=3, fields={"prompt": "~"}),
+        "trainer": Namespace(logger=[Namespace(init_args=Namespace(save_dir="~/logs"))], plugins={"dir": "~/x"}),
+    }
+    options = Namespace(**given)
+    expand_homes(options)
+    assert options.run == "/home/me/run" and options.config == ["~/sft.yaml"]
+    assert (options.model.base, options.model.prompt.system) == ("/home/me/base", "~ is home")
+    assert options.data.path == "/home/me/a.jsonl@3,/home/me/b.jsonl@1,org/name:train@1"
+    assert options.trainer.logger[0].init_args.save_dir == "/home/me/logs"
+    assert options.trainer.plugins == {"dir": "/home/me/x"}

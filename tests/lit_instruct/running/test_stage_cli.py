@@ -202,6 +202,12 @@ def test_home_folders_in_options_and_in_a_recipe(
     words = [f"--data.validation_path=~/data/{files.sft_validation.name}", "--trainer.max_epochs=1", *QUICK, *FLOAT]
     assert run("sft", "fit", "--config=~/sft.yaml", *words) == 0
     assert (tmp_path / "run/sft/stage.json").is_file()
+    assert run("plan", "--config=~/sft.yaml") in (0, 1)
+    scores = f"run: ~/scored/rm\ndata: {{path: ~/data/{files.rm.name}}}\nout: ~/scores.jsonl\n"
+    (tmp_path / "scored").symlink_to(trained)
+    (tmp_path / "scores.yaml").write_text(scores)
+    assert run("rm", "score", "--config=~/scores.yaml") == 0
+    assert (tmp_path / "scores.jsonl").is_file()
     given = ["--run=~/run", "--ckpt_path=~/run/sft/checkpoints/last.ckpt", "--trainer.max_epochs=2"]
     assert run("sft", "fit", "--config=~/sft.yaml", *words, *given) == 0
     assert json.loads((tmp_path / "run/sft/stage.json").read_text())["options"]["trainer"]["max_epochs"] == 2
