@@ -24,6 +24,7 @@ from lit_instruct.command_line.stored import MODULES, STAGES
 from lit_instruct.commands.recipe_run import with_run
 from lit_instruct.errors import UserError
 from lit_instruct.running.interrupts import interrupted, watch
+from lit_instruct.terminal import printable
 
 COMMANDS = {
     "init": "write the files of a recipe into a folder of your own",
@@ -211,7 +212,7 @@ def _inspect_arguments(arguments: list[str]) -> list[str]:
 def _fail(message: str) -> int:
     rank = f"rank {os.environ.get('RANK') or os.environ.get('LOCAL_RANK') or 0}: "
     shown = message if rank == "rank 0: " or message.startswith(rank) else rank + message
-    print(f"lit-instruct: error: {shown}", file=sys.stderr)
+    print(f"lit-instruct: error: {printable(shown)}", file=sys.stderr)
     return 2
 
 

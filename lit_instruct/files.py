@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import json
 import logging
 import os
@@ -176,6 +177,27 @@ def built_folder(folder: Path, find: Callable[[Path], T], build: Callable[[Path]
             shutil.rmtree(folder, ignore_errors=True)
             os.replace(ready, folder)
     return found
+
+
+def sums_of(folder: Path) -> dict[str, list[Any]]:
+    """Returns name -> [size, SHA-256] of the files directly in a folder."""
+    return {path.name: _sum_of(path) for path in sorted(folder.iterdir()) if path.is_file()}
+
+
+def has_sums(folder: Path, sums: Any) -> bool:
+    """Tells whether the files in a folder are those of `sums_of`; others may be there as well."""
+    try:
+        names = sums.items()
+        return all((folder / name).stat().st_size == size for name, (size, _) in names) and all(
+            _sum_of(folder / name) == known for name, known in names
+        )
+    except (OSError, AttributeError, TypeError, ValueError):  # a file is missing, or what was recorded is damaged
+        return False
+
+
+def _sum_of(path: Path) -> list[Any]:
+    with path.open("rb") as file:
+        return [path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest()]
 
 
 def write_text(path: Path, text: str, option: str) -> None:

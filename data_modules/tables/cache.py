@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lit_instruct.errors import UserError
-from lit_instruct.files import built_folder, cache_folder
+from lit_instruct.files import built_folder, cache_folder, has_sums, sums_of
 
 RECORD = "record.json"
 """Written last: a folder without it is incomplete."""
@@ -32,7 +32,7 @@ class Built(NamedTuple):
 
     folder: Path
     record: dict[str, Any]
-    """What its builder returned, and the size of each file."""
+    """What its builder returned, and size and SHA-256 of each file."""
     scratch: tempfile.TemporaryDirectory[str] | None = None
     """Deletes a folder without a key once nothing refers to it."""
 
@@ -57,8 +57,9 @@ def find_or_build(key: Any, build: Build) -> Built:
         _forget_unused(parent)
         folder.mkdir()
         record = build(folder)
-        record["files"] = {file.name: file.stat().st_size for file in sorted(folder.iterdir())}
-        (folder / RECORD).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        record["files"] = sums_of(folder)
+        signed = {"record": record, "sha256": _sum(record)}
+        (folder / RECORD).write_text(json.dumps(signed, indent=2) + "\n", encoding="utf-8")
         return record
 
     with _explained(parent):
@@ -66,14 +67,19 @@ def find_or_build(key: Any, build: Build) -> Built:
 
 
 def _read(folder: Path) -> dict[str, Any]:
-    """Returns the record of a complete folder, else an empty one, and marks the folder as used now."""
-    with contextlib.suppress(OSError, ValueError):
-        record: dict[str, Any] = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-        if all((folder / name).stat().st_size == size for name, size in record["files"].items()):
+    """Returns the record of a folder whose files are as they were written, else {}; marks the folder as used now."""
+    with contextlib.suppress(OSError, ValueError, RecursionError):
+        signed = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        whole = isinstance(signed, dict) and signed.get("sha256") == _sum(signed.get("record"))
+        if whole and has_sums(folder, signed["record"]["files"]):
             with contextlib.suppress(OSError):  # a cache owned by another user
                 os.utime(folder / RECORD)
-            return record
+            return dict(signed["record"])
     return {}
+
+
+def _sum(record: Any) -> str:
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
 
 def _forget_unused(parent: Path) -> None:

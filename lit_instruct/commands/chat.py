@@ -16,6 +16,7 @@ from rich.panel import Panel
 from rich.text import Text
 
 from lit_instruct.errors import UserError
+from lit_instruct.terminal import printable
 
 if TYPE_CHECKING:
     from lit_instruct.prompting import Message, Prompt, Prompter
@@ -28,8 +29,6 @@ COMMANDS = {
     "/quit": "leave",
 }
 _COMMAND = re.compile(r"/[a-z]+(?=\s|$)")  # "/etc/hosts" is no command
-# Control characters other than line feed and tab: a model must not control the terminal.
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 @dataclass
@@ -221,8 +220,3 @@ def _answer_lines(speakers: list[Speaker], options: ChatOptions, lines: Iterable
                     f"line {turn + 1}: the answer of {speaker.name} is {_cut(options.max_new_tokens)}", file=sys.stderr
                 )
         print("\t".join(" ".join(printable(part).split()) for part in told), file=out, flush=True)
-
-
-def printable(text: str) -> str:
-    """Returns a text without control characters other than line feed and tab."""
-    return _CONTROL.sub("", text)

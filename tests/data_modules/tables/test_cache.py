@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import multiprocessing
 import os
@@ -34,20 +35,24 @@ def refuse(folder: Path) -> dict[str, Any]:
 
 def test_built_once_for_each_key(cache: Path):
     folder, record, _ = find_or_build({"a": 1, "b": 2}, write)
-    assert record == {"rows": 3, "files": {"a.arrow": 7}}
+    assert record == {"rows": 3, "files": {"a.arrow": [7, hashlib.sha256(b"content").hexdigest()]}}
     assert find_or_build({"b": 2, "a": 1}, refuse) == (folder, record, None)
     assert find_or_build({"a": 1, "b": 3}, write)[0] != folder
     assert sorted(path.name for path in folder.iterdir()) == ["a.arrow", RECORD]
     assert (folder.stat().st_mode & 0o777) == (0o777 & ~_umask())
 
 
-@pytest.mark.parametrize("damage", ["a.arrow", RECORD, "cut", "broken"])
+@pytest.mark.parametrize("damage", ["a.arrow", RECORD, "cut", "one byte", "broken", "{}", "[]", "null", "changed"])
 def test_what_is_not_whole_is_built_again(damage: str):
     folder, *_ = find_or_build(1, write)
     if damage == "cut":
         (folder / "a.arrow").write_bytes(b"conte")
-    elif damage == "broken":
-        (folder / RECORD).write_text("{")
+    elif damage == "one byte":
+        (folder / "a.arrow").write_bytes(b"conTent")
+    elif damage == "changed":
+        (folder / RECORD).write_text((folder / RECORD).read_text().replace('"rows": 3', '"rows": 4'))
+    elif not (folder / damage).is_file():
+        (folder / RECORD).write_text("{" if damage == "broken" else damage)
     else:
         (folder / damage).unlink()
     assert find_or_build(1, write)[1]["rows"] == 3
@@ -111,7 +116,7 @@ def _build_slowly(folder: Path, cache: str, built: Path) -> None:
 
     token_cache.cache_folder = lambda: Path(cache)  # type: ignore[assignment]
     found = find_or_build("shared", slow)[0]
-    assert json.loads((found / RECORD).read_text())["rows"] == 3
+    assert json.loads((found / RECORD).read_text())["record"]["rows"] == 3
 
 
 def test_of_several_processes_one_builds(tmp_path: Path):

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from lit_instruct.commands.chat import COMMANDS, ChatOptions, chat, printable
+from lit_instruct.commands.chat import COMMANDS, ChatOptions, chat
 from lit_instruct.errors import UserError
 from lit_instruct.prompting import Prompter
 from lit_instruct.rollouts.text import Response, TextGenerator
@@ -190,8 +190,9 @@ def test_a_model_without_system_prompts_says_so(tmp_path: Path, tiny_model: Path
     assert generator.prompter is raw
 
 
-def test_control_characters_do_not_reach_the_terminal() -> None:
-    assert printable("a\x1b[2Jb\r\x07c\n\td\x9b") == "a[2Jbc\n\td"
+def test_control_characters_do_not_reach_the_terminal(opened: dict[str, Echo]) -> None:
+    shown = talk("a\x1b[2Jb\u202ec\n", opened)
+    assert "a\\x1b[2Jb\\u202ec" in shown and "\x1b[2J" not in shown and "\u202e" not in shown
 
 
 @pytest.mark.parametrize("wrong", [{"max_new_tokens": 0}, {"temperature": 0.0}, {"top_p": 0.0}, {"top_p": 1.5}])

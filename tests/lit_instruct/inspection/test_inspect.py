@@ -240,3 +240,11 @@ def test_command_line(tmp_path: Path, tiny_model: Path, capsys: pytest.CaptureFi
         assert main(["data", *words]) == 2
         error = capsys.readouterr().err
         assert message in error and "Traceback" not in error
+
+
+def test_escape_sequences_in_data_are_written_out(tmp_path: Path, tiny_model: Path):
+    row = {"prompt": "a\x1b]0;title\x07\u202eb", "use_case": "c\x1b[2J"}
+    path = write(tmp_path, row, row)
+    shown = printed(inspect(InspectOptions(path, base=str(tiny_model))))
+    assert "a\\x1b]0;title\\x07\\u202eb" in shown and "c\\x1b[2J" in shown
+    assert "\x1b" not in shown and "\x07" not in shown and "\u202e" not in shown

