@@ -5,11 +5,9 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
-import logging
 import os
 import re
 import sys
-import warnings
 from argparse import ArgumentError
 from dataclasses import is_dataclass
 from difflib import get_close_matches
@@ -19,6 +17,8 @@ from typing import Any
 
 from lit_instruct.checkout import find_packages_of_the_user
 from lit_instruct.command_line.check import answered, given_by
+from lit_instruct.command_line.library_errors import explained
+from lit_instruct.command_line.quiet import quieten
 from lit_instruct.command_line.sentences import parse_error
 from lit_instruct.command_line.stored import MODULES, STAGES
 from lit_instruct.commands.recipe_run import with_run
@@ -92,11 +92,13 @@ def main(arguments: list[str] | None = None) -> int:
             return _fail(
                 "no space left on the disk; free some and resume with --ckpt_path=last (results are untouched)"
             )
-        if error.errno not in PLACE_ERRORS or error.filename is None:
-            raise
-        return _fail(f"{error.filename}: {error.strerror}; check this path and its permissions, or give another")
+        if error.errno in PLACE_ERRORS and error.filename is not None:
+            return _fail(f"{error.filename}: {error.strerror}; check this path and its permissions, or give another")
+        return _fail_of_library(error)
     except KeyboardInterrupt:
         return interrupted()
+    except Exception as error:
+        return _fail_of_library(error)
 
 
 def _run(command: str, arguments: list[str]) -> int:
@@ -104,7 +106,7 @@ def _run(command: str, arguments: list[str]) -> int:
         near = get_close_matches(command, COMMANDS, 1)
         advice = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(COMMANDS)}"
         raise UserError(f"unknown command {command!r}; {advice}")
-    _quieten()
+    quieten()
     _share_arenas()
     find_packages_of_the_user()
     if command == "init":
@@ -209,31 +211,18 @@ def _inspect_arguments(arguments: list[str]) -> list[str]:
     return [f"--path={words[0]}", *words[1:]] if words and not words[0].startswith("-") else words
 
 
+def _fail_of_library(error: Exception) -> int:
+    told = explained(error)
+    if told is None:
+        raise error
+    return _fail(str(told))
+
+
 def _fail(message: str) -> int:
     rank = f"rank {os.environ.get('RANK') or os.environ.get('LOCAL_RANK') or 0}: "
     shown = message if rank == "rank 0: " or message.startswith(rank) else rank + message
     print(f"lit-instruct: error: {printable(shown)}", file=sys.stderr)
     return 2
-
-
-def _quieten() -> None:
-    """Silences library messages that do not help a user; runs before the libraries are imported."""
-    for name, value in {
-        "HF_HUB_DISABLE_TELEMETRY": "1",
-        "TOKENIZERS_PARALLELISM": "false",
-        "TRANSFORMERS_VERBOSITY": "error",
-        "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
-        "BITSANDBYTES_NOWELCOME": "1",
-    }.items():
-        os.environ.setdefault(name, value)
-    if not sys.stderr.isatty():
-        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_is_news)
-    warnings.filterwarnings("ignore", category=FutureWarning)
-    warnings.filterwarnings("ignore", message="LightningCLI.s args parameter.*")
-    warnings.filterwarnings("ignore", message=".*num_workers.*|.*does not have many workers.*")
-    warnings.filterwarnings("ignore", message=r"Found \d+ module\(s\) in eval mode at the start of training.*")
 
 
 def _share_arenas() -> None:
@@ -243,12 +232,6 @@ def _share_arenas() -> None:
     """
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).mallopt(-8, 2)
-
-
-def _is_news(record: logging.LogRecord) -> bool:
-    """Filters out Lightning's tips, device list and messages at the end of a training."""
-    noise = ("\U0001f4a1", "GPU available", "TPU available", "HPU available", "`Trainer.fit` stopped", "Restor")
-    return not record.getMessage().startswith(noise)
 
 
 if __name__ == "__main__":

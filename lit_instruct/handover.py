@@ -16,20 +16,18 @@ import numpy as np
 import torch
 
 from lit_instruct import machine
-from lit_instruct.checkout import stage_command
 from lit_instruct.errors import UserError
 from lit_instruct.files import READY, finish_replacing, replacing_files
 from lit_instruct.models.checks import check_vocabulary
 from lit_instruct.models.dtype import DTYPES, ChosenDtype, DtypeName, KnownDtype, choose_dtype, named, place_of
 from lit_instruct.models.loading import (
-    RUN,
     Source,
-    awaits_stage,
     find_source,
     load_config,
     load_eos_ids,
     load_tokenizer,
 )
+from lit_instruct.models.places import check_stage_place
 from lit_instruct.models.quantised import Quantize
 from lit_instruct.prompting import Prompter
 
@@ -221,12 +219,7 @@ def stage_or_model(name: str, stage: str, wanted_by: str) -> Source:
     Raises:
         UserError: that stage has not been run, or there is no such model.
     """
-    if RUN not in name and awaits_stage(name, stage):
-        run = Path(name).parent
-        raise UserError(
-            f"{wanted_by}: no {stage} model in {name}; run `{stage_command(stage, run)}` first, "
-            f"or name another with an option of `lit-instruct {wanted_by}`"
-        )
+    check_stage_place(name, stage, wanted_by)
     return find_source(name)
 
 

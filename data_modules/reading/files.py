@@ -17,7 +17,7 @@ from lit_instruct.errors import DataError
 MAX_LINE = 8 * 2**20
 """Most bytes of one record: anything longer is a broken file rather than a row."""
 TOO_LONG = f"longer than {MAX_LINE // 2**20} MiB, which is no row; is a line break or a quote missing? Split the file"
-GZIP_MAGIC, PARQUET_MAGIC = b"\x1f\x8b", b"PAR1"
+GZIP_MAGIC, PARQUET_MAGIC, LFS_POINTER = b"\x1f\x8b", b"PAR1", b"version https://git-lfs"
 
 
 class Found(NamedTuple):
@@ -47,7 +47,7 @@ def open_bytes(path: Path) -> Iterator[BinaryIO]:
     """
     try:
         with path.open("rb") as stream:
-            _check_magic(path, stream.peek(4)[:4])
+            _check_magic(path, stream.peek(len(LFS_POINTER)))
             if path.suffix.lower() != ".gz":
                 yield stream
             else:
@@ -117,10 +117,12 @@ def decode(line: bytes | None) -> str:
 
 
 def _check_magic(path: Path, magic: bytes) -> None:
+    if magic.startswith(LFS_POINTER):
+        raise DataError(f"{path}: a Git-LFS pointer rather than the file; run `git lfs pull` where it was cloned")
     packed = magic.startswith(GZIP_MAGIC)
     if packed and path.suffix.lower() != ".gz":
         raise DataError(f"{path}:1: this is gzip, though its name does not end in .gz; rename it to {path.name}.gz")
     if path.suffix.lower() == ".gz" and magic and not packed:
         raise DataError(f"{path}:1: not gzip, though its name ends in .gz; rename it to {path.name[:-3]}")
-    if magic == PARQUET_MAGIC and path.suffix.lower() != ".parquet":
+    if magic.startswith(PARQUET_MAGIC) and path.suffix.lower() != ".parquet":
         raise DataError(f"{path}:1: this is a Parquet file; rename it to {path.stem}.parquet")

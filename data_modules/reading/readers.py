@@ -23,6 +23,8 @@ HUB_ID = re.compile(
     r"(?P<name>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?(:(?P<config>[\w.+-]+))?:(?P<split>[\w.+\[\]%:-]+)"
 )
 """org/name:split or org/name:config:split; org/name@revision selects a commit, tag or branch."""
+NETWORK = ("httpx", "httpcore", "requests", "urllib3", "aiohttp")
+"""Libraries whose own exceptions `datasets` lets through."""
 
 
 def read_source(
@@ -120,6 +122,10 @@ def read_hub(name: str, config: str | None, split: str, revision: str | None = N
         raise DataError(
             f"{named}:row {number + 1}: cannot be read from the hub ({_first_line(error)}); check id and split"
         ) from None
+    except Exception as error:
+        if not type(error).__module__.startswith(NETWORK):
+            raise
+        raise DataError(f"{named}: the hub cannot be reached ({_first_line(error)}); save it as a file first") from None
 
 
 def _read_file(path: Path, text_field: str | None, only_text: bool) -> Iterator[Found]:

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from lit_instruct.command_line.given import Given, Reader
 from lit_instruct.command_line.help import HELP, help_text
+from lit_instruct.command_line.paths import check_paths
 from lit_instruct.command_line.sentences import expected
-from lit_instruct.command_line.stored import STAGES, SUBCOMMANDS, Command, Option, stored_command
+from lit_instruct.command_line.stored import STAGES, SUBCOMMANDS, Command, Option, known_command, stored_command
 from lit_instruct.errors import UserError
 from lit_instruct.stages.renamed import refuse_old_names
 
@@ -42,13 +43,14 @@ def answered(command: str, words: Sequence[str]) -> bool:
     _check_values(found, given)
     if not any(word.startswith("--print_config") for word in words):
         _check_required(found, given)
+        check_paths(found, given)
     return False
 
 
 def given_by(command: str, words: Sequence[str]) -> list[Given]:
-    """Returns what a command line gives, by the stored options; nothing if it cannot be read."""
+    """Returns what a command line gives, by the stored options, current or not; nothing if it cannot be read."""
     name, words = _with_subcommand(command, list(words))
-    found = stored_command(name)
+    found = known_command(name)
     try:
         return [] if found is None else Reader(found).read(words)
     except UserError:

@@ -99,6 +99,16 @@ def stored_command(name: str) -> Command | None:
         return None
     if any(fingerprint(PACKAGE / file) != other for file, other in found.sources.items()):
         return None
+    return known_command(name)
+
+
+def known_command(name: str) -> Command | None:
+    """Returns a command's options as options.json has them, current or not; None for a command that it does not have.
+
+    Args:
+        name: as for `stored_command`.
+    """
+    found = stored()
     if name.startswith("plan "):
         own, stage = found.commands["plan"], found.commands[f"{name.removeprefix('plan ')} fit"]
         taken = {option.name for option in own.options}

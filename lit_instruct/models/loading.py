@@ -26,11 +26,14 @@ from transformers.utils import logging as transformers_logging
 from lit_instruct.errors import UserError
 from lit_instruct.fast.host_memory import keep_few_products
 from lit_instruct.fast.short_attention import choose_short_attention
+from lit_instruct.hub import offline_without_network
 from lit_instruct.models.base_names import base_of_adapter
 from lit_instruct.models.checks import check_score, check_tokenizer, check_weights, has_tokenizer
+from lit_instruct.models.damaged import damaged_file
 from lit_instruct.models.embedded import resolve, unpacked
 from lit_instruct.models.heads import ScoreHead
 from lit_instruct.models.logits import output_head
+from lit_instruct.models.places import check_place
 from lit_instruct.models.quantised import Quantisation, keep_differentiable, leave_file
 
 LOADING = {"use_safetensors": True, "output_loading_info": True, "ignore_mismatched_sizes": True}
@@ -39,8 +42,6 @@ OPENING = (OSError, ValueError, ImportError, SafetensorError)
 """What transformers raises where files are missing, damaged or of another kind."""
 TRUST = "LIT_INSTRUCT_TRUST_REMOTE_CODE"
 """Environment variable that allows code in a model's folder; the command line's --trust_remote_code sets it."""
-RUN = "{run}"
-"""Stands for the run folder in options of the model, such as --model.base={run}/sft."""
 
 
 @dataclass(frozen=True)
@@ -92,20 +93,12 @@ def find_source(name: str) -> Source:
     Raises:
         UserError: the folder does not exist or holds no model.
     """
-    if RUN in name:
-        raise UserError(
-            f'{name}: {RUN} is the folder of --run on the command line; in Python give the module base="runs/demo/sft" '
-            'and PPO reward=RewardOptions(model="runs/demo/rm"), or other models by folder or hub id'
-        )
     folder = Path(name).expanduser()
     if (folder / "adapter_config.json").is_file():
         return Source(name, resolve(base_of_adapter(folder / "adapter_config.json")), folder)
     if (folder / "config.json").is_file():
         return Source(name, str(folder), None)
-    if folder.is_dir():
-        raise UserError(f"{name}: no model in this folder (no config.json or adapter_config.json); give another")
-    if _is_path(name):
-        raise UserError(f"{name}: no such folder; check the path, or give a hub id")
+    check_place(name)
     return Source(name, resolve(name), None)
 
 
@@ -119,29 +112,13 @@ def adapted_base(name: str) -> str | None:
     return unpacked(base_of_adapter(config)) if config.is_file() else None
 
 
-def _is_path(name: str) -> bool:
-    """Tells whether a name can only be a path, not a hub id."""
-    return name.startswith((".", "/", "~", "runs/")) or name.count("/") > 1
-
-
-def fill_run(value: str, run: str) -> str:
-    """Returns an option with {run} replaced by the run folder; a new one gets ./ so that it is not read as a hub id."""
-    return value.replace(RUN, run if "/" in run or Path(run).is_dir() else f"./{run}")
-
-
-def awaits_stage(name: str, stage: str) -> bool:
-    """Tells whether a name is the folder of a stage in a run, such as {run}/sft, with no model in it yet."""
-    path = Path(name).expanduser()
-    if path.name != stage or any((path / file).is_file() for file in ("adapter_config.json", "config.json")):
-        return False
-    return _is_path(name) or RUN in name or (len(path.parts) > 1 and path.parent.is_dir())
-
-
 def pinned(base: str) -> dict[str, Any]:
     """Returns the arguments of `from_pretrained` for a base; org/name@revision is a commit, tag or branch of it.
 
     Code in the model's folder runs only if the user said so; without an argument transformers would ask.
     """
+    if not Path(base).exists():
+        offline_without_network()
     name, at, revision = base.partition("@")
     trusted = {"trust_remote_code": os.environ.get(TRUST) == "true"}
     if not at or Path(base).exists():
@@ -271,7 +248,11 @@ def _opening(source: Source, what: str, errors: tuple[type[Exception], ...] = OP
                 f"{source.name}: this {what} has Python code of its own, which is not run; read it, and if you trust "
                 "it, add --trust_remote_code"
             ) from error
+        if damage := damaged_file(Path(source.base), source.adapter):
+            raise UserError(f"{source.name}: cannot open this {what}: {damage}") from error
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        if "couldn't connect" in reason.lower() or "offline" in reason.lower():
+            reason = "the hub cannot be reached, and the model is not in its cache"
         if "AutoModelForSequenceClassification" in reason and "Unrecognized configuration class" in reason:
             raise UserError(
                 f"{source.name}: transformers has no sequence classifier of this architecture, so it cannot be a "

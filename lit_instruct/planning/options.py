@@ -11,7 +11,7 @@ from jsonargparse import Namespace
 
 from lit_instruct.errors import UserError
 from lit_instruct.models.embedded import NAME as EMBEDDED
-from lit_instruct.models.loading import awaits_stage, fill_run
+from lit_instruct.models.places import awaits_stage, fill_run
 from lit_instruct.planning.work import Options
 
 

@@ -13,9 +13,10 @@ from lit_instruct.fast.packing import ENOUGH_TOKENS
 from lit_instruct.fast.short_attention import SHORT
 from lit_instruct.models.dtype import DtypeName, choose_dtype
 from lit_instruct.models.embedded import unpacked
-from lit_instruct.models.loading import adapted_base, awaits_stage
+from lit_instruct.models.loading import adapted_base
 from lit_instruct.models.lora import LoraOptions
 from lit_instruct.models.optimizers import OptimizerName
+from lit_instruct.models.places import awaits_stage
 from lit_instruct.models.quantised import Quantize
 from lit_instruct.planning.activations import Attention
 from lit_instruct.planning.shapes import ModelShape, config_of, shape_of

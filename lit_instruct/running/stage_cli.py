@@ -24,7 +24,8 @@ from data_modules.batching.sampling import ResumeInsideEpoch
 from lit_instruct.checkout import stage_command
 from lit_instruct.errors import UserError, causes
 from lit_instruct.files import cannot_write, expand_home
-from lit_instruct.models.loading import TRUST, fill_run
+from lit_instruct.models.loading import TRUST
+from lit_instruct.models.places import fill_run
 from lit_instruct.planning.options import flat
 from lit_instruct.planning.work import StageName
 from lit_instruct.running.best_checkpoint import BestCheckpoint
@@ -40,6 +41,7 @@ from lit_instruct.running.precision import DtypeOfRankZero, precision_of
 from lit_instruct.running.processes import FSDP2, SameOnEveryRank, check_strategy, fsdp2, lost_process
 from lit_instruct.running.progress_bar import StageProgress
 from lit_instruct.running.run_folder import own_folder
+from lit_instruct.running.trainer_options import check_trainer_options
 from lit_instruct.stages.ppo import PPOModule
 from lit_instruct.stages.renamed import refuse_old_names
 from lit_instruct.stages.reward import RewardModule
@@ -91,6 +93,7 @@ class StageCLI(LightningCLI):
             if isinstance(value, str) and not name.endswith(TEXT):
                 config.model[name] = fill_run(value, config.run)
         config.trainer.default_root_dir = str(self.folder)
+        check_trainer_options(self.stage, config.trainer)
         check_loggers(as_list(config.trainer.logger), self.folder)
         if self.subcommand == "fit" and self._get(self.config, "check_memory"):
             check_memory(self.stage, self._options())
@@ -118,8 +121,8 @@ class StageCLI(LightningCLI):
             kwargs |= {"strategy": fsdp2(config.devices, config.num_nodes), "precision": "32-true"}
         try:
             trainer = super().instantiate_trainer(**kwargs)
-        except (ImportError, ValueError, MisconfigurationException) as error:  # usually from a strategy
-            raise UserError(f"--trainer: {str(error).strip().splitlines()[0]}") from error
+        except (ImportError, TypeError, ValueError) as error:  # usually from a strategy or for a number of devices
+            raise MisconfigurationException(str(error)) from error
         check_strategy(trainer.strategy, self.model)
         return trainer
 

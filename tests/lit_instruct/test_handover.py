@@ -24,7 +24,8 @@ from lit_instruct.handover import (
     tell_ends,
     write_stage,
 )
-from lit_instruct.models.loading import Source, fill_run, find_source
+from lit_instruct.models.loading import Source, find_source
+from lit_instruct.models.places import fill_run
 from lit_instruct.prompting import Prompter
 from tests.lit_instruct.prompting.tokenizers import only_end
 from tests.tiny import tiny_tokenizer

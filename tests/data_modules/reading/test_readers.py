@@ -201,3 +201,10 @@ def test_offline_without_a_fake():
     """Tests run with HF_HUB_OFFLINE=1."""
     with pytest.raises(DataError, match="^nobody/no-such-dataset:train: the hub cannot be reached .*; save it as a"):
         list(read_source("nobody/no-such-dataset:train"))
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.json", "rows.csv", "rows.jsonl.gz", "rows.parquet"])
+def test_a_pointer_of_git_lfs(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3\n")
+    with pytest.raises(DataError, match=f"{name}: a Git-LFS pointer rather than the file; run `git lfs pull`"):
+        list(read_source(str(tmp_path / name)))

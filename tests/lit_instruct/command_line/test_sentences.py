@@ -12,6 +12,7 @@ from lit_instruct.command_line.sentences import expected
 
 ROOT = Path(__file__).parents[3]
 DATA = "--data.path=recipes/demo/data/prompts_train.jsonl"
+MODELS = ("--model.base=org/name", "--model.reward.model=org/reward")
 WRONG = [
     ("--trainer.callbacks=NoSuch", "--trainer.callbacks=NoSuch: must be a list, as '[first, second]' or a class: its"),
     ("--trainer.callbacks=EarlyStopping", "EarlyStopping needs monitor; give --trainer.callbacks.monitor="),
@@ -30,7 +31,7 @@ def test_a_wrong_value(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, words: str, said: str
 ) -> None:
     monkeypatch.chdir(ROOT)
-    assert main(["ppo", "fit", DATA, *words.split()]) == 2
+    assert main(["ppo", "fit", DATA, *MODELS, *words.split()]) == 2
     error = capsys.readouterr().err
     assert error.startswith("lit-instruct: error: ")
     assert error.count("\n") == 1
@@ -40,8 +41,8 @@ def test_a_wrong_value(
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        (f"ppo fit {DATA} --model.lora.r=many", "--model.lora.r: must be a whole number or null"),
-        (f"ppo fit {DATA} --model.kl.estimator=k9", "--model.kl.estimator: must be one of k1, k2 or k3"),
+        (f"ppo fit {DATA} --model.lora.r=many", "--model.lora.r=many: must be a whole number or null"),
+        (f"ppo fit {DATA} --model.kl.estimator=k9", "--model.kl.estimator=k9: must be one of k1, k2 or k3"),
         (f"ppo fit {DATA} --model.kl.coff=9", "unrecognized arguments: --model.kl.coff=9"),
         ("chat --temprature=1", "unrecognized arguments: --temprature=1"),
     ],

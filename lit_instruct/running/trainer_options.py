@@ -1,0 +1,59 @@
+"""Options of Lightning's Trainer that a stage cannot honour are refused before anything is loaded."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lit_instruct.errors import UserError
+
+LEAST = {"accumulate_grad_batches": 1, "check_val_every_n_epoch": 1, "log_every_n_steps": 0}
+"""Least value of options that Lightning takes without a check."""
+OWN_AVERAGE = "its average of the weights is not handed over; PPO has one of its own, --model.optimizer.ema_decay"
+REFUSED = {
+    "LearningRateFinder": "it looks for an attribute that the stages do not have; give --model.optimizer.learning_rate",
+    "BatchSizeFinder": "it changes the training that it tries sizes for; give --data.batch_size, and `lit-instruct "
+    "plan` says what fits",
+    "StochasticWeightAveraging": OWN_AVERAGE,
+    "WeightAveraging": OWN_AVERAGE,
+    "EMAWeightAveraging": OWN_AVERAGE,
+    "BackboneFinetuning": "the stages have no backbone; --model.lora.top_layers trains the upper layers alone",
+    "ModelPruning": "pruned weights are not handed over; leave it out",
+}
+"""Callbacks that cannot work in any stage."""
+USUAL = {"accumulate_grad_batches": 1}
+"""Lightning's defaults other than null."""
+IN_PPO = {
+    "gradient_clip_val": "PPO clips by itself, policy and value each; give --model.optimizer.max_grad_norm",
+    "gradient_clip_algorithm": "PPO clips by norm; give --model.optimizer.max_grad_norm",
+    "accumulate_grad_batches": "PPO takes its own optimizer steps; give --model.objective.minibatches (steps per pass) "
+    "and --model.memory.micro_batch_size (sequences per forward pass)",
+}
+"""Options of automatic optimization, with PPO's own."""
+
+
+def check_trainer_options(stage: str, options: Any) -> None:
+    """Refuses options of the Trainer and callbacks that a stage cannot honour.
+
+    Args:
+        stage: sft, rm or ppo.
+        options: of the Trainer, as parsed.
+
+    Raises:
+        UserError: it says what to give instead.
+    """
+    for name, least in LEAST.items():
+        value = options.get(name)
+        if isinstance(value, int) and value < least:
+            raise UserError(f"--trainer.{name}={value}: must be at least {least}")
+    if options.get("barebones"):
+        raise UserError("--trainer.barebones: it switches off what a stage needs (logs and checkpoints); leave it out")
+    for name, advice in IN_PPO.items() if stage == "ppo" else ():
+        if options.get(name) not in (None, USUAL.get(name)):
+            raise UserError(f"--trainer.{name}={options.get(name)}: {advice}")
+    given = options.get("callbacks") or []
+    for callback in given if isinstance(given, list) else [given]:
+        name = str(callback.get("class_path", "")).rpartition(".")[2]
+        if name in REFUSED:
+            raise UserError(f"--trainer.callbacks={name}: {REFUSED[name]}")
+        if name == "GradientAccumulationScheduler" and stage == "ppo":
+            raise UserError(f"--trainer.callbacks={name}: {IN_PPO['accumulate_grad_batches']}")
