@@ -29,6 +29,14 @@ def recipes_folder() -> Path:
     raise UserError(f"no recipes beside {PACKAGE}; install lit-instruct again")
 
 
+def advice_on_config(path: str | Path) -> str:
+    """Returns what to do about a config file that is not there: a recipe of ours can be written, a path be checked."""
+    parts = Path(path).parts
+    if len(parts) > 2 and parts[-3] == "recipes" and (recipes_folder() / parts[-2] / parts[-1]).is_file():
+        return f"`lit-instruct init my-run --recipe {parts[-2]}` writes the files of this recipe"
+    return "check the path"
+
+
 def stage_command(stage: str, run: str | Path) -> str:
     """Returns the command that runs a stage or eval for a run folder.
 

@@ -10,6 +10,7 @@ from typing import NoReturn
 
 import yaml
 
+from lit_instruct.checkout import advice_on_config
 from lit_instruct.command_line.stored import SUBCOMMANDS, Command, Option
 from lit_instruct.errors import UserError
 
@@ -80,7 +81,7 @@ class Reader:
         """
         file = Path(path)
         if not file.is_file():
-            raise UserError(f"--config={path}: no such file{_similar_file(file)}; check the path")
+            raise UserError(f"--config={path}: no such file{_similar_file(file)}; {advice_on_config(path)}")
         try:
             node = yaml.compose(file.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError) as error:

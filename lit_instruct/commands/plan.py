@@ -11,6 +11,7 @@ from typing import Any
 
 from lightning.pytorch.cli import LightningArgumentParser
 
+from lit_instruct.checkout import advice_on_config
 from lit_instruct.errors import UserError
 from lit_instruct.files import json_text, write_text
 from lit_instruct.machine import this_device
@@ -87,7 +88,7 @@ def read_arguments(arguments: list[str]) -> Asked:
     if stage not in STAGES:
         raise UserError("plan: which stage? give --config=recipes/<name>/{sft,rm,ppo}.yaml, or --stage=ppo")
     if own.config is not None and not own.config.is_file():
-        raise UserError(f"--config={own.config}: no such file; check the path")
+        raise UserError(f"--config={own.config}: no such file; {advice_on_config(own.config)}")
     return Asked(stage, own.config, own.gpu, own.json, own.rows, own.tokens_per_second, words)
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 import lit_instruct
-from lit_instruct.checkout import find_packages_of_the_user, recipes_folder, stage_command
+from lit_instruct.checkout import advice_on_config, find_packages_of_the_user, recipes_folder, stage_command
+from lit_instruct.cli import main
 from lit_instruct.errors import UserError
 from lit_instruct.rollouts.reward_functions import function_scorer
 
@@ -84,3 +85,10 @@ def test_a_hidden_package_of_the_user_is_named(folder: Path) -> None:
     own = folder / "data_modules"
     with pytest.raises(UserError, match=f"{own} has the name of a package of lit-instruct: rename it"):
         function_scorer("data_modules.rewards.brevity")
+
+
+def test_a_recipe_that_is_not_here_can_be_written(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "--config", "recipes/gpu-24gb/ppo.yaml"]) == 2
+    said = "--config=recipes/gpu-24gb/ppo.yaml: no such file; `lit-instruct init my-run --recipe gpu-24gb` writes the"
+    assert said in capsys.readouterr().err
+    assert advice_on_config("recipes/other/ppo.yaml") == advice_on_config("ppo.yaml") == "check the path"
