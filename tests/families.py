@@ -50,6 +50,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "hyperclovax": LLAMAS | {"logits_scaling": 0.25},
     "olmo2": LLAMAS,
     "mixtral": LLAMAS | {"num_local_experts": 4},
+    "phimoe": LLAMAS | {"num_local_experts": 4, "lm_head_bias": True},
     "qwen3_moe": LLAMAS | {"head_dim": 8, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16},
 }
 """Names that transformers gives them, and their configurations."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from lit_instruct.command_line.given import Given, Reader
@@ -96,6 +97,16 @@ def _check_values(command: Command, given: Sequence[Given]) -> None:
         option = options.get(one.name)
         if option is not None and option.values is not None and one.value is not None and not _fits(one.value, option):
             raise UserError(f"{one.shown}: must be {expected(option.values)}")
+        if option is not None and one.empty and not _takes_null(option):
+            raise UserError(f"{one.shown} is empty; give it a value, or leave the line out")
+
+
+def _takes_null(option: Option) -> bool:
+    """Whether null may be a value, by the type that the help gives; in doubt, and for Lightning's options, it may."""
+    if option.name.startswith("trainer."):
+        return True
+    found = re.search(r"\btype: (.*?)(?:, default: |\)$)", option.help)
+    return found is None or "null" in found[1] or "Any" in found[1]
 
 
 def _fits(text: str, option: Option) -> bool:

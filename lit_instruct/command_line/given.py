@@ -25,11 +25,13 @@ class Given:
         name: dotted, without hyphens.
         value: its text; None where a config file has a list, a group or null.
         shown: how a message names it, such as --model.kl.coef=x or gentle.yaml:3: model.kl.coef.
+        empty: whether a config file has null there.
     """
 
     name: str
     value: str | None
     shown: str
+    empty: bool = False
 
 
 class Reader:
@@ -106,9 +108,12 @@ class Reader:
                 raise UserError(f"{shown}: {self._no_option(name, '')}")
             if inside:
                 yield from self._in_node(value, f"{name}.", path)
+            elif name in self.groups and not self._is_open(name) and not _may_be_group(value):
+                raise UserError(f"{shown} must be a group of options; write each below it, as name: value")
+            elif value.tag.endswith(":null"):
+                yield Given(name, None, shown, empty=True)
             elif isinstance(value, yaml.ScalarNode):
-                null = value.tag.endswith(":null")
-                yield Given(name, None if null else value.value, f"{shown}: {value.value}")
+                yield Given(name, value.value, f"{shown}: {value.value}")
             else:
                 yield Given(name, None, shown)
 
@@ -163,6 +168,11 @@ def suggestion(name: str, names: Sequence[str]) -> str | None:
     ends = {end: other for other in reversed(names) for end in ("_".join(other.split(".")[-2:]), other.split(".")[-1])}
     near = get_close_matches(last, list(ends), 1, 0.75)
     return ends[near[0]] if near else None
+
+
+def _may_be_group(value: yaml.Node) -> bool:
+    """Whether a value stands for a group of options: null, or the path of another config file."""
+    return value.tag.endswith((":null", ":str"))
 
 
 def _above(name: str) -> Iterator[str]:

@@ -13,6 +13,7 @@ from peft import PeftConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from lit_instruct.errors import UserError
 from lit_instruct.fast.fused_lora import fuse_adapters
 from lit_instruct.models import peft_private
 from lit_instruct.models.heads import ScoreHead
@@ -71,7 +72,13 @@ def reward_network(
 @peft_private.quiet()
 def _adapted(base: PreTrainedModel, source: Source, lora: LoraOptions, with_head: bool = False) -> PeftModel:
     """Returns `base` with a new adapter that starts as the source's own, if it has one."""
-    network = get_peft_model(base, lora.config(base, base.config.num_hidden_layers, with_head))
+    try:
+        network = get_peft_model(base, lora.config(base, base.config.num_hidden_layers, with_head))
+    except (ValueError, TypeError, NotImplementedError) as error:  # layers that PEFT knows it cannot adapt
+        raise UserError(
+            f"{source.name}: no adapters for this model ({' '.join(str(error).split())}); name other layers with "
+            "--model.lora.targets, or train all weights with --model.lora=null"
+        ) from error
     check_dora(network, "--model.lora.dora")
     fuse_adapters(network)
     if source.adapter is not None:

@@ -84,6 +84,8 @@ def _first_that_fits(model: nn.Module) -> Transform | None:
     tokens = torch.arange(POSITIONS * TOKENS, device=device) * 7919 % vocabulary  # spread over the vocabulary
     logits = model(ids, use_cache=False).logits[0].float()
     theirs = logits.log_softmax(dim=-1).gather(1, tokens.view(POSITIONS, TOKENS))
+    if theirs.isnan().any():
+        raise UserError(f"{model.name_or_path}: its logits are NaN; copy or download its weights again")
     hidden = getattr(model, model.base_model_prefix)(ids, use_cache=False).last_hidden_state[0]
     repeated = hidden.repeat_interleave(TOKENS, dim=0)
     spread = (theirs - theirs.mean(dim=1, keepdim=True)).norm()

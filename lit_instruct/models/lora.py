@@ -86,7 +86,7 @@ class LoraOptions:
         )
 
     def _target_modules(self, network: nn.Module) -> list[str]:
-        linear = {name: layer for name, layer in network.named_modules() if isinstance(layer, nn.Linear | Conv1D)}
+        linear = {name: layer for name, layer in network.named_modules() if _is_linear(layer)}
         outputs = (network.get_output_embeddings(), getattr(network, "score", None))
         ends = {_end(name) for name in linear} - {_end(name) for name, layer in linear.items() if layer in outputs}
         if not ends:
@@ -100,6 +100,11 @@ class LoraOptions:
             if target not in ends:
                 raise UserError(f"--model.lora.targets: no linear layer is called {target!r}; there are {sorted(ends)}")
         return wanted
+
+
+def _is_linear(layer: nn.Module) -> bool:
+    """Tells whether a layer can have an adapter; routers of experts return more than a product."""
+    return isinstance(layer, nn.Linear | Conv1D) and not type(layer).__name__.endswith("Router")
 
 
 def _end(name: str) -> str:

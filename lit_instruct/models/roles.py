@@ -287,5 +287,5 @@ def _decoder(network: nn.Module) -> nn.Module:
 
 
 def _is_plain(layer: LoraLayer) -> bool:
-    weight = layer.get_base_layer().weight
-    return type(layer.get_base_layer()) in (nn.Linear, Conv1D) and weight.is_floating_point()
+    base = layer.get_base_layer()  # fused experts have no `weight`
+    return type(base) in (nn.Linear, Conv1D) and base.weight.is_floating_point()

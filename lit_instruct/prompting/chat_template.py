@@ -21,7 +21,7 @@ class Message(TypedDict):
 
 
 # Texts that no template contains, to find what a template puts around a message.
-SYSTEM_MARK, USER_MARK, ASSISTANT_MARK = "SYSTEMMARK", "USERMARK", "ASSISTANTMARK"
+SYSTEM_MARK, USER_MARK, ASSISTANT_MARK = "SYSTEMMARK", "UserMark", "ASSISTANTMARK"
 QUESTION: Message = {"role": "user", "content": USER_MARK}
 ANSWER: Message = {"role": "assistant", "content": ASSISTANT_MARK}
 

@@ -233,8 +233,10 @@ class Prompter:
         if self._chat is None or with_mark is None:
             return None
         before, after = with_mark.split(SYSTEM_MARK, 1)
+        before, after = before.rstrip(), after.lstrip()  # a template may put spaces around what it is given
         plain = self._chat.prompt([QUESTION])
-        inserted = plain.startswith(before) and plain.endswith(after) and len(plain) > len(before) + len(after)
+        inserted = plain.startswith(before) and plain.endswith(after)
+        inserted = inserted and bool(plain[len(before) : len(plain) - len(after)].strip())
         return {"role": "system", "content": ""} if inserted else None
 
     def _find_eos_id(self) -> int:

@@ -12,6 +12,7 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from lit_instruct.batches import position_ids
+from lit_instruct.errors import UserError
 from lit_instruct.fast.llama_decode import LlamaDecoding
 from lit_instruct.models.sharding import is_sharded
 
@@ -20,6 +21,9 @@ log = logging.getLogger(__name__)
 _LAYER = {"self_attn", "mlp", "input_layernorm", "post_attention_layernorm"}
 _ATTENTION = {"q_proj", "k_proj", "v_proj", "o_proj"}
 _HEAD_NORMS = {"q_norm", "k_norm"}
+
+FORGOTTEN = 0.3
+"""Difference relative to the spread of logits, of a model that does not read its cache: rounding is far below."""
 
 _known: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 
@@ -47,12 +51,17 @@ def fits_llama_decoding(model: nn.Module) -> bool:
 
     The modules must be named as in Llama, attention must be full, and on a few tokens the logits must equal those of
     the model's own forward, up to the rounding by which the model's own steps differ from it.
+
+    Raises:
+        UserError: the model's own steps are not its forward either, so it cannot be sampled from.
     """
     if model not in _known:
         reason = _misfit(model)
         _known[model] = reason is None
         if reason is not None:
             log.warning("sampling with transformers' forward, which is slower than our decode loop: %s", reason)
+            if not is_sharded(model):
+                _check_steps(model)
     return _known[model]
 
 
@@ -80,16 +89,40 @@ def _looks_like_llama(layer: nn.Module) -> bool:
 
 @torch.no_grad()
 def _same_logits(model: nn.Module) -> bool:
-    """Compares three steps on two rows, one of them padded, with one forward over all tokens."""
+    """Compares three steps with one forward over all tokens."""
+    ids, mask, whole = _whole(model)
+    own, models = (_logits_by_steps(way, ids, mask) for way in (LlamaDecoding(model, 3), ModelDecoding(model)))
+    rounding = (models - whole.float()).norm()
+    tolerated = (1e-4 if whole.dtype == torch.float32 else 0.04) * whole.float().norm()
+    return bool((own - whole.float()).norm() <= 3 * rounding + tolerated)
+
+
+@torch.no_grad()
+def _check_steps(model: nn.Module) -> None:
+    """Refuses a model that does not read the cache, such as one with a kind of its own."""
+    try:  # an unknown model may fail in any way
+        ids, mask, whole = _whole(model)
+        steps = _logits_by_steps(ModelDecoding(model), ids, mask)
+    except (RuntimeError, ValueError, TypeError, AttributeError, KeyError) as error:
+        raise _cannot_sample(model, str(error).strip().splitlines()[0] if str(error).strip() else "") from error
+    centred = whole.float() - whole.float().mean(dim=-1, keepdim=True)
+    if not (steps - whole.float()).norm() <= FORGOTTEN * centred.norm():
+        raise _cannot_sample(model, "token by token its logits are others than over all tokens")
+
+
+def _cannot_sample(model: nn.Module, reason: str) -> UserError:
+    name = getattr(model, "name_or_path", "")
+    return UserError(f"{name}: {type(model).__name__} cannot be sampled from here ({reason}); give another model")
+
+
+def _whole(model: nn.Module) -> tuple[Tensor, Tensor, Tensor]:
+    """Two rows, one of them padded, and the logits of their last tokens by one forward."""
     weight = model.get_output_embeddings().weight
     ids = torch.arange(3, 29, device=weight.device).view(2, 13) % model.config.get_text_config().vocab_size
     mask = torch.ones_like(ids, dtype=torch.bool)
     mask[0, :4] = False
     whole = model(ids, attention_mask=mask.long(), position_ids=position_ids(mask), use_cache=False).logits[:, 9:]
-    own, models = (_logits_by_steps(way, ids, mask) for way in (LlamaDecoding(model, 3), ModelDecoding(model)))
-    rounding = (models - whole.float()).norm()
-    tolerated = (1e-4 if whole.dtype == torch.float32 else 0.04) * whole.float().norm()
-    return bool((own - whole.float()).norm() <= 3 * rounding + tolerated)
+    return ids, mask, whole
 
 
 def _logits_by_steps(way: Decoding, ids: Tensor, mask: Tensor) -> Tensor:

@@ -55,6 +55,35 @@ WRONG = [
 ]
 
 
+CONFIGS = [
+    ("model: 1", "c.yaml:1: model must be a group of options; write each below it, as name: value"),
+    ("seed_everything: 1\ndata: 5", "c.yaml:2: data must be a group of options"),
+    ("trainer: []", "c.yaml:1: trainer must be a group of options"),
+    ("model: {lora: 7}", "c.yaml:1: model.lora must be a group of options"),
+    ("model: {optimizer: true}", "c.yaml:1: model.optimizer must be a group of options"),
+    ("model:\n  base:", "c.yaml:2: model.base is empty; give it a value, or leave the line out"),
+    ("data: {batch_size: null}", "c.yaml:1: data.batch_size is empty"),
+    ("model: {dtype: ~}", "c.yaml:1: model.dtype is empty"),
+    ("model: {lora: {r: }}", "c.yaml:1: model.lora.r is empty"),
+]
+
+
+@pytest.mark.parametrize(("text", "said"), CONFIGS, ids=[text for text, _ in CONFIGS])
+@pytest.mark.parametrize("last", [True, False])
+def test_a_value_where_a_group_belongs_and_an_empty_value(tmp_path: Path, text: str, said: str, last: bool) -> None:
+    (tmp_path / "c.yaml").write_text(text + "\n")
+    words = [DATA, f"--config={tmp_path}/c.yaml"]
+    with pytest.raises(UserError) as refusal:
+        answered("sft fit", words if last else words[::-1])
+    assert said in str(refusal.value)
+
+
+def test_null_where_it_means_something_and_empty_groups(tmp_path: Path) -> None:
+    text = "model:\n  lora: null\n  selection_reward:\n  optimizer:\ndata: {limit: null}\ntrainer:\n"
+    (tmp_path / "c.yaml").write_text(text + "seed_everything: 1\n")
+    assert not answered("sft fit", [DATA, f"--config={tmp_path}/c.yaml"])
+
+
 @pytest.mark.parametrize(("line", "said"), WRONG, ids=[line for line, _ in WRONG])
 def test_a_mistake_is_one_line(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, line: str, said: str

@@ -18,6 +18,7 @@ from tests.families import FAMILIES, tiny_family
 TRANSFORMS = {
     "phi": (True, 1.0, None),
     "gptj": (True, 1.0, None),
+    "phimoe": (True, 1.0, None),
     "gemma2": (False, 1.0, 3.0),
     "cohere": (False, 0.25, None),
     "granite": (False, 0.25, None),
@@ -106,3 +107,12 @@ def test_a_model_in_training_stays_in_training(folder: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(place).train()
     assert output_head(model).is_plain
     assert model.training
+
+
+def test_weights_with_nan_are_called_so(folder: Path) -> None:
+    place = tiny_family(folder / "nan", "llama")
+    model = AutoModelForCausalLM.from_pretrained(place)
+    model.model.norm.weight.data.fill_(float("nan"))
+    model.save_pretrained(place)
+    with pytest.raises(UserError, match="nan: its logits are NaN; copy or download its weights again"):
+        load_causal_lm(find_source(str(place)), torch.float32)

@@ -243,3 +243,26 @@ def test_the_experts_that_adapters_do_not_reach_are_told(tmp_path: Path, caplog:
         f"{letter}_proj" for letter in "qkvo"
     }
     assert "LoRA leaves out the experts of this model: their weights are fused" in caplog.text
+
+
+def test_routers_of_experts_have_no_adapter(tmp_path: Path) -> None:
+    """They are linear layers by class, and return more than a product."""
+    network = policy_network(find_source(str(tiny_family(tmp_path, "phimoe"))), LoraOptions(r=2), torch.float32)
+    assert {name.rpartition(".")[2] for name in lora_layers(network, "default")} == {
+        "q_proj",
+        "k_proj",
+        "v_proj",
+        "o_proj",
+    }
+    network(input_ids=IDS, labels=IDS).loss.backward()
+
+
+def test_a_model_that_peft_cannot_adapt_is_refused(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise ValueError("Module 'out_proj' is incompatible\nwith Mamba-based models.")
+
+    monkeypatch.setattr("lit_instruct.models.assemble.get_peft_model", refuse)
+    with pytest.raises(
+        UserError, match="no adapters for this model .Module 'out_proj' is incompatible with Mamba-base"
+    ):
+        policy_network(find_source(str(tiny_model)), LoraOptions(r=2), torch.float32)

@@ -165,6 +165,7 @@ def test_named_templates():
         ("{% for m in messages %}", "it cannot render a question: Unexpected end of template"),
         ("{{ messages[0]['content'] + 1 }}", "it cannot render a question: can only concatenate str"),
         ("<|im_start|>user\n{{ question }}<|im_end|>", "it leaves out the user's text and gives '<|im_start|>user"),
+        ("{{ messages[-1]['content'] | upper }}", "it leaves out the user's text and gives 'USERMARK'"),
         ("{{ messages[-1]['content'] }}", "it does not open the assistant's turn"),
     ],
 )

@@ -45,6 +45,13 @@ def test_prompt_and_response_together_are_the_template_up_to_eos():
     assert ids == prompter.tokenizer(whole.removesuffix("\n"), add_special_tokens=False)["input_ids"]
 
 
+def test_the_default_system_prompt_is_off_where_a_template_adds_spaces():
+    spaced = tiny_tokenizer().chat_template.replace("message['content'] +", "' ' + message['content'] + ' ' +")
+    prompter = Prompter(with_template(spaced))
+    rendered = text(prompter, prompter.prompt_ids("the sea"))
+    assert rendered.split() == (EMPTY_SYSTEM + "<|im_start|>user\n the sea <|im_end|>\n<|im_start|>assistant").split()
+
+
 def test_messages_keep_their_own_system_prompt():
     prompter = Prompter(tiny_tokenizer(), system="Be kind.")
     messages = [

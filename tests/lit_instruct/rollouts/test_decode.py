@@ -11,6 +11,7 @@ from torch import nn
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
 from lit_instruct.batches import left_pad
+from lit_instruct.errors import UserError
 from lit_instruct.fast.llama_decode import LlamaDecoding
 from lit_instruct.rollouts import decode
 from lit_instruct.rollouts.decode import ModelDecoding, decoding, fits_llama_decoding
@@ -135,3 +136,25 @@ def test_the_probe_sees_small_differences(monkeypatch: pytest.MonkeyPatch) -> No
     assert fits_llama_decoding(_model("llama", {}))
     monkeypatch.setattr(LlamaDecoding, "step", shifted)
     assert not fits_llama_decoding(_model("llama", {}))
+
+
+def test_a_model_that_does_not_read_its_cache_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = _model("gpt2", {"n_embd": 32, "n_head": 4, "n_layer": 2})
+    forward = model.forward
+    monkeypatch.setattr(model, "forward", lambda *ids, past_key_values=None, **more: forward(*ids, **more))
+    with pytest.raises(UserError, match="GPT2LMHeadModel cannot be sampled from here .token by token its logits are"):
+        decoding(model, 8)
+
+
+def test_a_model_that_refuses_the_cache_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = _model("gpt2", {"n_embd": 32, "n_head": 4, "n_layer": 2})
+    forward = model.forward
+
+    def own_cache_only(*ids: Any, past_key_values: Any = None, **more: Any) -> Any:
+        if past_key_values is not None:
+            raise ValueError("uses a cache of its own")
+        return forward(*ids, **more)
+
+    monkeypatch.setattr(model, "forward", own_cache_only)
+    with pytest.raises(UserError, match="cannot be sampled from here .uses a cache of its own.; give another model"):
+        decoding(model, 8)

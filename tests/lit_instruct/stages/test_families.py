@@ -25,7 +25,7 @@ ROWS = demonstrations(5, seed=1)
 EVERY_LAYER = "--model.lora.r=4"
 NO_CLASSIFIER = {"cohere", "granite", "hyperclovax"}
 """Families of which transformers has no sequence classifier."""
-BALANCED = {"mixtral": 0.001, "qwen3_moe": 0.001}
+BALANCED = {"mixtral": 0.001, "phimoe": 0.001, "qwen3_moe": 0.001}
 """Coefficient of the loss that balances experts, in families that have one."""
 
 
