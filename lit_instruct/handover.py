@@ -9,8 +9,7 @@ import math
 from contextlib import AbstractContextManager
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
-from types import UnionType
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_type_hints
 
 import numpy as np
 import torch
@@ -18,6 +17,7 @@ import torch
 from lit_instruct import machine
 from lit_instruct.errors import UserError
 from lit_instruct.files import READY, finish_replacing, replacing_files
+from lit_instruct.json_types import wrong_values
 from lit_instruct.models.checks import check_vocabulary
 from lit_instruct.models.dtype import DTYPES, ChosenDtype, DtypeName, KnownDtype, choose_dtype, named, place_of
 from lit_instruct.models.loading import (
@@ -45,6 +45,21 @@ MODEL_FILES = (
     PROMPTS_FILE,
 )
 """Files of an adapter or of whole weights, and the prompts; a new model removes those that it does not have."""
+NEEDED = {"base": ["source"], "prompt_format": ["template", "system"]}
+"""Fields in fields of a stage.json that every version writes."""
+INSIDE: dict[str, dict[str, Any]] = {
+    "base": {"source": str, "revision": str | None},
+    "prompt_format": {
+        "template": Literal["chat", "raw"],
+        "system": str | None,
+        "chat_template_sha256": str | None,
+        "eos_id": int,
+        "pad_id": int,
+    },
+    "options": {"model": dict[str, Any], "data": dict[str, Any] | None, "trainer": dict[str, Any] | None},
+    "data": {"sources": dict[str, dict[str, Any]], "train": int, "validation": int, "removed": dict[str, int]},
+}
+"""Types of fields in fields."""
 PACKAGES = (*machine.PACKAGES, "bitsandbytes", "datasets")
 
 
@@ -117,22 +132,11 @@ def read_stage(folder: Path) -> Stage | None:
 
 
 def _wrong_values(record: dict[str, Any]) -> list[str]:
-    """Returns what is wrong with the values in a stage.json, such as "seed is '0'"."""
-    hints = get_type_hints(Stage)
-    wrong = [f"{name} is {value!r}"[:80] for name, value in record.items() if not _fits(value, hints[name])]
-    inside = {"base": ["source"], "prompt_format": ["template", "system"]}
-    return wrong or [f"{name} without {key}" for name in inside for key in inside[name] if key not in record[name]]
-
-
-def _fits(value: Any, hint: Any) -> bool:
-    """Tells whether a value that was read from JSON has a type such as `float | None` or `dict[str, str]`."""
-    if get_origin(hint) is UnionType:
-        return any(_fits(value, one) for one in get_args(hint))
-    if get_origin(hint) is dict:
-        return isinstance(value, dict) and all(_fits(item, get_args(hint)[1]) for item in value.values())
-    if hint is Any:
-        return True
-    return isinstance(value, (int, float) if hint is float else hint) and (hint is bool or not isinstance(value, bool))
+    """Returns what is wrong with the values in a stage.json."""
+    wrong = wrong_values(record, get_type_hints(Stage))
+    wrong = wrong or [f"{name} without {key}" for name in NEEDED for key in NEEDED[name] if key not in record[name]]
+    inside = ((name, record.get(name) or {}) for name in INSIDE)
+    return wrong or [text for name, value in inside for text in wrong_values(value, INSIDE[name], f"{name}: ")]
 
 
 def read_trained_prompts(folder: Path, stage: Stage) -> np.ndarray | None:

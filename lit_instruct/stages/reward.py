@@ -126,7 +126,7 @@ class RewardModule(StageModule):
                 # DDP does not communicate yet: that begins with the backward pass that follows this method.
                 self.trainer.strategy.backward(loss, None)
         accumulate = self.trainer.accumulate_grad_batches  # Lightning divides the loss by it
-        self.step_guard.add(total)
+        self.step_guard.add(total, batch._asdict())
         self.log("train/loss", total * accumulate, prog_bar=True, sync_dist=True)
         self.log("train/pair_accuracy", (correct / pairs).nan_to_num(), sync_dist=True)
         self.log("train/learning_rate", self.lr_schedulers().get_last_lr()[0])

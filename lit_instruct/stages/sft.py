@@ -125,7 +125,7 @@ class SFTModule(StageModule):
             loss = sft_loss(self.trl, self.network, batch, self.step_tokens[batch_idx], parts)
         # DDP averages over processes and Lightning over micro-batches; the loss is divided by the whole step's tokens.
         scaled = loss * parts
-        self.step_guard.add(scaled)
+        self.step_guard.add(scaled, batch)
         self.log("train/loss", scaled.detach(), prog_bar=True, sync_dist=True)
         self.log("train/learning_rate", self.lr_schedulers().get_last_lr()[0])
         return scaled

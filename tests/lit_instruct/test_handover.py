@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 from dataclasses import replace
@@ -28,6 +29,7 @@ from lit_instruct.models.loading import Source, find_source
 from lit_instruct.models.places import fill_run
 from lit_instruct.prompting import Prompter
 from tests.lit_instruct.prompting.tokenizers import only_end
+from tests.lit_instruct.rollouts.stage_folders import sft_folder
 from tests.tiny import tiny_tokenizer
 
 STAGE = Stage(
@@ -130,7 +132,13 @@ def test_damaged_record(tmp_path: Path, content: bytes) -> None:
         ("base", "some/base", "base is 'some/base'"),
         ("base", {}, "base without source"),
         ("prompt_format", {"template": "raw"}, "prompt_format without system"),
+        ("prompt_format", {"template": "new", "system": None}, "prompt_format: template is 'new'"),
+        ("prompt_format", {"template": "raw", "system": 7}, "prompt_format: system is 7"),
+        ("base", {"source": ["a"], "revision": None}, "base: source is ['a']"),
         ("options", 3, "options is 3"),
+        ("options", {"model": "x"}, "options: model is 'x'"),
+        ("data", {"train": "many"}, "data: train is 'many'"),
+        ("data", {"sources": {"path": 3}}, "data: sources is {'path': 3}"),
         ("reward_bias", "much", "reward_bias is 'much'"),
     ],
 )
@@ -141,6 +149,33 @@ def test_values_of_another_type(tmp_path: Path, name: str, value: object, found:
     with pytest.raises(UserError) as caught:
         read_stage(tmp_path)
     assert str(caught.value) == f"{tmp_path}/stage.json: damaged ({found}); run that stage again"
+
+
+WRONG = [None, True, -1, 2.5, "", "text", "\x00", [], ["a"], {}, {"a": 1}, {"a": {"b": []}}, [[[1]]]]
+
+
+def test_any_value_in_any_place_gives_a_sentence_or_a_prompt_format(tmp_path: Path, tiny_model: Path) -> None:
+    """A property of every field and of the fields in it: nothing but a UserError is raised."""
+    folder = sft_folder(tmp_path / "sft", tiny_model)
+    path = folder / "stage.json"
+    record = json.loads(path.read_text())
+    record |= {"options": {"model": {}}, "data": {"train": 1, "sources": {"path": {"read": 1}}}, "metrics": {"a": 1.0}}
+    places = [(name,) for name in record]
+    places += [(name, key) for name, value in record.items() if isinstance(value, dict) for key in value]
+    refused = 0
+    for *outer, last in places:
+        for value in WRONG:
+            changed = copy.deepcopy(record)
+            (changed[outer[0]] if outer else changed)[last] = value
+            path.write_text(json.dumps(changed))
+            try:
+                assert read_stage(folder) is not None
+                if outer == ["prompt_format"]:
+                    prompter_of(find_source(str(folder))).prompt_ids("Hello")
+            except UserError as error:
+                refused += 1
+                assert "\n" not in str(error)
+    assert refused > len(places) * len(WRONG) / 2
 
 
 def test_a_whole_number_is_a_figure_and_none_may_stand_where_it_is_allowed(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
+from safetensors.torch import load_file
 from torch import Tensor
 
 from data_modules import PromptResponseDataModule
@@ -65,13 +66,18 @@ def test_stop_leaves_the_earlier_result_and_a_checkpoint(
     broken_loss(2)
     assert fit(stage, run_folder, files, *start) == 2
     message = (
-        "lit-instruct: error: step 3: train/loss is nan, the gradient is nan; the step was not taken; lower "
+        f"lit-instruct: error: step 3: train/loss is nan, the gradient is nan; its rows are in "
+        f"{folder}/non_finite/step-3; the step was not taken; lower "
         "--model.optimizer.learning_rate, or skip such steps with --model.optimizer.on_non_finite=skip"
     )
     assert message in capsys.readouterr().err.splitlines()
     assert snapshot(folder, results_only=True) == before
     saved = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)
     assert all(tensor.isfinite().all() for tensor in saved["state_dict"].values())
+    rows = json.loads((folder / "non_finite/step-3/batch.json").read_text())
+    tensors = load_file(folder / "non_finite/step-3/batch.safetensors")
+    assert rows["wrong"] == ["train/loss is nan", "the gradient is nan"] and "<|im_start|>user" in rows["rows"][0]
+    assert len(rows["rows"]) == len(tensors["input_ids.0"])
     assert fit(stage, run_folder, files, *start, "--ckpt_path=last") == 0
 
 
@@ -82,7 +88,9 @@ def test_skip_hands_over_finite_weights_and_valid_json(
     start = [f"--model.base={tiny_model if stage == 'sft' else trained / 'sft'}"]
     broken_loss(2)
     assert fit(stage, tmp_path, files, *start, "--model.optimizer.on_non_finite=skip") == 0
-    assert "step 3: train/loss is nan, the gradient is nan; the step is skipped" in caplog.text
+    saved = tmp_path / stage / "non_finite/step-3"
+    what = f"step 3: train/loss is nan, the gradient is nan; its rows are in {saved}; the step is skipped"
+    assert what in caplog.text and (saved / "batch.safetensors").is_file()
     assert all(tensor.isfinite().all() for tensor in weights(tmp_path / stage).values())
 
     def refuse(name: str) -> None:
