@@ -184,6 +184,7 @@ def _signed_square(values: np.ndarray) -> np.ndarray:
 
 def case_chart(report: dict[str, Any], measure: str = "labeler") -> Markup:
     """Draws scores by use case: a bar for each system but the base, unless that is compared, with 95 % intervals."""
+    judge = report["judge"] if measure == "labeler" else measure
     colors, compared = system_colors(report), {name for pair in report["pairs"] for name in pair}
     systems = [name for name in report["systems"] if name != "base" or name in compared]
     cases = sorted(report["by_use_case"].items(), key=lambda item: (-item[1]["prompts"], item[0]))
@@ -206,9 +207,9 @@ def case_chart(report: dict[str, Any], measure: str = "labeler") -> Markup:
         axes.invert_yaxis()
         axes.grid(visible=False, axis="y")
         axes.axvline(0, color=MUTED, linewidth=0.8)
-        axes.set_xlabel(f"{measure} score, 95 % interval (number of prompts)")
+        axes.set_xlabel(f"{judge} score, 95 % interval (number of prompts)")
         legend(axes, 3)
-        return as_svg(figure, f"cases-{measure}", f"Mean {measure} score by use case")
+        return as_svg(figure, f"cases-{judge.replace(' ', '-')}", f"Mean {judge} score by use case")
 
 
 def shortened(name: str, length: int = 24) -> str:

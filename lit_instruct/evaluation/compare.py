@@ -9,7 +9,7 @@ from typing import Any
 from lit_instruct.evaluation.compared import Compared, compared_models
 from lit_instruct.evaluation.figures import figures_of, ranked_samples, samples_of
 from lit_instruct.evaluation.options import EvalOptions, options_record
-from lit_instruct.evaluation.own_run import completed, limited, prompts_of, told, warnings_on
+from lit_instruct.evaluation.own_run import completed, judge_of, limited, prompts_of, told, warnings_on
 from lit_instruct.evaluation.seen import find_seen, told_of_seen, without_seen
 from lit_instruct.evaluation.systems import Loaders, default_loaders, measure_systems
 from lit_instruct.machine import peak_memory_gb, provenance
@@ -48,7 +48,7 @@ def evaluate(options: EvalOptions, loaders: Loaders | None = None) -> dict[str, 
     rows, facts = without_seen(rows, find_seen(rows, compared), options.seen == "leave_out")
     rows = limited(rows, options.limit)
     given, options = options, completed(options, leading, rows, compared.reward is not None)
-    if line := told(given, options, len(rows)):
+    if line := told(given, options, len(rows), judge_of(options, leading)):
         print(line)
     cases = [row.use_case or "other" for row in rows]
     systems = measure_systems(options, compared, rows, loaders)
@@ -83,6 +83,7 @@ def described(compared: Compared, options: EvalOptions, facts: dict[str, Any]) -
         "seconds": {name: stage.seconds for name, stage in stages.items()},
         "peak_memory_gb": {name: stage.peak_memory_gb for name, stage in stages.items()} | {"eval": peak_memory_gb()},
         "base": first.base if first is not None else None,
+        "judge": judge_of(options, compared.leading),
         "options": options_record(options),
         "seeds": {name: stage.seed for name, stage in stages.items()},
     } | provenance()

@@ -35,6 +35,11 @@ class Interval(NamedTuple):
     ci_high: float
 
 
+def labels_of(judge: str) -> dict[str, str]:
+    """Returns `LABELS`, with the main judge by its name where that is not "labeler"."""
+    return LABELS | ({"labeler": judge} if judge != "labeler" else {})
+
+
 def rounded(figures: Any) -> dict[str, Any]:
     """Returns the fields of a NamedTuple with floats rounded to 6 digits, for JSON."""
     return {name: round(x, 6) if isinstance(x, float) else x for name, x in figures._asdict().items()}

@@ -9,6 +9,8 @@ from typing import Any, Literal
 from lit_instruct.errors import UserError
 from lit_instruct.rollouts.function_names import Function, function_name
 
+LABELER, REWARD_FUNCTION = "labeler", "reward function"
+"""What the main judge of a report is called: the run's own reward function is no labeler."""
 REWARD = "reward"
 """As a labeler: the scores of the run's own reward model."""
 

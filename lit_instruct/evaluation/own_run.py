@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from lit_instruct.errors import UserError
-from lit_instruct.evaluation.options import REWARD, EvalOptions
+from lit_instruct.evaluation.options import LABELER, REWARD, REWARD_FUNCTION, EvalOptions, options_record
 
 if TYPE_CHECKING:
     from data_modules.rows import PromptRow
@@ -72,10 +72,8 @@ def completed(
     """
     from lit_instruct.evaluation.references import reference_of
 
-    model = _options(stage, "model")
-    tokens = (model.get("sampling") or {}).get("max_new_tokens")
-    reward = model.get("reward")  # in 0.1.0 the name of the reward model
-    function = reward.get("function") if isinstance(reward, dict) else model.get("reward_function")
+    tokens = (_options(stage, "model").get("sampling") or {}).get("max_new_tokens")
+    function = reward_function(stage)
     known = all(reference_of(row.prompt, row.columns()) is not None for row in rows)
     overlap, form = f"{REFERENCES}.overlap", f"{LABELERS}.form"
     labeler = function or (REWARD if has_reward_model else overlap if known else None)
@@ -97,13 +95,29 @@ def completed(
     )
 
 
-def told(given: EvalOptions, used: EvalOptions, count: int) -> str:
+def reward_function(stage: Stage | None) -> str | None:
+    """Returns the import path of the reward function that a stage was trained with; None if there was none."""
+    model = _options(stage, "model")
+    reward = model.get("reward")  # in 0.1.0 the name of the reward model
+    return reward.get("function") if isinstance(reward, dict) else model.get("reward_function")
+
+
+def judge_of(options: EvalOptions, stage: Stage | None) -> str:
+    """Returns what the main judge is called: `REWARD_FUNCTION` if it is that of the run, else `LABELER`."""
+    function = reward_function(stage)
+    return REWARD_FUNCTION if function is not None and options_record(options)["labeler"] == function else LABELER
+
+
+def told(given: EvalOptions, used: EvalOptions, count: int, judge: str) -> str:
     """Returns a sentence that says which options come from the run; "" if all of them were given."""
     names = ("prompts", "max_new_tokens", "labeler", "second_labeler")
     taken = {name: getattr(used, name) for name in names if getattr(given, name) is None}
     if "prompts" in taken:
         taken["prompts"] = f"{taken['prompts']} (the {count} validation prompts of PPO)"
-    return "from the run: " + ", ".join(f"--{name}={value}" for name, value in taken.items()) if taken else ""
+    said = {name: f"--{name}={value}" for name, value in taken.items()}
+    if judge == REWARD_FUNCTION and "labeler" in said:
+        said["labeler"] = f"its reward function {taken['labeler']}"
+    return "from the run: " + ", ".join(said.values()) if said else ""
 
 
 def warnings_on(options: EvalOptions) -> list[str]:

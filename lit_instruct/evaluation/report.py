@@ -7,7 +7,7 @@ from typing import Any
 from lit_instruct.evaluation import charts
 from lit_instruct.evaluation.compared import Compared
 from lit_instruct.evaluation.figures import Ranked
-from lit_instruct.evaluation.measures import LABELS
+from lit_instruct.evaluation.measures import labels_of
 from lit_instruct.evaluation.page import card, number, percent, render, script, signed
 from lit_instruct.evaluation.seen import name_of_prompts
 from lit_instruct.evaluation.training_charts import training_charts
@@ -48,7 +48,7 @@ def build_page(compared: Compared, report: dict[str, Any], ranked: Ranked) -> st
         theirs=theirs,
         columns=columns(list(report["systems"]), ours, theirs),
         shown=[theirs, *(pair[0] for pair in report["pairs"])],
-        measures={name: label for name, label in LABELS.items() if name in report},
+        measures={name: label for name, label in labels_of(report["judge"]).items() if name in report},
         verdict=verdict(report),
         gained=gained(report, ours, theirs),
         cost=cost(report, ours, theirs),
@@ -92,7 +92,9 @@ def gained(report: dict[str, Any], ours: str, theirs: str) -> list[dict[str, str
 def _difference(report: dict[str, Any], name: str, ours: str, theirs: str) -> dict[str, str]:
     gain, before, after = report[name][f"{ours}_minus_{theirs}"], report[name][theirs], report[name][ours]
     note = f"{signed(gain['ci_low'])} to {signed(gain['ci_high'])}; {number(before['mean'])} → {number(after['mean'])}"
-    return card(LABELS[name], signed(gain["mean"]), note, MOODS[direction_of(report, name, ours, theirs)])
+    return card(
+        labels_of(report["judge"])[name], signed(gain["mean"]), note, MOODS[direction_of(report, name, ours, theirs)]
+    )
 
 
 def cost(report: dict[str, Any], ours: str, theirs: str) -> list[dict[str, str]]:

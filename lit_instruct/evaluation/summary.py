@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from lit_instruct.evaluation.measures import LABELS
+from lit_instruct.evaluation.measures import labels_of
 from lit_instruct.evaluation.page import number
 from lit_instruct.evaluation.seen import name_of_prompts
 
@@ -21,14 +21,15 @@ def print_summary(report: dict[str, Any], folder: Path) -> None:
     table.add_column("")
     for name in systems:
         table.add_column(name, justify="right")
-    for measure, label in LABELS.items():
+    for measure, label in labels_of(report["judge"]).items():
         if measure in report:
             table.add_row(label, *(_cell(report[measure].get(name)) for name in systems))
     console = Console()
     console.print(table)
     for ours, theirs in report["pairs"]:
         gain, win = report["labeler"][f"{ours}_minus_{theirs}"], report["win_rate"][f"{ours}_vs_{theirs}"]
-        titles = (f"{labels[ours]} minus {labels[theirs]}, labeler:", f"{labels[ours]} preferred to {labels[theirs]}:")
+        first = f"{labels[ours]} minus {labels[theirs]}, {report['judge']}:"
+        titles = (first, f"{labels[ours]} preferred to {labels[theirs]}:")
         for title, interval in zip(titles, (gain, win), strict=True):
             console.print(f"{title:<{max(map(len, titles))}} {_range(interval)}", markup=False, highlight=False)
     for note in report["left_out"]:

@@ -105,22 +105,22 @@ def _gain(report: dict[str, Any], ours: str, theirs: str) -> str:
     us, them, prompts = labels[ours], labels[theirs], f"{n} {name_of_prompts(report['seen'])}"
     key, kl = f"{ours}_minus_{theirs}", kl_between(report, ours, theirs)
     gain, win = report["labeler"][key], report["win_rate"][f"{ours}_vs_{theirs}"]
-    found = finding(gain, n, kl)
+    found, judge = finding(gain, n, kl), report["judge"]
     interval = f"{signed(gain['mean'])}, 95 % interval {signed(gain['ci_low'])} to {signed(gain['ci_high'])}"
     if found == "too few":
         return (
             f"{prompts} are too few to say whether {us} is better than {them}, which takes {FEWEST_PROMPTS}; the "
-            f"labeler's difference on them is {interval}."
+            f"{judge}'s difference on them is {interval}."
         )
     if found == "not moved":
         return (
-            f"{us} is still where {them} is ({distance(kl)}): a difference in the labeler's score on {prompts} "
+            f"{us} is still where {them} is ({distance(kl)}): a difference in the {judge}'s score on {prompts} "
             f"({interval}) is noise of sampling."
         )
     words = {
-        "up": f"scores higher than {them} with the labeler",
-        "down": f"scores lower than {them} with the labeler",
-        "unclear": f"cannot be told apart from {them} by the labeler",
+        "up": f"scores higher than {them} with the {judge}",
+        "down": f"scores lower than {them} with the {judge}",
+        "unclear": f"cannot be told apart from {them} by the {judge}",
     }[found]
     second = {
         "up": "the second labeler puts it higher",

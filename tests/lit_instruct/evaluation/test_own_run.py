@@ -60,6 +60,24 @@ def test_options_of_ppo_and_references_of_the_rows_are_used(run: Path) -> None:
     assert report["warnings"] == []
 
 
+def test_the_runs_reward_function_is_never_called_a_labeler(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    function = "lit_instruct.evaluation.references.overlap"
+    record(run, model={"reward": {"function": function}})
+    prompts = write(run / "own.jsonl", [{"prompt": "Where?", "reference": "The book is good."}] * 40)
+    report = evaluate(EvalOptions(str(run), prompts, best_of=2, second_labeler="reward"), fake_loaders([]))
+    assert report["judge"] == "reward function"
+    shown = capsys.readouterr().out
+    assert f"its reward function {function}" in shown and "PPO minus SFT, reward function:" in shown
+    page = (run / "eval/report.html").read_text(encoding="utf-8")
+    assert "Reward function score by use case" in page and "<dt>reward function</dt>" in page
+    own = [line for line in (shown + page).splitlines() if "labeler" in line and "second labeler" not in line.lower()]
+    assert not [line for line in own if "The labelers are functions" not in line and "the labelers’ scores" not in line]
+    named = EvalOptions(str(run), prompts, best_of=2, labeler=function, second_labeler="reward")
+    assert evaluate(named, fake_loaders([]))["judge"] == "reward function"
+    other = EvalOptions(str(run), prompts, best_of=2, labeler=FORM, second_labeler="reward")
+    assert evaluate(other, fake_loaders([]))["judge"] == "labeler"
+
+
 def test_given_options_count(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     record(run, model={"sampling": {"max_new_tokens": 7}})
     options = EvalOptions(str(run), str(run / "prompts.jsonl"), 3, 2, 9, labeler=FORM, second_labeler="reward")

@@ -101,6 +101,7 @@ def cards(kl: float, gain: float, prompts: int = 100) -> dict[str, tuple[str, st
         "prompts": prompts,
         "systems": {"sft": "SFT", "ppo": "PPO"},
         "reference": "sft",
+        "judge": "labeler",
         "labeler": both,
         "second_labeler": both,
         "win_rate": {"ppo_vs_sft": around(0.715)},

@@ -54,6 +54,7 @@ def figures(gain: float = 0.3, **changes: Any) -> dict[str, Any]:
         "systems": {"sft": "SFT", "ppo": "PPO"},
         "pairs": [("ppo", "sft")],
         "reference": "sft",
+        "judge": "labeler",
         "labeler": {"ppo_minus_sft": difference},
         "second_labeler": {"ppo_minus_sft": difference},
         "win_rate": {"ppo_vs_sft": interval(0.715)},
