@@ -71,7 +71,7 @@ def test_the_runs_reward_function_is_never_called_a_labeler(run: Path, capsys: p
     page = (run / "eval/report.html").read_text(encoding="utf-8")
     assert "Reward function score by use case" in page and "<dt>reward function</dt>" in page
     own = [line for line in (shown + page).splitlines() if "labeler" in line and "second labeler" not in line.lower()]
-    assert not [line for line in own if "The labelers are functions" not in line and "the labelers’ scores" not in line]
+    assert not [line for line in own if "The labelers are functions" not in line and "while the labelers" not in line]
     named = EvalOptions(str(run), prompts, best_of=2, labeler=function, second_labeler="reward")
     assert evaluate(named, fake_loaders([]))["judge"] == "reward function"
     other = EvalOptions(str(run), prompts, best_of=2, labeler=FORM, second_labeler="reward")
