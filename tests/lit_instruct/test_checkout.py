@@ -21,7 +21,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The current folder, with sys.path as a console script has it."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
-    monkeypatch.setattr(sys, "modules", dict(sys.modules))
     return tmp_path
 
 
@@ -69,7 +68,7 @@ def test_a_package_that_hides_ours_is_named(folder: Path, monkeypatch: pytest.Mo
         (folder / "data_modules").rmdir()
         (folder / "data_modules.py").touch()
     for name in [name for name in sys.modules if name.partition(".")[0] == "data_modules"]:
-        del sys.modules[name]
+        monkeypatch.delitem(sys.modules, name)
     ours = str(Path(lit_instruct.__file__).parents[1])
     finders = [finder for finder in sys.meta_path if "editable" not in str(finder).lower()]
     monkeypatch.setattr(sys, "meta_path", finders)
