@@ -52,7 +52,7 @@ def _train(base: str, kind: Quantize, steps: int, folder: Path) -> None:
     module = SFTModule(base, LoraOptions(), OptimizerOptions(learning_rate=1e-3), quantize=kind)
     data = PromptResponseDataModule(str(DEMO / "demonstrations_train.jsonl"), validation_share=0.0, batch_size=8)
     fit_ours(module, data, [], steps=steps)
-    module.hand_over(folder, {})
+    module.save(folder, {})
 
 
 def _held_out(base: str, rows: int) -> list[dict[str, Tensor]]:

@@ -39,10 +39,10 @@ def test_python_alone_runs_the_pipeline(tmp_path: Path, tiny_model: Path) -> Non
     files = Files(tmp_path)
     sft = SFTModule(base=str(tiny_model), lora=LORA)
     trainer(tmp_path, max_epochs=1).fit(sft, PromptResponseDataModule(str(files.sft)))
-    sft.hand_over(tmp_path / "run/sft", {"val/loss": 1.0})
+    sft.save(tmp_path / "run/sft", {"val/loss": 1.0})
     reward = RewardModule(base=str(tmp_path / "run/sft"), lora=LORA)
     trainer(tmp_path, max_epochs=1).fit(reward, RankedComparisonDataModule(str(files.rm)))
-    reward.hand_over(tmp_path / "run/rm", {})
+    reward.save(tmp_path / "run/rm", {})
     ppo = PPOModule(
         base=str(tmp_path / "run/sft"),
         reward=RewardOptions(str(tmp_path / "run/rm")),
@@ -52,7 +52,7 @@ def test_python_alone_runs_the_pipeline(tmp_path: Path, tiny_model: Path) -> Non
         sampling=SamplingOptions(max_new_tokens=4),
     )
     trainer(tmp_path, max_epochs=-1).fit(ppo, PromptDataModule(str(files.ppo), batch_size=8))
-    ppo.hand_over(tmp_path / "run/ppo", {})
+    ppo.save(tmp_path / "run/ppo", {})
     record = json.loads((tmp_path / "run/ppo/stage.json").read_text())
     assert ppo.iterations_done == 2
     assert record["base"]["source"] == str(tiny_model)

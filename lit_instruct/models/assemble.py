@@ -9,7 +9,7 @@ from typing import Literal
 
 import torch
 from lightning.pytorch.utilities import rank_zero_info
-from peft import PeftConfig, PeftModel, get_peft_model
+from peft import PeftConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -67,6 +67,29 @@ def reward_network(
         decoder = getattr(model, model.base_model_prefix)
         decoder.load_state_dict(getattr(merged, merged.base_model_prefix).state_dict())
     return model.requires_grad_(True)
+
+
+@torch.no_grad()
+def set_head(network: nn.Module, source: Source, pad_id: int) -> None:
+    """Gives a network of `reward_network` the trained head of `source`."""
+    if source.adapter is not None:
+        network.get_base_model().score.modules_to_save["default"].weight.copy_(read_head(source.adapter))
+    else:
+        trained = load_sequence_classifier(source, torch.float32, pad_id, new_head=False)
+        network.score.weight.copy_(trained.score.weight)
+
+
+def start_policy(network: nn.Module, loaded: nn.Module) -> None:
+    """Starts the policy of PPO's roles as a loaded one.
+
+    Args:
+        network: of the policy role.
+        loaded: by `policy_network`, with the same options.
+    """
+    if isinstance(network, PeftModel):
+        set_peft_model_state_dict(network, get_peft_model_state_dict(loaded), adapter_name="policy")
+    else:
+        network.load_state_dict(loaded.state_dict())
 
 
 @peft_private.quiet()

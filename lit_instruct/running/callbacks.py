@@ -126,12 +126,7 @@ class HandOver(Callback):
         if self.best is not None and self.best.best_model_path:
             metrics |= pl_module.load_trained_weights(self.best.best_model_path)
         check_figures(pl_module.stage, metrics, self.best.monitor if self.best is not None else None)
-        if isinstance(pl_module, RewardModule):
-            pl_module.set_bias()
-        pl_module.gather_weights()
-        if trainer.is_global_zero:
-            pl_module.hand_over(self.folder, metrics)
-        trainer.strategy.barrier("hand over")
+        pl_module.save(self.folder, metrics)
         if trainer.is_global_zero:
             done = [f"done in {pl_module.seconds:.0f} s", main_figure(pl_module.stage, metrics)]
             told = [f"{pl_module.stage}: {', '.join(filter(None, done))}, written to {self.folder}"]

@@ -7,12 +7,12 @@ import warnings
 from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
 import lightning
+import numpy as np
 import torch
 from lightning.pytorch.strategies import ModelParallelStrategy
-from peft import PeftModel
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -22,30 +22,26 @@ from lit_instruct.errors import UserError
 from lit_instruct.fast.host_memory import spare_host_memory
 from lit_instruct.handover import (
     Stage,
-    bits_of,
     prompter_of,
     read_stage_of,
-    replacing_stage,
     stage_or_model,
-    tell_ends,
-    write_stage,
 )
 from lit_instruct.models.activations import MemoryOptions, checkpoint_layers
 from lit_instruct.models.dtype import DtypeName
 from lit_instruct.models.loading import Source, find_source, model_name
-from lit_instruct.models.lora import LoraOptions, save_adapter
-from lit_instruct.models.optimizers import make_optimizer
-from lit_instruct.models.quantised import Quantisation, Quantize, quantisation
+from lit_instruct.models.lora import LoraOptions
+from lit_instruct.models.quantised import Quantisation, Quantize
 from lit_instruct.models.sharding import is_sharded, load_whole_weights, shard, whole_weights
 from lit_instruct.prompting import Prompter
-from lit_instruct.stages.bits import check_bits, check_precision
+from lit_instruct.stages.bits import device_without_trainer, quantised
 from lit_instruct.stages.checkpoint import read_checkpoint
 from lit_instruct.stages.frozen_dtype import FrozenDtype
-from lit_instruct.stages.given import constructor_arguments, options_record, trained_prompts
-from lit_instruct.stages.non_finite import StepGuard, check_trained
-from lit_instruct.stages.options import OptimizerOptions, PromptOptions
+from lit_instruct.stages.given import constructor_arguments, options_record
+from lit_instruct.stages.non_finite import StepGuard
+from lit_instruct.stages.options import PromptOptions, configured
 from lit_instruct.stages.record import stage_record
 from lit_instruct.stages.resume import Resume, options_of
+from lit_instruct.stages.saving import load_checkpoint, load_stage, save_stage, write_model
 from lit_instruct.stages.user_data import take_data
 from lit_instruct.trl_bridge import activation_offloading
 
@@ -57,7 +53,6 @@ class StageModule(lightning.LightningModule):
     """Base of the three stages: a module whose checkpoints are small and resume a run as if it had never stopped.
 
     Args:
-        stage: sft, rm or ppo.
         source: model that the stage starts from.
         lora: adapter options; None trains every weight.
         dtype: of frozen weights.
@@ -67,6 +62,7 @@ class StageModule(lightning.LightningModule):
         memory: how device memory is saved.
     """
 
+    stage: Literal["sft", "rm", "ppo"]
     step_guard: StepGuard
     """Checks the optimizer steps that Lightning takes; PPO, which takes its own, has another guard."""
     optimizer_options: Any
@@ -85,12 +81,15 @@ class StageModule(lightning.LightningModule):
     """The stage's DataModule."""
     data: Any = None
     """Of the Trainer's present task, once it has called `setup`; a `data_type`."""
+    loaded: Stage | None = None
+    """Record of a result that was loaded and not trained since."""
+    loaded_prompts: np.ndarray | None = None
+    """Hashes of the prompts that it was trained on."""
     made_with: dict[str, Any] | None = None
     """Options that loaded weights were trained with, as stage.json has them; None for those of this run."""
 
     def __init__(
         self,
-        stage: Literal["sft", "rm", "ppo"],
         source: str,
         lora: LoraOptions | None,
         dtype: DtypeName,
@@ -102,7 +101,6 @@ class StageModule(lightning.LightningModule):
         super().__init__()
         self.strict_loading = False  # the frozen base comes from its own folder
         self.resume = Resume()
-        self.stage = stage
         self.source_name = model_name(source, "--model.base")
         self.lora = lora
         self.dtype_choice = FrozenDtype(dtype)
@@ -134,6 +132,8 @@ class StageModule(lightning.LightningModule):
     @property
     def frozen_dtype(self) -> torch.dtype:
         """The dtype of frozen weights on the device that the trainer chose."""
+        if lightning_private.trainer_of(self) is None:
+            return self.dtype_choice.choose(self.source, device_without_trainer()).dtype
         return self.dtype_choice.agree(self.source, self.trainer.strategy).dtype
 
     def quantised(self) -> Quantisation | None:
@@ -142,10 +142,7 @@ class StageModule(lightning.LightningModule):
         Raises:
             UserError: the Trainer's precision, device or strategy does not support it, or not in this stage.
         """
-        check_precision(self.trainer.precision, self.stage)
-        check_bits(self.quantize, self.optimizer_options.name, self.lora, self.trainer.strategy)
-        bits_of(self.source, self.quantize)
-        return quantisation(self.quantize, self.trainer.strategy.root_device, "--model.quantize")
+        return quantised(self)
 
     def setup(self, stage: str) -> None:
         """Takes the data of the Trainer's present task; its loaders shard their rows over the processes themselves."""
@@ -184,7 +181,7 @@ class StageModule(lightning.LightningModule):
 
     def metrics_so_far(self) -> dict[str, float]:
         """Returns the latest value of every metric, including those from before a resume."""
-        return self.resume.metrics(self.trainer)
+        return self.resume.metrics(self.trainer) if lightning_private.trainer_of(self) is not None else {}
 
     def on_fit_start(self) -> None:
         """Starts the clock."""
@@ -192,6 +189,7 @@ class StageModule(lightning.LightningModule):
         warnings.filterwarnings("ignore", message=r"Found \d+ module\(s\) in eval mode")
         warnings.filterwarnings("ignore", message="Total length of `list` across ranks is zero")  # no validation rows
         spare_host_memory(self.device)
+        self.loaded = self.made_with = None
         self.resume.start(self.trainer)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
@@ -245,46 +243,45 @@ class StageModule(lightning.LightningModule):
 
     def configure_optimizers(self) -> dict[str, Any]:
         """Returns the optimizer of all trained weights, with a cosine schedule."""
-        options: OptimizerOptions = self.optimizer_options
-        trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        optimizer = make_optimizer(options.name, trained, options.learning_rate, options.beta2, options.weight_decay)
-        # At step 0, the total would set up the loader before a checkpoint can restore its position.
-        scheduler = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: options.share(step, int(self.trainer.estimated_stepping_batches) if step else 1)
-        )
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        return configured(self)
 
     def result(self) -> Any:
         """Returns the network that is handed over."""
         return self.network
 
     def gather_weights(self) -> None:
-        """Gathers sharded weights for `hand_over`; every process has to call it."""
+        """Gathers sharded weights for `save`; every process has to call it."""
         self.whole_weights = whole_weights(self.result())
 
     def save_model(self, folder: Path) -> None:
         """Writes the adapter with its head, or the whole model, into an existing folder."""
-        check_trained(self.stage, self.result(), self.whole_weights)
-        if isinstance(self.result(), PeftModel):
-            save_adapter(self.result(), self.adapter, folder)
-        else:
-            tell_ends(self.result(), self.prompter)
-            self.result().save_pretrained(str(folder), state_dict=self.whole_weights)
+        write_model(self, folder)
 
-    def hand_over(self, folder: Path, metrics: dict[str, float]) -> None:
-        """Writes model, tokenizer and stage.json; an earlier result is replaced only when all of it is written.
+    def save(self, folder: str | Path, metrics: dict[str, float] | None = None) -> None:
+        """Writes the result as a run hands it over: for `load`, other stages, sample, eval, export, PEFT.
 
         Args:
-            folder: such as runs/demo/sft.
-            metrics: final figures.
-
-        Raises:
-            UserError: it cannot be written, or the weights have NaN or inf.
+            folder: such as runs/demo/sft; every process calls this.
+            metrics: final figures; None takes the latest of the training.
         """
-        with replacing_stage(folder) as scratch:
-            self.save_model(scratch)
-            self.prompter.tokenizer.save_pretrained(str(scratch))
-            write_stage(scratch, self.record(metrics), trained_prompts(self.data))
+        save_stage(self, Path(folder).expanduser(), self.metrics_so_far() if metrics is None else metrics)
+
+    @classmethod
+    def load(cls, folder: str | Path, **options: Any) -> Self:
+        """Returns a module with a stage's result, ready to be used, validated, trained further or saved.
+
+        Args:
+            folder: with stage.json.
+            options: arguments of the class that replace the recorded ones.
+        """
+        return cast(Self, load_stage(cls, folder, options))
+
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: Any, *_: Any, **options: Any) -> Self:
+        """Returns a module with the weights of a checkpoint; `options` replace the recorded arguments of the class."""
+        ignored = ("map_location", "hparams_file", "strict", "weights_only")
+        given = {name: value for name, value in options.items() if name not in ignored}
+        return cast(Self, load_checkpoint(cls, checkpoint_path, given))
 
     def record(self, metrics: dict[str, float]) -> Stage:
         """Returns the content of stage.json."""

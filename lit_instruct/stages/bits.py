@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy, Strategy
 
+from lit_instruct import lightning_private
 from lit_instruct.errors import UserError
+from lit_instruct.handover import bits_of
 from lit_instruct.models.lora import LoraOptions
 from lit_instruct.models.optimizers import OptimizerName
-from lit_instruct.models.quantised import Quantize, check_bitsandbytes
+from lit_instruct.models.quantised import Quantisation, Quantize, check_bitsandbytes, quantisation
 
 
 def check_precision(precision: str, stage: str) -> None:
@@ -63,3 +68,19 @@ def check_bits(quantize: Quantize, optimizer: OptimizerName, lora: LoraOptions |
             raise UserError(
                 f"{choice}: does not support the sharded weights of FSDP2; use --model.optimizer.name=adamw"
             )
+
+
+def quantised(module: Any) -> Quantisation | None:
+    """Returns how a module's frozen bases are quantised, None if they are not; refuses what it cannot train with."""
+    bits_of(module.source, module.quantize)
+    trainer = lightning_private.trainer_of(module)
+    if trainer is None:
+        return quantisation(module.quantize, device_without_trainer(), "--model.quantize")
+    check_precision(trainer.precision, module.stage)
+    check_bits(module.quantize, module.optimizer_options.name, module.lora, trainer.strategy)
+    return quantisation(module.quantize, trainer.strategy.root_device, "--model.quantize")
+
+
+def device_without_trainer() -> torch.device:
+    """Returns where the weights of a module without a Trainer are prepared."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
+
+import torch
 
 from lit_instruct.errors import UserError
 from lit_instruct.models.finite import OnNonFinite
-from lit_instruct.models.optimizers import OptimizerName
+from lit_instruct.models.optimizers import OptimizerName, make_optimizer
 from lit_instruct.prompting import Template
 
 
@@ -62,3 +65,15 @@ class PromptOptions:
 
     template: Template = "auto"
     system: str | None = None
+
+
+def configured(module: Any) -> dict[str, Any]:
+    """Returns the optimizer of all trained weights of a module, with a cosine schedule over the whole training."""
+    options: OptimizerOptions = module.optimizer_options
+    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    optimizer = make_optimizer(options.name, trained, options.learning_rate, options.beta2, options.weight_decay)
+    # At step 0, the total would set up the loader before a checkpoint can restore its position.
+    scheduler = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: options.share(step, int(module.trainer.estimated_stepping_batches) if step else 1)
+    )
+    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

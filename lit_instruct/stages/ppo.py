@@ -11,11 +11,9 @@ import torch
 
 from data_modules.prompts import PromptDataModule
 from lit_instruct.batches import PromptBatch
-from lit_instruct.errors import UserError
 from lit_instruct.handover import read_stage_of, stage_or_model
 from lit_instruct.lightning_private import is_compiled
-from lit_instruct.losses.masked import Moments
-from lit_instruct.models.assemble import ppo_roles, shares_base
+from lit_instruct.models.assemble import ppo_roles, shares_base, start_policy
 from lit_instruct.models.dtype import DtypeName
 from lit_instruct.models.loading import Source
 from lit_instruct.models.lora import LoraOptions
@@ -45,6 +43,7 @@ from lit_instruct.rollouts.reward_functions import TextScorer
 from lit_instruct.rollouts.text_reward import model_scorer
 from lit_instruct.stages.base import StageModule
 from lit_instruct.stages.options import PromptOptions
+from lit_instruct.stages.ppo_state import restore_state, saved_state
 from lit_instruct.stages.resume import options_of
 
 if TYPE_CHECKING:
@@ -74,7 +73,7 @@ class PPOModule(StageModule):
         seed: seed of all random numbers.
     """
 
-    adapter = "policy"
+    stage = "ppo"
     data_type = PromptDataModule
 
     def __init__(
@@ -96,7 +95,7 @@ class PPOModule(StageModule):
         memory: PPOMemoryOptions = PPOMemoryOptions(),
         seed: int = 0,
     ) -> None:
-        super().__init__("ppo", base, lora, dtype, prompt, seed, quantize, memory)
+        super().__init__(base, lora, dtype, prompt, seed, quantize, memory)
         check_iterations(iterations, value.warmup_iterations)
         self.automatic_optimization = False
         self.iterations = iterations
@@ -130,9 +129,8 @@ class PPOModule(StageModule):
         check_ensemble(self.source, sources, self.lora is not None)
         if stage == "fit":
             check_training(options, self.lora is not None and is_compiled(self), self.data)
-        if hasattr(self, "roles"):
+        if hasattr(self, "collector"):
             return
-        quantised = self.quantised()
         torch.manual_seed(self.seed)
         shared = self.lora is not None and sources != [] and shares_base(self.source, sources[0])
         rewards = rewards_of(options.reward, shared, self._open_reward)
@@ -140,10 +138,18 @@ class PPOModule(StageModule):
         if stage == "fit" and not options.reward.normalize and any(p and not p.reward_bias for p in parents):
             warn(UNCALIBRATED)
         biases = [(parent.reward_bias if parent is not None else None) or 0.0 for parent in parents] or [0.0]
-        start, dtype = options.value.start, self.frozen_dtype
-        self.roles = ppo_roles(self.source, sources, self.lora, dtype, biases[0], start, quantised)
+        self.build(biases[0])
         self.keep_less_memory(self.roles)
         self.compose(rewards, Ensemble(biases, options.reward.ensemble, options.reward.std_coef))
+
+    def build(self, bias: float = 0.0) -> None:
+        """Builds the roles, unless they are there, with a policy that was loaded; `bias` is that of the rewards."""
+        if not hasattr(self, "roles"):
+            sources, start, dtype = self.reward_sources, self.options.value.start, self.frozen_dtype
+            self.roles = ppo_roles(self.source, sources, self.lora, dtype, bias, start, self.quantised())
+            if hasattr(self, "network"):
+                start_policy(self.result(), self.network)
+                del self.network
 
     def compose(self, rewards: list[Reward], ensemble: Ensemble) -> None:
         """Builds the parts of an iteration around the roles; `ensemble` combines the scores of the reward roles."""
@@ -239,30 +245,12 @@ class PPOModule(StageModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds the counters that random numbers and schedules depend on."""
         super().on_save_checkpoint(checkpoint)
-        checkpoint["ppo"] = {
-            "iterations_done": self.iterations_done,
-            "episodes_done": self.episodes_done,
-            "kl_coef": self.kl.coef,
-            "first_kl_coef": self.kl.options.coef,
-            "score_moments": [float(moment) for moment in self.targets.score_moments],
-            "average": self.average.state(),
-            "diagnostics": self.diagnostics.state(),
-        }
+        checkpoint["ppo"] = saved_state(self)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restores the counters."""
         super().on_load_checkpoint(checkpoint)
-        saved = checkpoint["ppo"]
-        self.iterations_done, self.episodes_done = saved["iterations_done"], saved["episodes_done"]
-        if self.trainer.state.fn == "fit":
-            if self.iterations_done > self.iterations:
-                done, wanted = self.iterations_done, self.iterations
-                raise UserError(f"--model.iterations={wanted}: the checkpoint has {done}; give as many or more")
-            self.trainer.should_stop = self.trainer.should_stop or self.iterations_done == self.iterations
-        self.kl.restore(saved["kl_coef"], saved["first_kl_coef"])
-        self.targets.score_moments = Moments(*torch.tensor(saved["score_moments"], dtype=torch.float64))
-        self.average.restore(saved["average"])
-        self.diagnostics.load(saved["diagnostics"])
+        restore_state(self, checkpoint["ppo"])
 
     def options_given(self) -> dict[str, Any]:
         """Returns every option of the run by dotted name; a stage that it starts from by its time of creation."""
@@ -282,7 +270,12 @@ class PPOModule(StageModule):
 
     def result(self) -> Any:
         """Returns the policy's network."""
-        return self.roles.roles["policy"].network
+        return self.roles.roles["policy"].network if hasattr(self, "roles") else self.network
+
+    @property
+    def adapter(self) -> str:  # type: ignore[override]
+        """Name of the policy's adapter; that of a loaded policy is PEFT's own."""
+        return "policy" if hasattr(self, "roles") else "default"
 
     def gather_weights(self) -> None:
         """Gathers sharded weights of the policy, or of its average, for `hand_over`; every process has to call it."""

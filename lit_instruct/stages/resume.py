@@ -100,7 +100,7 @@ class Resume:
                 must not.
         """
         trainer = module.trainer
-        _check_stage(checkpoint, str(module.stage))
+        check_stage(checkpoint, str(module.stage))
         self.seconds_before, self.metrics_before = checkpoint["seconds"], checkpoint["metrics"]
         if trainer.state.fn == "fit":
             self.logged_steps = checkpoint["logged_steps"]
@@ -113,7 +113,7 @@ class Resume:
         if trainer.state.fn == "fit" and "state_dict" in checkpoint and "optimizer_states" not in checkpoint:
             raise UserError("--ckpt_path: this checkpoint has weights only; give one with the state of the training")
         if "state_dict" in checkpoint:  # FSDP2's strategy has loaded, and checked, the weights itself
-            _check_weights(checkpoint["state_dict"], module)
+            check_weights(checkpoint["state_dict"], module)
 
 
 def _trained(module: lightning.LightningModule) -> dict[str, Tensor]:
@@ -122,7 +122,7 @@ def _trained(module: lightning.LightningModule) -> dict[str, Tensor]:
     return trained | dict(module.named_buffers(recurse=False))
 
 
-def _check_stage(checkpoint: Mapping[str, Any], stage: str) -> None:
+def check_stage(checkpoint: Mapping[str, Any], stage: str) -> None:
     """Refuses checkpoints of another stage."""
     theirs = checkpoint.get("stage", "ppo" if "ppo" in checkpoint else None)  # 0.1.0 did not save it
     if theirs != stage and (theirs is not None or stage == "ppo"):
@@ -130,7 +130,7 @@ def _check_stage(checkpoint: Mapping[str, Any], stage: str) -> None:
         raise UserError(f"--ckpt_path: this is a checkpoint of {found}, not of {stage}; give one of this stage")
 
 
-def _check_weights(weights: Mapping[str, Tensor], module: lightning.LightningModule) -> None:
+def check_weights(weights: Mapping[str, Tensor], module: lightning.LightningModule) -> None:
     """Refuses weights of another model."""
     own = {name: value.shape for name, value in _trained(module).items()}
     saved = {name: value.shape for name, value in weights.items()}

@@ -54,6 +54,7 @@ class RewardModule(StageModule):
     """
 
     trl: RankedRewardTrainer
+    stage = "rm"
     data_type = RankedComparisonDataModule
 
     def __init__(
@@ -70,7 +71,7 @@ class RewardModule(StageModule):
         memory: MemoryOptions = MemoryOptions(),
         seed: int = 0,
     ) -> None:
-        super().__init__("rm", base, lora, dtype, prompt, seed, quantize, memory)
+        super().__init__(base, lora, dtype, prompt, seed, quantize, memory)
         if max_tokens < 1:
             raise UserError(f"--model.max_tokens={max_tokens}: must be at least 1")
         self.shared_prompt: Sharing = shared_prompt
@@ -93,11 +94,17 @@ class RewardModule(StageModule):
         check_context(self.source, self.data)
         if hasattr(self, "trl"):
             return
-        torch.manual_seed(self.seed)  # the head starts from random weights
-        self.network = reward_network(self.source, self.lora, self.frozen_dtype, self.prompter.pad_id, self.quantised())
+        self.build()
         self.reward_forward = RewardForward(self.network, self.shared_prompt, self.max_tokens, self.data.longest)
         self.trl = RankedRewardTrainer(self.reward_forward, self.prompter.tokenizer, self.trl_options, self.seed)
         self.keep_less_memory(self.network)
+
+    def build(self) -> None:
+        """Builds the model, unless it was loaded."""
+        if not hasattr(self, "network"):
+            torch.manual_seed(self.seed)  # the head starts from random weights
+            pad_id, quantised = self.prompter.pad_id, self.quantised()
+            self.network = reward_network(self.source, self.lora, self.frozen_dtype, pad_id, quantised)
 
     def on_train_epoch_start(self) -> None:
         """Counts the prompts of every optimizer step of the epoch."""

@@ -51,6 +51,7 @@ class SFTModule(StageModule):
 
     trl: Prepared
 
+    stage = "sft"
     data_type = PromptResponseDataModule
 
     def __init__(
@@ -68,7 +69,7 @@ class SFTModule(StageModule):
         selection_prompts: int = 32,
         seed: int = 0,
     ) -> None:
-        super().__init__("sft", base, lora, dtype, prompt, seed, quantize, memory)
+        super().__init__(base, lora, dtype, prompt, seed, quantize, memory)
         self.optimizer_options = optimizer
         self.step_guard = StepGuard(optimizer.on_non_finite)
         self.trl_options = trl
@@ -91,8 +92,7 @@ class SFTModule(StageModule):
         if hasattr(self, "trl"):
             data.use(data.train_dataset, data.validation_dataset, self.trl.trainer.data_collator)
             return
-        torch.manual_seed(self.seed)  # adapters start from random weights
-        self.network = policy_network(self.source, self.lora, self.frozen_dtype, self.quantised())
+        self.build()
         self.trl = prepare_sft(
             self.network,
             self.prompter.tokenizer,
@@ -106,6 +106,12 @@ class SFTModule(StageModule):
         data.use(self.trl.train_dataset, self.trl.validation_dataset, self.trl.trainer.data_collator)
         if self.selection_reward:
             self.selector = TextReward.from_source(self.selection_reward, self.dtype_choice.known, self.quantize)
+
+    def build(self) -> None:
+        """Builds the model, unless it was loaded."""
+        if not hasattr(self, "network"):
+            torch.manual_seed(self.seed)  # adapters start from random weights
+            self.network = policy_network(self.source, self.lora, self.frozen_dtype, self.quantised())
 
     def on_train_epoch_start(self) -> None:
         """Counts the trained tokens of every optimizer step of the epoch, over all processes and micro-batches."""

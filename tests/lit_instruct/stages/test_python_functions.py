@@ -63,7 +63,7 @@ def ppo(base: Path, function: Any, iterations: int = 2, **reward: Any) -> PPOMod
 def trained(folder: Path, base: Path, function: Any) -> dict[str, Tensor]:
     module = ppo(base, function)
     plain_trainer(folder, max_epochs=-1).fit(module, DataLoader(prompts(8), batch_size=4))
-    module.hand_over(folder / "ppo", {})
+    module.save(folder / "ppo", {})
     return weights(folder / "ppo")
 
 
@@ -100,7 +100,7 @@ def test_a_run_records_names(tmp_path: Path, tiny_model: Path) -> None:
     module = ppo(tiny_model, lambda pairs: [1.0] * len(pairs), further=further)
     trainer = plain_trainer(tmp_path, max_epochs=-1)
     trainer.fit(module, DataLoader(prompts(8), batch_size=4))
-    module.hand_over(tmp_path / "ppo", {})
+    module.save(tmp_path / "ppo", {})
     options = json.loads((tmp_path / "ppo/stage.json").read_text())["options"]["model"]
     assert options["reward"]["function"] == f"{HERE}.test_a_run_records_names.<locals>.<lambda>"
     assert [one["function"] for one in options["reward"]["further"]] == [f"{HERE}.Network", f"{HERE}.local"]
