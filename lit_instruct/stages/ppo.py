@@ -278,7 +278,7 @@ class PPOModule(StageModule):
         return "policy" if hasattr(self, "roles") else "default"
 
     def gather_weights(self) -> None:
-        """Gathers sharded weights of the policy, or of its average, for `hand_over`; every process has to call it."""
+        """Gathers sharded weights of the policy, or of its average, for `save`; every process has to call it."""
         with self.average.applied():
             super().gather_weights()
 

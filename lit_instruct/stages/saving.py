@@ -62,7 +62,7 @@ def save_stage(module: Any, folder: Path, metrics: dict[str, float]) -> None:
                 prompts = module.loaded_prompts if module.loaded is not None else trained_prompts(module.data)
                 write_stage(scratch, module.loaded or module.record(metrics), prompts)
         except (PermissionError, NotADirectoryError, FileExistsError) as error:
-            raise cannot_write(folder, error, "another folder") from error
+            raise cannot_write(folder, error, "--run, or save(folder)") from error
     if trainer is not None:
         trainer.strategy.barrier("save")
 
