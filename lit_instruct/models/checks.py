@@ -99,11 +99,13 @@ def check_tokenizer(name: str, tokenizer: PreTrainedTokenizerBase) -> None:
         tokenizer: as loaded.
 
     Raises:
-        UserError: it has only special tokens.
+        UserError: it has at most one token besides special ones.
     """
-    if len(tokenizer) <= len(tokenizer.get_added_vocab()):
+    added = len(tokenizer.get_added_vocab())
+    if len(tokenizer) <= added + 1:
+        has = "no vocabulary, only" if len(tokenizer) <= added else "a vocabulary of one, and"
         raise UserError(
-            f"{name}: its tokenizer has no vocabulary, only {len(tokenizer)} special tokens; copy tokenizer.json (or "
+            f"{name}: its tokenizer has {has} {added} special tokens; copy tokenizer.json (or "
             "the files of its vocabulary) of the model into the folder"
         )
 

@@ -9,6 +9,7 @@ from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.loggers.logger import rank_zero_experiment
 
+from lit_instruct.errors import UserError
 from lit_instruct.files import replacing_file
 
 
@@ -32,14 +33,23 @@ class _Writer(ExperimentWriter):
             writer.writerows(rows)
 
     def read(self) -> tuple[list[str], list[dict[str, str]]]:
-        """Returns the column names and the rows; the last row may be truncated."""
+        """Returns the column names and the rows; the last row may be truncated.
+
+        Raises:
+            UserError: the file is damaged.
+        """
         path = Path(self.metrics_file_path)
         if not path.is_file():
             return [], []
-        with path.open(newline="") as file:
-            reader = csv.DictReader(file)
-            rows = list(reader)
-            return list(reader.fieldnames or []), rows
+        try:
+            with path.open(newline="", encoding="utf-8") as file:
+                reader = csv.DictReader(file)
+                rows = list(reader)
+        except (ValueError, csv.Error) as error:
+            raise UserError(f"{path}: damaged ({error}); move it out of the run's folder") from error
+        for row in rows:
+            row.pop(None, None)  # cells beyond the columns
+        return list(reader.fieldnames or []), rows
 
     def _rewrite_with_new_header(self, fieldnames: list[str]) -> None:
         self.rewrite(fieldnames, self.read()[1])

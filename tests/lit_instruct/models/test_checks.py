@@ -10,12 +10,14 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
 from torch import Tensor
-from transformers import AutoTokenizer, LlamaForSequenceClassification
+from transformers import AutoTokenizer, LlamaForSequenceClassification, PreTrainedTokenizerFast
 
 from lit_instruct.errors import UserError
 from lit_instruct.handover import prompter_of
-from lit_instruct.models.checks import context_of
+from lit_instruct.models.checks import check_tokenizer, context_of
 from lit_instruct.models.loading import (
     find_source,
     load_causal_lm,
@@ -104,6 +106,12 @@ def test_a_folder_without_a_tokenizer(tmp_path: Path, family: str) -> None:
     assert str(error.value) == (
         f"{folder}: no tokenizer in this folder; copy tokenizer.json and tokenizer_config.json of the model into it"
     )
+
+
+def test_a_vocabulary_of_one() -> None:
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(WordLevel({"a": 0}, "a")), eos_token="<end>")
+    with pytest.raises(UserError, match="^one: its tokenizer has a vocabulary of one, and 1 special tokens; copy tok"):
+        check_tokenizer("one", tokenizer)
 
 
 def test_an_adapter_without_a_tokenizer_has_that_of_its_base(tmp_path: Path) -> None:

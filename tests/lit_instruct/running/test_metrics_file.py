@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from lit_instruct.errors import UserError
 from lit_instruct.running.metrics_file import MetricsFile
 from tests.lit_instruct.stages.helpers import rows_of
 
@@ -64,3 +65,15 @@ def test_a_new_column_does_not_endanger_the_rows_there_are(tmp_path: Path, monke
     with pytest.raises(KeyboardInterrupt):
         file.save()
     assert (tmp_path / "metrics.csv").read_bytes() == before
+
+
+def test_a_damaged_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "metrics.csv").write_bytes(b"\xff\xfe\x00\x01garbage\n1,2")
+    with pytest.raises(UserError, match=r"metrics\.csv: damaged \(.*\); move it out of the run's folder"):
+        MetricsFile(tmp_path).cut(0)
+
+
+def test_a_row_with_too_many_cells_can_be_written_again(tmp_path: Path) -> None:
+    (tmp_path / "metrics.csv").write_text("a,b\n1,2,3\n4,5\n")
+    MetricsFile(tmp_path).cut(1)
+    assert (tmp_path / "metrics.csv").read_text().splitlines() == ["a,b", "1,2"]
