@@ -162,7 +162,7 @@ def _expand_homes(options: Any) -> None:
         if is_dataclass(value):
             _expand_homes(value)
         elif isinstance(value, str) and name != "system":
-            setattr(options, name, expand_home(value))
+            object.__setattr__(options, name, expand_home(value))  # some groups of options are frozen
 
 
 def _with_home(word: str) -> str:

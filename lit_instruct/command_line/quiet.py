@@ -37,6 +37,7 @@ WARNINGS = (
     "Cannot (en|dis)able progress bars",
     "Checkpoint directory .* exists and is not empty",  # last.ckpt and best.ckpt of this stage are there on purpose
     r"\s*Unable to serialize instance",
+    "Be aware that when using `ckpt_path`, callbacks",  # of a training, and this is a validation
 )
 """How warnings begin that are about what we do on purpose."""
 

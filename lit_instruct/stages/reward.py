@@ -194,7 +194,7 @@ class RewardModule(StageModule):
         """Sets the bias so that the demonstrations score 0 on average (section 3.5)."""
         scores = self.demonstration_rewards()
         if scores is None:
-            log.warning("reward bias stays 0: give --self.data.demonstrations_path to make demonstrations score 0")
+            log.warning("reward bias stays 0: give --data.demonstrations_path to make demonstrations score 0")
             return
         refuse(self.stage, non_finite({"the mean reward of the demonstrations": float(scores.mean())}))
         self.bias.copy_(-scores.mean())
