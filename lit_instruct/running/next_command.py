@@ -41,7 +41,7 @@ def main_figure(stage: str, metrics: Mapping[str, float]) -> str:
         return ""
     name, words = found
     kl = metrics.get(f"{name.partition('/')[0]}/kl") if stage == "ppo" else None
-    return f"{words} {metrics[name]:.3g}" + (f" at a KL of {kl:.2f} nats" if kl is not None else "")
+    return f"{words} {metrics[name]:.3g}" + (f" at a KL of {round(kl, 2) + 0.0:.2f} nats" if kl is not None else "")
 
 
 def next_command(stage: str, run: Path, arguments: Sequence[str]) -> str:

@@ -93,6 +93,7 @@ def test_the_main_figure() -> None:
     assert main_figure("rm", {"val/loss": 0.6, "val/pair_accuracy": 0.7421}) == "pair accuracy 0.742"
     assert main_figure("ppo", {"val/reward": 0.4, "val/kl": 5.123}) == "validation reward 0.4 at a KL of 5.12 nats"
     assert main_figure("ppo", {"ppo/reward": 0.4, "ppo/kl": 5.1}) == "reward 0.4 at a KL of 5.10 nats"
+    assert main_figure("ppo", {"val/reward": 1.0, "val/kl": -0.001}) == "validation reward 1 at a KL of 0.00 nats"
     assert main_figure("ppo", {}) == ""
 
 
