@@ -97,7 +97,7 @@ def _of_run(options: EvalOptions) -> Compared:
     if len(names) < 2:
         raise UserError(f"{run}: there is only one model to compare; name others with --systems.a=... --systems.b=...")
     found.pairs = [(names[0], names[1])]
-    found.elsewhere = [start] if start is not None and "sft" not in stages else []
+    _add_parents(found, {"sft": start, "rm": found.reward})
     _check_belong(run, found)
     _tell_left_out(found, "PPO's stage.json names none that is still there")
     if policy is None:
@@ -116,12 +116,21 @@ def _of_names(options: EvalOptions, systems: Mapping[str, str]) -> Compared:
     found.elsewhere = [source for name, source in systems.items() if name not in stages]
     found.reference = options.reference or _common(stages, "sft")
     found.reward = options.reward_model or _common(stages, "reward")
-    for kind, model in (("reference", found.reference), ("reward model", found.reward)):
-        known = {path.resolve() for path, _ in stages.values()}
-        if model is not None and (stage := _stage_in(Path(model))) and Path(model).resolve() not in known:
-            found.stages[kind] = (Path(model), stage)
+    _add_parents(found, {"reference": found.reference, "reward model": found.reward})
     _tell_left_out(found, "the systems have none in common")
     return found
+
+
+def _add_parents(found: Compared, models: Mapping[str, str | None]) -> None:
+    """Adds the stages that made the reference and the reward model, unless they are among those that are known."""
+    known = {path.resolve() for path, _ in found.stages.values()} | {Path(name).resolve() for name in found.elsewhere}
+    for name, model in models.items():
+        if model is None or Path(model).resolve() in known:
+            continue
+        if stage := _stage_in(Path(model)):
+            found.stages[name] = (Path(model), stage)
+        else:
+            found.elsewhere.append(model)
 
 
 def _stage_in(folder: Path) -> Stage | None:

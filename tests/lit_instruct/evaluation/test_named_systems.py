@@ -11,6 +11,7 @@ from lit_instruct.errors import UserError
 from lit_instruct.evaluation.compare import evaluate
 from lit_instruct.evaluation.options import EvalOptions
 from tests.lit_instruct.evaluation.runs import change, fake_loaders, write_run
+from tests.lit_instruct.stages.helpers import Files, fit
 from tests.lit_instruct.stages.helpers import run as command
 
 LABELERS = {
@@ -110,3 +111,23 @@ def test_real_models_from_the_command_line(
     assert (tmp_path / "out" / "report.html").is_file()
     assert command("eval", "--systems.a=runs/none", "--systems.b=org/x", "--prompts=p.jsonl") == 2
     assert "--systems.a=runs/none: no such folder" in capsys.readouterr().err
+
+
+def test_a_run_with_only_a_reward_function(
+    trained: Path, files: Files, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """There is no rm stage: the function judges, and what needs a reward model is left out."""
+    run = tmp_path / "run"
+    function = "lit_instruct.evaluation.labelers.second_opinion"
+    reward = (f"--model.reward.function={function}", "--model.iterations=1", f"--model.base={trained / 'sft'}")
+    assert fit("ppo", run, files, *reward) == 0
+    for here in (False, True):  # whether SFT is in this run
+        if here:
+            (run / "sft").symlink_to(trained / "sft")
+        capsys.readouterr()
+        assert command("eval", "--run", run, f"--prompts={files.ppo_validation}") == 0
+        out = " ".join(capsys.readouterr().out.split())
+        assert f"--labeler={function}" in out and "5 held-out prompts: mean" in out
+        assert "PPO minus SFT, labeler:" in out and "KL to SFT (nats)" in out
+        assert "reward-model scores and best-of-n are left out: there is no reward model" in out
+        assert "warning" not in out
