@@ -18,7 +18,7 @@ from lit_instruct.models.dtype import DtypeName
 from lit_instruct.models.loading import Source
 from lit_instruct.models.lora import LoraOptions
 from lit_instruct.models.optimizers import make_optimizer
-from lit_instruct.models.quantised import Quantize
+from lit_instruct.models.quantised import Quantisation, Quantize
 from lit_instruct.models.roles import reward_role
 from lit_instruct.ppo.average import PolicyAverage
 from lit_instruct.ppo.checks import check_iterations, check_run, check_training
@@ -131,6 +131,7 @@ class PPOModule(StageModule):
             check_training(options, self.lora is not None and is_compiled(self), self.data)
         if hasattr(self, "collector"):
             return
+        quantised = self.quantised()
         torch.manual_seed(self.seed)
         shared = self.lora is not None and sources != [] and shares_base(self.source, sources[0])
         rewards = rewards_of(options.reward, shared, self._open_reward)
@@ -138,15 +139,15 @@ class PPOModule(StageModule):
         if stage == "fit" and not options.reward.normalize and any(p and not p.reward_bias for p in parents):
             warn(UNCALIBRATED)
         biases = [(parent.reward_bias if parent is not None else None) or 0.0 for parent in parents] or [0.0]
-        self.build(biases[0])
+        self.build(biases[0], quantised)
         self.keep_less_memory(self.roles)
         self.compose(rewards, Ensemble(biases, options.reward.ensemble, options.reward.std_coef))
 
-    def build(self, bias: float = 0.0) -> None:
+    def build(self, bias: float = 0.0, *bits: Quantisation | None) -> None:
         """Builds the roles, unless they are there, with a policy that was loaded; `bias` is that of the rewards."""
         if not hasattr(self, "roles"):
             sources, start, dtype = self.reward_sources, self.options.value.start, self.frozen_dtype
-            self.roles = ppo_roles(self.source, sources, self.lora, dtype, bias, start, self.quantised())
+            self.roles = ppo_roles(self.source, sources, self.lora, dtype, bias, start, *(bits or [self.quantised()]))
             if hasattr(self, "network"):
                 start_policy(self.result(), self.network)
                 del self.network
