@@ -248,3 +248,9 @@ def test_escape_sequences_in_data_are_written_out(tmp_path: Path, tiny_model: Pa
     shown = printed(inspect(InspectOptions(path, base=str(tiny_model))))
     assert "a\\x1b]0;title\\x07\\u202eb" in shown and "c\\x1b[2J" in shown
     assert "\x1b" not in shown and "\x07" not in shown and "\u202e" not in shown
+
+
+def test_forty_files_on_the_command_line(tmp_path: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]):
+    files = [write(tmp_path, {"prompt": f"Hello {n}"}, name=f"part-with-a-long-name-{n}.jsonl") for n in range(40)]
+    assert main(["data", "inspect", ",".join(files), f"--base={tiny_model}", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["rows"] == 40
