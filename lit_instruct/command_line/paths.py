@@ -40,7 +40,7 @@ def check_paths(command: Command, given: Sequence[Given]) -> None:
     if stage == "plan":
         return
     for name in ROWS:
-        if (value := values.get(name)) is not None:
+        if (value := values.get(name)) is not None and value != "null":
             _check_rows(value)
     if command.name in MODELS:
         for name in MODELS[command.name]:
