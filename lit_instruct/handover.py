@@ -29,7 +29,7 @@ from lit_instruct.models.loading import (
 )
 from lit_instruct.models.places import check_stage_place
 from lit_instruct.models.quantised import Quantize
-from lit_instruct.prompting import Prompter
+from lit_instruct.prompting import Prompter, Template
 
 log = logging.getLogger(__name__)
 STAGE_FILE = "stage.json"
@@ -162,8 +162,13 @@ def read_stage_of(source: Source) -> Stage | None:
     return read_stage(Path(source.place)) if Path(source.place).is_dir() else None
 
 
-def prompter_of(source: Source) -> Prompter:
-    """Returns the prompt format of a model: the one its stage recorded, else its tokenizer's default.
+def prompter_of(source: Source, template: Template = "auto", system: str | None = None) -> Prompter:
+    """Returns the prompt format of a model: the one its stage recorded.
+
+    Args:
+        source: the model.
+        template: how a model that no stage made is prompted.
+        system: its system prompt.
 
     Raises:
         UserError: there is no tokenizer, or it is larger than the model's embedding.
@@ -171,9 +176,8 @@ def prompter_of(source: Source) -> Prompter:
     stage = read_stage_of(source)
     tokenizer = load_tokenizer(source)
     check_vocabulary(source.name, tokenizer, source.base, load_config(source))
-    if stage is None:
-        return Prompter(tokenizer, more_stop_ids=load_eos_ids(source))
-    template, system = stage.prompt_format["template"], stage.prompt_format["system"]
+    if stage is not None:
+        template, system = stage.prompt_format["template"], stage.prompt_format["system"]
     return Prompter(tokenizer, template, system, load_eos_ids(source))
 
 

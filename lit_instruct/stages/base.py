@@ -123,11 +123,10 @@ class StageModule(lightning.LightningModule):
     @cached_property
     def prompter(self) -> Prompter:
         """The prompt format of the stage, which its DataModule uses as well."""
-        inherited = prompter_of(self.source)
-        if self.prompt_options is None or read_stage_of(self.source) is not None:
-            return inherited
         options = self.prompt_options
-        return Prompter(inherited.tokenizer, options.template, options.system, inherited.more_stop_ids)
+        if options is None or read_stage_of(self.source) is not None:
+            return prompter_of(self.source)
+        return prompter_of(self.source, options.template, options.system)
 
     @property
     def frozen_dtype(self) -> torch.dtype:

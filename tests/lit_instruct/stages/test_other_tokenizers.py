@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -62,3 +63,14 @@ def test_a_tokenizer_that_can_only_pad_with_its_end(tmp_path: Path, files: Files
         assert json.loads((run / stage / "stage.json").read_text())["prompt_format"] == first.describe()
     export(ExportOptions(run=str(run / "rm"), to=str(tmp_path / "out")))
     assert AutoConfig.from_pretrained(tmp_path / "out").pad_token_id is None
+
+
+def test_a_template_that_cannot_be_used_is_left_out_with_raw(tmp_path: Path, tiny_model: Path, files: Files) -> None:
+    """As the message of its refusal says."""
+    base = Path(shutil.copytree(tiny_model, tmp_path / "base"))
+    (base / "chat_template.jinja").write_text("{{ raise_exception('needs tools') }}")
+    given = (f"--model.base={base}", "--trainer.max_epochs=1")
+    assert fit("sft", tmp_path / "refused", files, *given) == 2
+    assert fit("sft", tmp_path / "run", files, *given, "--model.prompt.template=raw") == 0
+    assert json.loads((tmp_path / "run/sft/stage.json").read_text())["prompt_format"]["template"] == "raw"
+    assert fit("rm", tmp_path / "run", files, "--trainer.max_epochs=1") == 0
