@@ -17,23 +17,23 @@ class ObjectiveOptions:
 
     Args:
         clip_range: the ratio's allowed distance from 1 (C.4: 0.2).
-        dual_clip: a bad token counts no more than at this ratio, usually 3 (Ye et al. 2020); null does not limit it.
         discount: discount factor of later rewards (C.4: none).
         gae_lambda: lambda of generalized advantage estimation.
         whiten_advantages: shifts and scales the advantages of all tokens of the batch to mean 0 and variance 1.
         entropy_coef: coefficient of a bonus for the mean entropy, in nats, of the policy's token distributions.
         inner_epochs: passes over a batch of rollouts (C.4: 1).
         minibatches: optimizer steps in one pass.
+        dual_clip: a bad token counts no more than at this ratio, usually 3 (Ye et al. 2020); null does not limit it.
     """
 
     clip_range: float = 0.2
-    dual_clip: float | None = None
     discount: float = 1.0
     gae_lambda: float = 0.95
     whiten_advantages: bool = True
     entropy_coef: float = 0.0
     inner_epochs: int = 1
     minibatches: int = 8
+    dual_clip: float | None = None
 
     def __post_init__(self) -> None:
         at_least(1, "objective", self, "inner_epochs", "minibatches")
@@ -92,20 +92,20 @@ class ValueOptions:
             same with a head of zeros, for short trainings (a reward model's score of half a response means little);
             "policy_trunk", a head on the policy's own hidden states, which is the cheapest.
         clip_range: allowed distance of a value from its estimate at the time of the rollout; null does not clip.
+        coef: coefficient of the value loss; it matters if policy and value share a network (start=policy_trunk).
+        learning_rate: learning rate of the value function.
         gae_lambda: lambda of the returns that the value function learns, when it differs from that of the advantages;
             1 learns the sums of rewards themselves (Yuan et al. 2025, arXiv 2503.01491, section 3.2); null is
             `objective.gae_lambda`.
         warmup_iterations: first iterations, in which only the value function learns and the policy stays as it is.
-        coef: coefficient of the value loss; it matters if policy and value share a network (start=policy_trunk).
-        learning_rate: learning rate of the value function.
     """
 
     start: ValueKind = "reward_model"
     clip_range: float | None = 0.2
-    gae_lambda: float | None = None
-    warmup_iterations: int = 0
     coef: float = 1.0
     learning_rate: float = 1e-4
+    gae_lambda: float | None = None
+    warmup_iterations: int = 0
 
     def __post_init__(self) -> None:
         above_zero("value", self, "coef", "learning_rate")
