@@ -9,7 +9,7 @@ from typing import Literal
 
 import torch
 from lightning.pytorch.utilities import rank_zero_info
-from peft import PeftConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from peft import PeftConfig, PeftModel, get_peft_model, set_peft_model_state_dict
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -18,7 +18,7 @@ from lit_instruct.fast.fused_lora import fuse_adapters
 from lit_instruct.models import peft_private
 from lit_instruct.models.heads import ScoreHead
 from lit_instruct.models.loading import Source, load_causal_lm, load_sequence_classifier, load_tokenizer
-from lit_instruct.models.lora import LoraOptions, attach_adapter, load_adapter_weights, read_head
+from lit_instruct.models.lora import LoraOptions, adapter_weights, attach_adapter, load_adapter_weights, read_head
 from lit_instruct.models.quantised import Quantisation, check_dora
 from lit_instruct.models.roles import Role, RoleName, Roles, reward_role
 
@@ -87,7 +87,7 @@ def start_policy(network: nn.Module, loaded: nn.Module) -> None:
         loaded: by `policy_network`, with the same options.
     """
     if isinstance(network, PeftModel):
-        set_peft_model_state_dict(network, get_peft_model_state_dict(loaded), adapter_name="policy")
+        set_peft_model_state_dict(network, adapter_weights(loaded), adapter_name="policy")
     else:
         network.load_state_dict(loaded.state_dict())
 

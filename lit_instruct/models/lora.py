@@ -152,7 +152,7 @@ def load_adapter_weights(network: PeftModel, adapter: str, folder: Path) -> None
             f"give --model.lora.dora={str(saved_config.use_dora).lower()}"
         )
     ratio = _scale(saved_config) / _scale(own_config)
-    own = get_peft_model_state_dict(network, adapter_name=adapter)
+    own = adapter_weights(network, adapter)
     for key, value in saved.items():
         if key == HEAD_KEY:
             continue
@@ -222,9 +222,17 @@ def read_head(folder: Path) -> Tensor:
     return weights[HEAD_KEY].float()
 
 
+def adapter_weights(network: PeftModel, adapter: str = "default") -> dict[str, Tensor]:
+    """Returns the tensors of an adapter and of its head, under the names of PEFT's files.
+
+    Embeddings are never resized here; PEFT's default would ask the hub for the base's vocabulary to find that out.
+    """
+    return get_peft_model_state_dict(network, adapter_name=adapter, save_embedding_layers=False)
+
+
 def save_adapter(network: PeftModel, adapter: str, folder: Path) -> None:
     """Writes the named adapter of a model, with its head if it has one, into a folder that plain PEFT opens."""
-    weights = get_peft_model_state_dict(network, adapter_name=adapter)
+    weights = adapter_weights(network, adapter)
     save_file({key: value.contiguous() for key, value in weights.items()}, folder / "adapter_model.safetensors")
     config = copy.copy(network.peft_config[adapter])
     config.inference_mode = True

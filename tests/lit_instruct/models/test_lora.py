@@ -140,6 +140,18 @@ def test_saved_adapter_opens_with_plain_peft(tiny_model: Path, sft: Path, tmp_pa
     assert torch.equal(_logits(AutoPeftModelForCausalLM.from_pretrained(str(tmp_path))), _logits(network))
 
 
+def test_the_hub_is_not_asked_for_a_base_that_has_a_name_only(
+    sft: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr("peft.utils.save_and_load.check_file_exists_on_hf_hub", lambda name, *_: asked.append(name))
+    network = policy_network(find_source(str(sft)), SFT_LORA, torch.float32)
+    network.peft_config["default"].base_model_name_or_path = "smollm2-135m-instruct"
+    save_adapter(network, "default", tmp_path)
+    load_adapter_weights(network, "default", tmp_path)
+    assert asked == []
+
+
 def test_saved_reward_model_opens_with_plain_peft(tiny_model: Path, sft: Path, tmp_path: Path) -> None:
     folder = reward_folder(tmp_path / "rm", sft)
     base = AutoModelForSequenceClassification.from_pretrained(str(tiny_model), num_labels=1)
