@@ -279,6 +279,7 @@ TABLES: dict[str, tuple[str, Callable[[Mapping[str, Any]], Rows], str | None]] =
     "scaling": ("scaling.json", _scaling, None),
     "plan": ("plan.json", _plan, None),
     "bits": ("bits.json", _bits, None),
+    "labeler": ("labeler.json", lambda found: found["table"], None),
 }
 """Name -> file of the results, function that makes the rows, and the part of the file that it reads."""
 CHARTS = {

@@ -1,9 +1,10 @@
 """Automatic labelers: scoring functions that stand in for the people of the paper (section 3.4).
 
-A labeler is a function in one of the forms of docs/rewards.md, higher is better. The two here read only the
-response, are deterministic, need no model and no network, and score about a thousand responses per second.
+A labeler is a function in one of the forms of docs/rewards.md, higher is better. Those here read only the response, are
+deterministic, need no model and no network, and score about a thousand responses per second; prompt_aware.py and
+references.py have labelers that see more.
 
-They do not judge quality. **Neither can see** whether the response answers the prompt; whether a statement is true;
+They do not judge quality. **None can see** whether the response answers the prompt; whether a statement is true;
 grammar, logic and order; languages other than English. A policy trained on `tone` learns a cheerful tone, complete
 sentences and no loops; the demo shows that and nothing more.
 """
@@ -88,16 +89,19 @@ def tone(pairs: Sequence[tuple[str, str]]) -> list[float]:
     Args:
         pairs: (prompt, response) texts; the prompt is ignored.
     """
-    analyzer = _vader()
-    return [_tone(response, analyzer) for _, response in pairs]
+    return [_tone(response) for _, response in pairs]
 
 
-def _tone(response: str, analyzer: SentimentIntensityAnalyzer) -> float:
+def _tone(response: str) -> float:
     if not words(response):
         return EMPTY_SCORE
-    compound = float(analyzer.polarity_scores(response)["compound"])
     unfinished = 0.0 if is_finished(response) else UNFINISHED_PENALTY
-    return compound - unfinished - repetition_penalty(response)
+    return compound(response) - unfinished - repetition_penalty(response)
+
+
+def compound(text: str) -> float:
+    """Returns VADER's compound sentiment of a text, in [-1, 1]; 0 is neutral."""
+    return float(_vader().polarity_scores(text)["compound"])
 
 
 def form(pairs: Sequence[tuple[str, str]]) -> list[float]:

@@ -1,0 +1,100 @@
+"""The labeler that sees the prompt: its features on literal examples, its score, and its choices on our own pairs."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from benchmarks.labeler import read_pairs, wins
+from lit_instruct.evaluation import prompt_aware
+from lit_instruct.evaluation.prompt_aware import WEIGHTS, Features, echo, features_of, helpful, score_of
+from lit_instruct.rollouts.reward_functions import function_scorer
+
+PROMPT = "Why is the sea salty?"
+
+
+def test_a_faultless_answer_has_its_gain_and_nothing_else() -> None:
+    found = features_of(PROMPT, "Rivers carry minerals from rocks into the ocean.", 1.5)
+    assert found == Features(gain=1.5, echo=0, unfinished=0, repetition=0, harsh=0, length=0)
+
+
+@pytest.mark.parametrize(("gain", "expected"), [(-9.0, -4.0), (3.9, 3.9), (12.0, 4.0)])
+def test_the_gain_is_bounded(gain: float, expected: float) -> None:
+    assert features_of(PROMPT, "Rivers carry minerals.", gain).gain == expected
+
+
+@pytest.mark.parametrize(
+    ("response", "expected"),
+    [
+        ("Why is the sea salty?", 1.0),
+        ("why is THE sea salty", 1.0),
+        ("The sea is salty.", 1 / 4),  # of "the sea", "sea is", "is salty" one in the prompt; it has four bigrams
+        ("Because of minerals.", 0.0),
+        ("Sea", 0.0),
+        ("", 0.0),
+    ],
+)
+def test_echo_is_the_overlap_in_bigrams(response: str, expected: float) -> None:
+    assert echo(PROMPT, response) == pytest.approx(expected)
+
+
+def test_a_short_span_of_a_long_passage_is_no_echo() -> None:
+    passage = "The scarf is made of wool. It costs 34 pounds, and shipping is free. What does it cost?"
+    assert echo(passage, "It costs 34 pounds.") == pytest.approx(3 / 17)
+    assert features_of(passage, "It costs 34 pounds.", 0.0).echo == 0.0
+
+
+def test_only_echo_above_a_fifth_counts() -> None:
+    assert features_of(PROMPT, "Why is the sea salty?", 0.0).echo == pytest.approx(0.8)
+    assert features_of(PROMPT, "The sea is salty.", 0.0).echo == pytest.approx(0.05)
+
+
+def test_unfinished_and_repeated_text() -> None:
+    assert features_of(PROMPT, "Rivers carry minerals from", 0.0).unfinished == 1.0
+    assert features_of(PROMPT, "We won. We won.", 0.0).repetition == pytest.approx(0.25 + 1 / 3 - 0.1)
+
+
+def test_harshness_is_what_the_response_is_more_negative_than_its_prompt() -> None:
+    # -2.5 for "bad" in VADER's lexicon: -2.5 / sqrt(2.5^2 + 15) = -0.5423; three tenths are free
+    assert features_of("How is the book?", "The book here is bad.", 0.0).harsh == pytest.approx(0.2423)
+    assert features_of("Is it a bad book?", "The book here is bad.", 0.0).harsh == 0.0
+    assert features_of("How is the good book?", "The book here is bad.", 0.0).harsh == pytest.approx(0.2423)
+
+
+@pytest.mark.parametrize(
+    ("count", "expected"), [(0, 1.0), (1, 0.75), (3, 0.25), (4, 0.0), (60, 0.0), (90, 0.5), (120, 1.0), (300, 1.0)]
+)
+def test_length_has_a_soft_band(count: int, expected: float) -> None:
+    response = " ".join(f"w{number}" for number in range(count))
+    assert features_of(PROMPT, response, 0.0).length == pytest.approx(expected)
+
+
+def test_the_score_is_the_logistic_of_the_weighted_features() -> None:
+    clean = Features(gain=1.0, echo=0, unfinished=0, repetition=0, harsh=0, length=0)
+    assert score_of(clean) == pytest.approx(2 / (1 + math.exp(-(WEIGHTS.gain + prompt_aware.BIAS))) - 1)
+    for fault in clean._fields[1:]:
+        assert -1 < score_of(clean._replace(**{fault: 0.5})) < score_of(clean) < 1
+    assert score_of(clean) < score_of(clean._replace(gain=2.0)) < 1
+
+
+@pytest.mark.slow
+def test_it_picks_the_right_response_of_our_own_pairs() -> None:
+    pairs = read_pairs()
+    won = wins(helpful, pairs)
+    assert len(won) == 200
+    assert sum(won) / len(won) >= 0.90
+    held_out = [value for value, pair in zip(won, pairs, strict=True) if pair["split"] == "held_out"]
+    assert len(held_out) == 80
+    assert sum(held_out) / len(held_out) >= 0.85
+
+
+@pytest.mark.slow
+def test_generic_praise_scores_below_an_answer() -> None:
+    judge = function_scorer("lit_instruct.evaluation.prompt_aware.helpful", option="--labeler")
+    responses = ["A clown and a baker are stuck in a lift with the wedding cake.", "That's a great starting point."]
+    prompt = "Give me one plot idea for a comedy about a broken lift."
+    answer, praise = judge([prompt] * 2, responses, [{}] * 2)
+    assert -1 < praise < answer < 1
+    assert judge([prompt] * 2, responses, [{}] * 2) == [answer, praise]
+    assert judge([prompt], [""], [{}])[0] < -0.9
