@@ -4,8 +4,8 @@
 echo of the prompt, unfinished and repetitive text, a harsh tone, and texts that are much too short or long.
 
 It does not know whether a statement is true, and wrong answers about the right thing score as high as right ones. It
-reads English only, and it runs the embedded model once per response. Naming the prompt's topic in other words is the
-known way to game it.
+reads English only, and it runs the embedded model once per response. Naming the prompt's topic is the known way to game
+it: "I'd be happy to help with your comedy about a lift!" scores higher than a plot idea (docs/rewards.md).
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ BIAS = -0.08
 def helpful(pairs: Sequence[tuple[str, str]]) -> list[float]:
     """Returns whether each response is a finished, decent answer to its own prompt, in [-1, 1]; see `score_of`.
 
-    The same call gives the same scores. What else is in a batch moves them by rounding alone, which in bfloat16 is more
-    than in float32; the language model takes the dtype that is faster on this processor.
+    The same call gives the same scores. The language model takes the dtype that is faster on this processor; scores in
+    bfloat16 differ from those in float32 by a few hundredths.
 
     Args:
         pairs: (prompt, response) texts.
