@@ -37,13 +37,13 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def load_checkpoint(
         self, path: str | Path, map_location: Any = lambda storage, _: storage, weights_only: bool | None = None
     ) -> dict[str, Any]:
-        """Reads a checkpoint of tensors and plain values.
+        """Reads a checkpoint of tensors and plain values, whatever `weights_only` says: nothing is unpickled.
 
         Raises:
             UserError: the file is damaged, or is no checkpoint of a stage.
         """
         with opening(path):
-            loaded = super().load_checkpoint(path, map_location, True if weights_only is None else weights_only)
+            loaded = super().load_checkpoint(path, map_location, weights_only=True)
         return check_checkpoint(loaded, path)
 
 

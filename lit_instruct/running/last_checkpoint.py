@@ -11,7 +11,7 @@ from typing import Any
 import lightning
 import torch
 from lightning.pytorch.callbacks import Checkpoint, EarlyStopping
-from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, ModelParallelStrategy, SingleDeviceStrategy
+from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, SingleDeviceStrategy
 from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
@@ -182,10 +182,7 @@ def _keeps_states(trainer: lightning.Trainer) -> bool:
 
 def _writes_folder(trainer: lightning.Trainer) -> bool:
     """Whether every process writes its shards into a folder."""
-    strategy = trainer.strategy
-    if isinstance(strategy, ModelParallelStrategy):
-        return lightning_private.saves_shards(strategy)
-    return isinstance(strategy, DeepSpeedStrategy)
+    return isinstance(trainer.strategy, DeepSpeedStrategy)
 
 
 def _changes(module: torch.nn.Module) -> list[int]:

@@ -50,6 +50,11 @@ def check_strategy(strategy: Strategy, module: StageModule) -> None:
     if isinstance(strategy, ModelParallelStrategy):
         if lightning_private.tensor_parallel_size(strategy) != 1:
             raise UserError("--trainer.strategy: tensor parallelism is not supported; use --trainer.strategy=fsdp2")
+        if lightning_private.saves_shards(strategy):
+            raise UserError(
+                "--trainer.strategy: folders of shards as checkpoints are not supported, because torch reads them with "
+                "pickle, which can run code; use --trainer.strategy=fsdp2, or add save_distributed_checkpoint=false"
+            )
         _check_sharded("fsdp2", module)
     elif isinstance(strategy, DeepSpeedStrategy):
         _check_deepspeed(strategy, module)

@@ -77,6 +77,7 @@ class StageCLI(LightningCLI):
     def subcommands() -> dict[str, set[str]]:
         """Returns the subcommands of a stage; `lit-instruct sample` takes the place of Lightning's `predict`."""
         skipped = {"model", "dataloaders", "datamodule", "train_dataloaders", "val_dataloaders"}
+        skipped.add("weights_only")  # nothing else is read from a checkpoint
         return dict.fromkeys(("fit", "validate", "test"), skipped)
 
     @property

@@ -40,7 +40,7 @@ from lit_instruct.stages.given import constructor_arguments, options_record
 from lit_instruct.stages.non_finite import StepGuard
 from lit_instruct.stages.options import PromptOptions, configured
 from lit_instruct.stages.record import stage_record
-from lit_instruct.stages.resume import Resume, options_of
+from lit_instruct.stages.resume import Resume, check_before_loading, options_of
 from lit_instruct.stages.saving import load_checkpoint, load_stage, save_stage, write_model
 from lit_instruct.stages.user_data import take_data
 from lit_instruct.trl_bridge import activation_offloading
@@ -157,6 +157,7 @@ class StageModule(lightning.LightningModule):
         """Shards the weights over the processes if the strategy is FSDP2."""
         if (mesh := self.mesh()) is not None and not is_sharded(self):
             self.shard_networks(mesh)
+            check_before_loading(self.trainer.strategy)
 
     def mesh(self) -> DeviceMesh | None:
         """Returns the mesh that the weights are sharded over, None if the strategy is not FSDP2."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import pickle
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -33,10 +32,11 @@ def opening(path: str | Path) -> Iterator[None]:
     """Turns the errors of a damaged file, or of one that contains other objects, into a UserError."""
     try:
         yield
-    except FileNotFoundError:
+    except (FileNotFoundError, MemoryError):
         raise
-    except (RuntimeError, OSError, EOFError, ValueError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
-        reason = str(error).splitlines()[0][:120] if str(error) else "it is truncated"
+    except Exception as error:  # torch's reader raises whatever the damage leads to, such as KeyError
+        told = isinstance(error, RuntimeError | OSError | ValueError | pickle.UnpicklingError) and str(error)
+        reason = told.splitlines()[0][:120] if told else "it is truncated or changed"
         told = f"--ckpt_path: {path} is damaged or not a checkpoint ({reason}); give another one, or "
         raise UserError(told + "start a new training") from error
 
@@ -50,6 +50,8 @@ def check_checkpoint(checkpoint: Any, path: str | Path) -> dict[str, Any]:
     found = checkpoint if isinstance(checkpoint, dict) else {}
     kinds = NEEDED | {name: kind for name, kind in OPTIONAL.items() if name in found}
     wrong = [name for name, kind in kinds.items() if not isinstance(found.get(name), kind)]
+    if not wrong and not all(isinstance(weight, torch.Tensor) for weight in found["state_dict"].values()):
+        wrong = ["state_dict"]
     if wrong:
         raise UserError(
             f"--ckpt_path: {path} is not a checkpoint of a stage (its {wrong[0]!r} is missing or of another type); "

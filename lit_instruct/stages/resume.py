@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import lightning
@@ -17,6 +18,7 @@ from lit_instruct.errors import UserError
 from lit_instruct.handover import read_stage_of
 from lit_instruct.models.loading import Source
 from lit_instruct.planning.options import flat
+from lit_instruct.stages.checkpoint import read_checkpoint
 from lit_instruct.stages.frozen_dtype import DTYPE
 from lit_instruct.stages.given import data_options, trainer_options
 from lit_instruct.stages.renamed import translated
@@ -110,9 +112,8 @@ class Resume:
             _check_lengths(checkpoint, trainer)
             # Early stopping has ended the training, unless an option has changed, perhaps to continue it.
             trainer.should_stop = checkpoint["stopped"] and not changed
-        if trainer.state.fn == "fit" and "state_dict" in checkpoint and "optimizer_states" not in checkpoint:
-            raise UserError("--ckpt_path: this checkpoint has weights only; give one with the state of the training")
-        if "state_dict" in checkpoint:  # FSDP2's strategy has loaded, and checked, the weights itself
+        _check_training_state(checkpoint, module)
+        if "state_dict" in checkpoint:  # FSDP2's strategy has loaded the weights, after `check_file`
             check_weights(checkpoint["state_dict"], module)
 
 
@@ -140,6 +141,40 @@ def check_weights(weights: Mapping[str, Tensor], module: lightning.LightningModu
             f"--ckpt_path: the checkpoint does not fit this model ({wrong[0]}: {saved.get(wrong[0])} there, "
             f"{own.get(wrong[0])} here); resume with the same --model options"
         )
+
+
+def check_before_loading(strategy: Any) -> None:
+    """Makes FSDP2's strategy check a checkpoint first: by itself it unpickles folders, and skips missing weights."""
+    load = strategy.load_checkpoint
+
+    def load_checkpoint(checkpoint_path: str | Path, weights_only: bool | None = None) -> dict[str, Any]:
+        check_file(checkpoint_path, strategy.lightning_module)
+        return load(checkpoint_path, weights_only=True)
+
+    strategy.load_checkpoint = load_checkpoint
+
+
+def check_file(path: str | Path, module: lightning.LightningModule) -> None:
+    """Refuses a checkpoint that a module whose networks are built cannot take.
+
+    Raises:
+        UserError: the checkpoint is a folder, damaged, or of another stage or model.
+    """
+    if Path(path).is_dir():
+        raise UserError(
+            f"--ckpt_path: {path} is a folder of shards, which torch reads with pickle, and that can run code; give a "
+            "checkpoint that is one file, as --trainer.strategy=fsdp2 writes it"
+        )
+    checkpoint = read_checkpoint(path, "cpu", mmap=True)
+    check_stage(checkpoint, str(module.stage))
+    _check_training_state(checkpoint, module)
+    check_weights(checkpoint["state_dict"], module)
+
+
+def _check_training_state(checkpoint: Mapping[str, Any], module: lightning.LightningModule) -> None:
+    """Refuses to train on from weights alone."""
+    if module.trainer.state.fn == "fit" and "state_dict" in checkpoint and "optimizer_states" not in checkpoint:
+        raise UserError("--ckpt_path: this checkpoint has weights only; give one with the state of the training")
 
 
 def _check_lengths(checkpoint: Mapping[str, Any], trainer: lightning.Trainer) -> None:

@@ -66,7 +66,7 @@ def test_compiled_module() -> None:
 def test_strategies() -> None:
     sharded = ModelParallelStrategy(2, 1, save_distributed_checkpoint=False)
     found = lightning_private.saves_shards(sharded)
-    assert found is False, "Lightning changed _save_distributed_checkpoint: last.ckpt of FSDP2 replaces itself in place"
+    assert found is False, "Lightning changed _save_distributed_checkpoint: folders of shards are not refused"
     found = lightning_private.tensor_parallel_size(sharded)
     assert found == 1, "Lightning changed _tensor_parallel_size: tensor parallelism is not refused"
     found = lightning_private.start_method(DDPStrategy(start_method="spawn"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import resource
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 from lit_instruct.errors import UserError
 from lit_instruct.files import beside
 from lit_instruct.running.checkpoint_files import AtomicCheckpointIO, last_checkpoint, put_in_place
+from lit_instruct.stages.checkpoint import read_checkpoint
 
 
 @pytest.fixture
@@ -41,10 +43,28 @@ def test_a_file_cut_off_elsewhere_is_refused_in_words(tmp_path: Path, kept: int)
         AtomicCheckpointIO().load_checkpoint(path)
 
 
+def test_any_changed_bytes_are_refused_in_words_or_not_noticed(tmp_path: Path) -> None:
+    """torch's reader raises KeyError, TypeError, IndexError and others for bytes that were changed."""
+    path, draw, refused = tmp_path / "changed.ckpt", random.Random(0), 0
+    AtomicCheckpointIO().save_checkpoint({"weights": torch.zeros(4), "options": {"name": "value", "count": 3}}, path)
+    whole = path.read_bytes()
+    for _ in range(300):
+        changed = bytearray(whole)
+        for at in range(draw.choice([1, 1, 20])):
+            changed[draw.randrange(600) + at] = draw.randrange(256)
+        path.write_bytes(changed)
+        try:
+            read_checkpoint(path, "cpu")
+        except UserError as error:
+            refused += "is damaged or not a checkpoint (" in str(error)
+    assert refused > 50
+
+
 def test_a_file_that_holds_code_is_refused(tmp_path: Path) -> None:
     torch.save({"weights": Path("a class")}, tmp_path / "odd.ckpt")
-    with pytest.raises(UserError, match=r"odd.ckpt is damaged or not a checkpoint"):
-        AtomicCheckpointIO().load_checkpoint(tmp_path / "odd.ckpt")
+    for weights_only in (None, True, False):
+        with pytest.raises(UserError, match=r"odd.ckpt is damaged or not a checkpoint"):
+            AtomicCheckpointIO().load_checkpoint(tmp_path / "odd.ckpt", weights_only=weights_only)
 
 
 def test_a_folder_of_shards_takes_the_place_of_the_one_before(tmp_path: Path) -> None:

@@ -65,9 +65,11 @@ def test_zero_3_is_for_sft(module: Any) -> None:
 
 @pytest.mark.parametrize("module", [SFTModule, RewardModule, PPOModule], ids=["sft", "rm", "ppo"])
 def test_fsdp2_is_for_all_weights_of_every_stage(module: Any) -> None:
-    check_strategy(ModelParallelStrategy(2, 1), module(lora=None))
+    check_strategy(fsdp2(2, 1), module(lora=None))
     with pytest.raises(UserError, match="--trainer.strategy=fsdp2.*--model.lora=null"):
-        check_strategy(ModelParallelStrategy(2, 1), module(lora=LoraOptions()))
+        check_strategy(fsdp2(2, 1), module(lora=LoraOptions()))
+    with pytest.raises(UserError, match="folders of shards as checkpoints .* use --trainer.strategy=fsdp2"):
+        check_strategy(ModelParallelStrategy(2, 1), module(lora=None))
 
 
 def test_zero_2_is_for_sft_and_the_reward_model() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 
 from lit_instruct.errors import UserError
 from lit_instruct.stages.checkpoint import check_checkpoint, read_checkpoint
+from lit_instruct.stages.resume import check_before_loading
 
 GOOD: dict[str, Any] = {
     "pytorch-lightning_version": "2.6.6",
@@ -41,8 +43,9 @@ def test_one_of_a_stage_is_read(tmp_path: Path) -> None:
         (GOOD | {"metrics": [1]}, "metrics"),
         (GOOD | {"epoch": "two"}, "epoch"),
         (GOOD | {"optimizer_states": {}}, "optimizer_states"),
+        (GOOD | {"state_dict": {"weight": "zeros"}}, "state_dict"),
     ],
-    ids=["list", "tensor", "state dict", "another project's", "metrics", "epoch", "optimizer"],
+    ids=["list", "tensor", "state dict", "another project's", "metrics", "epoch", "optimizer", "weight"],
 )
 def test_something_else_is_refused(content: Any, wrong: str) -> None:
     with pytest.raises(UserError, match=rf"^--ckpt_path: x.ckpt is not a checkpoint of a stage \(its '{wrong}' "):
@@ -56,6 +59,43 @@ def test_a_cut_file(tmp_path: Path, kept: int) -> None:
     path.write_bytes(path.read_bytes()[:kept])
     with pytest.raises(UserError, match=r"^--ckpt_path: \S+ is damaged or not a checkpoint \("):
         read_checkpoint(path, "cpu")
+
+
+class Built(torch.nn.Linear):
+    """What is asked of a module whose Trainer is about to open a checkpoint."""
+
+    stage = "sft"
+    trainer = SimpleNamespace(state=SimpleNamespace(fn="fit"))
+
+
+class Strategy:
+    """Opens whatever it is given."""
+
+    lightning_module = Built(2, 1)
+
+    def load_checkpoint(self, checkpoint_path: Path, weights_only: bool | None = None) -> Any:
+        return checkpoint_path, weights_only
+
+
+def test_what_fsdp2_would_open_by_itself(tmp_path: Path) -> None:
+    strategy, path = Strategy(), tmp_path / "last.ckpt"
+    check_before_loading(strategy)
+    whole = GOOD | {"stage": "sft", "state_dict": Built(2, 1).state_dict(), "optimizer_states": []}
+    torch.save(whole, path)
+    assert strategy.load_checkpoint(path) == (path, True)
+    for changed, message in (
+        ({"stage": "rm"}, "this is a checkpoint of rm, not of sft"),
+        ({"state_dict": {"weight": torch.zeros(1, 2)}}, r"does not fit this model \(bias: None there"),
+        ({"state_dict": {"weight": torch.zeros(1, 3), "bias": torch.zeros(1)}}, r"does not fit this model \(weight: "),
+    ):
+        torch.save(whole | changed, path)
+        with pytest.raises(UserError, match=message):
+            strategy.load_checkpoint(path)
+    torch.save({name: value for name, value in whole.items() if name != "optimizer_states"}, path)
+    with pytest.raises(UserError, match="weights only"):
+        strategy.load_checkpoint(path)
+    with pytest.raises(UserError, match="is a folder of shards, which torch reads with pickle"):
+        strategy.load_checkpoint(tmp_path)
 
 
 def test_a_file_with_a_class_and_a_folder(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import shutil
 from pathlib import Path
 from typing import Any
@@ -105,3 +106,55 @@ def test_ppo_with_a_reward_function(tmp_path: Path, trained: Path, files: Files,
     said = assert_both_train_the_same("ppo", tmp_path, files, runs, refused)
     assert "it raised ValueError: nine (row " in said
     assert "another process stopped" in said
+
+
+class Touches:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self.path,)
+
+
+def shards(folder: Path, marker: Path) -> Path:
+    """A folder as Lightning knows one, in which everything that may be a pickle makes the marker."""
+    folder.mkdir()
+    for name in (".metadata", "meta.pt", "__0_0.distcp"):
+        (folder / name).write_bytes(pickle.dumps(Touches(marker)))
+    return folder
+
+
+def test_damaged_and_foreign_checkpoints(tmp_path: Path, tiny_model: Path, files: Files) -> None:
+    """Each gets one sentence on both processes, nothing in them is run, and what was trained before is kept."""
+    assert fit("sft", tmp_path / "alone", files, f"--model.base={tiny_model}", lora=ALL_WEIGHTS) == 0
+    good = tmp_path / "alone/sft/checkpoints/last.ckpt"
+    saved = torch.load(good, weights_only=True)
+    name = next(iter(saved["state_dict"]))
+    fewer = saved | {"state_dict": {key: value for key, value in saved["state_dict"].items() if key != name}}
+    marker = tmp_path / "unpickled"
+    given = {
+        "folder": (shards(tmp_path / "folder", marker), "is a folder of shards, which torch reads with pickle"),
+        "cut": (tmp_path / "cut.ckpt", "is damaged or not a checkpoint ("),
+        "code": (tmp_path / "code.ckpt", "is damaged or not a checkpoint ("),
+        "another's": (tmp_path / "other.ckpt", "is not a checkpoint of a stage ("),
+        "fewer weights": (tmp_path / "fewer.ckpt", f"does not fit this model ({name}: None there"),
+    }
+    (tmp_path / "cut.ckpt").write_bytes(good.read_bytes()[:5000])
+    torch.save(saved | {"options": Touches(marker)}, tmp_path / "code.ckpt")
+    torch.save({"state_dict": saved["state_dict"]}, tmp_path / "other.ckpt")
+    torch.save(fewer, tmp_path / "fewer.ckpt")
+    words = ["sft", "fit", "--run", tmp_path / "run", *files.options("sft"), *SMALL["sft"], *FLOAT, ALL_WEIGHTS]
+    words += [f"--model.base={tiny_model}", "--trainer.strategy=fsdp2", *TORCHRUN, "--trainer.enable_progress_bar=false"]
+    jobs = [[*map(str, words), f"--ckpt_path={path}"] for path, _ in given.values()]
+    (tmp_path / "jobs.json").write_text(json.dumps([*jobs, [*map(str, words), f"--ckpt_path={good}", "--trainer.max_epochs=3"]]))
+    for rank in launch(tmp_path)[0]:
+        for job, (path, said) in zip(rank, given.values(), strict=False):
+            told = [line for line in job["said"].splitlines() if "error" in line]
+            assert (job["code"], len(told)) == (2, 1), job["said"]
+            assert "--ckpt_path" in told[0]
+            assert said in told[0], path
+            assert "Traceback" not in job["said"]
+        assert rank[-1]["code"] == 0, rank[-1]["said"]
+    assert not marker.exists()
