@@ -19,6 +19,7 @@ from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 
 from lit_instruct.errors import UserError
+from lit_instruct.terminal import printable_json
 
 log = logging.getLogger(__name__)
 SCRATCH = ".writing-"
@@ -215,7 +216,7 @@ def write_text(path: Path, text: str, option: str) -> None:
 
 def json_text(value: Any) -> str:
     """Returns a value as indented JSON with a newline at its end."""
-    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+    return printable_json(json.dumps(value, indent=2, ensure_ascii=False)) + "\n"
 
 
 def cannot_write(place: Path, error: Exception, option: str = "--run") -> UserError:

@@ -13,6 +13,8 @@ from typing import Any, TextIO, TypeVar
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from lit_instruct.terminal import printable
+
 Item = TypeVar("Item")
 SHORT = 3.0
 """Seconds of work without a bar."""
@@ -51,7 +53,7 @@ class Progress:
         stream: TextIO | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.name, self.total, self.first, self.done = name, total, done, done
+        self.name, self.total, self.first, self.done = printable(name), total, done, done
         self.keep, self.quiet = keep, quiet
         self.stream, self.clock = stream or sys.stderr, clock
         self.terminal = self.stream.isatty()
@@ -87,7 +89,7 @@ class Progress:
         """
         if done != self.done:
             self.done, self.stepped = done, self.clock()
-        self.figures = [f"{name}={value}" for name, value in (figures or {}).items()]
+        self.figures = [printable(f"{name}={value}") for name, value in (figures or {}).items()]
         words = [*([phase] if phase else []), *self.figures]
         if self.terminal:
             if self.seconds >= self.quiet and (self.bar is None or self.clock() - self.shown >= REDRAW):

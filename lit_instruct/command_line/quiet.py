@@ -7,6 +7,8 @@ import os
 import sys
 import warnings
 
+from lit_instruct.terminal import PrintableRecord
+
 SETTINGS = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "TOKENIZERS_PARALLELISM": "false",
@@ -43,11 +45,12 @@ WARNINGS = (
 
 
 def quieten() -> None:
-    """Silences what does not help; runs before the libraries are imported."""
+    """Silences what does not help, and makes log messages harmless; runs before the libraries are imported."""
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
     if not sys.stderr.isatty():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    logging.setLogRecordFactory(PrintableRecord)
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     for logger in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.seed"):
         logging.getLogger(logger).addFilter(is_news)

@@ -24,6 +24,7 @@ from lit_instruct.running.config_files import check_groups, expand_homes
 from lit_instruct.running.stage_cli import STAGES, StageCLI, mistake_behind, parser_settings
 from lit_instruct.stages.frozen_dtype import with_recorded_dtype
 from lit_instruct.stages.renamed import refuse_old_names
+from lit_instruct.terminal import printable
 
 CARD = re.compile(r"^# Hardware:.*GPUs? of (\d+) GB", re.MULTILINE)
 """The line of a recipe that names its hardware."""
@@ -72,7 +73,7 @@ def plan(arguments: list[str]) -> int:
     figures = json_text(as_dict(found))
     if asked.json not in (None, STDOUT):
         write_text(Path(asked.json), figures, "--json")
-    print(figures if asked.json == STDOUT else as_text(found), end="" if asked.json == STDOUT else "\n")
+    print(figures if asked.json == STDOUT else printable(as_text(found)), end="" if asked.json == STDOUT else "\n")
     return 0 if found.fits is not False else 1
 
 

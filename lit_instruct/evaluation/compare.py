@@ -13,6 +13,7 @@ from lit_instruct.evaluation.own_run import completed, judge_of, limited, prompt
 from lit_instruct.evaluation.seen import find_seen, told_of_seen, without_seen
 from lit_instruct.evaluation.systems import Loaders, default_loaders, measure_systems
 from lit_instruct.machine import peak_memory_gb, provenance
+from lit_instruct.terminal import printable
 
 
 def evaluate(options: EvalOptions, loaders: Loaders | None = None) -> dict[str, Any]:
@@ -49,7 +50,7 @@ def evaluate(options: EvalOptions, loaders: Loaders | None = None) -> dict[str, 
     rows = limited(rows, options.limit)
     given, options = options, completed(options, leading, rows, compared.reward is not None)
     if line := told(given, options, len(rows), judge_of(options, leading)):
-        print(line)
+        print(printable(line))
     cases = [row.use_case or "other" for row in rows]
     systems = measure_systems(options, compared, rows, loaders)
     samples = samples_of(systems, rows, cases, compared.pairs, find_seen(rows, compared))

@@ -25,6 +25,7 @@ from lit_instruct.evaluation.reward_measures import (
 )
 from lit_instruct.files import json_text, replacing_files
 from lit_instruct.machine import provenance
+from lit_instruct.terminal import printable
 
 GROUPS = {"by_k": "K", "by_rank_distance": "rank distance", "by_use_case": "use case", "by_labeler": "labeler"}
 SHOWN_GROUPS = 24
@@ -200,7 +201,9 @@ def _print_table(report: dict[str, Any], folder: Path) -> None:
     table.add_row("all", *_cells(report["pair_accuracy"]), end_section=True)
     for name, label in GROUPS.items():
         for key, accuracy in _largest(report[name]).items():
-            table.add_row(Text(f"{label}: {charts.shortened(key)}"), *_cells(accuracy))  # Text: names are not markup
+            table.add_row(
+                Text(printable(f"{label}: {charts.shortened(key)}")), *_cells(accuracy)
+            )  # Text: names are not markup
         table.add_section()
     console = Console()
     console.print(table)
@@ -214,7 +217,7 @@ def _print_table(report: dict[str, Any], folder: Path) -> None:
         lines.append(f"mean reward of {shown['count']} demonstrations: {before} before the bias, {after} after it")
     lines += [f"report: {folder / name}" for name in ("validation.html", "validation.json")]
     for line in lines:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        console.print(Text(printable(line)), soft_wrap=True)
 
 
 def _cells(accuracy: dict[str, Any]) -> tuple[str, str, str]:

@@ -7,10 +7,12 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from lit_instruct.evaluation.measures import labels_of
 from lit_instruct.evaluation.page import number
 from lit_instruct.evaluation.seen import name_of_prompts
+from lit_instruct.terminal import printable
 
 
 def print_summary(report: dict[str, Any], folder: Path) -> None:
@@ -20,23 +22,27 @@ def print_summary(report: dict[str, Any], folder: Path) -> None:
     table = Table(title=f"{prompts}: mean ± half the 95 % interval")
     table.add_column("")
     for name in systems:
-        table.add_column(name, justify="right")
+        table.add_column(Text(printable(name)), justify="right")
     for measure, label in labels_of(report["judge"]).items():
         if measure in report:
-            table.add_row(label, *(_cell(report[measure].get(name)) for name in systems))
-    console = Console()
+            table.add_row(Text(printable(label)), *(_cell(report[measure].get(name)) for name in systems))
+    console = Console(highlight=False)
+
+    def say(line: str, **how: Any) -> None:
+        console.print(Text(printable(line)), **how)
+
     console.print(table)
     for ours, theirs in report["pairs"]:
         gain, win = report["labeler"][f"{ours}_minus_{theirs}"], report["win_rate"][f"{ours}_vs_{theirs}"]
         first = f"{labels[ours]} minus {labels[theirs]}, {report['judge']}:"
         titles = (first, f"{labels[ours]} preferred to {labels[theirs]}:")
         for title, interval in zip(titles, (gain, win), strict=True):
-            console.print(f"{title:<{max(map(len, titles))}} {_range(interval)}", markup=False, highlight=False)
+            say(f"{title:<{max(map(len, titles))}} {_range(interval)}")
     for note in report["left_out"]:
-        console.print(note, markup=False, highlight=False)
+        say(note)
     for warning in report["warnings"]:
-        console.print(f"warning: {warning}", markup=False, highlight=False)
-    console.print(f"report: {folder / 'report.html'}", markup=False, highlight=False, soft_wrap=True)
+        say(f"warning: {warning}")
+    say(f"report: {folder / 'report.html'}", soft_wrap=True)
 
 
 def _cell(interval: dict[str, float] | None) -> str:

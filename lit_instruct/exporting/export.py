@@ -26,6 +26,7 @@ from lit_instruct.handover import STAGE_FILE, Stage, prompter_of, read_stage, te
 from lit_instruct.models.loading import Source, find_source
 from lit_instruct.progress import Progress
 from lit_instruct.prompting import Prompter
+from lit_instruct.terminal import printable
 
 ADAPTER, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
 
@@ -160,7 +161,7 @@ def _name(dtype: torch.dtype) -> str:
 
 
 def _print_record(target: Path, record: dict[str, Any]) -> None:
-    print(f"{target}: {record['stage']} as {record['form']}, {record['dtype']}, base {record['base']}")
+    print(printable(f"{target}: {record['stage']} as {record['form']}, {record['dtype']}, base {record['base']}"))
     if "kl_to_trained" in record:
         tokens = record["measured_tokens"]
         print(f"KL to the trained model: {record['kl_to_trained']:.2g} nats per token ({tokens} sampled tokens)")
@@ -168,4 +169,4 @@ def _print_record(target: Path, record: dict[str, Any]) -> None:
         print(f"largest reward change: {record['largest_reward_change']:.2g} ({record['measured_texts']} texts)")
         print("its head has no bias: add model.config.reward_bias to its scores to compare them with `rm score`")
     if record["remark"]:
-        print(record["remark"])
+        print(printable(record["remark"]))

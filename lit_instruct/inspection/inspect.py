@@ -27,6 +27,7 @@ from lit_instruct.inspection.show import show
 from lit_instruct.inspection.statistics import RowStatistics
 from lit_instruct.models.loading import find_source
 from lit_instruct.prompting import Prompter
+from lit_instruct.terminal import printable
 
 ROWS_TOGETHER = 256
 STDOUT = "-"
@@ -57,7 +58,7 @@ def inspect(options: InspectOptions) -> dict[str, Any]:
         write_text(Path(options.json), json_text(report), "--json")
     show(report)
     for note in notes_on_splits(options.path, True, "train"):
-        print(note)
+        print(printable(note))
     return report
 
 

@@ -13,6 +13,7 @@ from lit_instruct.losses.policy import explained_variance
 from lit_instruct.ppo.collect import Rollouts
 from lit_instruct.ppo.ranks import Ranks
 from lit_instruct.ppo.targets import Target
+from lit_instruct.terminal import printable
 
 FIGURES = ("reward", "kl", "response_length", "eos_share", "entropy")
 """Reward before shaping; KL to the SFT model in nats; tokens; 1 if the response ended by itself; nats per token."""
@@ -34,8 +35,8 @@ def figure_names(rewards: Sequence[str]) -> list[str]:
 def case_names(figures: Sequence[str], cases: Sequence[str]) -> dict[str, str]:
     """Returns use case -> its name in the log, where `figure/name` stands for the figure of a use case.
 
-    It is the use case itself, unless that would give two figures one name: with a further reward "brevity", a use
-    case "brevity" is called "use_case.brevity".
+    It is the use case itself with escape sequences written out, unless that would give two figures one name: with a
+    further reward "brevity", a use case "brevity" is called "use_case.brevity".
 
     Args:
         figures: names of all figures, such as reward, reward/main and reward/brevity.
@@ -43,7 +44,7 @@ def case_names(figures: Sequence[str], cases: Sequence[str]) -> dict[str, str]:
     """
     taken, found = set(figures), {}
     for case in sorted(cases):
-        name = case
+        name = printable(case)
         while not taken.isdisjoint(f"{figure}/{name}" for figure in figures):
             name = f"use_case.{name}"
         taken |= {f"{figure}/{name}" for figure in figures}

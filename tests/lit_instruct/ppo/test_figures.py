@@ -41,6 +41,8 @@ def test_no_use_case_takes_the_name_of_another_figure() -> None:
     assert len(set(logged)) == len(logged)
     assert named["a/b"] == "a/b" and named["labeler"] == "labeler" and named["brevity"] == "use_case.brevity"
     assert case_names(figure_names(["main"]), ["main", "chat"]) == {"main": "use_case.main", "chat": "chat"}
+    harmful = ["\\x1b[2J", "\x1b[2J"]
+    assert sorted(case_names(figure_names(["main"]), harmful).values()) == ["\\x1b[2J", "use_case.\\x1b[2J"]
 
 
 def test_means_overall_and_by_group() -> None:

@@ -146,9 +146,16 @@ def test_damaged_and_foreign_checkpoints(tmp_path: Path, tiny_model: Path, files
     torch.save({"state_dict": saved["state_dict"]}, tmp_path / "other.ckpt")
     torch.save(fewer, tmp_path / "fewer.ckpt")
     words = ["sft", "fit", "--run", tmp_path / "run", *files.options("sft"), *SMALL["sft"], *FLOAT, ALL_WEIGHTS]
-    words += [f"--model.base={tiny_model}", "--trainer.strategy=fsdp2", *TORCHRUN, "--trainer.enable_progress_bar=false"]
+    words += [
+        f"--model.base={tiny_model}",
+        "--trainer.strategy=fsdp2",
+        *TORCHRUN,
+        "--trainer.enable_progress_bar=false",
+    ]
     jobs = [[*map(str, words), f"--ckpt_path={path}"] for path, _ in given.values()]
-    (tmp_path / "jobs.json").write_text(json.dumps([*jobs, [*map(str, words), f"--ckpt_path={good}", "--trainer.max_epochs=3"]]))
+    (tmp_path / "jobs.json").write_text(
+        json.dumps([*jobs, [*map(str, words), f"--ckpt_path={good}", "--trainer.max_epochs=3"]])
+    )
     for rank in launch(tmp_path)[0]:
         for job, (path, said) in zip(rank, given.values(), strict=False):
             told = [line for line in job["said"].splitlines() if "error" in line]
