@@ -71,6 +71,8 @@ class Reader:
                 value = rest.pop(0)
             if flag in CONFIG:
                 found += self.read_config(value)
+            elif option.name in self.groups and Path(value).exists():
+                _content(value, flag)
             name = flag.lstrip("-").removesuffix("+") if flag not in option.flags else option.name
             found.append(Given(name, value, f"{flag}={value}"))
         return found
@@ -81,21 +83,8 @@ class Reader:
         Raises:
             UserError: it is missing or damaged, or has an unknown key.
         """
-        file = Path(path)
-        if not file.is_file():
-            raise UserError(f"--config={path}: no such file{_similar_file(file)}; {advice_on_config(path)}")
-        try:
-            node = yaml.compose(file.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"--config={path}: cannot be read ({error}); check the file") from error
-        except yaml.MarkedYAMLError as error:
-            line = error.problem_mark.line + 1 if error.problem_mark is not None else 1
-            raise UserError(f"{path}:{line}: not valid YAML ({error.problem}); correct the line") from error
-        if node is None:
-            return []
-        if not isinstance(node, yaml.MappingNode):
-            raise UserError(f"{path}:1: a config file holds options, as name: value; correct it")
-        return list(self._in_node(node, "", path))
+        node = _content(path, "--config")
+        return list(self._in_node(node, "", path)) if node is not None else []
 
     def _in_node(self, node: yaml.MappingNode, group: str, path: str) -> Iterator[Given]:
         for key, value in node.value:
@@ -168,6 +157,28 @@ def suggestion(name: str, names: Sequence[str]) -> str | None:
     ends = {end: other for other in reversed(names) for end in ("_".join(other.split(".")[-2:]), other.split(".")[-1])}
     near = get_close_matches(last, list(ends), 1, 0.75)
     return ends[near[0]] if near else None
+
+
+def _content(path: str, flag: str) -> yaml.MappingNode | None:
+    """Returns the options in a config file; None if it is empty."""
+    file = Path(path)
+    if file.is_dir():
+        raise UserError(f"{flag}={path}: is a folder; give a file in it, such as {file / 'ppo.yaml'}")
+    if not file.is_file():
+        raise UserError(f"{flag}={path}: no such file{_similar_file(file)}; {advice_on_config(path)}")
+    try:
+        node = yaml.compose(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{flag}={path}: cannot be read ({error}); check the file") from error
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark is not None else 1
+        raise UserError(f"{path}:{line}: not valid YAML ({error.problem}); correct the line") from error
+    except (yaml.YAMLError, RecursionError) as error:  # characters such as NUL; thousands of brackets
+        reason = getattr(error, "reason", "it nests too deep")
+        raise UserError(f"{flag}={path}: damaged, or no config file ({reason}); give another") from error
+    if node is not None and not isinstance(node, yaml.MappingNode):
+        raise UserError(f"{path}:1: a config file holds options, as name: value; correct it")
+    return node
 
 
 def _may_be_group(value: yaml.Node) -> bool:

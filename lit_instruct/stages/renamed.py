@@ -60,7 +60,10 @@ def refuse_old_names(words: Sequence[str]) -> None:
     Raises:
         UserError: the message gives the new names.
     """
-    found = {f"--{old}{where}": RENAMED[old] for old, where in _given(words) if old in RENAMED}
+    try:
+        found = {f"--{old}{where}": RENAMED[old] for old, where in _given(words) if old in RENAMED}
+    except RecursionError:  # YAML that nests too deep, or contains itself, which the parser refuses later
+        return
     if found:
         raise UserError("; ".join(f"{old}: is called --{new} now" for old, new in found.items()))
 

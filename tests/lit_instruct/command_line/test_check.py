@@ -118,6 +118,52 @@ def config(folder: Path, text: str) -> str:
 
 
 @pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"model:\n  kl: {coef: 0.1}\n\0\0\0\0", "damaged, or no config file (special characters are not allowed)"),
+        (b"\0" * 600, "damaged, or no config file"),
+        (b"[" * 5000, "damaged, or no config file (it nests too deep)"),
+        (b"\x80\x02ctorch\n", "cannot be read ('utf-8' codec"),
+        (b"model:\n  kl: {coef: 0.1, tar", "mine.yaml:2: not valid YAML"),
+        (None, "is a folder; give a file in it"),
+    ],
+    ids=["NULs at the end", "only NULs", "brackets", "pickle", "cut", "folder"],
+)
+@pytest.mark.parametrize("command", [["sft", "fit"], ["ppo", "fit"], ["eval"], ["plan"], ["rm", "score"]])
+def test_a_damaged_config_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: list[str], content: bytes | None, said: str
+) -> None:
+    """Such as the config.yaml that a run wrote to its logs when the power failed."""
+    path = tmp_path / "mine.yaml"
+    if content is None:
+        path.mkdir()
+    else:
+        path.write_bytes(content)
+    assert main([*command, "--config", str(path)]) == 2
+    error = capsys.readouterr().err.splitlines()
+    assert len(error) == 1
+    assert said in error[0]
+
+
+@pytest.mark.parametrize("content", [b"\x80\x02ctorch", b"\0\0", b"- a\n", b"model: [\n"])
+def test_a_damaged_config_file_of_a_group(tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_bytes(content)
+    assert main(["sft", "fit", f"--model.lora={path}", "--data.path=README.md"]) == 2
+    error = capsys.readouterr().err.splitlines()
+    assert len(error) == 1
+    assert "mine.yaml" in error[0]
+    assert "no such" not in error[0]
+
+
+def test_a_config_file_that_contains_itself(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("model: &model\n  kl: *model\n")
+    assert main(["ppo", "fit", f"--config={path}"]) == 2
+    assert capsys.readouterr().err.splitlines()[0].startswith("lit-instruct: error: ")
+
+
+@pytest.mark.parametrize(
     ("text", "said"),
     [
         (
