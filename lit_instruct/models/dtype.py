@@ -1,6 +1,6 @@
 """The dtype of frozen weights: on a CPU the faster of float32 and bfloat16, measured once per processor and widths.
 
-A processor's flags do not tell it: AVX-512 instructions for bfloat16 are four times as fast as float32 on one processor
+A processor's flags do not tell it: AVX-512 instructions for bfloat16 are twice as fast as float32 on one processor
 and half as fast on another.
 """
 
