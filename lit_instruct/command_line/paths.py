@@ -13,6 +13,7 @@ from lit_instruct.checkout import stage_command
 from lit_instruct.command_line.given import Given
 from lit_instruct.command_line.stored import STAGES, Command
 from lit_instruct.errors import UserError
+from lit_instruct.files import expand_home
 from lit_instruct.hub import offline_without_network
 from lit_instruct.models.places import check_place, check_stage_place, fill_run, is_path
 
@@ -36,6 +37,7 @@ def check_paths(command: Command, given: Sequence[Given]) -> None:
     """
     values = {option.name: _default(option.help) for option in command.options}
     values |= {one.name: one.value for one in given}
+    values = {name: expand_home(value) if value else value for name, value in values.items()}
     stage = command.name.split()[0]
     if stage == "plan":
         return
@@ -83,7 +85,8 @@ def _check_stage(stage: str, values: Mapping[str, str | None]) -> None:
         elif base is not None:
             check_place(fill_run(base, run))
         if reward is not None and not values.get("model.reward.function") and not values.get("model.reward"):
-            check_stage_place(fill_run(reward, run), "rm", stage)
+            for member in fill_run(reward, run).split(","):
+                check_stage_place(member, "rm", stage)
     path = values.get("ckpt_path")
     if path not in (None, *WORDS) and not list(Path(path).parent.glob(f"{Path(path).stem}*")):
         raise UserError(f"--ckpt_path={path}: no such checkpoint; give one of this stage, or last")

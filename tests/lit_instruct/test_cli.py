@@ -201,7 +201,7 @@ def test_a_full_disk_leaves_the_earlier_result(
 
     if where == "weights":
         monkeypatch.setattr(handover, "write_stage", full)
-        monkeypatch.setattr("lit_instruct.stages.base.write_stage", full)
+        monkeypatch.setattr("lit_instruct.stages.saving.write_stage", full)
     else:
         monkeypatch.setattr("torch.save", full)
     keep = ("adapter_model.safetensors", "adapter_config.json", "stage.json")

@@ -127,7 +127,7 @@ def test_a_run_with_only_a_reward_function(
         capsys.readouterr()
         assert command("eval", "--run", run, f"--prompts={files.ppo_validation}") == 0
         out = " ".join(capsys.readouterr().out.split())
-        assert f"--labeler={function}" in out and "5 held-out prompts: mean" in out
-        assert "PPO minus SFT, labeler:" in out and "KL to SFT (nats)" in out
+        assert f"its reward function {function}" in out and "5 held-out prompts: mean" in out
+        assert "PPO minus SFT, reward function:" in out and "KL to SFT (nats)" in out
         assert "reward-model scores and best-of-n are left out: there is no reward model" in out
         assert "warning" not in out

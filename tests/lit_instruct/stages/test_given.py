@@ -45,7 +45,7 @@ def test_all_of_ppo_is_json() -> None:
 def test_models_from_the_hub_may_be_called_like_a_stage() -> None:
     module = PPOModule(base="org/sft", reward=RewardOptions("org/llama-rm"))
     assert module.source == Source("org/sft", "org/sft", None)
-    assert module.reward_source == Source("org/llama-rm", "org/llama-rm", None)
+    assert module.reward_sources == [Source("org/llama-rm", "org/llama-rm", None)]
 
 
 @pytest.mark.parametrize(
