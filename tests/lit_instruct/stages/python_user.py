@@ -21,7 +21,8 @@ from lit_instruct.ppo.options import ObjectiveOptions, RewardOptions
 from lit_instruct.rollouts.generate import SamplingOptions
 from tests.lit_instruct.stages.helpers import comparisons, demonstrations, prompts, write_rows
 
-ROWS = {"sft": demonstrations(11), "rm": comparisons(9), "ppo": prompts(9)}
+# The last batch has a row for each of two processes: a batch with fewer rows than processes is left out.
+ROWS = {"sft": demonstrations(11), "rm": comparisons(10), "ppo": prompts(9)}
 KINDS = {"sft": PromptResponseDataModule, "rm": RankedComparisonDataModule, "ppo": PromptDataModule}
 
 
