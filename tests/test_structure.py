@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-OURS = ("lit_instruct", "data_modules", "benchmarks")
+OURS = ("lit_instruct", "data_modules", "benchmarks", "evidence")
 
 
 def _trees(*tops: str) -> Iterator[tuple[str, ast.Module, int]]:

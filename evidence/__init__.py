@@ -1,0 +1,1 @@
+"""The paper's findings, measured at small scale: `make evidence`."""
