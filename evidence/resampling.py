@@ -1,0 +1,35 @@
+"""Intervals of figures that depend on several trainings and on the prompts that they are measured on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from lit_instruct.evaluation.measures import Interval
+
+RESAMPLES = 1000
+Figures = Callable[[np.ndarray, np.ndarray], Mapping[str, float]]
+"""(numbers of trainings, numbers of prompts), either with repetitions -> figures by name."""
+
+
+def over_seeds_and_prompts(
+    figures: Figures, seeds: int, prompts: int, seed: int = 0, n: int = RESAMPLES
+) -> dict[str, Interval]:
+    """Returns each figure with its 95 % percentile bootstrap interval over trainings and prompts.
+
+    Each resample draws trainings and, independently, prompts with replacement. What `figures` computes from one draw is
+    paired: a difference of two systems on the same prompts, or of two trainings with the same seed.
+
+    Args:
+        figures: computes what is wanted from the trainings and prompts that were drawn.
+        seeds: number of trainings.
+        prompts: number of prompts.
+        seed: of the resampling.
+        n: number of resamples, at least 1.
+    """
+    rng = np.random.default_rng(seed)
+    found = figures(np.arange(seeds), np.arange(prompts))
+    drawn = [figures(rng.integers(0, seeds, seeds), rng.integers(0, prompts, prompts)) for _ in range(n)]
+    ends = {name: np.quantile([one[name] for one in drawn], [0.025, 0.975]) for name in found}
+    return {name: Interval(float(value), *map(float, ends[name])) for name, value in found.items()}
