@@ -11,7 +11,7 @@ def best_of_n(proxy: np.ndarray, values: np.ndarray, n: int) -> np.ndarray:
     """Returns for each prompt the expected value of the sample that the proxy prefers among n: (P,).
 
     ``sum_i C(i, n - 1) / C(K, n) v_(i)``, with v_(i) the value of the sample with i others below it: the mean over all
-    subsets of n of the K samples, which is unbiased (Nakano et al. 2021, arXiv 2112.09332, appendix I; Gao et al. 2022).
+    subsets of n of the K samples, which is unbiased (Nakano et al. 2021, appendix I; Gao et al. 2022).
     Of samples with equal proxies the first one is preferred.
 
     Args:
