@@ -7,7 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import lightning
 import pytest
 
 from data_modules import PromptDataModule, PromptResponseDataModule, RankedComparisonDataModule
@@ -16,32 +15,18 @@ from lit_instruct.models.lora import LoraOptions
 from lit_instruct.ppo.objective import ObjectiveOptions
 from lit_instruct.ppo.options import RewardOptions
 from lit_instruct.rollouts.generate import SamplingOptions
-from tests.lit_instruct.stages.helpers import Files
+from tests.lit_instruct.stages.helpers import Files, plain_trainer
 
 LORA = LoraOptions(top_layers=1)
-
-
-def trainer(folder: Path, **options: object) -> lightning.Trainer:
-    """As in Lightning's own examples, but silent."""
-    return lightning.Trainer(
-        accelerator="cpu",
-        devices=1,
-        default_root_dir=folder,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        logger=False,
-        enable_checkpointing=False,
-        **options,
-    )
 
 
 def test_python_alone_runs_the_pipeline(tmp_path: Path, tiny_model: Path) -> None:
     files = Files(tmp_path)
     sft = SFTModule(base=str(tiny_model), lora=LORA)
-    trainer(tmp_path, max_epochs=1).fit(sft, PromptResponseDataModule(str(files.sft)))
+    plain_trainer(tmp_path, max_epochs=1).fit(sft, PromptResponseDataModule(str(files.sft)))
     sft.save(tmp_path / "run/sft", {"val/loss": 1.0})
     reward = RewardModule(base=str(tmp_path / "run/sft"), lora=LORA)
-    trainer(tmp_path, max_epochs=1).fit(reward, RankedComparisonDataModule(str(files.rm)))
+    plain_trainer(tmp_path, max_epochs=1).fit(reward, RankedComparisonDataModule(str(files.rm)))
     reward.save(tmp_path / "run/rm", {})
     ppo = PPOModule(
         base=str(tmp_path / "run/sft"),
@@ -51,7 +36,7 @@ def test_python_alone_runs_the_pipeline(tmp_path: Path, tiny_model: Path) -> Non
         objective=ObjectiveOptions(minibatches=2),
         sampling=SamplingOptions(max_new_tokens=4),
     )
-    trainer(tmp_path, max_epochs=-1).fit(ppo, PromptDataModule(str(files.ppo), batch_size=8))
+    plain_trainer(tmp_path, max_epochs=-1).fit(ppo, PromptDataModule(str(files.ppo), batch_size=8))
     ppo.save(tmp_path / "run/ppo", {})
     record = json.loads((tmp_path / "run/ppo/stage.json").read_text())
     assert ppo.iterations_done == 2

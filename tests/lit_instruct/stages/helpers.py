@@ -157,16 +157,15 @@ def snapshot(folder: Path, results_only: bool = False) -> dict[str, bytes]:
 
 
 def plain_trainer(folder: Path, **options: Any) -> lightning.Trainer:
-    """A Trainer as a Python user makes one, on one CPU and silent."""
+    """A Trainer as a Python user makes one, on the CPU, with one process unless `options` say more, and silent."""
     return lightning.Trainer(
         accelerator="cpu",
-        devices=1,
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
         default_root_dir=folder,
-        **options,
+        **({"devices": 1} | options),
     )
 
 

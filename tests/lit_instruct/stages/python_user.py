@@ -11,7 +11,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import lightning
 from torch.utils.data import DataLoader
 
 from data_modules import PromptDataModule, PromptResponseDataModule, RankedComparisonDataModule
@@ -19,7 +18,7 @@ from lit_instruct import PPOModule, RewardModule, SFTModule
 from lit_instruct.models.lora import LoraOptions
 from lit_instruct.ppo.options import ObjectiveOptions, RewardOptions
 from lit_instruct.rollouts.generate import SamplingOptions
-from tests.lit_instruct.stages.helpers import comparisons, demonstrations, prompts, write_rows
+from tests.lit_instruct.stages.helpers import comparisons, demonstrations, plain_trainer, prompts, write_rows
 
 # The last batch has a row for each of two processes: a batch with fewer rows than processes is left out.
 ROWS = {"sft": demonstrations(11), "rm": comparisons(10), "ppo": prompts(9)}
@@ -52,18 +51,8 @@ def main(stage: str, folder: Path, base: str, devices: int, how: str) -> None:
         path = write_rows(folder / f"{os.environ.get('LOCAL_RANK', 0)}.jsonl", rows)
         data = KINDS[stage](str(path), validation_share=0.0, batch_size=4 if stage == "ppo" else size)
     module = module_of(stage, base)
-    trainer = lightning.Trainer(
-        accelerator="cpu",
-        devices=devices,
-        strategy="ddp" if devices > 1 else "auto",
-        max_epochs=2,
-        default_root_dir=folder,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
-    trainer.fit(module, data)
+    strategy = "ddp" if devices > 1 else "auto"
+    plain_trainer(folder, devices=devices, strategy=strategy, max_epochs=2).fit(module, data)
     module.save(folder / stage)
 
 
