@@ -27,9 +27,15 @@ from lit_instruct.files import json_text, replacing_files
 from lit_instruct.machine import provenance
 from lit_instruct.terminal import printable
 
-GROUPS = {"by_k": "K", "by_rank_distance": "rank distance", "by_use_case": "use case", "by_labeler": "labeler"}
+GROUPS = {
+    "by_k": "K",
+    "by_rank_distance": "rank distance",
+    "by_use_case": "use case",
+    "by_labeler": "labeler",
+    "by_subset": "subset",
+}
 SHOWN_GROUPS = 24
-"""Most use cases or labelers in page and table; the JSON has them all."""
+"""Most use cases, labelers or subsets in page and table; the JSON has them all."""
 
 
 class Demonstrations(NamedTuple):
@@ -48,8 +54,8 @@ def validation_report(
 ) -> dict[str, Any]:
     """Returns all figures of a reward model on held-out comparisons, for JSON.
 
-    Pair accuracies are {value, ci_low, ci_high, pairs, rows} with 95 % bootstrap intervals over rows. Use case and
-    labeler are fields of the rows; rows without them are left out of those groups.
+    Pair accuracies are {value, ci_low, ci_high, pairs, rows} with 95 % bootstrap intervals over rows. Use case,
+    labeler and subset are fields of the rows; rows without them are left out of those groups.
 
     Args:
         rows: ranked comparisons, at least one pair among them.
@@ -161,6 +167,7 @@ def _groups(rows: Sequence[RankedComparison], pairs: Pairs, seed: int) -> dict[s
         "by_k": [len(row.ranks) for row in rows],
         "by_use_case": [row.extra.get("use_case") for row in rows],
         "by_labeler": [row.extra.get("labeler") for row in rows],
+        "by_subset": [row.extra.get("subset") for row in rows],
     }
     keys = {name: _texts(values)[pairs.row] for name, values in of_row.items()}
     keys["by_rank_distance"] = _texts(pairs.distance.tolist())

@@ -17,7 +17,7 @@ SCRIPT = "<script>alert(1)</script>"
 ROWS = [
     RankedComparison("a", ["x", "y"], [1, 2], extra={"use_case": SCRIPT, "labeler": 7}),
     RankedComparison("b", ["x", "y", "z"], [2, 1, 2], extra={"use_case": "[/bold]$x$", "labeler": 12}),
-    RankedComparison("c", ["x", "y"], [2, 1]),
+    RankedComparison("c", ["x", "y"], [2, 1], extra={"subset": "hep-go"}),
 ]
 REWARDS = [[1.0, 0.0], [0.0, 2.0, 3.0], [0.5, 0.5]]
 LENGTHS = [[5, 3], [2, 2, 8], [4, 1]]
@@ -34,12 +34,13 @@ def test_figures_by_hand(report: dict[str, Any]) -> None:
     assert report["pair_accuracy"]["value"] == 0.5  # 1 of 1, 1 of 2, and a tie, which is no order
     shares = {
         name: {key: (one["value"], one["pairs"], one["rows"]) for key, one in report[name].items()}
-        for name in ("by_k", "by_rank_distance", "by_use_case", "by_labeler")
+        for name in ("by_k", "by_rank_distance", "by_use_case", "by_labeler", "by_subset")
     }
     assert shares["by_k"] == {"2": (0.5, 2, 2), "3": (0.5, 2, 1)}
     assert shares["by_rank_distance"] == {"1": (0.5, 4, 3)}
     assert shares["by_use_case"] == {SCRIPT: (1.0, 1, 1), "[/bold]$x$": (0.5, 2, 1)}
     assert shares["by_labeler"] == {"7": (1.0, 1, 1), "12": (0.5, 2, 1)}
+    assert shares["by_subset"] == {"hep-go": (0.0, 1, 1)}
     assert sum(one["pairs"] for one in report["calibration"]["bins"]) == 4
     assert report["length"]["longer_preferred_by_labeler"] == pytest.approx(1 / 3, abs=1e-6)
     assert report["demonstrations"] == {
@@ -76,7 +77,7 @@ def test_the_page_is_safe_and_loads_nothing(report: dict[str, Any], tmp_path: Pa
     assert "<b>mo" not in page
     assert page.count("&lt;script&gt;alert(1)&lt;/script&gt;") >= 1  # the base; shortened in the chart
     assert "[/bold]$x$ (2)" in page
-    assert page.count("<svg") == 6
+    assert page.count("<svg") == 7
     assert "default-src 'none'" in page
     assert not re.search(r"\b(src|href)\s*=\s*[\"'](?!#)", page)
     assert not re.search(r"url\((?!#)", page)

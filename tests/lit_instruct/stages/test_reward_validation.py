@@ -102,6 +102,22 @@ def test_rm_validate_writes_a_report(run_folder: Path, files: Files, capsys: pyt
     assert [path.name for path in folder.glob(".writing*")] == []
 
 
+def test_rewardbench_is_scored_by_subset(run_folder: Path, files: Files, capsys: pytest.CaptureFixture[str]) -> None:
+    """Rows in the layout of allenai/reward-bench."""
+    models = {"chosen_model": "human", "rejected_model": "buggy"}
+    subsets = ["hep-go", "refusals-offensive", "hep-go"]
+    rows = [
+        {"prompt": f"Prompt {i}", "chosen": "A fish", "rejected": "A", **models, "subset": subset, "id": i}
+        for i, subset in enumerate(subsets)
+    ]
+    path = write_rows(run_folder.parent / "bench.jsonl", rows)
+    assert run(*words(run_folder.parent, files, *QUICK, f"--data.validation_path={path}")) == 0
+    report = json.loads((run_folder / "rm/validation.json").read_text())
+    assert {name: one["rows"] for name, one in report["by_subset"].items()} == {"hep-go": 2, "refusals-offensive": 1}
+    assert "subset: refusals-offensive" in capsys.readouterr().out
+    assert "Pair accuracy by subset" in (run_folder / "rm/validation.html").read_text()
+
+
 def test_without_demonstrations_there_is_no_mean_of_them(run_folder: Path, files: Files) -> None:
     assert run(*words(run_folder.parent, files, *QUICK)) == 0
     report = json.loads((run_folder / "rm/validation.json").read_text())
