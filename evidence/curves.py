@@ -89,19 +89,6 @@ def ppo_curve(samples: Path, prompts: Sequence[str], start: Start) -> Curve:
     return Curve(kl, (reward - start.proxy) / start.unit, gold - start.gold)
 
 
-def pair_accuracy(proxy: np.ndarray, gold: np.ndarray) -> np.ndarray:
-    """Returns the share of each prompt's pairs that the proxy orders as the gold labeler does: (P,); its ties are none.
-
-    Args:
-        proxy: (P, K) scores; equal ones of a pair count half.
-        gold: (P, K) scores; a prompt whose scores are all equal gets 1/2.
-    """
-    signs = [np.sign(table[:, :, None] - table[:, None, :]) for table in (proxy, gold)]
-    counted = (signs[1] != 0).sum(axis=(1, 2))
-    agreed = ((1 + signs[0] * signs[1]) / 2 * (signs[1] != 0)).sum(axis=(1, 2))
-    return np.where(counted > 0, agreed / np.maximum(counted, 1), 0.5)
-
-
 def _rows(path: Path) -> list[dict[str, Any]]:
     with path.open(encoding="utf-8") as file:
         return [json.loads(line) for line in file]

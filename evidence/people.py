@@ -13,13 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from lit_instruct.evaluation.labelers import (
-    compound,
-    is_finished,
-    repetition_penalty,
-    second_opinion,
-    words,
-)
+from lit_instruct.evaluation.labelers import compound, is_finished, repetition_penalty, second_opinion, words
 
 ENOUGH_NAMED = 3
 """Words in common with the prompt from which on a response is on topic."""
@@ -82,19 +76,4 @@ dan = Person("dan", "afinn", tone=1.0, topic=0.6, finished=1.0, repetition=0.5, 
 eve = Person("eve", "vader", tone=0.8, topic=0.8, finished=0.5, repetition=1.5, length=0.1, ideal=20, noise=0.2)
 PEOPLE = (ada, ben, cleo, dan, eve)
 
-
-def agreement(scores: Sequence[Sequence[Sequence[float]]]) -> float:
-    """Returns the share of pairs of responses that two people order alike, over all pairs of people.
-
-    Args:
-        scores: of each person, of each prompt, of its responses; equal scores of a pair count half.
-    """
-    alike = count = 0.0
-    for one in range(len(scores)):
-        for other in range(one):
-            for mine, yours in zip(scores[one], scores[other], strict=True):
-                for i in range(len(mine)):
-                    for j in range(i):
-                        product = (mine[i] - mine[j]) * (yours[i] - yours[j])
-                        alike, count = alike + (0.5 if product == 0 else product > 0), count + 1
-    return alike / count
+"""Chosen so that two of them agree in about three quarters of the pairs of the SFT model's responses."""

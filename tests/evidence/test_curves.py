@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from evidence.curves import Start, best_of_n_curve, pair_accuracy, ppo_curve, read_pool, start_of
+from evidence.curves import Start, best_of_n_curve, ppo_curve, read_pool, start_of
 from lit_instruct.errors import UserError
 
 
@@ -71,10 +71,3 @@ def test_validations_without_every_prompt_are_refused(tmp_path: Path, rows: list
     start = Start(np.zeros(2), np.zeros(2), 1.0)
     with pytest.raises(UserError, match="each of the 2 prompts once"):
         ppo_curve(written(tmp_path / "samples.jsonl", validations(*rows)), ["a", "b"], start)
-
-
-def test_pair_accuracy_by_hand() -> None:
-    gold = np.array([[1.0, 2.0, 3.0], [1.0, 1.0, 2.0], [5.0, 5.0, 5.0]])
-    proxy = np.array([[3.0, 1.0, 2.0], [0.0, 9.0, 0.0], [1.0, 2.0, 3.0]])
-    # first prompt: 1<2 wrong, 1<3 wrong, 2<3 right; second: 0 to 0 counts half, 9 over 0 wrong; third: no pairs
-    assert pair_accuracy(proxy, gold).tolist() == pytest.approx([1 / 3, 0.25, 0.5])

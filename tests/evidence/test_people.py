@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from evidence import people
-from evidence.people import PEOPLE, agreement, named
+from evidence.agreement import mean_agreement
+from evidence.people import PEOPLE, named
 from lit_instruct.rollouts.reward_functions import function_scorer
 
 PROMPT = "Write a short poem about the lighthouse keeper and the winter storm."
@@ -54,13 +55,7 @@ def test_named_counts_each_long_word_once_and_at_most_three() -> None:
 def test_people_prefer_an_answer_to_empty_praise_but_not_always_alike() -> None:
     scores = [[person([(PROMPT, text) for text in RESPONSES])] for person in PEOPLE]
     assert all(own[0][0] > own[0][1] for own in scores)
-    assert 0.5 < agreement(scores) < 1.0
-
-
-def test_agreement_by_hand() -> None:
-    assert agreement([[[1, 2, 3]], [[1, 3, 2]]]) == pytest.approx(2 / 3)
-    assert agreement([[[1, 2]], [[1, 1]]]) == 0.5
-    assert agreement([[[1, 2]], [[1, 2]], [[2, 1]]]) == pytest.approx(1 / 3)
+    assert 0.5 < mean_agreement(scores) < 1.0
 
 
 def test_sample_takes_a_person_by_import_path() -> None:
