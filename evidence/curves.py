@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,6 +10,7 @@ import numpy as np
 
 from evidence.best_of_n import best_of_n
 from evidence.fits import Curve
+from evidence.samples import rows_of
 from lit_instruct.errors import UserError
 from lit_instruct.evaluation.measures import best_of_n_kl
 
@@ -41,7 +41,7 @@ def read_pool(path: Path) -> Pool:
 
     Empty responses are left out there; every prompt keeps as many as the one that has fewest.
     """
-    rows = _rows(path)
+    rows = rows_of(path)
     size = min(len(row["responses"]) for row in rows)
     gold = np.array([row["scores"][:size] for row in rows])
     return Pool([row["prompt"] for row in rows], [row["responses"][:size] for row in rows], gold)
@@ -78,7 +78,7 @@ def ppo_curve(samples: Path, prompts: Sequence[str], start: Start) -> Curve:
         UserError: a validation does not have every prompt once.
     """
     by_iteration: dict[int, dict[str, dict[str, Any]]] = {}
-    rows = _rows(samples)
+    rows = rows_of(samples)
     for row in rows:
         by_iteration.setdefault(row["iteration"], {})[row["prompt"]] = row
     complete = all(found.keys() == set(prompts) for found in by_iteration.values())
@@ -87,8 +87,3 @@ def ppo_curve(samples: Path, prompts: Sequence[str], start: Start) -> Curve:
     ordered = [[found[prompt] for prompt in prompts] for _, found in sorted(by_iteration.items())]
     kl, reward, gold = (np.array([[r[key] for r in one] for one in ordered]) for key in ("kl", "reward", "labeler"))
     return Curve(kl, (reward - start.proxy) / start.unit, gold - start.gold)
-
-
-def _rows(path: Path) -> list[dict[str, Any]]:
-    with path.open(encoding="utf-8") as file:
-        return [json.loads(line) for line in file]

@@ -1,0 +1,194 @@
+"""Over-optimization: the gold score turns down while PPO and best-of-n still raise the reward that they optimise.
+
+The gold labeler, which sees the prompt, stands in for the people. It ranks samples of the SFT model, and proxies learn
+from the first 50 to 400 of these prompts. Best-of-n then chooses by a proxy, and PPO optimises it without KL penalty.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import yaml
+
+from evidence import models
+from evidence.context import Context
+from evidence.fits import Curve, Form, fit_curves
+from evidence.peaks import Measured, intervals, longest
+from evidence.proxies import HOW, PPO, QUICK, Plan, Proxies, Setup, measured
+from evidence.result import Result
+from lit_instruct.evaluation.measures import Interval
+
+NAME = "overoptimization"
+QUESTION = "Does the true score fall while the reward still rises, and does an ensemble put that off?"
+PAPER = (
+    "Gao et al. 2022: with d = sqrt(KL), the gold score of best-of-n follows d (alpha - beta d) and that of RL "
+    "d (alpha - beta log d); both turn down while the proxy rises, later and higher for reward models from more data. "
+    "Coste et al. 2023: several reward models put it off. InstructGPT fixes beta = 0.02 for the KL (section 3.5, C.4)"
+)
+
+
+def measure(context: Context) -> Result:
+    """Trains what is missing and returns the finding."""
+    plan = QUICK if context.quick else Plan()
+    recipe = yaml.safe_load(PPO.read_text(encoding="utf-8"))["model"]
+    gold, tokens = recipe["selection"]["labeler"], recipe["sampling"]["max_new_tokens"]
+    setup = Setup(context, plan, models.sft(context, 0), gold, tokens)
+    return result(setup, measured(setup))
+
+
+def result(setup: Setup, proxies: Proxies) -> Result:
+    """Returns the finding from what was measured."""
+    found = intervals(proxies.curves)
+    one = f"ppo/{setup.plan.members_trained_on}"
+    turn = found[f"{one}/decline"]
+    rise = found[f"{one}/proxy_rise"]
+    claims = _claims(setup.plan, found)
+    holds = turn.ci_low > 0 and rise.mean > 0
+    return Result(
+        finding=NAME,
+        question=QUESTION,
+        paper=PAPER,
+        done=_done(setup, proxies),
+        holds=holds,
+        figure=turn.mean,
+        ci_low=turn.ci_low,
+        ci_high=turn.ci_high,
+        unit="gold score lost between the peak of the fit and the end of PPO without KL penalty",
+        seeds=list(setup.context.seeds),
+        seconds=setup.context.seconds,
+        verdict=_verdict(setup.plan, found, holds),
+        rows=_rows(setup.plan, proxies, found),
+        plots=[*_plots(proxies.curves)],
+        claims=claims,
+    )
+
+
+def _claims(plan: Plan, found: dict[str, Interval]) -> list[dict[str, Any]]:
+    least, most = min(plan.sizes), max(plan.sizes)
+    names = {
+        f"best-of-{max(plan.best_of)} by the reward model of {most} prompts raises the gold score": (
+            f"best_of_n/{most}/gain"
+        ),
+        f"PPO: the gold score peaks higher with {most} prompts than with {least}": "more_prompts/ppo/gain",
+        f"best-of-n: the gold score peaks higher with {most} prompts than with {least}": "more_prompts/best_of_n/gain",
+        f"{plan.members} reward models: the gold score peaks later than with one": "ensemble_minus_one/distance",
+        f"{plan.members} reward models: the gold score peaks higher than with one": "ensemble_minus_one/gain",
+    }
+    return [
+        {"claim": claim, "holds": holds_above_zero(found[name]), **_interval(found[name])}
+        for claim, name in names.items()
+    ]
+
+
+def holds_above_zero(interval: Interval) -> bool | None:
+    """Returns True if an interval lies above 0, False if below, None if 0 is in it."""
+    return None if interval.ci_low <= 0 <= interval.ci_high else interval.ci_low > 0
+
+
+def _done(setup: Setup, proxies: Proxies) -> str:
+    plan, seeds = setup.plan, len(setup.context.seeds)
+    correct = {size: float(np.mean(own)) for size, own in proxies.accuracy.items()}
+    accuracies = ", ".join(f"{value:.2f} ({size} prompts)" for size, value in correct.items())
+    return (
+        f"Gold labeler: {setup.gold}. It ranked {plan.k} responses of the SFT model to each of {max(plan.sizes)} "
+        f"prompts; reward models learnt from the first {', '.join(map(str, plan.sizes))} of these, with {seeds} seeds. "
+        f"On {plan.pool} samples to each of {plan.prompts} held-out prompts they order a pair as the gold labeler does "
+        f"in a share of {accuracies}. Best-of-n by the unbiased estimator over that pool; PPO with the KL coefficient "
+        f"0, its validation samples of the same prompts; five reward models combined by {HOW}. All gains are those "
+        "over the mean of the SFT model's samples; intervals are over seeds and prompts"
+    )
+
+
+def _verdict(plan: Plan, found: dict[str, Interval], holds: bool) -> str:
+    one, late, high = (found[name] for name in (f"ppo/{plan.members_trained_on}/distance", *ENSEMBLE))
+    turned = f"turns down at d = {one.mean:.1f}" if holds else "does not clearly turn down within what was trained"
+    later = _compared(late, "later", "earlier")
+    higher = _compared(high, "higher", "lower")
+    return (
+        f"With the reward model of {plan.members_trained_on} prompts the gold score of PPO {turned}; with "
+        f"{plan.members} such models its peak is {later} ({_text(late)} in d) and {higher} ({_text(high)})."
+    )
+
+
+ENSEMBLE = ("ensemble_minus_one/distance", "ensemble_minus_one/gain")
+
+
+def _compared(difference: Interval, more: str, less: str) -> str:
+    clear = holds_above_zero(difference)
+    return f"not clearly {more}" if clear is None else more if clear else less
+
+
+def _rows(plan: Plan, proxies: Proxies, found: dict[str, Interval]) -> list[dict[str, Any]]:
+    """A row for each fitted curve."""
+    rows = []
+    for name, title, size, _, curves in _kinds(proxies.curves):
+        row = {"optimised by": title, "prompts of the reward model": size}
+        row["pair accuracy"] = f"{np.mean(proxies.accuracy[size]):.2f}" if size in proxies.accuracy else ""
+        for key, label in COLUMNS.items():
+            row[label] = _text(found[f"{name}/{key}"])
+        rows.append(row | {"largest d": f"{longest(curves):.1f}"})
+    return rows
+
+
+COLUMNS = {
+    "alpha": "alpha",
+    "beta": "beta",
+    "distance": "d of the peak",
+    "gain": "gold gain at the peak",
+    "decline": "lost from there to the end",
+    "proxy_rise": "proxy gained meanwhile",
+}
+
+
+def _kinds(curves: Measured) -> list[tuple[str, str, int, Form, Any]]:
+    """Key of the figures, title, prompts of the reward model, form, and curves of the seeds."""
+    found: list[tuple[str, str, int, Form, Any]] = []
+    found += [(f"best_of_n/{size}", "best-of-n", size, "best_of_n", own) for size, own in curves.best_of_n.items()]
+    found += [(f"ppo/{size}", "PPO", size, "rl", own) for size, own in curves.ppo.items()]
+    return [*found, ("ensemble", "PPO, ensemble", curves.members_trained_on, "rl", curves.ensemble)]
+
+
+def _plots(curves: Measured) -> list[dict[str, Any]]:
+    """For best-of-n and PPO a chart of the gold and one of the proxy gains along d."""
+    charts = []
+    for title, form in (("Best-of-n", "best_of_n"), ("PPO", "rl")):
+        own = [kind for kind in _kinds(curves) if kind[3] == form]
+        lines = {("ensemble" if "ensemble" in name else f"{size} prompts"): list(some) for _, name, size, _, some in own}
+        for label, score in (("gold", "gold"), ("proxy", "proxy")):
+            charts.append(
+                {
+                    "title": f"{title}: {label} gain over SFT",
+                    "x": "sqrt(KL to SFT in nats)",
+                    "y": "score" if score == "gold" else "standard deviations of SFT's samples",
+                    "lines": [{"name": name, "points": _points(some, score)} for name, some in lines.items()],
+                    "fits": [{"name": name, "points": _fitted(some, form)} for name, some in lines.items()]
+                    if score == "gold"
+                    else [],
+                }
+            )
+    return charts
+
+
+def _points(curves: list[Curve], score: str) -> list[list[float]]:
+    """[d, mean gain] of every validation of every seed, by d."""
+    found = [
+        [round(float(d), 3), round(float(gain), 4)]
+        for curve in curves
+        for d, gain in zip(curve.distances(), getattr(curve, score).mean(axis=1), strict=True)
+    ]
+    return sorted(found)
+
+
+def _fitted(curves: list[Curve], form: Form) -> list[list[float]]:
+    """The fit on a grid from 0 to the largest distance."""
+    fit = fit_curves(curves, form)
+    return [[round(float(d), 3), round(fit.gain(float(d)), 4)] for d in np.linspace(0, longest(curves), 41)]
+
+
+def _text(interval: Interval) -> str:
+    return f"{interval.mean:.2f} ({interval.ci_low:.2f} to {interval.ci_high:.2f})"
+
+
+def _interval(interval: Interval) -> dict[str, float]:
+    return {"figure": interval.mean, "ci_low": interval.ci_low, "ci_high": interval.ci_high}
