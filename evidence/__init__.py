@@ -1,1 +1,6 @@
 """The paper's findings, measured at small scale: `make evidence`."""
+
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+"""The checkout."""

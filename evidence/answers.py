@@ -25,7 +25,9 @@ class Sampling(NamedTuple):
     """Samples of the SFT model that its reward model chooses from."""
 
 
-def answers(models: Models, prompts: Sequence[str], sampling: Sampling, folder: Path, seed: int) -> dict[str, list[str]]:
+def answers(
+    models: Models, prompts: Sequence[str], sampling: Sampling, folder: Path, seed: int
+) -> dict[str, list[str]]:
     """Returns each system's answer to each prompt; the SFT model's is the first of its samples.
 
     Args:

@@ -83,7 +83,9 @@ def ppo_curve(samples: Path, prompts: Sequence[str], start: Start) -> Curve:
         by_iteration.setdefault(row["iteration"], {})[row["prompt"]] = row
     complete = all(found.keys() == set(prompts) for found in by_iteration.values())
     if not complete or len(rows) != len(by_iteration) * len(prompts):
-        raise UserError(f"{samples}: a validation does not have each of the {len(prompts)} prompts once; train it again")
+        raise UserError(
+            f"{samples}: a validation does not have each of the {len(prompts)} prompts once; train it again"
+        )
     ordered = [[found[prompt] for prompt in prompts] for _, found in sorted(by_iteration.items())]
     kl, reward, gold = (np.array([[r[key] for r in one] for one in ordered]) for key in ("kl", "reward", "labeler"))
     return Curve(kl, (reward - start.proxy) / start.unit, gold - start.gold)

@@ -12,6 +12,7 @@ from evidence import ROOT
 from evidence.agreement import agreed, mean_agreement
 from evidence.cached import kept_json
 from evidence.context import Context
+from evidence.models import SMALL
 from evidence.people import PEOPLE, Person
 from evidence.resampling import RESAMPLES, over_seeds_and_prompts
 from evidence.reward_scores import reward_scores
@@ -36,9 +37,11 @@ class Sizes(NamedTuple):
     """Responses to each prompt."""
     tokens: int = 40
     """Most tokens of a response."""
+    more: tuple[str, ...] = ()
+    """Further options of the reward models."""
 
 
-QUICK = Sizes(train=10, test=4, k=3, tokens=12)
+QUICK = Sizes(train=10, test=4, k=3, tokens=12, more=SMALL)
 
 
 class HeldOut(NamedTuple):
@@ -68,7 +71,8 @@ def trained(context: Context, sft: Path, sizes: Sizes) -> HeldOut:
         for person in PEOPLE:
             learnt = write_rows(folder / f"without-{person.name}.jsonl", without(person, train))
             run = folder / f"rm-without-{person.name}-{seed}"
-            run_stage("rm", RM, run, [f"--model.base={sft}", f"--data.path={learnt}", f"--seed_everything={seed}"])
+            given = [f"--model.base={sft}", f"--data.path={learnt}", f"--seed_everything={seed}"]
+            run_stage("rm", RM, run, [*given, *sizes.more])
             rewards.append(run / "rm")
     test = rows_of(file)
     asked = [row["prompt"] for row in test for _ in row["responses"]]
@@ -80,7 +84,7 @@ def trained(context: Context, sft: Path, sizes: Sizes) -> HeldOut:
 
 
 def compared_by(person: Person, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Returns responses ranked by a person, with the person's name as `labeler`: `rm validate` reports it by labeler."""
+    """Returns responses ranked by a person, whose name is their `labeler`: `rm validate` reports accuracy by it."""
     return [
         {
             "prompt": row["prompt"],

@@ -14,6 +14,7 @@ from evidence.cached import kept_json
 from evidence.context import Context
 from evidence.curves import Pool, best_of_n_curve, ppo_curve, read_pool, start_of
 from evidence.fits import Curve
+from evidence.models import SMALL
 from evidence.peaks import Measured
 from evidence.reward_scores import reward_scores
 from evidence.samples import chosen_prompts, sampled
@@ -45,6 +46,8 @@ class Plan(NamedTuple):
     """Responses to each of them that best-of-n chooses from; some more than it needs, since empty ones are left out."""
     best_of: tuple[int, ...] = (2, 4, 8, 16, 32, 64)
     more: tuple[str, ...] = ()
+    """Further options of all stages."""
+    ppo: tuple[str, ...] = ()
     """Further options of PPO."""
 
 
@@ -56,7 +59,8 @@ QUICK = Plan(
     prompts=4,
     pool=6,
     best_of=(2, 4),
-    more=("--model.iterations=4", "--trainer.val_check_interval=2", "--data.batch_size=8"),
+    more=SMALL,
+    ppo=("--model.iterations=4", "--trainer.val_check_interval=2", "--data.batch_size=8"),
 )
 
 
@@ -101,14 +105,17 @@ def measured(setup: Setup) -> Proxies:
     def trained(reward: str, proxy: np.ndarray, name: str, seed: int, *more: str) -> Curve:
         run = setup.folder / f"ppo-{name}-{seed}"
         given = [f"--model.base={setup.sft}", f"--model.reward.model={reward}", f"--data.validation_path={prompts}"]
-        run_stage("ppo", PPO, run, [*given, *more, *plan.more, f"--seed_everything={seed}"])
+        run_stage("ppo", PPO, run, [*given, *more, *plan.more, *plan.ppo, f"--seed_everything={seed}"])
         return ppo_curve(run / "ppo/logs/samples.jsonl", pool.prompts, start_of(proxy, pool.gold))
 
     members = [(plan.members_trained_on, seed) for seed in range(plan.members)]
     together, how = ",".join(str(rewards[key]) for key in members), f"--model.reward.ensemble={HOW}"
     ensemble = as_one(np.stack([scores[key] for key in members]))
     curves = Measured(
-        {size: [best_of_n_curve(scores[size, s], pool.gold, plan.best_of) for s in context.seeds] for size in plan.sizes},
+        {
+            size: [best_of_n_curve(scores[size, s], pool.gold, plan.best_of) for s in context.seeds]
+            for size in plan.sizes
+        },
         {
             size: [trained(str(rewards[size, s]), scores[size, s], str(size), s) for s in context.seeds]
             for size in plan.sizes
@@ -116,7 +123,9 @@ def measured(setup: Setup) -> Proxies:
         [trained(together, ensemble, "ensemble", seed, how) for seed in context.seeds],
         plan.members_trained_on,
     )
-    accuracy = {size: [agreed(scores[size, s].tolist(), pool.gold.tolist()) for s in context.seeds] for size in plan.sizes}
+    accuracy = {
+        size: [agreed(scores[size, s].tolist(), pool.gold.tolist()) for s in context.seeds] for size in plan.sizes
+    }
     return Proxies(curves, accuracy)
 
 
@@ -136,7 +145,7 @@ def _sampled(setup: Setup, name: str, prompts: Path, k: int, seed: int, limit: i
 def _reward_model(setup: Setup, comparisons: Path, size: int, seed: int) -> Path:
     run = setup.folder / f"rm-{size}-{seed}"
     data = [f"--data.path={comparisons}", f"--data.limit={size}"]
-    run_stage("rm", RM, run, [f"--model.base={setup.sft}", *data, f"--seed_everything={seed}"])
+    run_stage("rm", RM, run, [f"--model.base={setup.sft}", *data, *setup.plan.more, f"--seed_everything={seed}"])
     return run / "rm"
 
 

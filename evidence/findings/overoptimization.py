@@ -56,7 +56,6 @@ def result(setup: Setup, proxies: Proxies) -> Result:
         ci_high=turn.ci_high,
         unit="gold score lost between the peak of the fit and the end of PPO without KL penalty",
         seeds=list(setup.context.seeds),
-        seconds=setup.context.seconds,
         verdict=_verdict(setup.plan, found, holds),
         rows=_rows(setup.plan, proxies, found),
         plots=[*_plots(proxies.curves)],
@@ -154,7 +153,9 @@ def _plots(curves: Measured) -> list[dict[str, Any]]:
     charts = []
     for title, form in (("Best-of-n", "best_of_n"), ("PPO", "rl")):
         own = [kind for kind in _kinds(curves) if kind[3] == form]
-        lines = {("ensemble" if "ensemble" in name else f"{size} prompts"): list(some) for _, name, size, _, some in own}
+        lines = {
+            ("ensemble" if "ensemble" in name else f"{size} prompts"): list(some) for _, name, size, _, some in own
+        }
         for label, score in (("gold", "gold"), ("proxy", "proxy")):
             charts.append(
                 {

@@ -103,7 +103,6 @@ def result(context: Context, scores: Scores, held_out: HeldOut) -> Result:
         ci_high=main.ci_high,
         unit="share of prompts on which PPO is preferred to SFT, mean of two judges",
         seeds=list(context.seeds),
-        seconds=context.seconds,
         verdict=_verdict(found, people, holds),
         rows=_rows(scores, found),
         plots=[_plot(scores, found)],
@@ -135,7 +134,7 @@ def _done(context: Context, scores: Scores, held_out: HeldOut) -> str:
 
 def _claims(scores: Scores, found: Mapping[str, Interval], people: Mapping[str, Interval]) -> list[dict[str, Any]]:
     claims = [
-        _claim(f"{system} is preferred to SFT by the judge \"{judge}\"", found[f"{judge}/{system}/wins"], 0.5)
+        _claim(f'{system} is preferred to SFT by the judge "{judge}"', found[f"{judge}/{system}/wins"], 0.5)
         for judge in scores
         for system in (BEST, PPO, PTX)
     ]

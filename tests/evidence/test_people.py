@@ -39,9 +39,7 @@ def test_noise_is_normal_and_differs_between_people() -> None:
 
 
 def test_a_score_by_hand() -> None:
-    person = replace(
-        people.ada, tone=0.0, topic=1.0, finished=0.5, repetition=0.0, length=0.1, ideal=10, noise=0.0
-    )
+    person = replace(people.ada, tone=0.0, topic=1.0, finished=0.5, repetition=0.0, length=0.1, ideal=10, noise=0.0)
     text = "The lighthouse keeper waits."  # two of three long words, finished, 4 words
     assert person.score(PROMPT, text) == pytest.approx(2 / 3 + 0.5 - 0.1 * 6 / 10)
 

@@ -1,0 +1,1 @@
+"""One module for each finding, with `measure(context) -> Result`."""

@@ -1,0 +1,72 @@
+"""Trainings of the findings: stages through the command line, each in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO, Literal
+
+from evidence import ROOT
+from evidence.cached import digest
+from lit_instruct.errors import UserError
+from lit_instruct.files import json_text, write_text
+
+INTERRUPTED = 130
+LAST_LINES = 3
+
+
+def run_stage(name: Literal["sft", "rm", "ppo"], config: Path, run: Path, options: Sequence[str] = ()) -> float:
+    """Trains a stage unless it is there, resumes it if it was interrupted, and returns the seconds that it took.
+
+    A stage that was trained with another config, other options, or another version of a file or stage that they name is
+    trained anew.
+
+    Args:
+        name: of the stage.
+        config: YAML file.
+        run: run folder; the stage is written to its subfolder of that name, its output to <name>.log.
+        options: of the command line.
+
+    Raises:
+        UserError: it failed; the message has the end of its output.
+        KeyboardInterrupt: it was interrupted; the next call resumes it.
+    """
+    folder, made_from = run / name, run / f"{name}.made_from.json"
+    wanted = {"config": digest(config), "options": [*options], "files": _named(options)}
+    if not made_from.is_file() or json.loads(made_from.read_text(encoding="utf-8")) != wanted:
+        shutil.rmtree(folder, ignore_errors=True)
+        run.mkdir(parents=True, exist_ok=True)
+        write_text(made_from, json_text(wanted), "--runs")
+    if not (folder / "stage.json").is_file():
+        resumed = ["--ckpt_path=last"] if (folder / "checkpoints/last.ckpt").is_file() else []
+        print(f"evidence: {name} of {run}", flush=True)
+        command = [name, "fit", "--config", str(config), "--run", str(run), *options, *resumed]
+        with (run / f"{name}.log").open("a", encoding="utf-8") as log:
+            _train(command, log, run / f"{name}.log")
+    return float(json.loads((folder / "stage.json").read_text(encoding="utf-8"))["seconds"])
+
+
+def _train(words: Sequence[str], log: IO[str], path: Path) -> None:
+    command = [sys.executable, "-m", "lit_instruct.cli", *words]
+    with subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, cwd=ROOT) as process:
+        try:
+            code = process.wait()
+        except KeyboardInterrupt:  # the process gets it too, and saves
+            process.wait()
+            raise
+    if code == INTERRUPTED:
+        raise KeyboardInterrupt
+    if code:
+        end = " ".join(path.read_text(encoding="utf-8", errors="replace").splitlines()[-LAST_LINES:])
+        raise UserError(f"{words[0]} of {words[words.index('--run') + 1]} failed: {end} (all of it is in {path})")
+
+
+def _named(options: Sequence[str]) -> dict[str, str]:
+    """Files and stages that options name, with digests of their content."""
+    places = [Path(part) for option in options for part in option.partition("=")[2].split(",") if part]
+    known = [place for place in places if (ROOT / place).is_file() or (ROOT / place / "stage.json").is_file()]
+    return {str(place): digest(ROOT / place) for place in known}
