@@ -15,6 +15,7 @@ from pathlib import Path
 from evidence import ROOT, findings
 from evidence.context import Context
 from evidence.result import Result, write_result
+from lit_instruct.command_line.quiet import quieten
 from lit_instruct.errors import UserError
 from lit_instruct.files import write_text
 
@@ -24,6 +25,7 @@ NAMES = sorted(module.name for module in pkgutil.iter_modules(findings.__path__)
 
 def main(words: Sequence[str] | None = None) -> int:
     """Measures the findings that are named, or all; returns the exit status."""
+    quieten()
     parser = ArgumentParser(prog="python -m evidence", description=__doc__)
     parser.add_argument("findings", nargs="*", metavar="finding", help=f"of {', '.join(NAMES)}; all without one")
     parser.add_argument("--seeds", nargs="+", type=int, help="of the trainings (default: 0 1 2; with --quick 0)")

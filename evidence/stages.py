@@ -6,9 +6,9 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import IO, Literal
+from typing import Literal
 
 from evidence import ROOT
 from evidence.cached import digest
@@ -19,7 +19,41 @@ INTERRUPTED = 130
 LAST_LINES = 3
 
 
-def run_stage(name: Literal["sft", "rm", "ppo"], config: Path, run: Path, options: Sequence[str] = ()) -> float:
+Train = Callable[[Sequence[str], Path], None]
+"""(words of the command line, file of its output): trains, or raises UserError or KeyboardInterrupt."""
+
+
+def in_own_process(words: Sequence[str], log: Path) -> None:
+    """Runs a command of lit-instruct and appends its output to a file.
+
+    Raises:
+        UserError: it failed; the message has the end of its output.
+        KeyboardInterrupt: it was interrupted.
+    """
+    command = [sys.executable, "-m", "lit_instruct.cli", *words]
+    with (
+        log.open("a", encoding="utf-8") as file,
+        subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, cwd=ROOT) as process,
+    ):
+        try:
+            code = process.wait()
+        except KeyboardInterrupt:  # the process gets it too, and saves
+            process.wait()
+            raise
+    if code == INTERRUPTED:
+        raise KeyboardInterrupt
+    if code:
+        end = " ".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-LAST_LINES:])
+        raise UserError(f"{' '.join(words[:2])} failed: {end} (all of it is in {log})")
+
+
+def run_stage(
+    name: Literal["sft", "rm", "ppo"],
+    config: Path,
+    run: Path,
+    options: Sequence[str] = (),
+    train: Train = in_own_process,
+) -> float:
     """Trains a stage unless it is there, resumes it if it was interrupted, and returns the seconds that it took.
 
     A stage that was trained with another config, other options, or another version of a file or stage that they name is
@@ -30,6 +64,7 @@ def run_stage(name: Literal["sft", "rm", "ppo"], config: Path, run: Path, option
         config: YAML file.
         run: run folder; the stage is written to its subfolder of that name, its output to <name>.log.
         options: of the command line.
+        train: runs the command.
 
     Raises:
         UserError: it failed; the message has the end of its output.
@@ -44,25 +79,8 @@ def run_stage(name: Literal["sft", "rm", "ppo"], config: Path, run: Path, option
     if not (folder / "stage.json").is_file():
         resumed = ["--ckpt_path=last"] if (folder / "checkpoints/last.ckpt").is_file() else []
         print(f"evidence: {name} of {run}", flush=True)
-        command = [name, "fit", "--config", str(config), "--run", str(run), *options, *resumed]
-        with (run / f"{name}.log").open("a", encoding="utf-8") as log:
-            _train(command, log, run / f"{name}.log")
+        train([name, "fit", "--config", str(config), "--run", str(run), *options, *resumed], run / f"{name}.log")
     return float(json.loads((folder / "stage.json").read_text(encoding="utf-8"))["seconds"])
-
-
-def _train(words: Sequence[str], log: IO[str], path: Path) -> None:
-    command = [sys.executable, "-m", "lit_instruct.cli", *words]
-    with subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, cwd=ROOT) as process:
-        try:
-            code = process.wait()
-        except KeyboardInterrupt:  # the process gets it too, and saves
-            process.wait()
-            raise
-    if code == INTERRUPTED:
-        raise KeyboardInterrupt
-    if code:
-        end = " ".join(path.read_text(encoding="utf-8", errors="replace").splitlines()[-LAST_LINES:])
-        raise UserError(f"{words[0]} of {words[words.index('--run') + 1]} failed: {end} (all of it is in {path})")
 
 
 def _named(options: Sequence[str]) -> dict[str, str]:

@@ -23,6 +23,8 @@ from tests.recipes.records import records
 ROOT = Path(__file__).parent.parent
 STAGES = ("sft", "rm", "ppo")
 RECIPES = sorted(path.relative_to(ROOT) for path in ROOT.glob("recipes/*/*.yaml"))
+EVIDENCE = sorted(path.relative_to(ROOT) for path in ROOT.glob("recipes/evidence/*/*.yaml"))
+"""Stages of findings."""
 
 
 def eval_options(words: list[str]) -> dict[str, Any]:
@@ -52,7 +54,7 @@ def test_there_is_a_demo() -> None:
     assert {f"recipes/demo/{name}.yaml" for name in ("sft", "rm", "ppo")} <= {str(path) for path in RECIPES}
 
 
-@pytest.mark.parametrize("path", RECIPES, ids=str)
+@pytest.mark.parametrize("path", RECIPES + EVIDENCE, ids=str)
 def test_a_recipe_says_on_what_and_how_to_run_it(path: Path) -> None:
     text = (ROOT / path).read_text()
     comments = [line for line in text.splitlines() if line.startswith("#")]
@@ -62,7 +64,7 @@ def test_a_recipe_says_on_what_and_how_to_run_it(path: Path) -> None:
     assert f"make {path.stem}" in opening or f"lit-instruct {path.stem}" in opening
 
 
-@pytest.mark.parametrize("path", RECIPES, ids=str)
+@pytest.mark.parametrize("path", RECIPES + EVIDENCE, ids=str)
 def test_a_recipe_parses_and_holds_only_what_differs(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     given = leaves(yaml.safe_load(path.read_text()))
