@@ -94,6 +94,8 @@ class Stage:
     """Number of distinct prompts among the training rows, whose hashes are in PROMPTS_FILE; None if not known."""
     dtype: dict[str, str] | None = None
     """Dtype of frozen weights: its `name`, `why`, and the `processor` and `flags` that it was chosen on."""
+    ending: str | None = None
+    """How the training ended, in a sentence, if its length was not all that could end it: PPO's budget of KL."""
     versions: dict[str, str] = field(default_factory=dict)
     created: str = ""
 

@@ -34,6 +34,13 @@ def set_logged_steps(trainer: lightning.Trainer, count: int) -> None:
     trainer.fit_loop.epoch_loop._batches_that_stepped = count
 
 
+def forget_last_step(trainer: lightning.Trainer) -> None:
+    """Makes the next row of the log leave out what only earlier training steps logged."""
+    results = trainer._results
+    if results is not None:
+        results.reset(fx="training_step")
+
+
 def accumulates(trainer: lightning.Trainer) -> bool:
     """Returns whether the last batch only accumulated gradients, without an optimizer step."""
     return trainer.fit_loop.epoch_loop._should_accumulate()

@@ -79,6 +79,11 @@ def check_training(options: PPOOptions, compiled_adapters: bool, data: PromptDat
             "torch.compile: adapters (--model.lora) take turns on one base, and compiled code would not notice; "
             "give the Trainer the module itself, or train all weights with --model.lora=null"
         )
+    if options.kl.budget is not None and options.optimizer.ema_decay is not None:
+        raise UserError(
+            f"--model.kl.budget={options.kl.budget}: with --model.optimizer.ema_decay an average is handed over, whose "
+            "KL is not that of the responses; leave one of them out"
+        )
     if options.pretraining.ptx_coef and data.pretraining is None:
         raise UserError("--model.pretraining.ptx_coef: needs pretraining text; give --data.pretraining_path")
     if options.selection.metric is not None:

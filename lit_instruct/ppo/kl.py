@@ -11,6 +11,8 @@ from lit_instruct.ppo.objective import KLOptions
 log = logging.getLogger(__name__)
 GAIN = 0.1
 """Default gain of the adaptive coefficient, as in Ziegler et al. 2019."""
+LENGTH = ("model.kl.budget", "model.iterations")
+"""Options that decide only when a training ends."""
 
 
 class KLController:
@@ -33,6 +35,29 @@ class KLController:
         what = "the training ends here" if options.on_bound == "stop" else "the policy's learning rate is halved"
         log.warning("iteration %s: KL %.1f nats exceeded --model.kl.bound=%s; %s", iteration, kl, options.bound, what)
         return options.on_bound
+
+    def reaches_budget(self, kl: float) -> bool:
+        """Returns whether the KL of fresh responses, in nats, has reached the budget."""
+        return self.options.budget is not None and kl >= self.options.budget
+
+    def ending(self, kl: float, iterations: int, metric: str | None) -> str | None:
+        """Returns in a sentence whether a training reached its budget; None if it had none.
+
+        Args:
+            kl: of its last responses, in nats per response.
+            iterations: how many of them took steps.
+            metric: by which a policy is selected, which may be an earlier one.
+        """
+        if self.options.budget is None:
+            return None
+        option = f"--model.kl.budget={self.options.budget}"
+        if self.reaches_budget(kl):
+            best = f"; the best policy by {metric} up to then is the result" if metric is not None else ""
+            return f"{option} was reached after {iterations} iterations: the KL is {kl:.2f} nats per response{best}"
+        return (
+            f"{option} was not reached: the training ended after {iterations} iterations, whose last responses had a "
+            f"KL of {kl:.2f} nats; raise --model.iterations, or lower --model.kl.coef"
+        )
 
     def restore(self, coef: float, first_coef: float) -> None:
         """Restores an adapted coefficient, unless `--model.kl.coef` has changed from the checkpoint's `first_coef`."""

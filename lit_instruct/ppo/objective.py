@@ -57,6 +57,8 @@ class KLOptions:
         gain: how fast it adapts (0.1 unless given): one iteration changes it by at most the fraction gain / 5.
         bound: KL in nats per response that an iteration may not exceed; null for none.
         on_bound: what exceeding it does: "shrink" halves the policy's learning rate, "stop" ends the training.
+        budget: KL in nats per response at which the training ends: the first iteration whose responses reach it takes
+            no step, and hands over the policy that it measured; null for none.
     """
 
     coef: float = 0.02
@@ -65,10 +67,11 @@ class KLOptions:
     gain: float | None = None
     bound: float | None = None
     on_bound: Literal["shrink", "stop"] = "stop"
+    budget: float | None = None
 
     def __post_init__(self) -> None:
         at_least(0, "kl", self, "coef")
-        above_zero("kl", self, "target", "gain", "bound")
+        above_zero("kl", self, "target", "gain", "bound", "budget")
         if self.gain is not None and self.target is None:
             raise UserError(
                 f"--model.kl.gain={self.gain}: the coefficient is fixed with --model.kl.target=null; give a target, or "
@@ -81,6 +84,11 @@ class KLOptions:
             )
         if self.target is not None and self.bound is not None and self.bound <= self.target:
             raise UserError(f"--model.kl.bound={self.bound}: must be above --model.kl.target={self.target}")
+        if self.budget is not None and self.bound is not None and self.on_bound == "stop" and self.bound <= self.budget:
+            raise UserError(
+                f"--model.kl.bound={self.bound}: it ends the training before --model.kl.budget={self.budget} is "
+                "reached; raise it, or give --model.kl.bound=null"
+            )
 
 
 @dataclass

@@ -50,6 +50,11 @@ class Update(NamedTuple):
     """Largest |ratio - 1| before the first step, when the policy is still the one that sampled: rounding at most."""
     skipped_steps: int
 
+    def figures(self) -> dict[str, float]:
+        """Returns the figures by their names in the log."""
+        steps = {"ppo/first_ratio_error": self.first_ratio_error, "ppo/skipped_steps": float(self.skipped_steps)}
+        return self.losses | steps
+
 
 @dataclass
 class Updater:

@@ -122,6 +122,8 @@ class HandOver(Callback):
         """Sets the reward model's bias; writes model and stage.json."""
         assert isinstance(pl_module, StageModule)
         self.done = True
+        if pl_module.only_measured:
+            refuse_to_relabel(pl_module.resume.changed)
         metrics = pl_module.metrics_so_far()
         if self.best is not None and self.best.best_model_path:
             metrics |= pl_module.load_trained_weights(self.best.best_model_path)
@@ -130,6 +132,7 @@ class HandOver(Callback):
         if trainer.is_global_zero:
             done = [f"done in {pl_module.seconds:.0f} s", main_figure(pl_module.stage, metrics)]
             told = [f"{pl_module.stage}: {', '.join(filter(None, done))}, written to {self.folder}"]
+            told += [ending] if (ending := pl_module.ending()) is not None else []
             print("\n".join(told + ([f"next: {self.follows}"] if self.follows else [])), flush=True)
 
 

@@ -38,7 +38,8 @@ class LastCheckpoint(Checkpoint):
     changed a weight (in a reward function, or out of memory), it saves the state after the previous iteration.
 
     Training ends with a validation even if none is scheduled. A longer training would not have it, so the state before
-    that validation is saved.
+    that validation is saved. If the last step only measured, a longer training would have learnt from it, so the state
+    before that step is saved.
     """
 
     def __init__(self, path: Path) -> None:
@@ -48,6 +49,8 @@ class LastCheckpoint(Checkpoint):
         self.patience: dict[EarlyStopping, int] = {}
         self.state: dict[str, Any] | None = None
         """State after the last complete step, until it is written."""
+        self.latest: dict[str, Any] | None = None
+        """The same, also when it is written."""
         self.weights: list[int] = []
         """How often each trained tensor had been changed by then."""
         self.trained = False
@@ -78,7 +81,10 @@ class LastCheckpoint(Checkpoint):
         fit_loop, epoch_loop = trainer.fit_loop, trainer.fit_loop.epoch_loop
 
         def after_step(fetcher: Any, original: Any = epoch_loop.on_advance_end) -> None:
-            if _validates_only_as_it_ends(trainer, fetcher):
+            if self._stays(trainer):
+                self.state, self.ended = self.latest, True
+                self.trained = self.latest is not None
+            elif _validates_only_as_it_ends(trainer, fetcher):
                 steps = lightning_private.logged_steps(trainer)
                 lightning_private.set_logged_steps(trainer, steps + 1)
                 self._take(trainer)
@@ -122,14 +128,21 @@ class LastCheckpoint(Checkpoint):
 
     def teardown(self, *_: Any, **__: Any) -> None:
         """Restores the handler of Ctrl-C."""
-        self.state = None
+        self.state = self.latest = None
         if self.earlier is not None:
             signal.signal(signal.SIGINT, self.earlier)
             self.earlier = None
 
+    def _stays(self, trainer: lightning.Trainer) -> bool:
+        """Whether the last step only measured, and the state before it is known or in the file."""
+        assert isinstance(trainer.lightning_module, StageModule)
+        resumed = trainer.ckpt_path is not None and Path(trainer.ckpt_path).absolute() == self.path.absolute()
+        return trainer.lightning_module.only_measured and (self.latest is not None or resumed)
+
     def _take(self, trainer: lightning.Trainer) -> None:
         """Keeps the state without a copy; it is valid until the next optimizer step."""
         self.state = lightning_private.state_of(trainer)
+        self.latest = self.state if _keeps_states(trainer) else None
         self.weights = _changes(trainer.lightning_module)
 
     def _write_if_due(self, trainer: lightning.Trainer) -> None:
@@ -145,7 +158,8 @@ class LastCheckpoint(Checkpoint):
         if self.state is None:
             self._take(trainer)
         assert self.state is not None and isinstance(trainer.lightning_module, StageModule)
-        self.state["metrics"] = trainer.lightning_module.metrics_so_far()  # including those of a final validation
+        if not trainer.lightning_module.only_measured:
+            self.state["metrics"] = trainer.lightning_module.metrics_so_far()  # including those of a final validation
         if _writes_folder(trainer):
             trainer.strategy.save_checkpoint(self.state, beside(self.path))
             if trainer.is_global_zero:

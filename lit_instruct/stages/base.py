@@ -81,6 +81,8 @@ class StageModule(lightning.LightningModule):
     """The stage's DataModule."""
     data: Any = None
     """Of the Trainer's present task, once it has called `setup`; a `data_type`."""
+    only_measured = False
+    """Whether the last training step changed neither weights nor counters, and ended the training."""
     loaded: Stage | None = None
     """Record of a result that was loaded and not trained since."""
     loaded_prompts: np.ndarray | None = None
@@ -178,6 +180,10 @@ class StageModule(lightning.LightningModule):
     def seconds(self) -> float:
         """Wall time of the training so far, without interruptions."""
         return self.resume.seconds
+
+    def ending(self) -> str | None:
+        """Returns how the training ended, in a sentence, if its length was not all that could end it."""
+        return None
 
     def metrics_so_far(self) -> dict[str, float]:
         """Returns the latest value of every metric, including those from before a resume."""

@@ -12,7 +12,7 @@ import torch
 from data_modules.prompts import PromptDataModule
 from lit_instruct.batches import PromptBatch
 from lit_instruct.handover import read_stage_of, stage_or_model
-from lit_instruct.lightning_private import is_compiled
+from lit_instruct.lightning_private import forget_last_step, is_compiled
 from lit_instruct.models.assemble import ppo_roles, shares_base, start_policy
 from lit_instruct.models.dtype import DtypeName
 from lit_instruct.models.loading import Source
@@ -26,7 +26,7 @@ from lit_instruct.ppo.collect import Reward
 from lit_instruct.ppo.diagnostics import UNCALIBRATED, Diagnostics, warn
 from lit_instruct.ppo.ensemble import Ensemble, check_ensemble, parents_of
 from lit_instruct.ppo.figures import clock_figures, rollout_figures
-from lit_instruct.ppo.kl import KLController
+from lit_instruct.ppo.kl import LENGTH, KLController
 from lit_instruct.ppo.objective import KLOptions, ObjectiveOptions, ValueOptions
 from lit_instruct.ppo.options import (
     PPOMemoryOptions,
@@ -154,20 +154,13 @@ class PPOModule(StageModule):
 
     def compose(self, rewards: list[Reward], ensemble: Ensemble) -> None:
         """Builds the parts of an iteration around the roles; `ensemble` combines the scores of the reward roles."""
-        self.ranks = Ranks(self.roles, self.trainer.strategy)
+        self.ranks = ranks = Ranks(self.roles, self.trainer.strategy)
+        options, roles, prompter, data = self.options, self.roles, self.prompter, self.data
         folder = Path(self.trainer.default_root_dir) / "non_finite"
-        self.guard, self.collector, self.targets, self.updater, self.validation = build_parts(
-            self.options,
-            self.roles,
-            self.prompter,
-            rewards,
-            ensemble,
-            self.data,
-            self.ranks,
-            folder,
-            self.offloading,
-            self.seed,
+        parts = build_parts(
+            options, roles, prompter, rewards, ensemble, data, ranks, folder, self.offloading, self.seed
         )
+        self.guard, self.collector, self.targets, self.updater, self.validation = parts
 
     def on_fit_start(self) -> None:
         """Starts the clock and the average, and checks the trunk cache on the training device."""
@@ -193,21 +186,21 @@ class PPOModule(StageModule):
         self.guard.begin(self.iterations_done + 1, f"iteration-{self.iterations_done + 1}")
         rollouts = self.collector.collect(batch, key)  # y ~ policy; log-probs of policy and reference, values, rewards
         targets, spread = self.targets(rollouts.parts, self.kl.coef)  # r - beta KL, GAE, whitened
+        figures = rollout_figures(rollouts.parts, targets, self.options.reward.names, self.ranks)
+        figures |= {"ppo/advantage_std": spread, "ppo/kl_coef": self.kl.coef}
+        if self.kl.reaches_budget(figures["ppo/kl"]):
+            self.end_as_measured(figures | clock_figures(began, rollouts, self.ranks))
+            return
         update = self.updater.run(rollouts, targets, self.optimizers(), key)  # clipped steps, pretraining mix
         self.lr_schedulers().step()
         self.average.update()
         self.iterations_done += 1
         self.episodes_done += len(rollouts.responses) * self.ranks.count
-        figures = rollout_figures(rollouts.parts, targets, self.options.reward.names, self.ranks)
-        figures |= update.losses | clock_figures(began, rollouts, self.ranks)
+        figures |= update.figures() | clock_figures(began, rollouts, self.ranks)
         figures |= {
-            "ppo/advantage_std": spread,
-            "ppo/kl_coef": self.kl.coef,
             "ppo/learning_rate": self.lr_schedulers().get_last_lr()[0],
             "ppo/iteration": float(self.iterations_done),
             "ppo/episodes": float(self.episodes_done),
-            "ppo/first_ratio_error": update.first_ratio_error,
-            "ppo/skipped_steps": float(update.skipped_steps),
         }
         self.log_dict(figures)
         if not update.skipped_steps:  # NaN in the figures would be misread
@@ -215,12 +208,25 @@ class PPOModule(StageModule):
             if self.iterations_done > self.options.value.warmup_iterations:
                 self.kl.adapt(figures["ppo/kl"])
             beyond = self.kl.beyond_bound(figures["ppo/kl"], self.iterations_done)
-            self.trainer.should_stop = self.trainer.should_stop or beyond == "stop"
+            self.trainer.should_stop |= beyond == "stop"
             if beyond == "shrink":
                 self.lr_schedulers().base_lrs[0] /= 2
         self.fault = self.guard.fault
-        if self.iterations_done >= self.iterations:
-            self.trainer.should_stop = True
+        self.resume.changed = []  # they have had their effect
+        self.trainer.should_stop |= self.iterations_done >= self.iterations
+
+    def end_as_measured(self, figures: dict[str, float]) -> None:
+        """Ends the training with an iteration that takes no step; `figures` are those of its responses."""
+        forget_last_step(self.trainer)
+        self.log_dict(figures | {"ppo/iteration": float(self.iterations_done + 1)})
+        self.fault = self.guard.fault
+        self.only_measured = self.trainer.should_stop = True
+        self.resume.changed = [name for name in self.resume.changed if name not in LENGTH]
+
+    def ending(self) -> str | None:
+        """Returns in a sentence whether the training reached the budget of the KL; None without one."""
+        kl = self.metrics_so_far().get("ppo/kl")
+        return self.kl.ending(kl, self.iterations_done, self.options.selection.metric) if kl is not None else None
 
     def on_validation_epoch_start(self) -> None:
         """Starts a validation, and the average unless a training has started it."""

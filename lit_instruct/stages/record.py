@@ -36,6 +36,7 @@ def stage_record(module: Any, metrics: dict[str, float]) -> Stage:
         data=data_report(module.data),
         options=module.options_record(),
         dtype=module.dtype_choice.record(),
+        ending=module.ending(),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 
 import lightning
@@ -46,6 +47,12 @@ def test_dump_of_a_checkpoint(trainer: lightning.Trainer) -> None:
 def test_step_of_the_log_can_be_set(trainer: lightning.Trainer) -> None:
     lightning_private.set_logged_steps(trainer, 3)
     assert lightning_private.logged_steps(trainer) == 3
+
+
+def test_results_of_a_step(trainer: lightning.Trainer) -> None:
+    changed = "Lightning changed _results: the row of an iteration that took no step has the losses of the one before"
+    assert hasattr(type(trainer), "_results"), changed
+    assert list(inspect.signature(trainer.fit_loop.epoch_loop._results.reset).parameters) == ["metrics", "fx"], changed
 
 
 def test_trainer_of_a_module(trainer: lightning.Trainer) -> None:
