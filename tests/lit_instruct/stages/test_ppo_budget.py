@@ -21,7 +21,7 @@ STRAYS = [
     "--model.kl.coef=0",
     "--model.iterations=9",
 ]
-BUDGET = "--model.kl.budget=0.4"
+BUDGET = "--model.kl.budget=0.2"
 
 
 def start(tiny_model: Path) -> list[str]:
@@ -48,12 +48,12 @@ def test_the_policy_that_reaches_the_budget_is_handed_over_as_it_was_measured(
     kl = [float(row["ppo/kl"]) for row in rows]
     learnt = len(rows) - 1
     assert 1 < learnt < 8
-    assert max(kl[:-1]) < 0.4 <= kl[-1]
+    assert max(kl[:-1]) < 0.2 <= kl[-1]
     assert ["loss/policy" in row for row in rows] == [True] * learnt + [False]
     assert [float(row["ppo/iteration"]) for row in rows] == [*range(1, learnt + 2)]
     found = record(spent)
     assert found["metrics"]["ppo/kl"] == pytest.approx(kl[-1])
-    sentence = f"--model.kl.budget=0.4 was reached after {learnt} iterations: the KL is {kl[-1]:.2f} nats per response"
+    sentence = f"--model.kl.budget=0.2 was reached after {learnt} iterations: the KL is {kl[-1]:.2f} nats per response"
     assert found["ending"] == sentence
     # The same training without a budget, which ends after as many iterations.
     assert fit("ppo", tmp_path, files, *start(tiny_model), f"--model.iterations={learnt}") == 0
@@ -96,7 +96,7 @@ def test_contradictions_are_refused(
     KLOptions(bound=7.0, budget=6.5)
     assert fit("ppo", tmp_path, files, *start(tiny_model), BUDGET, "--model.optimizer.ema_decay=0.9") == 2
     said = capsys.readouterr().err
-    assert "--model.kl.budget=0.4: with --model.optimizer.ema_decay an average is handed over, whose KL is not" in said
+    assert "--model.kl.budget=0.2: with --model.optimizer.ema_decay an average is handed over, whose KL is not" in said
 
 
 @pytest.mark.slow
@@ -107,5 +107,5 @@ def test_two_processes_stop_together(tmp_path: Path, files: Files, tiny_model: P
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert_equal(weights(tmp_path / "ppo"), weights(spent / "ppo"), 1e-5)
+    assert_equal(weights(tmp_path / "ppo"), weights(spent / "ppo"), 1e-3)
     assert record(tmp_path)["ending"] == record(spent)["ending"]
