@@ -20,13 +20,7 @@ from lit_instruct.files import READY, finish_replacing, replacing_files
 from lit_instruct.json_types import wrong_values
 from lit_instruct.models.checks import check_vocabulary
 from lit_instruct.models.dtype import DTYPES, ChosenDtype, DtypeName, KnownDtype, choose_dtype, named, place_of
-from lit_instruct.models.loading import (
-    Source,
-    find_source,
-    load_config,
-    load_eos_ids,
-    load_tokenizer,
-)
+from lit_instruct.models.loading import Source, find_source, load_config, load_eos_ids, load_tokenizer
 from lit_instruct.models.places import check_stage_place
 from lit_instruct.models.quantised import Quantize
 from lit_instruct.prompting import Prompter, Template
