@@ -9,20 +9,24 @@ from __future__ import annotations
 import bz2
 import csv
 import html
+import json
 import random
 import re
 import string
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from evidence import sources
 from lit_instruct.errors import UserError
+from lit_instruct.files import replacing_files
 
 SHARES = {"training": 0.5, "validation": 0.1, "test": 0.2, "judge": 0.2}
 """Shares of the films."""
+TRAINED_OR_MEASURED = ("training", "validation", "test")
+KINDS = ("demonstrations", "ranked", "prompts")
 WORDINGS = (
     "Write one sentence of a review of the film {}.",
     "What did a critic say about the film {}? One sentence.",
@@ -55,7 +59,7 @@ def read(path: Path) -> list[Review]:
         table = csv.DictReader(file)
         if missing := {"category", "text", "movie_name"} - set(table.fieldnames or ()):
             raise UserError(f"{path}: a table of reviews has the columns {', '.join(sorted(missing))}")
-        reviews = {}
+        reviews: dict[str, Review] = {}
         for row in table:
             sentence = html.unescape(row["text"]).strip()
             if row["category"] in ("fresh", "rotten") and _is_kept(sentence):
@@ -130,6 +134,23 @@ def _comparisons(reviews: Sequence[Review], used: set[str], draw: random.Random)
                 "responses": [text for text, _ in ranked],
                 "ranks": [rank for _, rank in ranked],
             }
+
+
+def write(folder: Path, parts: Mapping[str, Sequence[Review]]) -> None:
+    """Writes the rows of each part but the judge's as <kind>_<part>.jsonl, unless they are there.
+
+    Held-out films have one prompt each, in a wording drawn by chance.
+    """
+    if all((folder / f"{kind}_{part}.jsonl").is_file() for kind in KINDS for part in TRAINED_OR_MEASURED):
+        return
+    with replacing_files(folder) as scratch:
+        for part in TRAINED_OR_MEASURED:
+            made = rows(parts[part])
+            if part != "training":
+                made["prompts"] = list({row["film"]: row for row in made["prompts"]}.values())
+            for kind in KINDS:
+                lines = "".join(json.dumps(row) + "\n" for row in made[kind])
+                (scratch / f"{kind}_{part}.jsonl").write_text(lines, encoding="utf-8")
 
 
 @cache

@@ -13,6 +13,7 @@ import sys
 import zipfile
 from collections.abc import Iterable
 from dataclasses import dataclass
+from io import BufferedRandom
 from pathlib import Path
 from typing import IO
 
@@ -180,7 +181,7 @@ def unpack(wheel: Path, files: Iterable[str], folder: Path) -> None:
     (folder / SUMS).write_text(json_text(sums), encoding="utf-8")
 
 
-def _copied(source: IO[bytes], out: IO[bytes]) -> tuple[int, str]:
+def _copied(source: IO[bytes], out: BufferedRandom) -> tuple[int, str]:
     """Copies a file and returns its size and SHA-256."""
     shutil.copyfileobj(source, out, 1 << 20)
     size = out.tell()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import bz2
+import json
 from itertools import product
 from pathlib import Path
 
 import pytest
 
-from evidence.reviews import Review, read, rows, split
+from evidence.reviews import KINDS, Review, read, rows, split, write
 from lit_instruct.errors import UserError
 
 FILMS = [f"Film {letter}{letter.lower()}" for letter in "ABCDEFGHIJKLMNOPQRST"]
@@ -90,3 +91,17 @@ def test_prompts_name_each_film_in_every_wording() -> None:
     assert len(prompts) == 12 == len({row["prompt"] for row in prompts})
     assert all(row["film"] in row["prompt"] for row in prompts)
     assert rows(part) == rows(part)
+
+
+def test_files_hold_the_rows_and_held_out_films_one_prompt_each(tmp_path: Path) -> None:
+    parts = split(REVIEWS)
+    write(tmp_path, parts)
+    names = [f"{kind}_{part}.jsonl" for kind in KINDS for part in ("training", "validation", "test")]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names)
+    found = {name: [json.loads(line) for line in (tmp_path / name).read_text().splitlines()] for name in names}
+    assert found["ranked_training.jsonl"] == rows(parts["training"])["ranked"]
+    assert len(found["prompts_training.jsonl"]) == 30
+    assert sorted(row["film"] for row in found["prompts_test.jsonl"]) == sorted({row.film for row in parts["test"]})
+    (tmp_path / names[0]).write_text("kept\n")
+    write(tmp_path, parts)
+    assert (tmp_path / names[0]).read_text() == "kept\n"
