@@ -11,6 +11,8 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from evidence.perplexity import Likelihood, likelihoods
+from lit_instruct.handover import prompter_of
+from lit_instruct.models.loading import find_source
 from tests.tiny import tiny_tokenizer
 
 
@@ -23,10 +25,10 @@ def test_perplexity_by_hand() -> None:
 def test_it_is_that_of_the_response_with_its_eos_after_the_prompt(tiny_model: Path) -> None:
     rows = [{"prompt": "What is the sea?", "response": "Much water."}, {"prompt": "Hi", "response": "The cat sat."}]
     found = likelihoods({"tiny": str(tiny_model)}, rows, dtype="float32")["tiny"]
+    prompter = prompter_of(find_source(str(tiny_model)))
     model, tokenizer = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32), tiny_tokenizer()
     for row, nats, tokens in zip(rows, found.nats, found.tokens, strict=True):
-        text = f"<|im_start|>user\n{row['prompt']}<|im_end|>\n<|im_start|>assistant\n"
-        start = tokenizer(text)["input_ids"]
+        start = prompter.prompt_ids(row["prompt"])
         end = [*tokenizer(row["response"])["input_ids"], tokenizer.eos_token_id]
         with torch.no_grad():
             logits = model(torch.tensor([start + end])).logits[0, len(start) - 1 : -1]
