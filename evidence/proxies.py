@@ -33,16 +33,16 @@ class Plan(NamedTuple):
     """Sizes of everything."""
 
     sizes: tuple[int, ...] = (50, 100, 200, 400)
-    """Prompts that reward models learn from."""
+    """Prompts that reward models learn from, four in a step: twelve steps from 50, a hundred from 400."""
     members: int = 5
     """Reward models of the ensemble, with seeds 0, 1, ..."""
     members_trained_on: int = 100
     """Prompts that each of them learns from; one of `sizes`."""
     k: int = 4
     """Responses to each prompt of the comparisons."""
-    prompts: int = 48
+    prompts: int = 64
     """Held-out prompts."""
-    pool: int = 72
+    pool: int = 66
     """Responses to each of them that best-of-n chooses from; some more than it needs, since empty ones are left out."""
     best_of: tuple[int, ...] = (2, 4, 8, 16, 32, 64)
     more: tuple[str, ...] = ()
