@@ -19,8 +19,8 @@ def over_seeds_and_prompts(
     """Returns each figure with its 95 % percentile bootstrap interval over trainings and prompts.
 
     Each resample draws trainings and, independently, prompts with replacement. What `figures` computes from one draw is
-    paired: a difference of two systems on the same prompts, or of two trainings with the same seed. Of n trainings the
-    bootstrap sees (n - 1) / n of the variance between them: with three, that part of the interval is a fifth too narrow.
+    paired: a difference of two systems on the same prompts, or of two trainings with the same seed. The bootstrap sees
+    (n - 1) / n of the variance between n trainings, so with three that part of the interval is a fifth too narrow.
 
     Args:
         figures: computes what is wanted from the trainings and prompts that were drawn.

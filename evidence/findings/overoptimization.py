@@ -16,6 +16,7 @@ from evidence.context import Context
 from evidence.fits import Curve, Form, fit_curves
 from evidence.peaks import Measured, intervals, longest
 from evidence.proxies import HOW, PPO, QUICK, Plan, Proxies, Setup, measured
+from evidence.resampling import RESAMPLES
 from evidence.result import Result
 from lit_instruct.evaluation.measures import Interval
 
@@ -37,9 +38,9 @@ def measure(context: Context) -> Result:
     return result(setup, measured(setup))
 
 
-def result(setup: Setup, proxies: Proxies) -> Result:
-    """Returns the finding from what was measured."""
-    found = intervals(proxies.curves)
+def result(setup: Setup, proxies: Proxies, resamples: int = RESAMPLES) -> Result:
+    """Returns the finding from what was measured, with intervals from so many resamples."""
+    found = intervals(proxies.curves, n=resamples)
     one = f"ppo/{setup.plan.members_trained_on}"
     turn = found[f"{one}/decline"]
     rise = found[f"{one}/proxy_rise"]

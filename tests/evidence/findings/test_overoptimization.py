@@ -44,7 +44,7 @@ SETUP = Setup(Context(RUNS, (0, 1)), Plan((50, 400), members_trained_on=50), RUN
 
 @pytest.fixture(scope="module")
 def found() -> Result:
-    return result(SETUP, proxies(ensemble=0.5))
+    return result(SETUP, proxies(ensemble=0.5), resamples=100)
 
 
 def test_it_holds_where_the_gold_score_turns_and_says_what_moves_the_peak(found: Result) -> None:
@@ -59,7 +59,7 @@ def test_it_holds_where_the_gold_score_turns_and_says_what_moves_the_peak(found:
 
 
 def test_a_worse_ensemble_is_told() -> None:
-    found = result(SETUP, proxies(ensemble=0.1))
+    found = result(SETUP, proxies(ensemble=0.1), resamples=100)
     assert "earlier" in found.verdict and "lower" in found.verdict
     claims = {claim["claim"]: claim["holds"] for claim in found.claims}
     assert claims["5 reward models: the gold score peaks higher than with one"] is False
