@@ -67,17 +67,18 @@ def files_of(
 ) -> list[Path]:
     """The files of rows of one split in a folder and its subfolders, sorted by name; metadata is left out.
 
-    A folder without splits, or with one split only, is read whole.
+    A folder without splits is read whole, and so is one with one split only, unless that is another than `default`.
 
     Args:
         folder: hidden files and folders in it are ignored.
         plain_text: whether .txt files can be rows: they are if there is nothing else.
         subset: one of its subsets; None if there is only one, or for all of a split.
         split: one of its splits.
-        default: the split if several are there and none is named; None refuses to choose.
+        default: the split if none is named; None takes the only one, and refuses to choose among several.
 
     Raises:
-        DataError: there is no file, no such subset or split, or a choice has to be made.
+        DataError: there is no file, no such subset or split, a choice has to be made, or all files are of a split that
+            is not `default`.
     """
     parts = _parts(folder, plain_text)
     if subset is not None:
@@ -85,10 +86,15 @@ def files_of(
     if split is not None:
         return [part.file for part in _chosen(folder, parts, WORDS.get(split, split), "split")]
     splits = {part.split for part in parts}
-    if len(splits) > 1 and splits != {"train", None}:
+    if len(splits) > 1 and (splits != {"train", None} or default == "validation"):
         if default not in splits or None in splits:
             raise _ask(folder, parts)
         parts = [part for part in parts if part.split == default]
+    elif default is not None and any(_split_in(split or "") not in (default, None) for split in splits):
+        raise DataError(
+            f"{folder}: all its files are of the split {parts[0].split}, and none of {default}; if they are meant, name "
+            f"it: {folder}:{parts[0].split}"
+        )
     if None not in splits and len({part.subset for part in parts}) > 1:
         raise _ask(folder, parts)
     return [part.file for part in parts]

@@ -50,8 +50,7 @@ def tree(folder: Path, *names: str) -> Path:
         (["Training.jsonl", "evaluation.jsonl"], ["Training.jsonl"]),
         (["a.jsonl", "b.jsonl", "more/c.csv"], 3),  # nothing tells of splits
         (["train.jsonl", "more.jsonl"], 2),  # nothing is held out
-        (["test.jsonl"], 1),  # chosen by whoever names this folder
-        (["test/a.jsonl", "test/b.jsonl"], 2),
+        (["train_prefs-00000-of-00001.jsonl"], 1),
         (["train/x/a.jsonl", "train/y/b.jsonl"], 2),
         (["constraints.jsonl", "contest.jsonl"], 2),  # train and test are no words of these
     ],
@@ -94,6 +93,40 @@ def test_a_choice_that_has_to_be_made(tmp_path: Path, names: list[str], message:
     folder = tree(tmp_path / "rows", *names)
     assert reason(folder).startswith(message)
     assert f"{folder}:" in reason(folder)
+
+
+@pytest.mark.parametrize(
+    ("names", "split"),
+    [
+        (["test.jsonl"], "test"),
+        (["test/a.jsonl", "test/b.csv"], "test"),
+        (["more/validation.csv"], "validation"),
+        (["data/test_prefs-00000-of-00001.jsonl"], "test_prefs"),
+        (["dev-00000-of-00001.jsonl"], "validation"),
+    ],
+)
+def test_a_folder_without_a_train_split(tmp_path: Path, names: list[str], split: str) -> None:
+    folder = tree(tmp_path / "rows", *names)
+    assert reason(folder) == (
+        f": all its files are of the split {split}, and none of train; if they are meant, name it: {folder}:{split}"
+    )
+    assert prompts(f"{folder}:{split}") == names
+    assert [row.prompt for row in read_rows(folder, PromptRow, split=None)] == names  # of commands that do not train
+
+
+def test_a_parquet_folder_without_a_train_split(tmp_path: Path) -> None:
+    (folder := tmp_path / "rows").mkdir()
+    Dataset.from_dict({"prompt": ["a"]}).to_parquet(folder / "test-00000-of-00001.parquet")
+    assert reason(folder).startswith(": all its files are of the split test, and none of train")
+    assert prompts(f"{folder}:test") == ["a"]
+
+
+@pytest.mark.parametrize("names", [["train.jsonl"], ["train.jsonl", "more.jsonl"]])
+def test_validation_does_not_read_the_train_split(tmp_path: Path, names: list[str]) -> None:
+    folder = tree(tmp_path / "rows", *names)
+    with pytest.raises(DataError, match=f"{folder}.* the splits? train"):
+        read_rows(folder, PromptRow, split="validation")
+    assert len(read_rows(f"{folder}:train", PromptRow, split="validation")) == 1
 
 
 def test_subsets(tmp_path: Path) -> None:
