@@ -33,7 +33,7 @@ from lit_instruct.models.lora import LoraOptions
 from lit_instruct.models.quantised import Quantisation, Quantize
 from lit_instruct.models.sharding import is_sharded, load_whole_weights, shard, whole_weights
 from lit_instruct.prompting import Prompter
-from lit_instruct.stages.bits import device_without_trainer, quantised
+from lit_instruct.stages.bits import check_trainer, device_without_trainer, quantised
 from lit_instruct.stages.checkpoint import read_checkpoint
 from lit_instruct.stages.frozen_dtype import FrozenDtype
 from lit_instruct.stages.given import constructor_arguments, options_record
@@ -146,7 +146,12 @@ class StageModule(lightning.LightningModule):
         return quantised(self)
 
     def setup(self, stage: str) -> None:
-        """Takes the data of the Trainer's present task; its loaders shard their rows over the processes themselves."""
+        """Takes the data of the Trainer's present task; its loaders shard their rows over the processes themselves.
+
+        Raises:
+            UserError: the data are wrong, or the Trainer's precision, device or strategy does not suit the stage.
+        """
+        check_trainer(self)
         self.data = take_data(self, self.data_type)
         self.distributed_sampler = lightning_private.set_distributed_sampler(self.trainer, False)
 

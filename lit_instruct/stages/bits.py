@@ -70,15 +70,19 @@ def check_bits(quantize: Quantize, optimizer: OptimizerName, lora: LoraOptions |
             )
 
 
-def quantised(module: Any) -> Quantisation | None:
-    """Returns how a module's frozen bases are quantised, None if they are not; refuses what it cannot train with."""
-    bits_of(module.source, module.quantize)
-    trainer = lightning_private.trainer_of(module)
-    if trainer is None:
-        return quantisation(module.quantize, device_without_trainer(), "--model.quantize")
+def check_trainer(module: Any) -> None:
+    """Refuses a Trainer whose precision, device or strategy a module cannot train with."""
+    trainer = module.trainer
     check_precision(trainer.precision, module.stage)
     check_bits(module.quantize, module.optimizer_options.name, module.lora, trainer.strategy)
-    return quantisation(module.quantize, trainer.strategy.root_device, "--model.quantize")
+
+
+def quantised(module: Any) -> Quantisation | None:
+    """Returns how a module's frozen bases are quantised, None if they are not."""
+    bits_of(module.source, module.quantize)
+    trainer = lightning_private.trainer_of(module)
+    device = device_without_trainer() if trainer is None else trainer.strategy.root_device
+    return quantisation(module.quantize, device, "--model.quantize")
 
 
 def device_without_trainer() -> torch.device:

@@ -115,6 +115,13 @@ def test_a_loaded_policy_is_trained_further(run: Path, tmp_path: Path) -> None:
     assert_equal(weights(tmp_path / "ppo"), weights(run / "ppo"), 1e-12)
 
 
+@pytest.mark.parametrize("stage", KINDS)
+def test_a_loaded_module_is_not_trained_in_every_precision(run: Path, stage: str, tmp_path: Path) -> None:
+    module = KINDS[stage].load(run / stage)
+    with pytest.raises(UserError, match=r"^--trainer.precision=bf16-true: trained weights are always float32"):
+        plain_trainer(tmp_path, max_epochs=1, precision="bf16-true").fit(module, loader(stage))
+
+
 def test_what_is_loaded_is_what_other_commands_open(run: Path) -> None:
     rows = DATA["ppo"][:3]
     asked, answers = [row["prompt"] for row in rows], ["the cat", "a dog", "rain"]
