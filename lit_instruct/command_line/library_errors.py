@@ -43,6 +43,12 @@ TABLE = (
         r"--trainer.callbacks: ModelCheckpoint watches \1, and there is no such metric; choose one of \2",
     ),
     Known(
+        "RuntimeError",
+        r"Found more than one stateful callback of type `(\w+)`",
+        r"--trainer.callbacks: there are two \1 callbacks with the same settings; leave one out, or change its settings "
+        "(PPO has an EarlyStopping of its own with --model.selection.patience)",
+    ),
+    Known(
         "ValueError",
         r"`val_check_interval` \((\d+)\) must be less than or equal to the number of the training batches \((\d+)\)",
         r"--trainer.val_check_interval=\1: an epoch has only \2 batches; give at most that many, or add "

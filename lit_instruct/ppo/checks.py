@@ -17,6 +17,8 @@ from lit_instruct.prompting import Prompter
 if TYPE_CHECKING:
     from data_modules.prompts import PromptDataModule
 
+VALIDATION = "give --data.validation_path or a validation_share"
+
 
 def check_iterations(iterations: int, warmup: int) -> None:
     """Refuses a training without iterations, or one in which the policy never learns.
@@ -86,6 +88,8 @@ def check_training(options: PPOOptions, compiled_adapters: bool, data: PromptDat
         )
     if options.pretraining.ptx_coef and data.pretraining is None:
         raise UserError("--model.pretraining.ptx_coef: needs pretraining text; give --data.pretraining_path")
+    if options.selection.labeler is not None and not data.validation_rows:
+        raise UserError("--model.selection.labeler: there are no validation prompts that it could score; " + VALIDATION)
     if options.selection.metric is not None:
         names = figure_names(options.reward.names)
         _check_selection(options.selection, [*names, *(["labeler"] if options.selection.labeler else [])], data)
@@ -119,7 +123,7 @@ def _check_selection(selection: SelectionOptions, figures: Sequence[str], data: 
     """Refuses a metric that no validation logs; `figures` are the names of those that it does."""
     option = f"--model.selection.metric={selection.metric}"
     if not data.validation_rows:
-        raise UserError(f"{option}: there are no validation prompts; give --data.validation_path or a validation_share")
+        raise UserError(f"{option}: there are no validation prompts; {VALIDATION}")
     cases = case_names(figures, list({row.use_case for row in data.validation_rows if row.use_case})).values()
     known = [f"val/{name}" for name in figures]
     if selection.metric in known or selection.metric in [f"{name}/{case}" for name in known for case in cases]:

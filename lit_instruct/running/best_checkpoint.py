@@ -29,9 +29,9 @@ class BestCheckpoint(ModelCheckpoint):
         self.resumed = resumed
 
     @property
-    def state_key(self) -> str:
-        """The name of the state in a checkpoint: Lightning's, as in earlier versions."""
-        return super().state_key.replace(type(self).__qualname__, ModelCheckpoint.__qualname__, 1)
+    def _legacy_state_key(self) -> Any:
+        """The name of the state in earlier checkpoints, which a ModelCheckpoint of the user may have as well."""
+        return self.state_key.replace(type(self).__qualname__, ModelCheckpoint.__qualname__, 1)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restores the best score and the path of its checkpoint.

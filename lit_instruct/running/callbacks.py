@@ -112,6 +112,11 @@ class HandOver(Callback):
             original()
             if not self.done:
                 assert isinstance(pl_module, StageModule)
+                if trainer.global_step == 0:
+                    raise UserError(
+                        f"{pl_module.stage}: nothing would be trained; raise --trainer.max_epochs, max_steps, max_time "
+                        "or limit_train_batches"
+                    )
                 refuse_to_relabel(pl_module.resume.changed)
                 rank_zero_info("--ckpt_path: this training was complete; only its result is written again")
                 self.on_train_end(trainer, pl_module)
@@ -127,6 +132,8 @@ class HandOver(Callback):
         metrics = pl_module.metrics_so_far()
         if self.best is not None and self.best.best_model_path:
             metrics |= pl_module.load_trained_weights(self.best.best_model_path)
+        elif self.best is not None:
+            rank_zero_info(f"no validation has measured {self.best.monitor}, so the last model is handed over")
         check_figures(pl_module.stage, metrics, self.best.monitor if self.best is not None else None)
         pl_module.save(self.folder, metrics)
         if trainer.is_global_zero:

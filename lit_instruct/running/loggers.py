@@ -66,11 +66,10 @@ def with_own_loggers(given: list[Any], folder: Path) -> list[Logger]:
     """Returns the given loggers after our own: metrics.csv, and TensorBoard unless one is given.
 
     Args:
-        given: loggers of the user, or True for none in particular.
+        given: loggers of the user.
         folder: of the stage.
     """
-    named = [logger for logger in given if logger is not True]
     own: list[Logger] = [MetricsFile(folder / "logs")]
-    if not any(isinstance(logger, TensorBoardLogger) for logger in named):
+    if not any(isinstance(logger, TensorBoardLogger) for logger in given):
         own.append(TensorBoardLogger(folder, name="logs", version=""))
-    return own + named
+    return own + given

@@ -13,7 +13,7 @@ from typing import Any
 import lightning
 import torch
 from lightning.fabric.plugins import CheckpointIO
-from lightning.pytorch.callbacks import Callback, EarlyStopping
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -54,6 +54,7 @@ STAGES = {
 }
 FURTHER = {"rm": "further subcommand: score, the rewards of the rows of a file (lit-instruct rm score --help)"}
 """Help on subcommands that are not in a stage's parser."""
+SEEDED = "every run has a seed, which its result records; give a number"
 
 
 class StageCLI(LightningCLI):
@@ -71,7 +72,7 @@ class StageCLI(LightningCLI):
             "--check_memory", type=bool, default=True, help="refuse a stage whose plan does not fit the device"
         )
         for part in ("model", "data"):
-            parser.link_arguments("seed_everything", f"{part}.seed", compute_fn=int)
+            parser.link_arguments("seed_everything", f"{part}.seed", compute_fn=seed_of)
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
@@ -93,8 +94,10 @@ class StageCLI(LightningCLI):
         for name, value in list(config.model.items()):  # dotted names, including those of groups
             if isinstance(value, str) and not name.endswith(TEXT):
                 config.model[name] = fill_run(value, config.run)
-        config.trainer.default_root_dir = str(self.folder)
         check_trainer_options(self.stage, config.trainer)
+        config.trainer.default_root_dir = str(self.folder)
+        if self._get(self.config, "seed_everything") is False:
+            raise UserError(f"--seed_everything=false: {SEEDED}")
         check_loggers(as_list(config.trainer.logger), self.folder)
         if self.subcommand == "fit" and self._get(self.config, "check_memory"):
             check_memory(self.stage, self._options())
@@ -102,10 +105,11 @@ class StageCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> lightning.Trainer:
         """Adds the loggers and callbacks of a stage to those that the user configured."""
         config = self._get(self.config_init, "trainer")
-        if self.subcommand != "fit" and config.logger in (None, True):
-            kwargs["logger"] = False  # validate and test only print
+        named = [logger for logger in as_list(config.logger) if not isinstance(logger, bool)]
+        if self.subcommand != "fit":
+            kwargs["logger"] = named or False  # the logs in the folder are those of the training
         elif config.logger is not False:
-            kwargs["logger"] = with_own_loggers(as_list(config.logger), self.folder)
+            kwargs["logger"] = with_own_loggers(named, self.folder)
         if self.stage == "ppo" and config.max_epochs is None and config.max_steps == -1:
             kwargs["max_epochs"] = -1  # --model.iterations ends the training
         dtype, derived = self._dtype(config.accelerator), config.precision is None and config.strategy != FSDP2
@@ -139,8 +143,10 @@ class StageCLI(LightningCLI):
         return self.model.dtype_choice.choose(self.model.source, device, self.checkpoint).dtype
 
     def _callbacks(self, fast_dev_run: bool) -> list[Callback]:
-        shows_bar = self._get(self.config_init, "trainer").enable_progress_bar is not False
-        callbacks: list[Callback] = [SameOnEveryRank(), *([StageProgress()] if shows_bar else [])]
+        trainer = self._get(self.config_init, "trainer")
+        has_bar = any(isinstance(callback, ProgressBar) for callback in as_list(trainer.callbacks))
+        bar = [] if has_bar or trainer.enable_progress_bar is False else [StageProgress()]
+        callbacks: list[Callback] = [SameOnEveryRank(), *bar]
         if fast_dev_run or self.subcommand != "fit":
             reports = self.stage == "rm" and self.subcommand == "validate" and not fast_dev_run
             return [*callbacks, RewardReport(self.folder)] if reports else callbacks
@@ -285,6 +291,13 @@ def parser_settings(stage: str) -> dict[str, Any]:
         "auto_configure_optimizers": False,
         "parser_kwargs": {"prog": f"lit-instruct {stage}", "epilog": FURTHER.get(stage), "exit_on_error": False},
     }
+
+
+def seed_of(given: int | bool) -> int:
+    """Returns the seed of model and data; False, which seeds nothing, is 0."""
+    if given is True:
+        raise UserError(f"--seed_everything=true: {SEEDED}")
+    return int(given)
 
 
 def as_list(given: Any) -> list[Any]:

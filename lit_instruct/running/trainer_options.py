@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from lit_instruct.errors import UserError
+from lit_instruct.running.processes import FSDP2
 
-LEAST = {"accumulate_grad_batches": 1, "check_val_every_n_epoch": 1, "log_every_n_steps": 0}
+LEAST = {"accumulate_grad_batches": 1, "check_val_every_n_epoch": 1, "log_every_n_steps": 0, "gradient_clip_val": 0}
 """Least value of options that Lightning takes without a check."""
 OWN_AVERAGE = "its average of the weights is not handed over; PPO has one of its own, --model.optimizer.ema_decay"
 REFUSED = {
@@ -20,6 +21,8 @@ REFUSED = {
     "ModelPruning": "pruned weights are not handed over; leave it out",
 }
 """Callbacks that cannot work in any stage."""
+FULL = ("32-true", "32", 32, None)
+"""Values of --trainer.precision for float32."""
 USUAL = {"accumulate_grad_batches": 1}
 """Lightning's defaults other than null."""
 IN_PPO = {
@@ -43,10 +46,22 @@ def check_trainer_options(stage: str, options: Any) -> None:
     """
     for name, least in LEAST.items():
         value = options.get(name)
-        if isinstance(value, int) and value < least:
+        if isinstance(value, int | float) and value < least:
             raise UserError(f"--trainer.{name}={value}: must be at least {least}")
     if options.get("barebones"):
         raise UserError("--trainer.barebones: it switches off what a stage needs (logs and checkpoints); leave it out")
+    if options.get("enable_checkpointing") is False:
+        raise UserError(
+            "--trainer.enable_checkpointing=false: a stage hands over its best checkpoint and resumes from the last; "
+            "leave it out"
+        )
+    if (place := options.get("default_root_dir")) is not None:
+        raise UserError(f"--trainer.default_root_dir={place}: all files of a stage are in --run; give --run={place}")
+    if options.get("strategy") == FSDP2 and (precision := options.get("precision")) not in FULL:
+        raise UserError(
+            f"--trainer.precision={precision}: fsdp2 casts weights to --model.dtype itself; leave it out, or give "
+            "--model.dtype"
+        )
     for name, advice in IN_PPO.items() if stage == "ppo" else ():
         if options.get(name) not in (None, USUAL.get(name)):
             raise UserError(f"--trainer.{name}={options.get(name)}: {advice}")

@@ -89,6 +89,8 @@ class SFTModule(StageModule):
         check_context(self.source, data)
         if self.trl_options.packing and isinstance(data.path, GivenRows):
             raise UserError("--model.trl.packing: it needs a length; give a PromptResponseDataModule(max_length=...)")
+        if self.selection_reward and not data.validation_rows:
+            raise UserError("--model.selection_reward: there are no validation rows; give --data.validation_path")
         if hasattr(self, "trl"):
             data.use(data.train_dataset, data.validation_dataset, self.trl.trainer.data_collator)
             return
@@ -164,8 +166,6 @@ class SFTModule(StageModule):
 
     def _sampled_reward(self) -> float:
         prompts = [row.prompt for row in self.data.validation_rows[: self.selection_prompts]]
-        if not prompts:
-            raise UserError("--model.selection_reward: there are no validation rows; give --data.validation_path")
         model = self.network.get_base_model() if isinstance(self.network, PeftModel) else self.network
         options = self.selection_sampling
         responses = TextGenerator(model, self.prompter).respond(

@@ -146,15 +146,8 @@ def test_a_model_that_does_not_read_its_cache_is_refused(monkeypatch: pytest.Mon
         decoding(model, 8)
 
 
-def test_a_model_that_refuses_the_cache_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = _model("gpt2", {"n_embd": 32, "n_head": 4, "n_layer": 2})
-    forward = model.forward
-
-    def own_cache_only(*ids: Any, past_key_values: Any = None, **more: Any) -> Any:
-        if past_key_values is not None:
-            raise ValueError("uses a cache of its own")
-        return forward(*ids, **more)
-
-    monkeypatch.setattr(model, "forward", own_cache_only)
-    with pytest.raises(UserError, match="cannot be sampled from here .uses a cache of its own.; give another model"):
+def test_a_model_with_a_cache_of_its_own_is_refused() -> None:
+    layers = ["linear_attention", "full_attention", "linear_attention", "full_attention"]
+    model = _model("minimax", {"head_dim": 8, "num_local_experts": 4, "layer_types": layers, "block_size": 32})
+    with pytest.raises(UserError, match="MiniMaxForCausalLM cannot be sampled from here .MiniMax uses cache of its own"):
         decoding(model, 8)

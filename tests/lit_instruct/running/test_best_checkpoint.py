@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lit_instruct.errors import UserError
 from lit_instruct.running.best_checkpoint import BestCheckpoint
+from tests.lit_instruct.stages.helpers import Files, column, fit
 
 
 def state(best: Path | None) -> dict[str, Any]:
@@ -77,6 +78,19 @@ def test_no_validation_yet(tmp_path: Path) -> None:
     assert callback.best_k_models == {}
 
 
-def test_checkpoints_of_0_1_0_are_understood(tmp_path: Path) -> None:
-    plain = ModelCheckpoint(tmp_path, "best", monitor="val/loss", mode="min", enable_version_counter=False)
-    assert BestCheckpoint(tmp_path, "val/loss", "min", None).state_key == plain.state_key
+def test_one_of_the_user_beside_it_and_checkpoints_of_0_1_0(tmp_path: Path, files: Files, tiny_model: Path) -> None:
+    theirs = ["--trainer.callbacks=ModelCheckpoint", "--trainer.callbacks.monitor=val/loss"]
+    theirs += ["--trainer.callbacks.save_top_k=2", f"--trainer.callbacks.dirpath={tmp_path / 'theirs'}"]
+    assert fit("sft", tmp_path, files, f"--model.base={tiny_model}", "--trainer.max_epochs=1", *theirs) == 0
+    assert len(list((tmp_path / "theirs").glob("*.ckpt"))) == 1
+    saved = torch.load(last := tmp_path / "sft/checkpoints/last.ckpt", weights_only=True)
+    states = saved["callbacks"]
+    own = next(name for name in states if name.startswith("BestCheckpoint"))
+    state = states[own.replace("Best", "Model")] = states.pop(own)  # as 0.1.0 named it
+    low = torch.tensor(0.0)  # which no later validation reaches
+    state |= {"best_model_score": low, "kth_value": low, "best_k_models": {state["best_model_path"]: low}}
+    torch.save(saved, last)
+    before = json.loads((tmp_path / "sft/stage.json").read_text())["metrics"]["val/loss"]
+    assert fit("sft", tmp_path, files, f"--model.base={tiny_model}", "--ckpt_path=last") == 0
+    assert column(tmp_path / "sft/logs/metrics.csv", "val/loss")[-1] != before
+    assert json.loads((tmp_path / "sft/stage.json").read_text())["metrics"]["val/loss"] == before

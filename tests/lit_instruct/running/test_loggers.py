@@ -11,8 +11,9 @@ from jsonargparse import Namespace
 from lit_instruct.errors import UserError
 from lit_instruct.running import loggers
 from lit_instruct.running.loggers import check_loggers, logger_failed
-from tests.lit_instruct.stages.helpers import Files, column, fit
+from tests.lit_instruct.stages.helpers import FLOAT, QUICK, Files, column, fit, run, snapshot
 
+LORA = "--model.lora.top_layers=2"
 LIGHTNINGS = "lightning.pytorch.loggers."
 
 
@@ -56,6 +57,12 @@ def test_a_named_logger_stands_beside_ours(tmp_path: Path, tiny_model: Path, fil
     assert list((tmp_path / "theirs").rglob("metrics.csv" if name == "CSVLogger" else "*tfevents*"))
     assert len(column(tmp_path / "sft/logs/metrics.csv", "train/loss")) == 5
     assert bool(list((tmp_path / "sft/logs").glob("*tfevents*"))) == (name == "CSVLogger")
+    before = snapshot(tmp_path / "sft")
+    data = files.options("sft")
+    words = [f"--trainer.logger={name}", f"--trainer.logger.save_dir={tmp_path / 'validated'}", *FLOAT, *QUICK]
+    assert run("sft", "validate", "--run", tmp_path, *data, f"--model.base={tiny_model}", LORA, *words) == 0
+    assert list((tmp_path / "validated").rglob("metrics.csv" if name == "CSVLogger" else "*tfevents*"))
+    assert snapshot(tmp_path / "sft") == before  # the logs there are those of the training
 
 
 def test_the_norm_of_the_gradient_is_that_before_clipping(tmp_path: Path, tiny_model: Path, files: Files) -> None:

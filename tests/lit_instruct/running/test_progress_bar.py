@@ -76,6 +76,12 @@ def test_a_long_training_says_at_its_start_how_long(
     )
 
 
+def test_a_bar_of_the_user_takes_its_place(tmp_path: Path, tiny_model: Path, files: Files) -> None:
+    words = ["sft", "fit", "--run", tmp_path, *files.options("sft"), f"--model.base={tiny_model}", *FLOAT]
+    words += ["--trainer.callbacks=TQDMProgressBar", "--trainer.fast_dev_run=1", "--trainer.accelerator=cpu"]
+    assert run(*words) == 0
+
+
 def test_no_progress_if_it_is_switched_off(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, tiny_model: Path, files: Files
 ) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import lightning
 import pytest
 import torch
+from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -108,6 +109,26 @@ def test_plain_loaders(stage: str, tmp_path: Path, tiny_model: Path, by_file: di
     (again,) = trainer.validate(module, DataLoader(HELD_OUT[stage], batch_size=5), verbose=False)
     for name, value in again.items():
         assert value == pytest.approx(float(by_file[stage][1][name]), abs=1e-5), name
+
+
+@pytest.mark.parametrize("stage", ["sft", "ppo"])
+def test_a_loader_resumes_inside_an_epoch(
+    stage: str, tmp_path: Path, tiny_model: Path, by_file: dict[str, Any]
+) -> None:
+    class Killed(Callback):
+        def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
+            trainer.save_checkpoint(tmp_path / "inside.ckpt")
+            raise KeyError
+
+    def fit(*callbacks: Callback, resumed: Path | None = None) -> tuple[Any, lightning.Trainer]:
+        module, trainer = module_of(stage, tiny_model), plain_trainer(tmp_path, max_epochs=2, callbacks=[*callbacks])
+        loaders = (DataLoader(ROWS[stage], batch_size=4, shuffle=True), DataLoader(HELD_OUT[stage], batch_size=2))
+        trainer.fit(module, *loaders, ckpt_path=resumed)
+        return module, trainer
+
+    with pytest.raises(KeyError):
+        fit(Killed())
+    assert_same(*fit(resumed=tmp_path / "inside.ckpt"), by_file[stage])
 
 
 @pytest.mark.parametrize("stage", ["sft", "rm", "ppo"])
