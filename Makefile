@@ -25,7 +25,7 @@ STAGE = $(BIN)/lit-instruct $@ fit --config recipes/$(RECIPE)/$@.yaml --run "run
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help setup sft rm ppo eval demo demo-data test test-slow test-all check ppo-oracle bench-rm bench-sft bench-data bench-decode bench-ppo bench-curves bench-ptx bench-scaling bench-bits plan gpu-check options clean FORCE
+.PHONY: help setup sft rm ppo eval demo demo-data test test-slow test-all check ppo-oracle bench-rm bench-sft bench-data bench-decode bench-ppo bench-curves bench-ptx bench-scaling bench-bits plan gpu-check options report-picture clean FORCE
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -122,6 +122,9 @@ plan: $(STAMP) ## memory, disk and time of each stage of RECIPE before it runs
 
 options: $(STAMP) ## after a change of any command's options: what --help and the check of options know
 	$(BIN)/python -m lit_instruct.command_line.record
+
+report-picture: $(STAMP) ## docs/report.png from the report of RUN, with Chromium
+	$(BIN)/python recipes/report_picture.py "runs/$(RUN)/eval/report.html" docs/report.png
 
 clean: ## remove caches and build folders; runs, data and .venv stay
 	rm -rf build dist lit_instruct.egg-info .pytest_cache .ruff_cache .mypy_cache

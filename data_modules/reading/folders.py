@@ -92,8 +92,8 @@ def files_of(
         parts = [part for part in parts if part.split == default]
     elif default is not None and any(_split_in(split or "") not in (default, None) for split in splits):
         raise DataError(
-            f"{folder}: all its files are of the split {parts[0].split}, and none of {default}; if they are meant, name "
-            f"it: {folder}:{parts[0].split}"
+            f"{folder}: all its files are of the split {parts[0].split}, and none of {default}; if they are meant, "
+            f"name it: {folder}:{parts[0].split}"
         )
     if None not in splits and len({part.subset for part in parts}) > 1:
         raise _ask(folder, parts)

@@ -45,8 +45,8 @@ TABLE = (
     Known(
         "RuntimeError",
         r"Found more than one stateful callback of type `(\w+)`",
-        r"--trainer.callbacks: there are two \1 callbacks with the same settings; leave one out, or change its settings "
-        "(PPO has an EarlyStopping of its own with --model.selection.patience)",
+        r"--trainer.callbacks: there are two \1 callbacks with the same settings; leave one out, or change its "
+        "settings (PPO has an EarlyStopping of its own with --model.selection.patience)",
     ),
     Known(
         "ValueError",
