@@ -13,7 +13,7 @@ from typing import Any
 
 from benchmarks import RESULTS, ROOT
 
-README, MEMORY = ROOT / "benchmarks" / "README.md", ROOT / "docs" / "memory.md"
+PAGES = (ROOT / "benchmarks" / "README.md", ROOT / "docs" / "memory.md", ROOT / "docs" / "rewards.md")
 NOTHING = "(no result yet)"
 OWN_GOAL = "goal (the project's own target, set before measuring)"
 """Head of a column of goals: they were in the benchmarks' code before the first results."""
@@ -236,6 +236,18 @@ def _bits(found: Mapping[str, Any]) -> Rows:
     return rows
 
 
+def _labeler(found: Mapping[str, Any]) -> Rows:
+    shown = {"helpful, float32": "`helpful`", "tone": "`tone`", "longer in words": "the longer response"}
+    rows: Rows = [("picks the right one of", "all pairs", "held out", "generic praise, held out")]
+    for judge, name in shown.items():
+        of = found["shares"][judge]
+        cells = (of["all"]["all"], of["held out"]["all"], of["held out"]["generic"])
+        rows.append(
+            (name, *(f"{x['share']:.1%} of {x['pairs']} ({x['ci_low']:.0%} to {x['ci_high']:.0%})" for x in cells))
+        )
+    return rows
+
+
 def _ppo_sides(found: Mapping[str, Any]) -> Iterable[tuple[str, Mapping[str, Any], str, Mapping[str, Any]]]:
     """Of each side: model and workload, the workload's results, the side, and its figures."""
     for model, cases in found["models"].items():
@@ -280,6 +292,7 @@ TABLES: dict[str, tuple[str, Callable[[Mapping[str, Any]], Rows], str | None]] =
     "plan": ("plan.json", _plan, None),
     "bits": ("bits.json", _bits, None),
     "labeler": ("labeler.json", lambda found: found["table"], None),
+    "labeler-short": ("labeler.json", _labeler, None),
 }
 """Name -> file of the results, function that makes the rows, and the part of the file that it reads."""
 CHARTS = {
@@ -291,5 +304,5 @@ CHARTS = {
 
 
 if __name__ == "__main__":
-    for page in (README, MEMORY):
+    for page in PAGES:
         page.write_text(filled(page.read_text(encoding="utf-8")), encoding="utf-8")

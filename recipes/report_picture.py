@@ -25,7 +25,9 @@ def picture(report: Path, out: Path) -> None:
         out: the PNG, replaced when it is complete.
     """
     if not report.is_file():
-        sys.exit(f"{report}: no such report; make it with `make demo`, or name another run: make report-picture RUN=name")
+        sys.exit(
+            f"{report}: no such report; make it with `make demo`, or name another run: make report-picture RUN=name"
+        )
     browser = next(filter(None, map(shutil.which, BROWSERS)), None)
     if browser is None:
         sys.exit("the picture of a report needs Chromium; install it (Debian: apt install chromium)")

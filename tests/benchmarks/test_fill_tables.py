@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from benchmarks import fill_tables
-from benchmarks.fill_tables import CHARTS, MEMORY, NOTHING, README, TABLES, filled, markdown, origin
+from benchmarks.fill_tables import CHARTS, NOTHING, PAGES, TABLES, filled, markdown, origin
 
 ENVIRONMENT = {
     "machine": {"processor": "a CPU", "cores": 2, "memory_gb": 8.0},
@@ -41,7 +41,7 @@ def test_a_table_is_replaced_and_the_text_around_it_stays(tmp_path: Path) -> Non
 
 
 def test_the_pages_have_every_table_once_and_they_are_up_to_date() -> None:
-    texts = [page.read_text(encoding="utf-8") for page in (README, MEMORY)]
+    texts = [page.read_text(encoding="utf-8") for page in PAGES]
     names = fill_tables.re.findall(r"<!-- table ([\w-]+) -->", "".join(texts))
     assert sorted(names) == sorted(TABLES)
     for text in texts:

@@ -93,8 +93,9 @@ def test_it_picks_the_right_response_of_our_own_pairs() -> None:
 def test_generic_praise_scores_below_an_answer() -> None:
     judge = function_scorer("lit_instruct.evaluation.prompt_aware.helpful", option="--labeler")
     responses = ["A clown and a baker are stuck in a lift with the wedding cake.", "That's a great starting point."]
+    responses += ["I'd be happy to help you with your comedy about a lift!"]
     prompt = "Give me one plot idea for a comedy about a broken lift."
-    answer, praise = judge([prompt] * 2, responses, [{}] * 2)
-    assert -1 < praise < answer < 1
-    assert judge([prompt] * 2, responses, [{}] * 2) == [answer, praise]
+    answer, praise, topic = judge([prompt] * 3, responses, [{}] * 3)
+    assert -1 < praise < answer < topic < 1  # that naming the topic is enough is told in docs/rewards.md
+    assert judge([prompt] * 3, responses, [{}] * 3) == [answer, praise, topic]
     assert judge([prompt], [""], [{}])[0] < -0.9
