@@ -1,7 +1,7 @@
 """The dtype of frozen weights: on a CPU the faster of float32 and bfloat16, measured once per processor and widths.
 
-A processor's flags do not tell it: AVX-512 instructions for bfloat16 are twice as fast as float32 on one processor
-and half as fast on another.
+A processor's flags do not tell it: with AVX-512 instructions for bfloat16, one processor is faster than in float32 and
+another slower.
 """
 
 from __future__ import annotations
