@@ -57,19 +57,6 @@ def table(name: str, results: Path = RESULTS) -> str:
     return "\n\n".join(parts)
 
 
-def show(names: Iterable[str], found: Mapping[str, Any]) -> None:
-    """Prints TABLES of results that were just measured."""
-    from rich.console import Console
-    from rich.table import Table
-
-    for name in names:
-        head, *rows = TABLES[name][1](found)
-        shown = Table(*map(str, head), title=name)
-        for row in rows:
-            shown.add_row(*map(str, row))
-        Console().print(shown)
-
-
 def origin(environment: Mapping[str, Any], trl_side: Mapping[str, str] | None = None) -> str:
     """Returns one line about machine, versions and date."""
     machine = environment["machine"]

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -24,7 +24,7 @@ from statistics import median
 from typing import Any
 
 from benchmarks import RESULTS, ROOT
-from benchmarks.fill_tables import show
+from benchmarks.fill_tables import TABLES
 from lit_instruct.files import replacing_file
 
 DEMO = ROOT / "recipes" / "demo" / "data"
@@ -247,3 +247,16 @@ def _field(path: str, name: str) -> str | None:
             if field.strip() == name:
                 return value.strip()
     return None
+
+
+def show(names: Iterable[str], found: Mapping[str, Any]) -> None:
+    """Prints TABLES of results that were just measured."""
+    from rich.console import Console
+    from rich.table import Table
+
+    for name in names:
+        head, *rows = TABLES[name][1](found)
+        shown = Table(*map(str, head), title=name)
+        for row in rows:
+            shown.add_row(*map(str, row))
+        Console().print(shown)

@@ -41,7 +41,7 @@ from lit_instruct.running.precision import DtypeOfRankZero, precision_of
 from lit_instruct.running.processes import FSDP2, SameOnEveryRank, check_strategy, fsdp2, lost_process
 from lit_instruct.running.progress_bar import StageProgress
 from lit_instruct.running.run_folder import own_folder
-from lit_instruct.running.trainer_options import check_trainer_options
+from lit_instruct.running.trainer_options import SEEDED, as_list, check_trainer_options, seed_of
 from lit_instruct.stages.ppo import PPOModule
 from lit_instruct.stages.renamed import refuse_old_names
 from lit_instruct.stages.reward import RewardModule
@@ -54,7 +54,6 @@ STAGES = {
 }
 FURTHER = {"rm": "further subcommand: score, the rewards of the rows of a file (lit-instruct rm score --help)"}
 """Help on subcommands that are not in a stage's parser."""
-SEEDED = "every run has a seed, which its result records; give a number"
 
 
 class StageCLI(LightningCLI):
@@ -291,18 +290,6 @@ def parser_settings(stage: str) -> dict[str, Any]:
         "auto_configure_optimizers": False,
         "parser_kwargs": {"prog": f"lit-instruct {stage}", "epilog": FURTHER.get(stage), "exit_on_error": False},
     }
-
-
-def seed_of(given: int | bool) -> int:
-    """Returns the seed of model and data; False, which seeds nothing, is 0."""
-    if given is True:
-        raise UserError(f"--seed_everything=true: {SEEDED}")
-    return int(given)
-
-
-def as_list(given: Any) -> list[Any]:
-    """Returns the callbacks, loggers or plugins of a Trainer, of which one may be given without a list."""
-    return [] if given is None else given if isinstance(given, list) else [given]
 
 
 def mistake_behind(error: Exception) -> BaseException:

@@ -21,6 +21,7 @@ REFUSED = {
     "ModelPruning": "pruned weights are not handed over; leave it out",
 }
 """Callbacks that cannot work in any stage."""
+SEEDED = "every run has a seed, which its result records; give a number"
 FULL = ("32-true", "32", 32, None)
 """Values of --trainer.precision for float32."""
 USUAL = {"accumulate_grad_batches": 1}
@@ -65,10 +66,21 @@ def check_trainer_options(stage: str, options: Any) -> None:
     for name, advice in IN_PPO.items() if stage == "ppo" else ():
         if options.get(name) not in (None, USUAL.get(name)):
             raise UserError(f"--trainer.{name}={options.get(name)}: {advice}")
-    given = options.get("callbacks") or []
-    for callback in given if isinstance(given, list) else [given]:
+    for callback in as_list(options.get("callbacks")):
         name = str(callback.get("class_path", "")).rpartition(".")[2]
         if name in REFUSED:
             raise UserError(f"--trainer.callbacks={name}: {REFUSED[name]}")
         if name == "GradientAccumulationScheduler" and stage == "ppo":
             raise UserError(f"--trainer.callbacks={name}: {IN_PPO['accumulate_grad_batches']}")
+
+
+def seed_of(given: int | bool) -> int:
+    """Returns the seed of model and data; False, which seeds nothing, is 0."""
+    if given is True:
+        raise UserError(f"--seed_everything=true: {SEEDED}")
+    return int(given)
+
+
+def as_list(given: Any) -> list[Any]:
+    """Returns the callbacks, loggers or plugins of a Trainer, of which one may be given without a list."""
+    return [] if given is None else given if isinstance(given, list) else [given]

@@ -146,11 +146,7 @@ class StageModule(lightning.LightningModule):
         return quantised(self)
 
     def setup(self, stage: str) -> None:
-        """Takes the data of the Trainer's present task; its loaders shard their rows over the processes themselves.
-
-        Raises:
-            UserError: the data are wrong, or the Trainer's precision, device or strategy does not suit the stage.
-        """
+        """Checks the Trainer and takes the data of its task, whose loaders shard their rows over the processes."""
         check_trainer(self)
         self.data = take_data(self, self.data_type)
         self.distributed_sampler = lightning_private.set_distributed_sampler(self.trainer, False)
