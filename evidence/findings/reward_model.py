@@ -207,13 +207,7 @@ def _curve(found: Sequence[Scored], intervals: Sequence[Mapping[str, Interval]])
     """Accuracy on critics' labels by size of data."""
     pairs = [(one.task.size, own) for one, own in zip(found, intervals, strict=True) if one.task.data == "reviews"]
     lines = [
-        {
-            "label": label,
-            "x": [size for size, _ in pairs],
-            "y": [own[key].mean for _, own in pairs],
-            "low": [own[key].ci_low for _, own in pairs],
-            "high": [own[key].ci_high for _, own in pairs],
-        }
+        {"name": label, "points": [[size, round(own[key].mean, 4)] for size, own in pairs]}
         for key, label in (("model", "reward model"), (WORDS, "tf-idf"), (LENGTH, "length"))
     ]
     return {"title": "Pair accuracy on held-out films", "x": "comparisons", "y": "pair accuracy", "lines": lines}

@@ -2,36 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from transformers import AutoModel
 
-from evidence import judge, reviews, sources
+from evidence import judge, reviews
 from evidence.reviews import Review
 from lit_instruct.rollouts.reward_functions import function_scorer
+from tests.evidence.conftest import PLACES
 from tests.tiny import tiny_tokenizer
 
-GOOD = [f"The weather is wonderful in {place}." for place in ("France", "Paris", "the garden", "the sea")]
-BAD = [f"The cat sat on {place}." for place in ("France", "Paris", "the garden", "the sea")]
+GOOD = [f"The weather is wonderful in {place}." for place in PLACES]
+BAD = [f"The cat sat on {place}." for place in PLACES]
 LABELLED = [Review("A film", sentence in GOOD, sentence) for sentence in GOOD + BAD]
 
 
 @pytest.fixture
-def model(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder like that of the package."""
-    folder = tmp_path / sources.SENTENCE_MODEL.files[0]
-    folder.parent.parent.mkdir(parents=True)
-    folder.parent.symlink_to(tiny_model)
-    monkeypatch.setattr(sources, "unpacked", lambda package: tmp_path)
+def model(sentence_model: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The sentence model, with the labels above for the judge."""
     monkeypatch.setattr(reviews, "packaged", lambda: {"judge": LABELLED})
-    judge.sentence_model.cache_clear()
-    judge.judge.cache_clear()
-    yield folder.parent
-    judge.sentence_model.cache_clear()
-    judge.judge.cache_clear()
+    return sentence_model
 
 
 def test_an_embedding_is_the_mean_over_the_tokens_whatever_the_batch(model: Path) -> None:
