@@ -34,3 +34,8 @@ def over_seeds_and_prompts(
     drawn = [figures(rng.integers(0, seeds, seeds), rng.integers(0, prompts, prompts)) for _ in range(n)]
     ends = {name: np.quantile([one[name] for one in drawn], [0.025, 0.975]) for name in found}
     return {name: Interval(float(value), *map(float, ends[name])) for name, value in found.items()}
+
+
+def above_zero(interval: Interval) -> bool | None:
+    """Returns True if an interval lies above 0, False if below, None if 0 is in it."""
+    return None if interval.ci_low <= 0 <= interval.ci_high else interval.ci_low > 0

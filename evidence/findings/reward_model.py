@@ -16,7 +16,7 @@ from evidence import ROOT, review_models, right_answers
 from evidence.baselines import BASELINES, Agreement, Rows, agreement, responses
 from evidence.cached import kept_json
 from evidence.context import Context
-from evidence.resampling import Figures, over_seeds_and_prompts
+from evidence.resampling import Figures, above_zero, over_seeds_and_prompts
 from evidence.result import Result
 from evidence.stages import run_stage
 from lit_instruct import score
@@ -129,11 +129,6 @@ def result(context: Context, found: Sequence[Scored]) -> Result:
         plots=[_curve(found, intervals)],
         claims=[_claim(one.task, own["gain"]) for one, own in zip(found, intervals, strict=True)],
     )
-
-
-def above_zero(interval: Interval) -> bool | None:
-    """Returns True if an interval lies above 0, False if below, None if 0 is in it."""
-    return None if interval.ci_low <= 0 <= interval.ci_high else interval.ci_low > 0
 
 
 def _intervals(found: Scored) -> dict[str, Interval]:

@@ -17,7 +17,7 @@ from evidence import judge, review_models, reviews
 from evidence.cached import kept_json
 from evidence.context import Context
 from evidence.perplexity import Likelihood, likelihoods
-from evidence.resampling import Figures, over_seeds_and_prompts
+from evidence.resampling import Figures, above_zero, over_seeds_and_prompts
 from evidence.result import Result
 from lit_instruct.evaluation.compare import evaluate
 from lit_instruct.evaluation.measures import Interval, distinct_n
@@ -147,11 +147,6 @@ def result(context: Context, found: Measured) -> Result:
             _claim("answers without the KL penalty score higher than with it", gains["difference"]),
         ],
     )
-
-
-def above_zero(interval: Interval) -> bool | None:
-    """Returns True if an interval lies above 0, False if below, None if 0 is in it."""
-    return None if interval.ci_low <= 0 <= interval.ci_high else interval.ci_low > 0
 
 
 def _claim(claim: str, interval: Interval) -> dict[str, Any]:

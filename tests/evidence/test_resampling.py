@@ -7,7 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from evidence.resampling import over_seeds_and_prompts
+from evidence.resampling import above_zero, over_seeds_and_prompts
+from lit_instruct.evaluation.measures import Interval
 
 
 def test_the_point_estimate_takes_every_training_and_prompt_once() -> None:
@@ -50,3 +51,10 @@ def test_equal_seeds_give_equal_intervals() -> None:
         for seed in (1, 1, 2)
     )
     assert one == same != other
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "above"), [(0.1, 0.2, True), (-0.2, -0.1, False), (-0.1, 0.1, None), (0, 1, None)]
+)
+def test_above_zero(low: float, high: float, above: bool | None) -> None:
+    assert above_zero(Interval(0.0, low, high)) is above
