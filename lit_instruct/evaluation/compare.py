@@ -12,12 +12,13 @@ from lit_instruct.evaluation.options import EvalOptions, options_record
 from lit_instruct.evaluation.own_run import completed, judge_of, limited, prompts_of, told, warnings_on
 from lit_instruct.evaluation.seen import find_seen, told_of_seen, without_seen
 from lit_instruct.evaluation.systems import Loaders, default_loaders, measure_systems
+from lit_instruct.evaluation.tasks.asked import given_tasks
 from lit_instruct.machine import peak_memory_gb, provenance
 from lit_instruct.terminal import printable
 
 
 def evaluate(options: EvalOptions, loaders: Loaders | None = None) -> dict[str, Any]:
-    """Compares models on held-out prompts, writes report.{json,html} and samples.jsonl, and returns the report.
+    """Compares models on held-out prompts, writes report.{json,html} and {samples,tasks}.jsonl, and returns the report.
 
     Systems of a run: `base` (the model SFT started from, in SFT's prompt format), `sft`, `best_of_<n>` (the one of n
     SFT samples with the highest reward) and `ppo`, as far as the run has them; or the models of --systems. Each answers
@@ -30,6 +31,7 @@ def evaluate(options: EvalOptions, loaders: Loaders | None = None) -> dict[str, 
     - distinct_2: distinct word bigrams over all bigrams of a system's responses (one per prompt, so the sets have equal
       size).
     - win_rate.ppo_vs_sft: share of prompts on which the labeler prefers PPO; ties count half.
+    - tasks: accuracy and log-probability of the right answer on the tasks of --tasks, with intervals over questions.
 
     Args:
         options: what to compare.
@@ -44,6 +46,7 @@ def evaluate(options: EvalOptions, loaders: Loaders | None = None) -> dict[str, 
     started = time.monotonic()
     compared = compared_models(options)
     loaders = loaders or default_loaders(options)
+    tasks = given_tasks(options, compared, loaders) if options.tasks is not None else None
     leading = compared.leading
     rows = prompts_of(options, leading, lambda: loaders.prompter(list(compared.sources.values())[-1]))
     rows, facts = without_seen(rows, find_seen(rows, compared), options.seen == "leave_out")
@@ -52,11 +55,12 @@ def evaluate(options: EvalOptions, loaders: Loaders | None = None) -> dict[str, 
     if line := told(given, options, len(rows), judge_of(options, leading)):
         print(printable(line))
     cases = [row.use_case or "other" for row in rows]
-    systems = measure_systems(options, compared, rows, loaders)
+    systems = measure_systems(options, compared, rows, loaders, tasks.ask if tasks is not None else None)
     samples = samples_of(systems, rows, cases, compared.pairs, find_seen(rows, compared))
     report = figures_of(options, systems, cases, compared.pairs) | described(compared, options, facts)
+    report |= tasks.figures(compared, options.seed) if tasks is not None else {"tasks": None}
     report["seconds"]["eval"] = round(time.monotonic() - started, 1)
-    _write(compared, report, samples)
+    _write(compared, report, samples, tasks.rows() if tasks is not None else None)
     print_summary(report, compared.folder)
     return report
 
@@ -90,7 +94,9 @@ def described(compared: Compared, options: EvalOptions, facts: dict[str, Any]) -
     } | provenance()
 
 
-def _write(compared: Compared, report: dict[str, Any], samples: list[dict[str, Any]]) -> None:
+def _write(
+    compared: Compared, report: dict[str, Any], samples: list[dict[str, Any]], questions: list[dict[str, Any]] | None
+) -> None:
     """Adds warnings and the samples of the page to the report, and writes the files."""
     from lit_instruct.evaluation.report import build_page
     from lit_instruct.evaluation.verdict import warned_of_collapse
@@ -102,6 +108,10 @@ def _write(compared: Compared, report: dict[str, Any], samples: list[dict[str, A
     report["samples"] = [ranked.samples[i] for i in sorted(ranked.shown)]
     page = build_page(compared, report, ranked)
     with replacing_files(compared.folder) as folder:
-        lines = "".join(json.dumps(sample, ensure_ascii=False) + "\n" for sample in samples)
-        for name, text in (("samples.jsonl", lines), ("report.html", page), ("report.json", json_text(report))):
+        files = {"samples.jsonl": _lines(samples), "report.html": page, "report.json": json_text(report)}
+        for name, text in (files | ({"tasks.jsonl": _lines(questions)} if questions is not None else {})).items():
             (folder / name).write_text(text, encoding="utf-8", errors="replace")  # for lone surrogates
+
+
+def _lines(rows: list[dict[str, Any]]) -> str:
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)

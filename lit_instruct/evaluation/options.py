@@ -56,10 +56,17 @@ class EvalOptions:
     """Folder of the report; null is eval in the run folder, or runs/eval-<names> for systems."""
     seen: Literal["leave_out", "keep"] = "leave_out"
     """What happens to prompts that a compared stage trained on: they are left out, or kept and not called held out."""
+    tasks: str | None = None
+    """Tasks of lm_eval that the systems answer too, with commas: names such as piqa,boolq; task files (.yaml); or
+    .jsonl files of {query, choices, gold} or {text}. Needs `pip install 'lit-instruct[tasks]'`."""
+    tasks_limit: int | None = None
+    """Number of questions per task, spread evenly over it; null uses all."""
+    tasks_chat_template: bool = False
+    """Asks the questions of tasks in the models' prompt format; by default they are raw text, as in lm_eval."""
 
     def __post_init__(self) -> None:
         self._check_systems()
-        for name in ("best_of", "max_new_tokens", "batch_size", "limit"):
+        for name in ("best_of", "max_new_tokens", "batch_size", "limit", "tasks_limit"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(f"--{name}: {value} is below 1; give a positive number")

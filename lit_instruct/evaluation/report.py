@@ -10,6 +10,7 @@ from lit_instruct.evaluation.figures import Ranked
 from lit_instruct.evaluation.measures import labels_of
 from lit_instruct.evaluation.page import card, number, percent, render, script, signed
 from lit_instruct.evaluation.seen import name_of_prompts
+from lit_instruct.evaluation.tasks.figures import LABELS
 from lit_instruct.evaluation.training_charts import training_charts
 from lit_instruct.evaluation.verdict import (
     FEWEST_PROMPTS,
@@ -49,6 +50,8 @@ def build_page(compared: Compared, report: dict[str, Any], ranked: Ranked) -> st
         columns=columns(list(report["systems"]), ours, theirs),
         shown=[theirs, *(pair[0] for pair in report["pairs"])],
         measures={name: label for name, label in labels_of(report["judge"]).items() if name in report},
+        task_systems=[name for name in report["systems"] if name in compared.sources],
+        task_labels=LABELS,
         verdict=verdict(report),
         gained=gained(report, ours, theirs),
         cost=cost(report, ours, theirs),

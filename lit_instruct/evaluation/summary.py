@@ -12,6 +12,7 @@ from rich.text import Text
 from lit_instruct.evaluation.measures import labels_of
 from lit_instruct.evaluation.page import number
 from lit_instruct.evaluation.seen import name_of_prompts
+from lit_instruct.evaluation.tasks.figures import LABELS
 from lit_instruct.terminal import printable
 
 
@@ -38,11 +39,31 @@ def print_summary(report: dict[str, Any], folder: Path) -> None:
         titles = (first, f"{labels[ours]} preferred to {labels[theirs]}:")
         for title, interval in zip(titles, (gain, win), strict=True):
             say(f"{title:<{max(map(len, titles))}} {_range(interval)}")
+    if report["tasks"] is not None:
+        console.print(_task_table(report))
     for note in report["left_out"]:
         say(note)
     for warning in report["warnings"]:
         say(f"warning: {warning}")
     say(f"report: {folder / 'report.html'}", soft_wrap=True)
+
+
+def _task_table(report: dict[str, Any]) -> Table:
+    """Means of each system on each task, then the paired differences."""
+    labels, pairs = report["systems"], [tuple(pair) for pair in report["task_pairs"]]
+    table = Table(title="tasks: mean over questions; differences with their 95 % interval")
+    table.add_column("")
+    systems = [name for name in labels if any(name in pair for pair in pairs)]
+    for title in [*(labels[name] for name in systems), *(f"{labels[a]} minus {labels[b]}" for a, b in pairs)]:
+        table.add_column(Text(printable(title)), justify="right")
+    for task, found in report["tasks"].items():
+        chance = f", guessing {_number(found['chance'])}" if found["chance"] is not None else ""
+        table.add_row(Text(printable(f"{task} ({found['questions']}{chance})")))
+        for measure, one in found["measures"].items():
+            means = [_number(one[name]["mean"]) for name in systems]
+            differences = [_range(one[f"{ours}_minus_{theirs}"]) for ours, theirs in pairs]
+            table.add_row(Text(printable(f"  {LABELS.get(measure, measure)}")), *means, *differences)
+    return table
 
 
 def _cell(interval: dict[str, float] | None) -> str:

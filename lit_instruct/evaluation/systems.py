@@ -73,7 +73,13 @@ def default_loaders(options: EvalOptions) -> Loaders:
     return Loaders(open_generator, lambda source: prompter_of(find_source(source)), reward)
 
 
-def measure_systems(options: EvalOptions, compared: Compared, rows: list[PromptRow], loaders: Loaders) -> list[System]:
+Also = Callable[[Sequence[str], "TextGenerator"], None]
+"""What else is measured on a language model while it is in memory, with the names of the systems that it is."""
+
+
+def measure_systems(
+    options: EvalOptions, compared: Compared, rows: list[PromptRow], loaders: Loaders, also: Also | None = None
+) -> list[System]:
     """Samples and scores with one model in memory at a time: the systems, the reference, the reward model."""
     from lit_instruct.rollouts.reward_functions import function_scorer
 
@@ -82,7 +88,7 @@ def measure_systems(options: EvalOptions, compared: Compared, rows: list[PromptR
         None if getattr(options, name) == REWARD else function_scorer(getattr(options, name), option=f"--{name}")
         for name in ("labeler", "second_labeler")
     ]
-    answers, kl, many = _sample(options, compared, prompts, loaders)
+    answers, kl, many = _sample(options, compared, prompts, loaders, also)
     best = f"best_of_{n}"
     rewards: dict[str, list[float]] = {}
     if compared.reward is not None:
@@ -106,7 +112,7 @@ def measure_systems(options: EvalOptions, compared: Compared, rows: list[PromptR
 
 
 def _sample(
-    options: EvalOptions, compared: Compared, prompts: list[Prompt], loaders: Loaders
+    options: EvalOptions, compared: Compared, prompts: list[Prompt], loaders: Loaders, also: Also | None
 ) -> tuple[dict[str, list[Response]], dict[str, list[float]], list[list[Response]]]:
     """Responses of each system, their KL to the reference, and the n samples for best-of-n ([] without it)."""
     formats = {name: loaders.prompter(compared.formats.get(name, source)) for name, source in compared.sources.items()}
@@ -119,6 +125,8 @@ def _sample(
         answers[name] = [row[0] for row in _respond(model, options, prompts, name, k=1)]
         if name in measured:
             log_probs[name] = model.log_probs(prompts, answers[name], progress=f"{name}: log-probabilities")
+        if also is not None:
+            also([name], model)
         del model
         gc.collect()  # free it before the next model is loaded
     many: list[list[Response]] = []
@@ -130,6 +138,8 @@ def _sample(
         for name in log_probs:
             reference = model.log_probs(prompts, answers[name], progress=f"reference: log-probabilities of {name}")
             kl[name] = np.subtract(log_probs[name], reference).tolist()
+        if also is not None and own is not None:
+            also([name for name in compared.sources if name not in others], model)
         del model
         gc.collect()
     for name in compared.sources.keys() - others.keys():  # the reference, under each of its names
