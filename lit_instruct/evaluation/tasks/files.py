@@ -53,7 +53,7 @@ def question_rows(path: Path) -> list[dict[str, Any]]:
         UserError: naming the line.
     """
     try:
-        found = [(one.where, _fields(one)) for one in read_json_lines(path)]
+        found = [(one.where, _record_of(one)) for one in read_json_lines(path)]
     except OSError as error:
         raise UserError(f"--tasks: {path}: {error.strerror}; check the path") from error
     if not found:
@@ -62,7 +62,7 @@ def question_rows(path: Path) -> list[dict[str, Any]]:
     return [_text(where, row) if texts else _question(where, row) for where, row in found]
 
 
-def _fields(one: Any) -> dict[str, Any]:
+def _record_of(one: Any) -> dict[str, Any]:
     try:
         return dict(one.fields())
     except DataError as error:
