@@ -45,6 +45,8 @@ class Plan(NamedTuple):
     pool: int = 66
     """Responses to each of them that best-of-n chooses from; some more than it needs, since empty ones are left out."""
     best_of: tuple[int, ...] = (2, 4, 8, 16, 32, 64)
+    tokens: int = 40
+    """Most tokens of a response."""
     more: tuple[str, ...] = ()
     """Further options of all stages."""
     ppo: tuple[str, ...] = ()
@@ -59,8 +61,9 @@ QUICK = Plan(
     prompts=4,
     pool=6,
     best_of=(2, 4),
+    tokens=12,
     more=SMALL,
-    ppo=("--model.iterations=4", "--trainer.val_check_interval=2", "--data.batch_size=8"),
+    ppo=("--model.iterations=4", "--trainer.val_check_interval=2", "--data.batch_size=4"),
 )
 
 
@@ -81,8 +84,6 @@ class Setup(NamedTuple):
     """Stage folder of the model that is sampled and trained on."""
     gold: str
     """Import path of the gold labeler."""
-    tokens: int
-    """Most tokens of a response."""
 
     @property
     def folder(self) -> Path:
@@ -105,6 +106,7 @@ def measured(setup: Setup) -> Proxies:
     def trained(reward: str, proxy: np.ndarray, name: str, seed: int, *more: str) -> Curve:
         run = setup.folder / f"ppo-{name}-{seed}"
         given = [f"--model.base={setup.sft}", f"--model.reward.model={reward}", f"--data.validation_path={prompts}"]
+        given += [f"--model.sampling.max_new_tokens={plan.tokens}"]
         run_stage("ppo", PPO, run, [*given, *more, *plan.more, *plan.ppo, f"--seed_everything={seed}"])
         return ppo_curve(run / "ppo/logs/samples.jsonl", pool.prompts, start_of(proxy, pool.gold))
 
@@ -136,7 +138,7 @@ def as_one(scores: np.ndarray) -> np.ndarray:
 
 
 def _sampled(setup: Setup, name: str, prompts: Path, k: int, seed: int, limit: int | None = None) -> Path:
-    sampling = SamplingOptions(max_new_tokens=setup.tokens)
+    sampling = SamplingOptions(max_new_tokens=setup.plan.tokens)
     data = SampleData(str(prompts), limit)
     out = str(setup.folder / f"{name}.jsonl")
     return sampled(SampleOptions(str(setup.sft), data, out, k, setup.gold, sampling, seed=seed))

@@ -32,9 +32,8 @@ PAPER = (
 def measure(context: Context) -> Result:
     """Trains what is missing and returns the finding."""
     plan = QUICK if context.quick else Plan()
-    recipe = yaml.safe_load(PPO.read_text(encoding="utf-8"))["model"]
-    gold, tokens = recipe["selection"]["labeler"], recipe["sampling"]["max_new_tokens"]
-    setup = Setup(context, plan, models.sft(context, 0), gold, tokens)
+    gold = yaml.safe_load(PPO.read_text(encoding="utf-8"))["model"]["selection"]["labeler"]
+    setup = Setup(context, plan, models.sft(context, 0), gold)
     return result(setup, measured(setup))
 
 

@@ -39,7 +39,7 @@ def proxies(ensemble: float) -> Proxies:
 
 
 RUNS = Path("runs")
-SETUP = Setup(Context(RUNS, (0, 1)), Plan((50, 400), members_trained_on=50), RUNS, "judges.gold", 40)
+SETUP = Setup(Context(RUNS, (0, 1)), Plan((50, 400), members_trained_on=50), RUNS, "judges.gold")
 
 
 @pytest.fixture(scope="module")
