@@ -67,6 +67,12 @@ class Fit(NamedTuple):
             return 0.0
         return distance * (self.alpha - self.beta * (distance if self.form == "best_of_n" else math.log(distance)))
 
+    def slope(self, distance: float) -> float:
+        """Returns the derivative of `gain` at d > 0: below 0 the gold score falls."""
+        if self.form == "best_of_n":
+            return self.alpha - 2 * self.beta * distance
+        return self.alpha - self.beta * (math.log(distance) + 1)
+
     def peak(self, longest: float) -> Peak:
         """Returns the highest point on [0, longest].
 

@@ -48,12 +48,14 @@ def intervals(measured: Measured, seed: int = 0, n: int = RESAMPLES) -> dict[str
 
     - <curve>/alpha, <curve>/beta: of the fit.
     - <curve>/distance, <curve>/gain: where the fit is highest within what was measured, and how high.
-    - <curve>/decline: how far it falls from there to the largest distance.
+    - <curve>/decline: how far it falls from there to the largest distance; never below 0, so no test.
+    - <curve>/slope: gold score per unit of d at the largest distance; below 0 it has turned.
     - <curve>/proxy_rise: how far the proxy still rises from the highest gold score that was measured to the end, in
       standard deviations of the proxy over SFT's samples.
 
-    Differences of two peaks, each within the smaller of the two largest distances: ensemble_minus_one/distance and
-    /gain; more_prompts/ppo/gain and more_prompts/best_of_n/gain, the largest training set minus the smallest.
+    all_ppo/slope and all_ppo/proxy_rise are means over the curves of PPO with one reward model. Differences of two
+    peaks, each within the smaller of the two largest distances: ensemble_minus_one/distance and /gain;
+    more_prompts/ppo/gain and more_prompts/best_of_n/gain, the largest training set minus the smallest.
 
     Args:
         measured: the curves.
@@ -78,6 +80,8 @@ def intervals(measured: Measured, seed: int = 0, n: int = RESAMPLES) -> dict[str
         for name, own in fits.items():
             found |= {f"{name}/{key}": value for key, value in _of_fit(own, ends[name]).items()}
             found[f"{name}/proxy_rise"] = proxy_rise(drawn[name], prompts)
+        for key in ("slope", "proxy_rise"):
+            found[f"all_ppo/{key}"] = float(np.mean([found[f"ppo/{size}/{key}"] for size in measured.ppo]))
         for name, (ours, theirs) in differences.items():
             end = min(ends[ours], ends[theirs])
             ours_peak, theirs_peak = fits[ours].peak(end), fits[theirs].peak(end)
@@ -96,6 +100,7 @@ def _of_fit(fit: Fit, end: float) -> dict[str, float]:
         "distance": peak.distance,
         "gain": peak.gain,
         "decline": peak.gain - fit.gain(end),
+        "slope": fit.slope(end) if end > 0 else 0.0,
     }
 
 

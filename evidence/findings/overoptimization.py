@@ -40,32 +40,29 @@ def measure(context: Context) -> Result:
 def result(setup: Setup, proxies: Proxies, resamples: int = RESAMPLES) -> Result:
     """Returns the finding from what was measured, with intervals from so many resamples."""
     found = intervals(proxies.curves, n=resamples)
-    one = f"ppo/{setup.plan.members_trained_on}"
-    turn = found[f"{one}/decline"]
-    rise = found[f"{one}/proxy_rise"]
-    claims = _claims(setup.plan, found)
-    holds = turn.ci_low > 0 and rise.mean > 0
+    slope = found["all_ppo/slope"]
+    rising = above_zero(slope)
+    holds = None if rising is None else not rising
     return Result(
         finding=NAME,
         question=QUESTION,
         paper=PAPER,
         done=_done(setup, proxies),
         holds=holds,
-        figure=turn.mean,
-        ci_low=turn.ci_low,
-        ci_high=turn.ci_high,
-        unit="gold score lost between the peak of the fit and the end of PPO without KL penalty",
+        **_interval(slope),
+        unit="slope of the gold score along d = sqrt(KL) at the end of PPO without KL penalty, mean of all sizes",
         seeds=list(setup.context.seeds),
         verdict=_verdict(setup.plan, found, holds),
         rows=_rows(setup.plan, proxies, found),
         plots=[*_plots(proxies.curves)],
-        claims=claims,
+        claims=_claims(setup.plan, found),
     )
 
 
 def _claims(plan: Plan, found: dict[str, Interval]) -> list[dict[str, Any]]:
     least, most = min(plan.sizes), max(plan.sizes)
     names = {
+        "PPO: the proxy still rises after the highest gold score": "all_ppo/proxy_rise",
         f"best-of-{max(plan.best_of)} by the reward model of {most} prompts raises the gold score": (
             f"best_of_n/{most}/gain"
         ),
@@ -75,13 +72,12 @@ def _claims(plan: Plan, found: dict[str, Interval]) -> list[dict[str, Any]]:
         f"{plan.members} reward models: the gold score peaks higher than with one": "ensemble_minus_one/gain",
     }
     return [
-        {"claim": claim, "holds": holds_above_zero(found[name]), **_interval(found[name])}
-        for claim, name in names.items()
+        {"claim": claim, "holds": above_zero(found[name]), **_interval(found[name])} for claim, name in names.items()
     ]
 
 
-def holds_above_zero(interval: Interval) -> bool | None:
-    """Returns True if an interval lies above 0, False if below, None if 0 is in it."""
+def above_zero(interval: Interval) -> bool | None:
+    """Returns True if an interval lies above 0, False if below, None if it has 0 in it."""
     return None if interval.ci_low <= 0 <= interval.ci_high else interval.ci_low > 0
 
 
@@ -99,14 +95,15 @@ def _done(setup: Setup, proxies: Proxies) -> str:
     )
 
 
-def _verdict(plan: Plan, found: dict[str, Interval], holds: bool) -> str:
-    one, late, high = (found[name] for name in (f"ppo/{plan.members_trained_on}/distance", *ENSEMBLE))
-    turned = f"turns down at d = {one.mean:.1f}" if holds else "does not clearly turn down within what was trained"
-    later = _compared(late, "later", "earlier")
-    higher = _compared(high, "higher", "lower")
+def _verdict(plan: Plan, found: dict[str, Interval], holds: bool | None) -> str:
+    turned = {True: "has turned down", False: "still rises", None: "does not clearly turn down"}[holds]
+    peaks = ", ".join(f"{found[f'ppo/{size}/distance'].mean:.1f}" for size in plan.sizes)
+    late, high = (found[name] for name in ENSEMBLE)
     return (
-        f"With the reward model of {plan.members_trained_on} prompts the gold score of PPO {turned}; with "
-        f"{plan.members} such models its peak is {later} ({_text(late)} in d) and {higher} ({_text(high)})."
+        f"At the end of PPO without KL penalty the gold score {turned} (peaks at d = {peaks} with reward models of "
+        f"{', '.join(map(str, plan.sizes))} prompts); with {plan.members} reward models the peak is "
+        f"{_compared(late, 'later', 'earlier')} ({_text(late)} in d) and {_compared(high, 'higher', 'lower')} "
+        f"({_text(high)}) than with one."
     )
 
 
@@ -114,7 +111,7 @@ ENSEMBLE = ("ensemble_minus_one/distance", "ensemble_minus_one/gain")
 
 
 def _compared(difference: Interval, more: str, less: str) -> str:
-    clear = holds_above_zero(difference)
+    clear = above_zero(difference)
     return f"not clearly {more}" if clear is None else more if clear else less
 
 
@@ -136,6 +133,7 @@ COLUMNS = {
     "distance": "d of the peak",
     "gain": "gold gain at the peak",
     "decline": "lost from there to the end",
+    "slope": "slope at the end",
     "proxy_rise": "proxy gained meanwhile",
 }
 

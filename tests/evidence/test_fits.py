@@ -81,3 +81,12 @@ def test_a_single_distance_gives_the_smallest_coefficients() -> None:
 def test_a_curve_needs_tables_of_one_shape() -> None:
     with pytest.raises(ValueError, match="three tables"):
         Curve(np.zeros((2, 3)), np.zeros((2, 3)), np.zeros((2, 4)))
+
+
+@pytest.mark.parametrize("form", ["best_of_n", "rl"])
+def test_the_slope_is_that_of_the_gain(form: str) -> None:
+    made = Fit(0.5, 0.2, form)  # type: ignore[arg-type]
+    for distance in (0.4, 1.0, 3.0):
+        rise = (made.gain(distance + 1e-5) - made.gain(distance - 1e-5)) / 2e-5
+        assert made.slope(distance) == pytest.approx(rise, abs=1e-6)
+    assert made.slope(made.peak(99.0).distance) == pytest.approx(0.0)

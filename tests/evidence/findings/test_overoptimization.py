@@ -49,12 +49,12 @@ def found() -> Result:
 
 def test_it_holds_where_the_gold_score_turns_and_says_what_moves_the_peak(found: Result) -> None:
     assert found.holds is True
-    assert found.ci_low > 0
+    assert found.figure < found.ci_high < 0
     claims = {claim["claim"]: claim["holds"] for claim in found.claims}
     assert claims["5 reward models: the gold score peaks higher than with one"] is True
     assert claims["PPO: the gold score peaks higher with 400 prompts than with 50"] is True
     assert claims["best-of-n: the gold score peaks higher with 400 prompts than with 50"] is None
-    assert "turns down" in found.verdict and " later " in found.verdict and " higher " in found.verdict
+    assert "has turned down" in found.verdict and " later " in found.verdict and " higher " in found.verdict
     assert "0.65 (50 prompts)" in found.done and "judges.gold" in found.done
 
 
