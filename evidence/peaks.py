@@ -49,6 +49,7 @@ def intervals(measured: Measured, seed: int = 0, n: int = RESAMPLES) -> dict[str
     - <curve>/alpha, <curve>/beta: of the fit.
     - <curve>/distance, <curve>/gain: where the fit is highest within what was measured, and how high.
     - <curve>/decline: how far it falls from there to the largest distance; never below 0, so no test.
+    - <curve>/end: mean gold gain at the largest distance of each curve, without a fit.
     - <curve>/slope: gold score per unit of d at the largest distance; below 0 it has turned.
     - <curve>/proxy_rise: how far the proxy still rises from the highest gold score that was measured to the end, in
       standard deviations of the proxy over SFT's samples.
@@ -80,6 +81,7 @@ def intervals(measured: Measured, seed: int = 0, n: int = RESAMPLES) -> dict[str
         for name, own in fits.items():
             found |= {f"{name}/{key}": value for key, value in _of_fit(own, ends[name]).items()}
             found[f"{name}/proxy_rise"] = proxy_rise(drawn[name], prompts)
+            found[f"{name}/end"] = at_the_end(drawn[name], prompts)
         for key in ("slope", "proxy_rise"):
             found[f"all_ppo/{key}"] = float(np.mean([found[f"ppo/{size}/{key}"] for size in measured.ppo]))
         for name, (ours, theirs) in differences.items():
@@ -102,6 +104,11 @@ def _of_fit(fit: Fit, end: float) -> dict[str, float]:
         "decline": peak.gain - fit.gain(end),
         "slope": fit.slope(end) if end > 0 else 0.0,
     }
+
+
+def at_the_end(curves: Sequence[Curve], prompts: np.ndarray | slice = slice(None)) -> float:
+    """Returns the mean over curves of the gold gain at the largest distance."""
+    return float(np.mean([curve.golds(prompts)[curve.distances(prompts).argmax()] for curve in curves]))
 
 
 def proxy_rise(curves: Sequence[Curve], prompts: np.ndarray | slice = slice(None)) -> float:

@@ -64,7 +64,7 @@ def _claims(plan: Plan, found: dict[str, Interval]) -> list[dict[str, Any]]:
     names = {
         "PPO: the proxy still rises after the highest gold score": "all_ppo/proxy_rise",
         f"best-of-{max(plan.best_of)} by the reward model of {most} prompts raises the gold score": (
-            f"best_of_n/{most}/gain"
+            f"best_of_n/{most}/end"
         ),
         f"PPO: the gold score peaks higher with {most} prompts than with {least}": "more_prompts/ppo/gain",
         f"best-of-n: the gold score peaks higher with {most} prompts than with {least}": "more_prompts/best_of_n/gain",
@@ -90,7 +90,7 @@ def _done(setup: Setup, proxies: Proxies) -> str:
         f"prompts; reward models learnt from the first {', '.join(map(str, plan.sizes))} of these, with {seeds} seeds. "
         f"On {plan.pool} samples to each of {plan.prompts} held-out prompts they order a pair as the gold labeler does "
         f"in a share of {accuracies}. Best-of-n by the unbiased estimator over that pool; PPO with the KL coefficient "
-        f"0, its validation samples of the same prompts; five reward models combined by {HOW}. All gains are those "
+        f"0, its validation samples of the same prompts; {plan.members} reward models combined by {HOW}. All gains are "
         "over the mean of the SFT model's samples; intervals are over seeds and prompts"
     )
 
@@ -132,6 +132,7 @@ COLUMNS = {
     "beta": "beta",
     "distance": "d of the peak",
     "gain": "gold gain at the peak",
+    "end": "gold gain at the end",
     "decline": "lost from there to the end",
     "slope": "slope at the end",
     "proxy_rise": "proxy gained meanwhile",

@@ -39,6 +39,7 @@ def test_figures_are_those_of_the_forms(measured: Measured) -> None:
         "ppo/50/beta": 0.2,
         "ppo/50/distance": one.peak(end).distance,
         "ppo/50/gain": one.peak(end).gain,
+        "ppo/50/end": one.gain(4.2),
         "ppo/50/slope": one.slope(end),
         "all_ppo/slope": (one.slope(end) + Fit(0.5, 0.2, "rl").slope(end)) / 2,
         "all_ppo/proxy_rise": 4.2 - (1.8 + 4.2) / 2,
