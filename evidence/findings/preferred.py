@@ -22,7 +22,7 @@ NAME = "preferred"
 PROMPTS, QUICK_PROMPTS = 100, 4
 JUDGES: Mapping[str, Callable[[Sequence[tuple[str, str]]], list[float]]] = {
     "pleasant words": second_opinion,
-    "about the prompt": relevance,
+    "adds to the prompt": relevance,
 }
 """No training and no selection uses them; neither sees whether an answer is right."""
 OTHERS = (BASE, BEST, PPO, PTX)
@@ -121,11 +121,11 @@ PAPER = (
 def _done(context: Context, scores: Scores, held_out: HeldOut) -> str:
     seeds, prompts = next(iter(next(iter(scores.values())).values())).shape
     return (
-        f"The models of the finding tax, {seeds} seeds, answered {prompts} held-out prompts once. Judges: the mean "
+        f"The models of {seeds} seeds (evidence/models.py) answered {prompts} held-out prompts once. Judges: the mean "
         "valence of words by AFINN, which looks at the answer alone, and the cosine of the sentence embeddings "
-        "(all-MiniLM-L6-v2) of prompt and answer; neither sees whether an answer is right, and the second likes an "
-        "echo of the prompt. Simulated people (evidence/people.py) weigh tone by two word lists, topic, length, "
-        "repetition and a finished last sentence differently, with noise; two of them order "
+        "(all-MiniLM-L6-v2) of the prompt and of the answer's new words; neither sees whether an answer is right, "
+        "and the second not whether it is finished. Simulated people (evidence/people.py) weigh tone by two word "
+        "lists, topic, length, repetition and a finished last sentence differently, with noise; two of them order "
         f"{100 * held_out.agreement:.0f} % of the pairs of responses alike (the paper's labelers 73 %). Reward models "
         "learnt from four of them, each prompt compared by one, and were tested on other prompts compared by all five; "
         "intervals are over seeds and prompts"

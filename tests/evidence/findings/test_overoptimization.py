@@ -15,6 +15,7 @@ from evidence.fits import Curve, Fit, Form
 from evidence.peaks import Measured
 from evidence.proxies import Plan, Proxies, Setup, as_one
 from evidence.result import Result
+from tests.tiny import tiny_llama
 
 DISTANCES = np.array([0.6, 1.2, 1.8, 2.6, 3.4, 4.2])
 
@@ -83,10 +84,11 @@ def test_the_ensembles_proxy_is_the_mean_less_the_standard_deviation() -> None:
 
 @pytest.mark.slow
 def test_quick(tmp_path: Path) -> None:
-    words = ["overoptimization", "--quick", "--runs", str(tmp_path)]
+    base = tiny_llama(tmp_path / "base", max_position_embeddings=2048)
+    words = ["overoptimization", "--quick", "--runs", str(tmp_path / "runs"), "--base", str(base)]
     assert main(words) == 0
     stages = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("stage.json")}
-    found = json.loads((tmp_path / "results/overoptimization.json").read_text())
+    found = json.loads((tmp_path / "runs/results/overoptimization.json").read_text())
     assert len(found["rows"]) == 5
     assert all(np.isfinite(claim["figure"]) for claim in found["claims"])
     assert main(words) == 0  # nothing is trained again

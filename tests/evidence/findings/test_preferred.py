@@ -14,6 +14,7 @@ from evidence.findings.preferred import Scores, intervals, judged, result
 from evidence.held_out_people import HeldOut
 from evidence.people import PEOPLE
 from lit_instruct.evaluation.labelers import second_opinion
+from tests.tiny import tiny_llama
 
 GAINS = {"base": -0.5, "SFT": 0.0, "best-of-n": 0.2, "PPO": 0.5, "PPO-ptx": 0.0}
 
@@ -23,7 +24,7 @@ def scores(ppo: float = 0.5, other: float = 0.5) -> Scores:
     draw = np.random.default_rng(0)
     noise = {system: draw.normal(0, 0.3, (3, 40)) for system in GAINS}
     gains = [GAINS | {"PPO": ppo}, GAINS | {"PPO": other}]
-    judges = ("pleasant words", "about the prompt")
+    judges = ("pleasant words", "adds to the prompt")
     return {judge: {s: own[s] + noise[s] for s in GAINS} for judge, own in zip(judges, gains, strict=True)}
 
 
@@ -53,7 +54,7 @@ def test_it_holds_if_both_judges_prefer_ppo(tmp_path: Path) -> None:
     assert "75.0 %" in found.verdict and "70.0 %" in found.verdict and "74 %" in found.done
     rows = {(row["judge"], row["system"]): row for row in found.rows}
     assert len(rows) == 10
-    assert rows["about the prompt", "SFT"]["preferred to SFT"] == ""
+    assert rows["adds to the prompt", "SFT"]["preferred to SFT"] == ""
     json.dumps([found.plots, found.claims])
 
 
@@ -73,7 +74,8 @@ def test_judges_see_the_answers_of_every_seed(monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.slow
 def test_quick(tmp_path: Path) -> None:
-    words = ["preferred", "--quick", "--runs", str(tmp_path)]
+    base = tiny_llama(tmp_path / "base", max_position_embeddings=2048)
+    words = ["preferred", "--quick", "--runs", str(tmp_path / "runs"), "--base", str(base)]
     assert main(words) == 0
     stages = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("stage.json")}
     assert len(stages) == 4 + len(PEOPLE)
