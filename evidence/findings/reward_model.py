@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from evidence import ROOT, review_models, right_answers
+from evidence import ROOT, hub, review_models, right_answers
 from evidence.baselines import BASELINES, Agreement, Rows, agreement, responses
 from evidence.cached import kept_json
 from evidence.context import Context
@@ -37,7 +37,19 @@ ANSWERS = 400
 """Questions that the reward models of right and wrong answers learn from."""
 SHARED = 200
 """Comparisons of the reward models that every seed has: those of the sentiment finding."""
-TITLES = {"reviews": "fresh or rotten (critics)", "piqa": "right or wrong (PIQA)", "nq": "right or wrong (NQ-open)"}
+QUICK_SIZE = 8
+TITLES = {
+    "reviews": "fresh or rotten (critics)",
+    "piqa": "right or wrong (PIQA)",
+    "nq": "right or wrong (NQ-open)",
+    "hh": "helpful and harmless (HH-RLHF)",
+}
+WHAT = {
+    "reviews": "up to two fresh and two rotten sentences of critics about the same film, split by film",
+    "piqa": "one right and one wrong way to reach a goal (PIQA)",
+    "nq": "one right and one wrong answer to a question (NQ-open, wrong ones judged by people)",
+    "hh": "the better and the worse of two responses in a conversation (HH-RLHF)",
+}
 LENGTH, WORDS = BASELINES
 
 
@@ -68,19 +80,56 @@ def measure(context: Context) -> Result:
 
 def tasks(context: Context) -> list[Task]:
     """Returns the tasks with trained reward models; the size that the sentiment finding uses has one for each seed."""
-    folder = review_models.data(context)
-    training, test = (_rows_of(folder / f"ranked_{part}.jsonl") for part in ("training", "test"))
-    found = []
-    for size in (8,) if context.quick else SIZES:
-        seeds = context.seeds if size == SHARED else context.seeds[:1]
-        models = [review_models.reward_model(context, seed, size) for seed in seeds]
-        found.append(Task("reviews", size, models, training[:size], test))
-    folder, size = context.runs / "data/answers", 8 if context.quick else ANSWERS
+    made = _of_the_hub(context) if context.source == "hub" else [*_of_reviews(context), *_of_answers(context)]
+    return [task._replace(test=task.test[:4]) for task in made] if context.quick else made
+
+
+def _of_reviews(context: Context) -> list[Task]:
+    training, test = _parts(review_models.data(context), "ranked")
+    return [
+        Task("reviews", n, [review_models.reward_model(context, seed, n) for seed in seeds], training[:n], test)
+        for n, seeds in _sizes(context).items()
+    ]
+
+
+def _of_answers(context: Context) -> list[Task]:
+    folder, size = context.runs / "data/answers", QUICK_SIZE if context.quick else ANSWERS
     right_answers.write(folder)
-    for name in right_answers.READERS:
-        training, test = (_rows_of(folder / f"{name}_{part}.jsonl") for part in ("training", "test"))
-        found.append(Task(name, size, [_trained(context, name, folder, size)], training[:size], test))
-    return [task._replace(test=task.test[:4]) for task in found] if context.quick else found
+    return [_task(context, name, folder, size, context.seeds[:1]) for name in right_answers.READERS]
+
+
+def _of_the_hub(context: Context) -> list[Task]:
+    folder, sizes = context.runs / "data/hub", _sizes(context)
+    hub.write(folder, "hh", hub.HH_RLHF, {"training": max(sizes), "test": right_answers.HELD_OUT})
+    return [_task(context, "hh", folder, size, seeds) for size, seeds in sizes.items()]
+
+
+def _sizes(context: Context) -> dict[int, Sequence[int]]:
+    """Number of comparisons -> seeds of the reward models that learn from them."""
+    if context.quick:
+        return {QUICK_SIZE: context.seeds}
+    return {size: context.seeds if size == SHARED else context.seeds[:1] for size in SIZES}
+
+
+def _task(context: Context, name: str, folder: Path, size: int, seeds: Sequence[int]) -> Task:
+    training, test = _parts(folder, name)
+    models = [_trained(context, name, folder, size, seed) for seed in seeds]
+    return Task(name, size, models, training[:size], test)
+
+
+def _trained(context: Context, name: str, folder: Path, size: int, seed: int) -> Path:
+    run = context.runs / f"answers-{name}-{size}-{seed}"
+    paths = [f"--data.path={folder / name}_training.jsonl", f"--data.validation_path={folder / name}_test.jsonl"]
+    more = review_models.QUICK["rm"] if context.quick else ()
+    given = [f"--model.base={context.base}", *paths, f"--data.limit={size}", f"--seed_everything={seed}"]
+    run_stage("rm", RECIPE, run, [*given, *more])
+    return run / "rm"
+
+
+def _parts(folder: Path, name: str) -> list[list[dict[str, Any]]]:
+    """The rows to train on, and those to measure with."""
+    files = [folder / f"{name}_{part}.jsonl" for part in ("training", "test")]
+    return [[json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] for file in files]
 
 
 def scored(context: Context, task: Task) -> Scored:
@@ -93,24 +142,12 @@ def scored(context: Context, task: Task) -> Scored:
     return Scored(task, [agreement(one, task.test) for one in scores], baselines)
 
 
-def _trained(context: Context, name: str, folder: Path, size: int) -> Path:
-    run = context.runs / f"answers-{name}"
-    paths = [f"--data.path={folder / name}_training.jsonl", f"--data.validation_path={folder / name}_test.jsonl"]
-    more = review_models.QUICK["rm"] if context.quick else ()
-    given = [f"--model.base={context.base}", *paths, f"--data.limit={size}", f"--seed_everything={context.seeds[0]}"]
-    run_stage("rm", RECIPE, run, [*given, *more])
-    return run / "rm"
-
-
-def _rows_of(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
 def result(context: Context, found: Sequence[Scored]) -> Result:
     """Returns the finding from what was measured; the task that every seed has comes first in it."""
     intervals = [_intervals(one) for one in found]
     main = max(
-        range(len(found)), key=lambda i: (found[i].task.data == "reviews", len(found[i].model), found[i].task.size)
+        range(len(found)),
+        key=lambda i: (found[i].task.data == found[0].task.data, len(found[i].model), found[i].task.size),
     )
     accuracy = intervals[main]["model"]
     return Result(
@@ -122,7 +159,7 @@ def result(context: Context, found: Sequence[Scored]) -> Result:
         figure=accuracy.mean,
         ci_low=accuracy.ci_low,
         ci_high=accuracy.ci_high,
-        unit=f"pair accuracy on critics' sentences about held-out films, {found[main].task.size} comparisons",
+        unit=f"pair accuracy on held-out labels, {TITLES[found[main].task.data]}, {found[main].task.size} comparisons",
         seeds=list(context.seeds),
         verdict=_verdict(found, intervals, main),
         rows=[_row(one, own) for one, own in zip(found, intervals, strict=True)],
@@ -152,27 +189,24 @@ def _claim(task: Task, gain: Interval) -> dict[str, Any]:
 
 def _done(found: Sequence[Scored]) -> str:
     tests = {one.task.data: len(one.task.test) for one in found}
-    counts = ", ".join(f"{n} ({TITLES[name]})" for name, n in tests.items())
+    measured = "; ".join(f"{WHAT[name]}, measured on {count} others" for name, count in tests.items())
     return (
-        "Reward models of one pass over comparisons that follow people's labels: up to two fresh and two rotten "
-        "sentences of critics about the same film, or one right and one wrong answer to a question. Measured on "
-        f"comparisons about films and questions that were not trained on: {counts}. Baselines see the response "
-        "alone and learn from the same comparisons: its length, and logistic regression on tf-idf of its words. "
-        f"Intervals are over comparisons, and over seeds where there are several ({SHARED} comparisons)"
+        f"Reward models of one pass over comparisons that follow people's labels: {measured}. Baselines see the "
+        "response alone and learn from the same comparisons: its length, and logistic regression on tf-idf of its "
+        f"words. Intervals are over comparisons, and over seeds where there are several ({SHARED} comparisons)"
     )
 
 
 def _verdict(found: Sequence[Scored], intervals: Sequence[Mapping[str, Interval]], main: int) -> str:
     task, own = found[main].task, intervals[main]
     others = [
-        f"{TITLES[one.task.data]} {shown(mine['model'])}, {_against(mine['gain'])}"
+        f"; {TITLES[one.task.data]}: {shown(mine['model'])}, {_against(mine['gain'])}"
         for one, mine in zip(found, intervals, strict=True)
-        if one.task.data != "reviews"
+        if one.task.data != task.data
     ]
     return (
-        f"With {task.size} comparisons a reward model orders {shown(own['model'])} of the critics' pairs about "
-        f"films it never saw (length {own[LENGTH].mean:.2f}, tf-idf {own[WORDS].mean:.2f}); answers to questions: "
-        f"{'; '.join(others)}."
+        f"With {task.size} comparisons a reward model orders {shown(own['model'])} of the held-out pairs as people did "
+        f"({TITLES[task.data]}; length {own[LENGTH].mean:.2f}, tf-idf {own[WORDS].mean:.2f}){''.join(others)}."
     )
 
 
@@ -199,10 +233,16 @@ def _row(found: Scored, own: Mapping[str, Interval]) -> dict[str, Any]:
 
 
 def _curve(found: Sequence[Scored], intervals: Sequence[Mapping[str, Interval]]) -> dict[str, Any]:
-    """Accuracy on critics' labels by size of data."""
-    pairs = [(one.task.size, own) for one, own in zip(found, intervals, strict=True) if one.task.data == "reviews"]
+    """Accuracy by size of data, on the labels that come first."""
+    first = found[0].task.data
+    pairs = [(one.task.size, own) for one, own in zip(found, intervals, strict=True) if one.task.data == first]
     lines = [
         {"name": label, "points": [[size, round(own[key].mean, 4)] for size, own in pairs]}
         for key, label in (("model", "reward model"), (WORDS, "tf-idf"), (LENGTH, "length"))
     ]
-    return {"title": "Pair accuracy on held-out films", "x": "comparisons", "y": "pair accuracy", "lines": lines}
+    return {
+        "title": f"Pair accuracy on held-out labels, {TITLES[first]}",
+        "x": "comparisons",
+        "y": "pair accuracy",
+        "lines": lines,
+    }

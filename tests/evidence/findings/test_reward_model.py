@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from evidence import right_answers, sources
+from evidence import hub, right_answers, sources
 from evidence.__main__ import main
 from evidence.baselines import Agreement
 from evidence.context import Context
@@ -50,7 +50,7 @@ def test_the_size_with_several_seeds_is_the_main_figure(tmp_path: Path) -> None:
         "right or wrong (NQ-open), 400 comparisons": False,
     }
     assert "With 200 comparisons" in found.verdict and "tf-idf 0.65" in found.verdict
-    assert "(PIQA) 0.50" in found.verdict and "not clearly above the baselines" in found.verdict
+    assert "(PIQA): 0.50" in found.verdict and "not clearly above the baselines" in found.verdict
     assert "below the baselines" in found.verdict
     rows = {(row["labels"], row["comparisons"]): row for row in found.rows}
     assert rows["fresh or rotten (critics)", 200]["seeds"] == 3
@@ -89,3 +89,22 @@ def test_the_whole_of_it_quickly(
         "right or wrong (NQ-open)",
     ]
     assert 0 <= found["ci_low"] <= found["figure"] <= found["ci_high"] <= 1
+
+
+@pytest.mark.slow
+def test_comparisons_of_the_hub_quickly(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dialogue = "\n\nHuman: What is the capital of France {}?\n\nAssistant: "
+    rows = [
+        {side: dialogue.format(n) + text for side, text in zip(("chosen", "rejected"), ("Paris.", "Cat."), strict=True)}
+        for n in range(20)
+    ]
+    for part in ("train", "test"):
+        (tmp_path / f"{part}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    monkeypatch.setattr(
+        hub, "HH_RLHF", {"training": str(tmp_path / "train.jsonl"), "test": str(tmp_path / "test.jsonl")}
+    )
+    words = ["reward_model", "--quick", "--source", "hub", "--base", str(tiny_model), "--runs", str(tmp_path / "runs")]
+    assert main(words) == 0
+    found = json.loads((tmp_path / "runs/results/reward_model.json").read_text())
+    assert [row["labels"] for row in found["rows"]] == ["helpful and harmless (HH-RLHF)"]
+    assert "HH-RLHF" in found["unit"] and "a conversation (HH-RLHF), measured on 4 others" in found["done"]
