@@ -6,6 +6,7 @@
 #   EVAL_ARGS  options for eval
 #   TEST_ARGS  options for pytest
 #   BENCH_ARGS options for a benchmark, e.g. BENCH_ARGS=--quick
+#   EVIDENCE_ARGS options for evidence, e.g. EVIDENCE_ARGS="sentiment --seeds 0" or EVIDENCE_ARGS=--list
 #   PYTHON     the interpreter that makes .venv                             (default: python3)
 
 PYTHON = python3
@@ -15,6 +16,7 @@ ARGS =
 EVAL_ARGS =
 TEST_ARGS =
 BENCH_ARGS =
+EVIDENCE_ARGS =
 
 VENV = .venv
 BIN = $(VENV)/bin
@@ -25,7 +27,7 @@ STAGE = $(BIN)/lit-instruct $@ fit --config recipes/$(RECIPE)/$@.yaml --run "run
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help setup sft rm ppo eval demo demo-data test test-slow test-all check ppo-oracle bench-rm bench-sft bench-data bench-decode bench-ppo bench-curves bench-ptx bench-scaling bench-bits plan gpu-check options report-picture clean FORCE
+.PHONY: help setup sft rm ppo eval demo demo-data test test-slow test-all check ppo-oracle evidence bench-rm bench-sft bench-data bench-decode bench-ppo bench-curves bench-ptx bench-scaling bench-bits plan gpu-check options report-picture clean FORCE
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -84,6 +86,9 @@ check: $(STAMP) ## lint, format and types
 ppo-oracle: ## record TRL 1.12's PPO anew, in an environment of its own
 	sh tests/oracle/record.sh
 
+evidence: $(STAMP) ## the paper's findings, measured or resumed: recipes/evidence/results, docs/evidence.md
+	$(BIN)/python -m evidence $(EVIDENCE_ARGS)
+
 bench-rm: $(STAMP) ## reward model against TRL's RewardTrainer: benchmarks/results/rm.json
 	$(BIN)/python -m benchmarks.rm $(BENCH_ARGS)
 	$(BIN)/python -m benchmarks.rm --quality $(BENCH_ARGS)
@@ -128,7 +133,7 @@ report-picture: $(STAMP) ## docs/report.png from the report of RUN, with Chromiu
 
 clean: ## remove caches and build folders; runs, data and .venv stay
 	rm -rf build dist lit_instruct.egg-info .pytest_cache .ruff_cache .mypy_cache
-	find lit_instruct data_modules benchmarks recipes tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	find lit_instruct data_modules benchmarks evidence recipes tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # torch goes first and by the same pin, so that whatever build pip is pointed at (CPU, CUDA) is the only one fetched.
 # UNFINISHED marks an installation that was interrupted: its packages may be incomplete, so the next one starts over.

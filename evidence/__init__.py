@@ -4,3 +4,5 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 """The checkout."""
+RESULTS = ROOT / "recipes/evidence/results"
+"""The results that the pages show."""

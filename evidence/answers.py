@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -45,7 +46,7 @@ def answers(
         many[name] = kept_json(
             folder / f"{name}.json",
             [*parts, list(prompts), list(sampling), seed],
-            lambda source=source, k=k: _responses(str(source), models.sft, prompts, k, sampling.tokens, seed),
+            partial(_responses, str(source), models.sft, prompts, k, sampling.tokens, seed),
         )
     found = {name: [texts[0] for texts in own] for name, own in many.items()}
     scored = [models.sft, models.rm, list(prompts), many[SFT]]

@@ -37,7 +37,9 @@ def in_own_process(words: Sequence[str], log: Path) -> None:
     ):
         try:
             code = process.wait()
-        except KeyboardInterrupt:  # the process gets it too, and saves
+        except KeyboardInterrupt as interrupt:  # the process saves; Ctrl-C in a terminal reaches it too
+            if interrupt.args:  # a signal to this process alone
+                process.terminate()
             process.wait()
             raise
     if code == INTERRUPTED:

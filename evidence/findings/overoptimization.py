@@ -149,8 +149,8 @@ def _kinds(curves: Measured) -> list[tuple[str, str, int, Form, Any]]:
 
 def _plots(curves: Measured) -> list[dict[str, Any]]:
     """For best-of-n and PPO a chart of the gold and one of the proxy gains along d."""
-    charts = []
-    for title, form in (("Best-of-n", "best_of_n"), ("PPO", "rl")):
+    charts, forms = [], dict[str, Form]({"Best-of-n": "best_of_n", "PPO": "rl"})
+    for title, form in forms.items():
         own = [kind for kind in _kinds(curves) if kind[3] == form]
         lines = {
             ("ensemble" if "ensemble" in name else f"{size} prompts"): list(some) for _, name, size, _, some in own

@@ -19,6 +19,7 @@ from lit_instruct.evaluation.labelers import second_opinion
 from lit_instruct.evaluation.measures import Interval, wins
 
 NAME = "preferred"
+QUESTION = "Do judges that no training used prefer PPO's answers, and do reward models carry over to new people?"
 PROMPTS, QUICK_PROMPTS = 100, 4
 JUDGES: Mapping[str, Callable[[Sequence[tuple[str, str]]], list[float]]] = {
     "pleasant words": second_opinion,
@@ -94,7 +95,7 @@ def result(context: Context, scores: Scores, held_out: HeldOut) -> Result:
     holds = _all(_above(found[f"{judge}/{PPO}/wins"], 0.5) for judge in scores)
     return Result(
         finding=NAME,
-        question="Do judges that no training used prefer PPO's answers, and do reward models carry over to new people?",
+        question=QUESTION,
         paper=PAPER,
         done=_done(context, scores, held_out),
         holds=holds,

@@ -15,11 +15,13 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+FOLDER = Path(__file__).parent
 
-def render(template: str, **values: Any) -> str:
-    """Returns a page as HTML, from a template in this folder and the values that it names."""
+
+def render(template: str, /, folder: Path = FOLDER, **values: Any) -> str:
+    """Returns a page as HTML, from a template in this folder, or in another one, and the values that it names."""
     environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
+        loader=FileSystemLoader([folder, FOLDER]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -31,7 +33,7 @@ def render(template: str, **values: Any) -> str:
 
 def script(name: str) -> tuple[Markup, str]:
     """Returns a script of this folder for a page, and the source by which a Content-Security-Policy allows it."""
-    text = (Path(__file__).parent / name).read_text(encoding="utf-8")
+    text = (FOLDER / name).read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
     return Markup(text), f"'sha256-{digest}'"
 

@@ -1,71 +1,85 @@
-"""`python -m evidence`: which findings run, where results go, and what a failure does to the others."""
+"""`python -m evidence`: which findings run, where results go, and what a failure does to the exit status."""
 
 from __future__ import annotations
 
-import importlib
 import json
-import sys
+import os
+import signal
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
-from evidence import __main__ as command
+from evidence import findings
+from evidence.__main__ import main
 from evidence.context import Context
 from evidence.result import Result
 from lit_instruct.errors import UserError
+from tests.evidence import made_up
 
 
-def result(name: str) -> Result:
-    return Result(name, "Why?", "paper", "done", True, 1.0, 0.5, 1.5, "nats", (0,), "It holds.")
-
-
-@pytest.fixture
-def finding(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """A module like those of the findings, whose `measure` fails the first time."""
-    module = ModuleType("evidence.findings.made_up")
+def test_results_of_a_quick_run_go_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
     contexts: list[Context] = []
 
     def measure(context: Context) -> Result:
         contexts.append(context)
         if len(contexts) == 1:
-            raise UserError("the package is missing")
-        return result("made_up")
+            raise UserError("there is no network")
+        return made_up.result()
 
-    module.measure, module.contexts = measure, contexts  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, module.__name__, module)
-    monkeypatch.setattr(command, "NAMES", ["made_up"])
-    return module
-
-
-def test_results_of_a_quick_run_go_elsewhere(
-    tmp_path: Path, finding: ModuleType, capsys: pytest.CaptureFixture
-) -> None:
+    made_up.finding(monkeypatch, measure)
     words = ["--quick", "--runs", str(tmp_path / "runs")]
-    assert command.main(words) == 2
-    assert "made_up: error: the package is missing" in capsys.readouterr().err
-    assert command.main(words) == 0
-    found = json.loads((tmp_path / "runs/results/made_up.json").read_text())
-    assert found["verdict"] == "It holds."
-    context = finding.contexts[-1]
-    assert (context.quick, context.seeds, context.runs) == (True, (0,), tmp_path / "runs")
+    assert main(words) == 2
+    assert "not reached: made_up: there is no network" in capsys.readouterr().err
+    assert "not reached" in (tmp_path / "runs/evidence.html").read_text()
+    assert main(words) == 0
+    assert json.loads((tmp_path / "runs/results/made_up.json").read_text())["verdict"] == "It rises by a <b>nat</b>."
+    assert "not reached" not in (tmp_path / "runs/evidence.html").read_text()
+    assert (contexts[-1].quick, contexts[-1].seeds, contexts[-1].runs) == (True, (0,), tmp_path / "runs")
 
 
-def test_seconds_of_failed_calls_count(tmp_path: Path, finding: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(command.time, "monotonic", iter([0.0, 5.0, 100.0, 102.0]).__next__)
-    context = Context(tmp_path)
-    with pytest.raises(UserError):
-        command.measured("made_up", context)
-    assert command.measured("made_up", context).seconds == 7.0
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_command_says_so_and_the_next_one_measures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, ending: signal.Signals
+) -> None:
+    signals = [ending]
+
+    def measure(context: Context) -> Result:
+        while signals:
+            os.kill(os.getpid(), signals.pop())
+        return made_up.result()
+
+    made_up.finding(monkeypatch, measure)
+    words = ["--runs", str(tmp_path / "runs"), "--results", str(tmp_path / "results")]
+    assert main(words) == 130
+    assert "interrupted; the same command resumes it" in capsys.readouterr().err
+    assert not (tmp_path / "results").exists()
+    assert main(words) == 0
+    assert (tmp_path / "results/made_up.json").is_file()
 
 
-def test_an_unknown_finding_is_refused(finding: ModuleType, capsys: pytest.CaptureFixture) -> None:
+def test_an_unknown_finding_is_refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    made_up.finding(monkeypatch, lambda context: made_up.result())
     with pytest.raises(SystemExit) as ended:
-        command.main(["taxes"])
+        main(["taxes"])
     assert ended.value.code == 2
     assert "no such finding: taxes; there are made_up" in capsys.readouterr().err
 
 
+def test_list_gives_questions_and_times(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    made_up.finding(monkeypatch, lambda context: made_up.result())
+    words = ["--runs", str(tmp_path / "runs"), "--results", str(tmp_path / "results")]
+    assert main([*words, "--list"]) == 0
+    assert capsys.readouterr().out == "made_up (not measured yet): Does it rise?\n"
+    assert main(words) == main([*words, "--list"]) == 0
+    assert capsys.readouterr().out.endswith("made_up (0 s): Does it rise?\n")
+
+
 def test_every_finding_can_be_measured() -> None:
-    assert {"overoptimization", "preferred"} <= set(command.NAMES)
-    assert all(callable(importlib.import_module(f"evidence.findings.{name}").measure) for name in command.NAMES)
+    assert {"overoptimization", "preferred"} <= set(findings.names())
+    for name in findings.names():
+        module = findings.module_of(name)
+        assert callable(module.measure) and module.QUESTION.endswith("?")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from evidence import stages
 from evidence.stages import in_own_process, run_stage
 from lit_instruct.errors import UserError
 
@@ -86,6 +87,47 @@ def test_a_stage_that_another_is_made_from_counts(tmp_path: Path, config: Path) 
     run_stage("sft", config, run, ["--x=2"], train)
     run_stage("ppo", config, run, options, train)
     assert [words[0] for words in train.given] == ["sft", "ppo", "sft", "ppo"]
+
+
+class Waiting:
+    """Stands in for the process of a stage, which is told to end or ends by itself.
+
+    Args:
+        interrupt: raised by the first wait.
+    """
+
+    def __init__(self, interrupt: KeyboardInterrupt) -> None:
+        self.interrupts, self.terminated = [interrupt], False
+
+    def __call__(self, *command: object, **options: object) -> Waiting:
+        """Starts it."""
+        return self
+
+    def __enter__(self) -> Waiting:
+        return self
+
+    def __exit__(self, *error: object) -> None: ...
+
+    def terminate(self) -> None:
+        """Is told to end."""
+        self.terminated = True
+
+    def wait(self) -> int:
+        """Waits for the end."""
+        if self.interrupts:
+            raise self.interrupts.pop()
+        return 0
+
+
+@pytest.mark.parametrize(("words", "terminated"), [((), False), (("SIGTERM",), True)])
+def test_a_signal_to_the_command_alone_ends_the_stage_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], terminated: bool
+) -> None:
+    process = Waiting(KeyboardInterrupt(*words))
+    monkeypatch.setattr(stages.subprocess, "Popen", process)
+    with pytest.raises(KeyboardInterrupt):
+        in_own_process(["sft", "fit"], tmp_path / "sft.log")
+    assert process.terminated is terminated and not process.interrupts
 
 
 @pytest.mark.slow
