@@ -12,6 +12,7 @@ import numpy as np
 import yaml
 
 from evidence import models
+from evidence.claims import above, claim, shown
 from evidence.context import Context
 from evidence.fits import Curve, Form, fit_curves
 from evidence.peaks import Measured, intervals, longest
@@ -41,7 +42,7 @@ def result(setup: Setup, proxies: Proxies, resamples: int = RESAMPLES) -> Result
     """Returns the finding from what was measured, with intervals from so many resamples."""
     found = intervals(proxies.curves, n=resamples)
     slope = found["all_ppo/slope"]
-    rising = above_zero(slope)
+    rising = above(slope)
     holds = None if rising is None else not rising
     return Result(
         finding=NAME,
@@ -73,14 +74,7 @@ def _claims(plan: Plan, found: dict[str, Interval]) -> list[dict[str, Any]]:
         f"{plan.members} reward models: the gold score peaks later than with one": "ensemble_minus_one/distance",
         f"{plan.members} reward models: the gold score peaks higher than with one": "ensemble_minus_one/gain",
     }
-    return [
-        {"claim": claim, "holds": above_zero(found[name]), **_interval(found[name])} for claim, name in names.items()
-    ]
-
-
-def above_zero(interval: Interval) -> bool | None:
-    """Returns True if an interval lies above 0, False if below, None if it has 0 in it."""
-    return None if interval.ci_low <= 0 <= interval.ci_high else interval.ci_low > 0
+    return [claim(text, found[name]) for text, name in names.items()]
 
 
 def _done(setup: Setup, proxies: Proxies) -> str:
@@ -104,8 +98,8 @@ def _verdict(plan: Plan, found: dict[str, Interval], holds: bool | None) -> str:
     return (
         f"At the end of PPO without KL penalty the gold score {turned} (peaks at d = {peaks} with reward models of "
         f"{', '.join(map(str, plan.sizes))} prompts); with {plan.members} reward models the peak is "
-        f"{_compared(late, 'later', 'earlier')} ({_text(late)} in d) and {_compared(high, 'higher', 'lower')} "
-        f"({_text(high)}) than with one."
+        f"{_compared(late, 'later', 'earlier')} ({shown(late)} in d) and {_compared(high, 'higher', 'lower')} "
+        f"({shown(high)}) than with one."
     )
 
 
@@ -113,7 +107,7 @@ ENSEMBLE = ("ensemble_minus_one/distance", "ensemble_minus_one/gain")
 
 
 def _compared(difference: Interval, more: str, less: str) -> str:
-    clear = above_zero(difference)
+    clear = above(difference)
     return f"not clearly {more}" if clear is None else more if clear else less
 
 
@@ -124,7 +118,7 @@ def _rows(plan: Plan, proxies: Proxies, found: dict[str, Interval]) -> list[dict
         row = {"optimised by": title, "prompts of the reward model": size}
         row["pair accuracy"] = f"{np.mean(proxies.accuracy[size]):.2f}" if size in proxies.accuracy else ""
         for key, label in COLUMNS.items():
-            row[label] = _text(found[f"{name}/{key}"])
+            row[label] = shown(found[f"{name}/{key}"])
         rows.append(row | {"largest d": f"{longest(curves):.1f}"})
     return rows
 
@@ -186,11 +180,3 @@ def _fitted(curves: list[Curve], form: Form) -> list[list[float]]:
     """The fit on a grid from 0 to the largest distance."""
     fit = fit_curves(curves, form)
     return [[round(float(d), 3), round(fit.gain(float(d)), 4)] for d in np.linspace(0, longest(curves), 41)]
-
-
-def _text(interval: Interval) -> str:
-    return f"{interval.mean:.2f} ({interval.ci_low:.2f} to {interval.ci_high:.2f})"
-
-
-def _interval(interval: Interval) -> dict[str, float]:
-    return {"figure": interval.mean, "ci_low": interval.ci_low, "ci_high": interval.ci_high}

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from evidence import ROOT, held_out_people, models
 from evidence.answers import BASE, BEST, PPO, PTX, SFT, Sampling, answers
+from evidence.claims import above, all_hold, claim, shown
 from evidence.context import Context
 from evidence.held_out_people import HeldOut
 from evidence.relevance import relevance
@@ -92,7 +93,7 @@ def result(context: Context, scores: Scores, held_out: HeldOut) -> Result:
     """Returns the finding from the scores of all answers and the accuracies on people."""
     found, people = intervals(scores), held_out_people.intervals(held_out)
     main = found[f"both/{PPO}/wins"]
-    holds = _all(_above(found[f"{judge}/{PPO}/wins"], 0.5) for judge in scores)
+    holds = all_hold(above(found[f"{judge}/{PPO}/wins"], 0.5) for judge in scores)
     return Result(
         finding=NAME,
         question=QUESTION,
@@ -135,32 +136,16 @@ def _done(context: Context, scores: Scores, held_out: HeldOut) -> str:
 
 def _claims(scores: Scores, found: Mapping[str, Interval], people: Mapping[str, Interval]) -> list[dict[str, Any]]:
     claims = [
-        _claim(f'{system} is preferred to SFT by the judge "{judge}"', found[f"{judge}/{system}/wins"], 0.5)
+        claim(f'{system} is preferred to SFT by the judge "{judge}"', found[f"{judge}/{system}/wins"], 0.5)
         for judge in scores
         for system in (BEST, PPO, PTX)
     ]
     return [
         *claims,
-        _claim("a reward model orders pairs as people do whom it learnt from", people["training"], 0.5),
-        _claim("a reward model orders pairs as a person does whom it has never seen", people["held_out"], 0.5),
-        _claim("it is less accurate on new people", people["difference"], 0.0),
+        claim("a reward model orders pairs as people do whom it learnt from", people["training"], 0.5),
+        claim("a reward model orders pairs as a person does whom it has never seen", people["held_out"], 0.5),
+        claim("it is less accurate on new people", people["difference"], 0.0),
     ]
-
-
-def _claim(claim: str, interval: Interval, chance: float) -> dict[str, Any]:
-    figures = {"figure": interval.mean, "ci_low": interval.ci_low, "ci_high": interval.ci_high}
-    return {"claim": claim, "holds": _above(interval, chance), **figures}
-
-
-def _above(interval: Interval, value: float) -> bool | None:
-    """Whether an interval lies above a value; None if the value is in it."""
-    return None if interval.ci_low <= value <= interval.ci_high else interval.ci_low > value
-
-
-def _all(answers: Iterable[bool | None]) -> bool | None:
-    """True if all are, False if one is, else None."""
-    known = list(answers)
-    return False if False in known else None if None in known else True
 
 
 def _verdict(found: Mapping[str, Interval], people: Mapping[str, Interval], holds: bool | None) -> str:
@@ -180,8 +165,8 @@ def _rows(scores: Scores, found: Mapping[str, Interval]) -> list[dict[str, Any]]
             "judge": judge,
             "system": system,
             "mean score": f"{own[system].mean():.3f}",
-            "minus SFT": _text(found[f"{judge}/{system}/gain"], 3) if system != SFT else "",
-            "preferred to SFT": _text(found[f"{judge}/{system}/wins"], 2) if system != SFT else "",
+            "minus SFT": shown(found[f"{judge}/{system}/gain"], 3) if system != SFT else "",
+            "preferred to SFT": shown(found[f"{judge}/{system}/wins"], 2) if system != SFT else "",
         }
         for judge, own in scores.items()
         for system in (BASE, SFT, BEST, PPO, PTX)
@@ -199,7 +184,3 @@ def _plot(scores: Scores, found: Mapping[str, Interval]) -> dict[str, Any]:
             for judge, own in lines.items()
         ],
     }
-
-
-def _text(interval: Interval, digits: int) -> str:
-    return f"{interval.mean:.{digits}f} ({interval.ci_low:.{digits}f} to {interval.ci_high:.{digits}f})"
