@@ -5,16 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from evidence import ROOT
+from evidence import ROOT, questions
 from evidence.context import Context
 from evidence.stages import run_stage
 
 RECIPE = ROOT / "recipes/demo"
-PTX = (
-    "--model.pretraining.ptx_coef=0.1",
-    "--model.pretraining.ptx_batch_ratio=0.5",
-    f"--data.pretraining_path={RECIPE}/data/pretraining.txt",
-)
+PTX = ("--model.pretraining.ptx_coef=0.1", "--model.pretraining.ptx_batch_ratio=0.5")
 SMALL = ("--model.lora.top_layers=2",)
 """Options of every stage with --quick."""
 QUICK = {
@@ -56,8 +52,17 @@ def trained(context: Context, seed: int) -> Models:
     run_stage("rm", RECIPE / "rm.yaml", run, [f"--model.base={start}", *_given(context, "rm", seed)])
     given = [f"--model.base={start}", f"--model.reward.model={run / 'rm'}", *_given(context, "ppo", seed)]
     run_stage("ppo", RECIPE / "ppo.yaml", run, given)
-    run_stage("ppo", RECIPE / "ppo.yaml", mixed, [*given, *PTX])
+    run_stage("ppo", RECIPE / "ppo.yaml", mixed, [*given, *PTX, f"--data.pretraining_path={_passages(context)}"])
     return Models(context.base, start, run / "rm", run / "ppo", mixed / "ppo")
+
+
+def _passages(context: Context) -> Path:
+    """Text of the pretraining mix: passages of BoolQ, of which the finding tax holds others out."""
+    if context.quick:
+        return RECIPE / "data/pretraining.txt"  # needs no network
+    folder = context.runs / questions.FOLDER
+    questions.write(folder)
+    return folder / questions.TRAINING
 
 
 def _run(context: Context, seed: int) -> Path:
