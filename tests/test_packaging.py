@@ -288,6 +288,7 @@ def test_clean_keeps_runs_and_venv(checkout: Path) -> None:
         "lit_instruct",
         "data_modules",
         "benchmarks",
+        "evidence",
         "tests",
     ]:
         (checkout / name).mkdir(parents=True)
