@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from lightning.pytorch.strategies import Strategy
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from lit_instruct.errors import UserError
 from lit_instruct.losses.masked import Moments, masked_moments
@@ -83,6 +83,14 @@ class Ranks:
         if refused:
             raise mistake or UserError("another process stopped, and its message says why")
         return result
+
+    def gather(self, rows: Mapping[int, Result]) -> dict[int, Result]:
+        """Returns the rows of all processes by their numbers, in ascending order."""
+        everywhere: list[Any] = [rows]
+        if self.count > 1:
+            everywhere = [None] * self.count
+            distributed.all_gather_object(everywhere, dict(rows))
+        return dict(sorted((number, row) for part in everywhere for number, row in part.items()))
 
     def sum_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
         """Sums gradients over processes in one collective; a process without rows in the minibatch adds zeros."""

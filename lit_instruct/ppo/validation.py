@@ -31,15 +31,15 @@ class Validation:
     ranks: Ranks
 
     def __post_init__(self) -> None:
-        self.samples: list[dict[str, Any]] = []
-        """This process's samples of the last validation, with their scores."""
+        self.samples: dict[int, dict[str, Any]] = {}
+        """This process's samples of the last validation, with their scores, by row number."""
         rewards = figure_names([reward.name for reward in self.collector.rewards])
         self.names = [*rewards, *(["labeler"] if self.labeler is not None else [])]
         """Names of the figures."""
 
     def start(self, use_cases: Sequence[str]) -> None:
         """Forgets the last validation; `use_cases` are those of all held-out prompts."""
-        self.samples = []
+        self.samples = {}
         self.means = EpisodeMeans(self.names, use_cases)
         self.case_names = case_names(self.names, use_cases)
         """Use case -> its name in the log."""
@@ -66,9 +66,10 @@ class Validation:
                 judged = {"labeler": labels[row]} if labels is not None else {}
                 all_figures = torch.cat([figures, figures.new_tensor([*judged.values()])])
                 self.means.add(all_figures, batch.rows[row].use_case)
-                reward, kl, *_ = figures.tolist()
-                scores = {"reward": round(reward, 3), "kl": round(kl, 2)} | judged
-                self.samples.append({"prompt": prompt_text(prompts[row]), "response": texts[row]} | scores)
+                reward, kl, length, *_ = figures.tolist()
+                scores = {"reward": round(reward, 3), "kl": round(kl, 2), "length": int(length)} | judged
+                sample = {"prompt": prompt_text(prompts[row]), "response": texts[row]} | scores
+                self.samples[int(batch.row_number[row])] = sample
 
     def figures(self) -> dict[str, float]:
         """Returns the means over all processes, overall as val/reward and by use case as val/reward/<use case>."""

@@ -154,11 +154,11 @@ def refuse_to_relabel(changed: list[str]) -> None:
 
 @dataclass(eq=False)
 class SampleTable(Callback):
-    """Writes the validation samples of PPO to <folder>/logs/samples.jsonl and to TensorBoard."""
+    """Writes all validation samples of PPO to <folder>/logs/samples.jsonl, and the first ones to TensorBoard."""
 
     folder: Path
-    rows: int = 8
-    """Samples per validation."""
+    shown: int = 8
+    """Samples per validation in TensorBoard."""
     written: int = field(default=0, init=False)
     """Lines of this run in the file."""
 
@@ -186,15 +186,18 @@ class SampleTable(Callback):
                 scratch.write_text("".join(lines[: self.written]), encoding="utf-8")
 
     def on_validation_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
-        """Appends the samples of this validation."""
-        if not isinstance(pl_module, PPOModule) or not trainer.is_global_zero or trainer.fast_dev_run:
+        """Appends the samples of this validation, in the order of its prompts."""
+        if not isinstance(pl_module, PPOModule) or trainer.fast_dev_run:
             return
-        shown = pl_module.validation.samples[: self.rows]
+        rows = [*pl_module.ranks.gather(pl_module.validation.samples).values()]
+        if not trainer.is_global_zero:
+            return
         iteration = pl_module.iterations_done
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a", encoding="utf-8") as file:
-            file.writelines(json.dumps({"iteration": iteration, **row}, ensure_ascii=False) + "\n" for row in shown)
-        self.written += len(shown)
+            file.writelines(json.dumps({"iteration": iteration, **row}, ensure_ascii=False) + "\n" for row in rows)
+        self.written += len(rows)
+        shown = rows[: self.shown]
         lines = [shown[0].keys(), ["---"] * len(shown[0]), *(row.values() for row in shown)]
         table = "\n".join(
             "| " + " | ".join(" ".join(str(value).replace("|", "/").split()) for value in line) + " |" for line in lines

@@ -60,5 +60,5 @@ def test_a_validation(roles: Roles, prompter: Prompter) -> None:
     validation.step(batch_of(prompter), nullcontext())
     figures = validation.figures()
     assert figures["val/labeler"] == pytest.approx(3.0)
-    assert figures["val/reward"] == pytest.approx(sum(sample["reward"] for sample in validation.samples) / 4)
+    assert figures["val/reward"] == pytest.approx(sum(sample["reward"] for sample in validation.samples.values()) / 4)
     assert SAMPLING.max_new_tokens >= figures["val/response_length"]

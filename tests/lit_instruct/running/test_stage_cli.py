@@ -20,10 +20,12 @@ from tests.lit_instruct.stages.helpers import (
     assert_equal,
     column,
     fit,
+    prompts,
     rows_of,
     run,
     snapshot,
     weights,
+    write_rows,
 )
 
 STAGES = ("sft", "rm", "ppo")
@@ -148,6 +150,19 @@ def test_logged_columns(trained: Path) -> None:
     assert column(trained / "ppo/logs/metrics.csv", "ppo/iteration") == [1.0, 2.0, 3.0, 4.0]
     assert column(trained / "ppo/logs/metrics.csv", "ppo/episodes") == [8.0, 16.0, 24.0, 32.0]
     assert len(column(trained / "ppo/logs/metrics.csv", "val/reward")) == 2
+
+
+def test_every_validation_sample_is_kept_in_the_order_of_the_prompts(tmp_path: Path, tiny_model: Path) -> None:
+    files = Files(tmp_path)
+    held = write_rows(tmp_path / "eleven.jsonl", prompts(11, 1))  # more than TensorBoard shows
+    more = [f"--data.validation_path={held}", f"--model.base={tiny_model}", "--model.reward.model=null"]
+    more += ["--model.reward.function=tests.lit_instruct.stages.rewards.letters", "--model.iterations=2"]
+    assert fit("ppo", tmp_path / "run", files, *more) == 0
+    rows = [json.loads(line) for line in (tmp_path / "run/ppo/logs/samples.jsonl").read_text().splitlines()]
+    assert [row["prompt"] for row in rows] == [row["prompt"] for row in prompts(11, 1)]
+    record = json.loads((tmp_path / "run/ppo/stage.json").read_text())
+    for name, figure in (("reward", "val/reward"), ("kl", "val/kl"), ("length", "val/response_length")):
+        assert sum(row[name] for row in rows) / 11 == pytest.approx(record["metrics"][figure], abs=0.006)
 
 
 def test_the_table_of_samples(trained: Path) -> None:

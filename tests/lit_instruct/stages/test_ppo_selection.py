@@ -122,7 +122,7 @@ def test_the_table_of_samples_is_in_tensorboard(trained: Path) -> None:
     rows = [json.loads(line) for line in (trained / "ppo/logs/samples.jsonl").read_text().splitlines()]
     for table, iteration in zip(tables, (2, 4), strict=True):
         lines = table.splitlines()
-        assert lines[0] == "| prompt | response | reward | kl |"
+        assert lines[0] == "| prompt | response | reward | kl | length |"
         shown = [row for row in rows if row["iteration"] == iteration]
         assert len(lines) == 2 + len(shown)
         assert all(f"| {row['prompt']} |" in line for row, line in zip(shown, lines[2:], strict=True))
@@ -140,4 +140,4 @@ def test_samples_show_what_the_labeler_says(tmp_path: Path, files: Files, tiny_m
     data = PromptDataModule(str(files.ppo), str(files.ppo_validation))
     plain_trainer(tmp_path).validate(module, data, verbose=False)
     assert len(module.validation.samples) == 5
-    assert all(sample["labeler"] == len(sample["prompt"]) / 10 for sample in module.validation.samples)
+    assert all(sample["labeler"] == len(sample["prompt"]) / 10 for sample in module.validation.samples.values())

@@ -110,4 +110,12 @@ def test_a_reward_that_fails_on_one_process_ends_both(tmp_path: Path, trained: P
 @pytest.mark.parametrize("more", [UNEVEN, MIX, [*MIX, *UNEVEN]], ids=["uneven minibatches", "mix", "uneven mix"])
 def test_ppo(tmp_path: Path, trained: Path, files: Files, more: list[str]) -> None:
     start = [f"--model.base={trained / 'sft'}", f"--model.reward.model={trained / 'rm'}"]
-    assert_same(*both("ppo", tmp_path, files, [*start, f"--data.pretraining_path={files.text}", *more], []))
+    one, two = both("ppo", tmp_path, files, [*start, f"--data.pretraining_path={files.text}", *more], [])
+    assert_same(one, two)
+    samples = [
+        [json.loads(line) for line in (run / "logs/samples.jsonl").read_text().splitlines()] for run in (one, two)
+    ]
+    assert [row["response"] for row in samples[0]] == [row["response"] for row in samples[1]]
+    assert [row["prompt"] for row in samples[0]] == 2 * [
+        json.loads(line)["prompt"] for line in files.ppo_validation.open()
+    ]
