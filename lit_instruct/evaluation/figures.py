@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from lit_instruct.evaluation import measures
+import numpy as np
+
+from lit_instruct.evaluation import length, measures
 from lit_instruct.evaluation.measures import rounded
 from lit_instruct.evaluation.options import EvalOptions
 from lit_instruct.evaluation.seen import Seen
@@ -34,6 +36,7 @@ def figures_of(options: EvalOptions, systems: list[System], cases: list[str], pa
     figures["distinct_2_within_response"] = {name: measures.mean_distinct_n(own) for name, own in texts.items()}
     openings = {name: measures.commonest_opening(own) for name, own in texts.items()}
     figures["opening"] = {name: opening._asdict() if opening else None for name, opening in openings.items()}
+    figures["length_corrected"] = _length_corrected(systems, pairs, options.seed)
     figures["by_use_case"] = {case: _summary(systems, index, pairs, options.seed) for case, index in by_case.items()}
     return figures
 
@@ -65,6 +68,31 @@ def _distinct(texts: dict[str, list[str]], pairs: Pairs, seed: int) -> dict[str,
         base = distinct[theirs]["mean"]
         distinct[f"{ours}_over_{theirs}"] = distinct[ours]["mean"] / base if base else None
     return distinct
+
+
+def _length_corrected(systems: list[System], pairs: Pairs, seed: int) -> dict[str, Any]:
+    """Correlations of each system's scores with length, and each pair's comparison at like and at equal length."""
+    tokens = {system.name: [len(response.ids) for response in system.responses] for system in systems}
+    labels = {system.name: system.labeler for system in systems}
+    found: dict[str, Any] = {"like": length.LIKE, "systems": {}, "pairs": {}}
+    for system in systems:
+        own, row = tokens[system.name], {"labeler": length.correlation(system.labeler, tokens[system.name])}
+        if system.reward is not None:
+            row["reward"] = length.correlation(system.reward, own)
+            row["labeler_and_reward"] = length.correlation(system.labeler, system.reward)
+            row["labeler_and_reward_given_length"] = length.partial_correlation(system.labeler, system.reward, own)
+        found["systems"][system.name] = {name: None if r is None else round(r, 6) for name, r in row.items()}
+    for ours, theirs in pairs:
+        like = length.alike(tokens[ours], tokens[theirs])
+        won = np.asarray(measures.wins(labels[ours], labels[theirs]))[like].tolist()
+        gain = np.subtract(labels[ours], labels[theirs]).tolist()
+        equal = length.difference_at_equal_length(gain, tokens[ours], tokens[theirs], seed)
+        found["pairs"][f"{ours}_vs_{theirs}"] = {
+            "prompts_of_like_length": len(won),
+            "win_rate_at_like_length": rounded(measures.bootstrap(won, seed)) if won else None,
+            "labeler_difference_at_equal_length": rounded(equal) if equal else None,
+        }
+    return found
 
 
 def samples_of(

@@ -52,6 +52,7 @@ def build_page(compared: Compared, report: dict[str, Any], ranked: Ranked) -> st
         measures={name: label for name, label in labels_of(report["judge"]).items() if name in report},
         task_systems=[name for name in report["systems"] if name in compared.sources],
         task_labels=LABELS,
+        lengths=lengths(report),
         verdict=verdict(report),
         gained=gained(report, ours, theirs),
         cost=cost(report, ours, theirs),
@@ -76,6 +77,18 @@ def columns(systems: list[str], ours: str, theirs: str) -> list[str]:
         theirs: the one that it is compared with.
     """
     return [ours, "", theirs, *(name for name in reversed(systems) if name not in (ours, theirs))]
+
+
+def lengths(report: dict[str, Any]) -> dict[str, str]:
+    """Returns the correlations of the table on length, with their names; those with a reward only if there is one."""
+    judge = f"{report['judge']}'s score"
+    names = {
+        "labeler": f"{judge} and length",
+        "reward": "reward and length",
+        "labeler_and_reward": f"{judge} and reward",
+        "labeler_and_reward_given_length": f"{judge} and reward, given the length",
+    }
+    return {name: label for name, label in names.items() if name == "labeler" or "reward" in report}
 
 
 def gained(report: dict[str, Any], ours: str, theirs: str) -> list[dict[str, str]]:

@@ -15,6 +15,7 @@ from torch import Tensor
 from torchmetrics.functional import pearson_corrcoef, spearman_corrcoef
 from torchmetrics.functional.classification import binary_calibration_error
 
+from lit_instruct.evaluation.length import alike, correlation, partial_correlation
 from lit_instruct.evaluation.measures import resamples
 
 BINS = 10
@@ -73,6 +74,10 @@ class LengthRelation(NamedTuple):
     """Share of pairs of unequal length in which the labeler ranks the longer response higher."""
     longer_preferred_by_model: float | None
     """The same for the model; equal rewards count half."""
+    quality_within_rows: float | None
+    """Linear correlation of the reward with the labeler's order (minus the rank among the row's distinct ranks)."""
+    quality_within_rows_given_length: float | None
+    """What is left of it when length is given (`length.partial_correlation`)."""
 
 
 def ranked_pairs(rewards: Sequence[Sequence[float]], ranks: Sequence[Sequence[int]]) -> Pairs:
@@ -147,23 +152,39 @@ def reliability(margins: np.ndarray) -> list[Bin]:
     return bins
 
 
+def of_like_length(lengths: Sequence[Sequence[int]], pairs: Pairs) -> np.ndarray:
+    """Returns which pairs have responses of like length (`length.alike`), (n,) bool.
+
+    Args:
+        lengths: tokens of each row's responses.
+        pairs: of the same rows.
+    """
+    tokens = _padded(lengths, 0)
+    return alike(tokens[pairs.row, pairs.winner], tokens[pairs.row, pairs.loser])
+
+
 def length_relation(
-    rewards: Sequence[Sequence[float]], lengths: Sequence[Sequence[int]], pairs: Pairs
+    rewards: Sequence[Sequence[float]],
+    lengths: Sequence[Sequence[int]],
+    ranks: Sequence[Sequence[int]],
+    pairs: Pairs,
 ) -> LengthRelation:
-    """Returns how strongly the reward depends on length.
+    """Returns how strongly the reward depends on length, and on the labeler's order whatever the length.
 
     Args:
         rewards: K numbers per row.
         lengths: tokens of the same responses.
-        pairs: of the same rewards.
+        ranks: of the same responses.
+        pairs: of these rewards and ranks.
     """
     length = _padded(lengths, 0)
     longer = np.sign(length[pairs.row, pairs.winner] - length[pairs.row, pairs.loser])
     unequal = longer != 0
     by_model = (1 + longer * np.sign(pairs.margin)) / 2
     reward, tokens = _flat(rewards), _flat(lengths)
-    reward_within, tokens_within = (
-        _flat([np.subtract(row, np.mean(row)) for row in rows]) for rows in (rewards, lengths)
+    quality = [-_levels(np.asarray([row]))[0] for row in ranks]
+    reward_within, tokens_within, quality_within = (
+        _flat([np.subtract(row, np.mean(row)) for row in rows]) for rows in (rewards, lengths, quality)
     )
     return LengthRelation(
         _correlation(reward, tokens, pearson_corrcoef),
@@ -171,6 +192,8 @@ def length_relation(
         _correlation(reward_within, tokens_within, pearson_corrcoef),
         float((longer[unequal] > 0).mean()) if unequal.any() else None,
         float(by_model[unequal].mean()) if unequal.any() else None,
+        correlation(quality_within, reward_within),
+        partial_correlation(quality_within, reward_within, tokens_within),
     )
 
 

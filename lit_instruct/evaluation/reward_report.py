@@ -13,12 +13,14 @@ from rich.text import Text
 
 from data_modules.rows import RankedComparison
 from lit_instruct.evaluation import reward_charts as charts
+from lit_instruct.evaluation.length import LIKE
 from lit_instruct.evaluation.measures import rounded
 from lit_instruct.evaluation.page import card, number, percent, render, signed
 from lit_instruct.evaluation.reward_measures import (
     Pairs,
     calibration_error,
     length_relation,
+    of_like_length,
     pair_accuracy,
     ranked_pairs,
     reliability,
@@ -64,9 +66,11 @@ def validation_report(
         demonstrations: their rewards, if any.
         seed: of the bootstrap.
     """
-    pairs = ranked_pairs(rewards, [row.ranks for row in rows])
+    ranks = [row.ranks for row in rows]
+    pairs = ranked_pairs(rewards, ranks)
     everything = np.ones(len(pairs.row), dtype=bool)
     accuracy = pair_accuracy(pairs, everything, seed)
+    alike = pair_accuracy(pairs, of_like_length(lengths, pairs), seed)
     return {
         "rows": len(rows),
         "responses": sum(len(row.responses) for row in rows),
@@ -77,7 +81,8 @@ def validation_report(
             "error": round(calibration_error(pairs.margin), 6),
             "bins": [rounded(one) for one in reliability(pairs.margin)],
         },
-        "length": rounded(length_relation(rewards, lengths, pairs)),
+        "length": rounded(length_relation(rewards, lengths, ranks, pairs)),
+        "pair_accuracy_at_like_length": rounded(alike) if alike else None,
         "demonstrations": _demonstrations(demonstrations),
     }
 
@@ -131,6 +136,7 @@ def build_page(
         ],
         reliability=charts.reliability_chart(report["calibration"]["bins"]),
         length=charts.length_chart(rewards, lengths),
+        like=LIKE,
     )
 
 
@@ -218,6 +224,7 @@ def _print_table(report: dict[str, Any], folder: Path) -> None:
     lines = [
         f"calibration error of sigmoid(r_w - r_l): {number(report['calibration']['error'], 3)}",
         f"correlation with length: Pearson {signed(length['pearson'])}, Spearman {signed(length['spearman'])}",
+        f"pairs of like length: {_told(report['pair_accuracy_at_like_length'])}",
     ]
     if shown:
         before, after = signed(shown["mean_before_bias"]), signed(shown["mean_after_bias"])
@@ -225,6 +232,13 @@ def _print_table(report: dict[str, Any], folder: Path) -> None:
     lines += [f"report: {folder / name}" for name in ("validation.html", "validation.json")]
     for line in lines:
         console.print(Text(printable(line)), soft_wrap=True)
+
+
+def _told(accuracy: dict[str, Any] | None) -> str:
+    if accuracy is None:
+        return "none"
+    value, interval, pairs = _cells(accuracy)
+    return f"accuracy {value} ({interval}), {pairs} pairs"
 
 
 def _cells(accuracy: dict[str, Any]) -> tuple[str, str, str]:

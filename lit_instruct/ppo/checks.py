@@ -57,6 +57,12 @@ def check_run(
     """
     _check_lengths(source, options.sampling.max_new_tokens, data)
     options.sampling.stop_rule(prompter)
+    free, most = options.reward.length_penalty_from, options.sampling.max_new_tokens
+    if free >= most:
+        raise UserError(
+            f"--model.reward.length_penalty_from={free}: no response is longer than --model.sampling.max_new_tokens="
+            f"{most}; lower it"
+        )
     for reward in reward_sources:
         _check_reward(reward, "--model.reward.model")
     for further in options.reward.further:

@@ -15,6 +15,7 @@ from lit_instruct.batches import PromptBatch, Responses, Rollout, around_respons
 from lit_instruct.models.roles import Roles, reward_role
 from lit_instruct.models.sharding import in_step
 from lit_instruct.ppo.ensemble import Ensemble
+from lit_instruct.ppo.length_penalty import LengthPenalty
 from lit_instruct.ppo.minibatches import Cut, minibatches_of, sequence_lengths
 from lit_instruct.ppo.non_finite import NonFinite
 from lit_instruct.ppo.phases import Phases
@@ -32,7 +33,7 @@ class Reward(NamedTuple):
     weight: float
     """Its factor in the sum of all rewards."""
     score: TextScorer | None
-    """None for the reward roles, which share the base."""
+    """None for the reward roles, which share the base, and for the length penalty."""
     origin: str = "the reward model"
     """Option and function that it comes from, for messages."""
 
@@ -72,6 +73,8 @@ class Collector:
     merge: bool = True
     """Whether the policy's adapter is folded into a copy of the weights during decoding."""
     phases: Phases = field(default_factory=Phases)
+    length_penalty: LengthPenalty | None = None
+    """The last of `rewards`, if there is one."""
 
     def __post_init__(self) -> None:
         self.stop = self.sampling.stop_rule(self.prompter)
@@ -201,6 +204,8 @@ class Collector:
             ]
             main, *std = self.ensemble.combine(members)
             rewards = [main, *rewards, *std]
+        if self.length_penalty is not None:
+            rewards.append(self.length_penalty(response_mask.sum(dim=1)))
         parts = torch.stack(rewards, dim=1)
         ended = torch.tensor([self.stop.ended(responses[row]) for row in rows], device=parts.device)
         return Rollout(

@@ -52,7 +52,7 @@ class Diagnostics:
         self.last = [*self.last, seen][-WINDOW:]
         found = _of_one_iteration(figures)
         if self.count >= 2 * WINDOW:
-            found |= self._trends()
+            found |= self._trends(figures["ppo/reward_length_correlation"])
         explained = fmean(row["ppo/explained_variance"] for row in self.last)
         if self.count >= VALUE_ITERATIONS and explained <= 0:
             found["value"] = (
@@ -86,8 +86,8 @@ class Diagnostics:
         for name in STATE:
             setattr(self, name, state[name])
 
-    def _trends(self) -> dict[str, str]:
-        """Compares the last iterations with the first."""
+    def _trends(self, correlation: float) -> dict[str, str]:
+        """Compares the last iterations with the first; `correlation` is that of reward and length now."""
         found = {}
         first, last = (fmean(row["ppo/eos_share"] for row in rows) for rows in (self.first, self.last))
         if last < FALL * first:
@@ -99,9 +99,9 @@ class Diagnostics:
         first, last = (fmean(row["ppo/response_length"] for row in rows) for rows in (self.first, self.last))
         if last >= max(GROWTH * first, 0.5 * self.max_new_tokens):
             found["length"] = (
-                f"responses grew from {first:.0f} to {last:.0f} tokens: the reward likes length; check the "
-                "correlation with length in `lit-instruct rm validate`, raise --model.kl.coef, or lower "
-                "--model.sampling.max_new_tokens"
+                f"responses grew from {first:.0f} to {last:.0f} tokens, and reward and length correlate by "
+                f"{correlation:.2f}: the reward likes length; check it at like length with `lit-instruct rm validate`, "
+                "set --model.reward.length_penalty, raise --model.kl.coef, or lower --model.sampling.max_new_tokens"
             )
         return found
 

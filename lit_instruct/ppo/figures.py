@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lit_instruct.batches import Rollout
+from lit_instruct.losses.correlation import correlation_given, correlations, cross_sums
 from lit_instruct.losses.policy import explained_variance
 from lit_instruct.ppo.collect import Rollouts
 from lit_instruct.ppo.ranks import Ranks
@@ -17,6 +18,7 @@ from lit_instruct.terminal import printable
 
 FIGURES = ("reward", "kl", "response_length", "eos_share", "entropy")
 """Reward before shaping; KL to the SFT model in nats; tokens; 1 if the response ended by itself; nats per token."""
+REWARD, LENGTH = FIGURES.index("reward"), FIGURES.index("response_length")
 
 
 def episode_figures(rollout: Rollout) -> Tensor:
@@ -63,16 +65,30 @@ def rollout_figures(
         rewards: names of the rewards, "main" first.
         ranks: processes to average over.
     """
-    counted = EpisodeMeans(figure_names(rewards))
-    for rollout in rollouts:
-        for figures in episode_figures(rollout):
-            counted.add(figures)
-    means = counted.means(ranks.sum)[""]
+    counted, episodes = EpisodeMeans(figure_names(rewards)), torch.cat([episode_figures(one) for one in rollouts])
+    for figures in episodes:
+        counted.add(figures)
+    means = counted.means(ranks.sum)[""] | length_figures(cross_sums(episodes[:, [REWARD, LENGTH]]), ranks)
     masks = [rollout.response_mask for rollout in rollouts]
     returns = [target.returns for target in targets]
     errors = [target - rollout.values for target, rollout in zip(returns, rollouts, strict=True)]
     explained = explained_variance(ranks.masked_moments(errors, masks), ranks.masked_moments(returns, masks))
     return {f"ppo/{name}": mean for name, mean in means.items()} | {"ppo/explained_variance": float(explained)}
+
+
+def length_figures(sums: Tensor, ranks: Ranks) -> dict[str, float]:
+    """Returns how reward and length correlate, and the labeler's score with the reward given the length.
+
+    Args:
+        sums: `cross_sums` of reward, length and, if there is a labeler, its score, over episodes of this process.
+        ranks: processes to add up.
+    """
+    found = correlations(ranks.sum(sums)).tolist()
+    figures = {"reward_length_correlation": found[0][1]}
+    if len(found) > 2:
+        given = correlation_given(found[0][2], found[0][1], found[2][1])
+        figures["labeler_reward_correlation_given_length"] = given or 0.0
+    return figures
 
 
 def clock_figures(began: float, rollouts: Rollouts, ranks: Ranks) -> dict[str, float]:

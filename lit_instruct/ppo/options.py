@@ -12,6 +12,7 @@ from lit_instruct.models.finite import OnNonFinite
 from lit_instruct.models.loading import model_name
 from lit_instruct.models.optimizers import OptimizerName
 from lit_instruct.ppo.bounds import above_zero, at_least
+from lit_instruct.ppo.length_penalty import NAME as PENALTY
 from lit_instruct.ppo.objective import KLOptions, ObjectiveOptions, ValueOptions
 from lit_instruct.rollouts.function_names import Function
 from lit_instruct.rollouts.generate import SamplingOptions
@@ -62,6 +63,9 @@ class RewardOptions:
         ensemble: how the scores of an ensemble become one: mean, min, or mean_minus_std, where members that disagree
             lower the score (Coste et al. 2023). Their standard deviation is logged as ppo/reward/std.
         std_coef: factor of that standard deviation in mean_minus_std.
+        length_penalty: a further reward: what a response at the length limit loses; shorter ones lose less by a line
+            (Yu et al. 2025). It is logged as ppo/reward/length_penalty; 0 for none.
+        length_penalty_from: tokens, with the EOS, up to which a response loses nothing.
     """
 
     model: str | None = "{run}/rm"
@@ -75,12 +79,20 @@ class RewardOptions:
     missing_eos_score: float | None = None
     ensemble: Aggregate = "mean"
     std_coef: float = 1.0
+    length_penalty: float = 0.0
+    length_penalty_from: int = 0
 
     def __post_init__(self) -> None:
         if self.function is None and self.model is None:
             raise UserError("--model.reward.model: give a reward model, or a function by --model.reward.function")
         self.model = self.model and model_name(self.model, "--model.reward.model")
         above_zero("reward", self, "clip")
+        at_least(0, "reward", self, "length_penalty", "length_penalty_from")
+        if self.length_penalty_from and not self.length_penalty:
+            raise UserError(
+                f"--model.reward.length_penalty_from={self.length_penalty_from}: there is no penalty with "
+                "--model.reward.length_penalty=0; give one, or leave this out"
+            )
         if self.ensemble != "mean" and len(self.models) < 2:
             raise UserError(
                 f"--model.reward.ensemble={self.ensemble}: needs several reward models, with commas in "
@@ -92,7 +104,8 @@ class RewardOptions:
     @property
     def names(self) -> list[str]:
         """Names of all rewards, the main one first."""
-        return ["main", *(reward.name for reward in self.further), *(["std"] if len(self.models) > 1 else [])]
+        std, penalty = ["std"] if len(self.models) > 1 else [], [PENALTY] if self.length_penalty else []
+        return ["main", *(reward.name for reward in self.further), *std, *penalty]
 
     @property
     def models(self) -> list[str]:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from lit_instruct.models.roles import Roles
 from lit_instruct.ppo.collect import Collector, Reward
 from lit_instruct.ppo.ensemble import Ensemble
+from lit_instruct.ppo.length_penalty import NAME as PENALTY
+from lit_instruct.ppo.length_penalty import LengthPenalty
 from lit_instruct.ppo.minibatches import micro_batches
 from lit_instruct.ppo.non_finite import NonFinite
 from lit_instruct.ppo.options import PPOOptions, RewardOptions
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 
 
 def rewards_of(options: RewardOptions, shared: bool, open_model: Callable[[str], TextScorer]) -> list[Reward]:
-    """Returns the main reward, then the further ones, then the standard deviation of an ensemble with weight 0.
+    """Returns the main reward, the further ones, an ensemble's standard deviation with weight 0, the length penalty.
 
     Args:
         options: where rewards come from.
@@ -52,7 +54,7 @@ def rewards_of(options: RewardOptions, shared: bool, open_model: Callable[[str],
         main = opened("main", 1.0, options.model, options.function, "--model.reward.")
     named = "--model.reward.further"
     further = [opened(r.name, r.weight, r.model, r.function, f"{named}: {r.name!r}, ") for r in options.further]
-    return [main, *further, *std]
+    return [main, *further, *std, *([Reward(PENALTY, 1.0, None)] if options.length_penalty else [])]
 
 
 class Parts(NamedTuple):
@@ -94,7 +96,8 @@ def build_parts(
     Raises:
         UserError: the labeler cannot be imported.
     """
-    objective, memory = options.objective, options.memory
+    objective, memory, reward = options.objective, options.memory, options.reward
+    lost, most = reward.length_penalty, options.sampling.max_new_tokens
     guard = NonFinite(options.optimizer.on_non_finite, folder, prompter.decode, ranks)
     labeler = options.selection.labeler
     judge = function_scorer(labeler, option="--model.selection.labeler") if labeler is not None else None
@@ -110,6 +113,7 @@ def build_parts(
         ranks,
         memory.generation_batch_size,
         memory.merge_for_rollouts,
+        length_penalty=LengthPenalty(lost, reward.length_penalty_from, most) if lost else None,
     )
     mix = None
     if options.pretraining.ptx_coef and data.pretraining is not None:

@@ -10,8 +10,17 @@ from typing import Any
 import torch
 
 from lit_instruct.batches import PromptBatch
+from lit_instruct.losses.correlation import cross_sums
 from lit_instruct.ppo.collect import Collector
-from lit_instruct.ppo.figures import EpisodeMeans, case_names, episode_figures, figure_names
+from lit_instruct.ppo.figures import (
+    LENGTH,
+    REWARD,
+    EpisodeMeans,
+    case_names,
+    episode_figures,
+    figure_names,
+    length_figures,
+)
 from lit_instruct.ppo.ranks import Ranks
 from lit_instruct.prompting import prompt_text
 from lit_instruct.rollouts.reward_functions import TextScorer
@@ -41,6 +50,8 @@ class Validation:
         """Forgets the last validation; `use_cases` are those of all held-out prompts."""
         self.samples = {}
         self.means = EpisodeMeans(self.names, use_cases)
+        self.sums = torch.zeros(3 + (self.labeler is not None), 3 + (self.labeler is not None), dtype=torch.float64)
+        """`cross_sums` of reward, length and the labeler's score."""
         self.case_names = case_names(self.names, use_cases)
         """Use case -> its name in the log."""
 
@@ -66,14 +77,19 @@ class Validation:
                 judged = {"labeler": labels[row]} if labels is not None else {}
                 all_figures = torch.cat([figures, figures.new_tensor([*judged.values()])])
                 self.means.add(all_figures, batch.rows[row].use_case)
+                self.sums += cross_sums(all_figures[[REWARD, LENGTH, *([-1] if judged else [])]][None])
                 reward, kl, length, *_ = figures.tolist()
                 scores = {"reward": round(reward, 3), "kl": round(kl, 2), "length": int(length)} | judged
                 sample = {"prompt": prompt_text(prompts[row]), "response": texts[row]} | scores
                 self.samples[int(batch.row_number[row])] = sample
 
     def figures(self) -> dict[str, float]:
-        """Returns the means over all processes, overall as val/reward and by use case as val/reward/<use case>."""
-        return {
+        """Returns the means over all processes, overall as val/reward and by use case as val/reward/<use case>.
+
+        `length_figures` are of all prompts.
+        """
+        related = {f"val/{name}": value for name, value in length_figures(self.sums, self.ranks).items()}
+        return related | {
             f"val/{name}/{self.case_names[case]}" if case else f"val/{name}": mean
             for case, figures in self.means.means(self.ranks.sum).items()
             for name, mean in figures.items()

@@ -128,7 +128,7 @@ def test_extreme_margins_stay_in_the_last_bin() -> None:
 
 def test_length_by_hand() -> None:
     rewards, lengths, ranks = [[1.0, 2.0, 3.0], [11.0, 10.0]], [[2, 4, 6], [5, 5]], [[3, 2, 1], [1, 2]]
-    relation = measures.length_relation(rewards, lengths, ranked_pairs(rewards, ranks))
+    relation = measures.length_relation(rewards, lengths, ranks, ranked_pairs(rewards, ranks))
     flat = np.corrcoef([1.0, 2, 3, 11, 10], [2.0, 4, 6, 5, 5])[0, 1]
     assert relation.pearson == pytest.approx(flat)
     # Within rows: rewards -1 0 1 1/2 -1/2, lengths -2 0 2 0 0.
@@ -137,6 +137,34 @@ def test_length_by_hand() -> None:
     assert relation.spearman == pytest.approx(np.corrcoef([1.0, 2, 3, 5, 4], [1, 2, 5, 3.5, 3.5])[0, 1])
     assert relation.longer_preferred_by_labeler == 1.0  # the pair of equal length says nothing
     assert relation.longer_preferred_by_model == 1.0
+    # Quality within rows: -1 0 1 1/2 -1/2, as the rewards; the same once the length is given.
+    assert relation.quality_within_rows == pytest.approx(1.0)
+    assert relation.quality_within_rows_given_length == pytest.approx(1.0)
+
+
+def test_quality_that_is_length_alone_vanishes_at_equal_length() -> None:
+    """The rewards follow the lengths, and so does the labeler but for one noise that is not the model's."""
+    u, v, w = [1.0, 1, -1, -1], [1.0, -1, 1, -1], [1.0, -1, -1, 1]
+    lengths = [[int(10 + x) for x in u]]
+    rewards = [[x + 0.5 * y for x, y in zip(u, v, strict=True)]]
+    order = [2 * x + 1.5 * y for x, y in zip(u, w, strict=True)]  # 3.5 0.5 -3.5 -0.5
+    ranks = [[1, 2, 4, 3]]
+    assert sorted(range(4), key=lambda i: -order[i]) == [0, 1, 3, 2]
+    relation = measures.length_relation(rewards, lengths, ranks, ranked_pairs(rewards, ranks))
+    # Quality 1.5 0.5 -1.5 -0.5 = u + w / 2: its product with the rewards is that of u alone.
+    assert relation.quality_within_rows == pytest.approx(1 / 1.25)
+    assert relation.quality_within_rows_given_length == pytest.approx(0.0, abs=1e-12)
+
+
+def test_pairs_of_like_length() -> None:
+    rewards, ranks, lengths = [[3.0, 1.0, 2.0], [1.0, 2.0]], [[1, 3, 2], [1, 2]], [[100, 125, 126], [8, 10]]
+    pairs = ranked_pairs(rewards, ranks)
+    chosen = measures.of_like_length(lengths, pairs)
+    of = [(int(row), int(w), int(lo)) for row, w, lo in zip(pairs.row, pairs.winner, pairs.loser, strict=True)]
+    assert [pair for pair, like in zip(of, chosen, strict=True) if like] == [(0, 0, 1), (0, 2, 1), (1, 0, 1)]
+    found = measures.pair_accuracy(pairs, chosen, 0)
+    assert found is not None
+    assert found.value == pytest.approx(2 / 3)
 
 
 def test_length_preferences_equal_the_loop() -> None:
@@ -147,14 +175,15 @@ def test_length_preferences_equal_the_loop() -> None:
         if difference:
             labeler.append(difference > 0)
             model.append((difference > 0) == (margin > 0))
-    relation = measures.length_relation(rewards, lengths, ranked_pairs(rewards, ranks))
+    relation = measures.length_relation(rewards, lengths, ranks, ranked_pairs(rewards, ranks))
     assert relation.longer_preferred_by_labeler == pytest.approx(np.mean(labeler))
     assert relation.longer_preferred_by_model == pytest.approx(np.mean(model))
 
 
 def test_without_variation_there_is_no_correlation() -> None:
     rewards = [[1.0, 1.0], [1.0, 1.0]]
-    relation = measures.length_relation(rewards, [[3, 3], [3, 3]], ranked_pairs(rewards, [[1, 2], [1, 2]]))
-    assert relation == (None, None, None, None, None)
-    unsure = measures.length_relation(rewards, [[3, 4], [5, 4]], ranked_pairs(rewards, [[1, 2], [1, 2]]))
-    assert unsure == (None, None, None, 0.5, 0.5)
+    ranks = [[1, 2], [1, 2]]
+    relation = measures.length_relation(rewards, [[3, 3], [3, 3]], ranks, ranked_pairs(rewards, ranks))
+    assert relation == (None, None, None, None, None, None, None)
+    unsure = measures.length_relation(rewards, [[3, 4], [5, 4]], ranks, ranked_pairs(rewards, ranks))
+    assert unsure == (None, None, None, 0.5, 0.5, None, None)
