@@ -96,8 +96,7 @@ def build_parts(
     Raises:
         UserError: the labeler cannot be imported.
     """
-    objective, memory, reward = options.objective, options.memory, options.reward
-    lost, most = reward.length_penalty, options.sampling.max_new_tokens
+    objective, memory = options.objective, options.memory
     guard = NonFinite(options.optimizer.on_non_finite, folder, prompter.decode, ranks)
     labeler = options.selection.labeler
     judge = function_scorer(labeler, option="--model.selection.labeler") if labeler is not None else None
@@ -113,7 +112,7 @@ def build_parts(
         ranks,
         memory.generation_batch_size,
         memory.merge_for_rollouts,
-        length_penalty=LengthPenalty(lost, reward.length_penalty_from, most) if lost else None,
+        length_penalty=_length_penalty(options),
     )
     mix = None
     if options.pretraining.ptx_coef and data.pretraining is not None:
@@ -129,3 +128,8 @@ def build_parts(
         Updater(roles, objective, options.value, temperature, max_grad_norm, mix, guard, ranks, offloading),
         Validation(collector, judge, seed, ranks),
     )
+
+
+def _length_penalty(options: PPOOptions) -> LengthPenalty | None:
+    reward, limit = options.reward, options.sampling.max_new_tokens
+    return LengthPenalty(reward.length_penalty, reward.length_penalty_from, limit) if reward.length_penalty else None
