@@ -97,9 +97,9 @@ def build_parts(
         UserError: the labeler cannot be imported.
     """
     objective, memory = options.objective, options.memory
+    temperature, norm = options.sampling.temperature, options.optimizer.max_grad_norm
     guard = NonFinite(options.optimizer.on_non_finite, folder, prompter.decode, ranks)
-    labeler = options.selection.labeler
-    judge = function_scorer(labeler, option="--model.selection.labeler") if labeler is not None else None
+    judge = _judge(options.selection.labeler)
     collector = Collector(
         roles,
         prompter,
@@ -120,12 +120,11 @@ def build_parts(
         mix = PretrainingMix(
             roles, data.pretraining, options.pretraining.ptx_coef, blocks, memory.micro_batch_size, ranks, offloading
         )
-    temperature, max_grad_norm = options.sampling.temperature, options.optimizer.max_grad_norm
     return Parts(
         guard,
         collector,
         Targets(options.reward, objective, options.kl.estimator, ranks, options.value.gae_lambda),
-        Updater(roles, objective, options.value, temperature, max_grad_norm, mix, guard, ranks, offloading),
+        Updater(roles, objective, options.value, temperature, norm, mix, guard, ranks, offloading),
         Validation(collector, judge, seed, ranks),
     )
 
@@ -133,3 +132,7 @@ def build_parts(
 def _length_penalty(options: PPOOptions) -> LengthPenalty | None:
     reward, limit = options.reward, options.sampling.max_new_tokens
     return LengthPenalty(reward.length_penalty, reward.length_penalty_from, limit) if reward.length_penalty else None
+
+
+def _judge(labeler: Function | None) -> TextScorer | None:
+    return function_scorer(labeler, option="--model.selection.labeler") if labeler is not None else None
