@@ -19,7 +19,6 @@ from evidence.context import Context
 from evidence.perplexity import Likelihood, likelihoods
 from evidence.resampling import Figures, above_zero, over_seeds_and_prompts
 from evidence.result import Result
-from lit_instruct.errors import UserError
 from lit_instruct.evaluation.compare import evaluate
 from lit_instruct.evaluation.measures import Interval, distinct_n
 from lit_instruct.evaluation.options import EvalOptions
@@ -57,15 +56,7 @@ class Measured(NamedTuple):
 
 
 def measure(context: Context) -> Result:
-    """Trains what is missing and returns the finding.
-
-    Raises:
-        UserError: the data is to come from the hub.
-    """
-    if context.source == "hub":
-        raise UserError(
-            "--source=hub: this finding reads the packaged reviews alone; leave it out, or give another model by --base"
-        )
+    """Trains what is missing and returns the finding."""
     models, accuracy = {"sft": review_models.sft(context)}, []
     for seed in context.seeds:
         reward = review_models.reward_model(context, seed, 8 if context.quick else COMPARISONS)

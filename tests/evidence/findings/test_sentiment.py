@@ -66,11 +66,6 @@ def test_it_does_not_hold_without_a_gain(tmp_path: Path, gain: float, holds: boo
     assert "does not clearly rise" in found.verdict
 
 
-def test_the_hub_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["sentiment", "--source", "hub", "--runs", str(tmp_path)]) == 2
-    assert "sentiment: error: --source=hub: this finding reads the packaged reviews alone" in capsys.readouterr().err
-
-
 @pytest.mark.slow
 def test_the_whole_of_it_quickly(
     tiny_model: Path, sentence_model: Path, small_reviews: dict[str, list[Review]], tmp_path: Path
