@@ -23,6 +23,7 @@ from lit_instruct import score
 from lit_instruct.evaluation.measures import Interval
 
 NAME = "reward_model"
+SOURCES = ("packages", "hub")
 QUESTION = (
     "How often does a reward model order two responses as people do, and is that more than the response alone tells?"
 )
