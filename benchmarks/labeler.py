@@ -1,9 +1,9 @@
-"""How often a labeler picks the right one of two responses, on 200 pairs of our own writing.
+"""How often a labeler picks the right one of two responses, on pairs of our own writing.
 
 `python -m benchmarks.labeler` scores recipes/demo/labeler_pairs.jsonl with the labeler that sees the prompt
 (`prompt_aware.helpful`), the demo's `tone` and the response's length, prints the share of pairs in the right order by
 kind, and writes benchmarks/results/labeler.json. Its weights were fitted on the 120 development pairs alone, by
-`--fit`; the 80 others were held out.
+`--fit`; the others were held out.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from torch import Tensor
 from benchmarks import ROOT
 from benchmarks.harness import Command, Found, in_turns, medians, say
 from lit_instruct.evaluation.labelers import tone
-from lit_instruct.evaluation.prompt_aware import Features, features_of, score_of
+from lit_instruct.evaluation.prompt_aware import Features, features_by, score_of
 from lit_instruct.evaluation.prompt_gain import PromptGain
 from lit_instruct.models.dtype import DtypeName
 from lit_instruct.rollouts.text_reward import TextReward
@@ -34,6 +34,8 @@ PARTS = {"all": None, "development": "development", "held out": "held_out"}
 DTYPES: tuple[DtypeName, ...] = ("float32", "bfloat16")
 REGULARISATION = 0.02
 """Coefficient of the squared weights, for features divided by their standard deviation."""
+UNFITTED = {"wrong", "own_samples"}
+"""Kinds that the weights are not fitted on: whether a statement is true, or makes sense, no feature tells."""
 REPETITIONS = 3
 TIMED = 40
 """Pairs whose scoring is timed."""
@@ -85,15 +87,9 @@ def helpful_with(model: PromptGain) -> Judge:
     """Returns `prompt_aware.helpful` with the language model that it asks."""
 
     def judge(pairs: Sequence[tuple[str, str]]) -> list[float]:
-        return [score_of(row) for row in features_with(model, pairs)]
+        return [score_of(row) for row in features_by(model, pairs)]
 
     return judge
-
-
-def features_with(model: PromptGain, pairs: Sequence[tuple[str, str]]) -> list[Features]:
-    """Returns the features of pairs by a language model."""
-    gains = model.gains(*map(list, zip(*pairs, strict=True)))
-    return [features_of(prompt, response, gain) for (prompt, response), gain in zip(pairs, gains, strict=True)]
 
 
 def fit(better: Tensor, worse: Tensor) -> tuple[list[float], float]:
@@ -125,8 +121,8 @@ def fit(better: Tensor, worse: Tensor) -> tuple[list[float], float]:
 
 def fitted(model: PromptGain, pairs: Sequence[Pair]) -> dict[str, float]:
     """Returns the weights and the bias that the development pairs give."""
-    chosen = [pair for pair in pairs if pair["split"] == "development"]
-    sides = [features_with(model, [(pair["prompt"], pair[side]) for pair in chosen]) for side in ("better", "worse")]
+    chosen = [pair for pair in pairs if pair["split"] == "development" and pair["kind"] not in UNFITTED]
+    sides = [features_by(model, [(pair["prompt"], pair[side]) for pair in chosen]) for side in ("better", "worse")]
     weights, bias = fit(*(torch.tensor(side, dtype=torch.float64) for side in sides))
     return {name: round(value, 2) for name, value in zip([*Features._fields, "bias"], [*weights, bias], strict=True)}
 

@@ -28,7 +28,8 @@ BIGRAM_TOLERANCE = 0.1
 SENTENCE_WEIGHT = 0.5
 MAX_REPETITION_PENALTY = 1.0
 
-_WORD = re.compile(r"[^\W_]+(?:['\u2019][^\W_]+)*")
+WORD = re.compile(r"[^\W_]+(?:['\u2019][^\W_]+)*")
+"""A word, possibly with apostrophes inside."""
 # \u3002 \uff01 \uff1f end sentences in Chinese; \u2018 to \u201d are curly quotes, \u2026 is the ellipsis.
 _END = r"[.!?\u3002\uff01\uff1f]"
 _SENTENCE_END = re.compile(_END + r"+[\"'\u2018-\u201d)\]]*\s+|\n+")
@@ -40,7 +41,7 @@ _BARE_LIST_NUMBER = re.compile(r"(?:^|\n)\W*\w{1,3}[.)]$")
 
 def words(text: str) -> list[str]:
     """Returns lower-case words without punctuation: ``"It's 5 p.m." -> ["it's", "5", "p", "m"]``."""
-    return _WORD.findall(text.lower())
+    return WORD.findall(text.lower())
 
 
 def is_finished(text: str) -> bool:

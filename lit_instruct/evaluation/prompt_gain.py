@@ -1,4 +1,4 @@
-"""How much a response tells about its prompt, by a frozen language model: pointwise mutual information in nats."""
+"""How much a response and its prompt tell about each other, by a frozen language model, in nats."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ REMEMBERED = 4096
 
 
 class PromptGain:
-    """A frozen language model that says how much more probable a response makes its prompt.
+    """A frozen language model that says how much more probable a response makes its prompt, and the other way round.
 
     Args:
         model: transformers causal language model in evaluation mode.
@@ -73,9 +73,26 @@ class PromptGain:
         """
         self._remember(prompts)
         start, end = self._start + self._ids("Answer:"), self._ids("\nQuestion:")
-        contexts = [start + self._ids(f" {response.strip()}")[:MOST_RESPONSE] + end for response in responses]
+        contexts = [start + self._response_ids(response) + end for response in responses]
         given = self._log_probs(contexts, [self._prompt_ids(prompt) for prompt in prompts])
         return [_gain(told, self._alone[prompt]) for prompt, told in zip(prompts, given, strict=True)]
+
+    def response_gains(self, prompts: Sequence[str], responses: Sequence[str]) -> list[float]:
+        """Returns how much more probable each prompt makes its response: `gains` with the two texts exchanged.
+
+        ``gain = sum_t clip(log p(y_t | x, y_<t) - log p(y_t | y_<t), -2, 2) / sqrt(n)`` over the n tokens y_t of the
+        response, read as "Question: x\\nAnswer: y" and as "Answer: y". 0 for a response without words.
+
+        Args:
+            prompts: B texts.
+            responses: B texts.
+        """
+        start, answer = self._start + self._ids("Question:"), self._ids("\nAnswer:")
+        contexts = [start + self._prompt_ids(prompt) + answer for prompt in prompts]
+        texts = [self._response_ids(response) for response in responses]
+        alone = self._log_probs([self._start + self._ids("Answer:")] * len(texts), texts)
+        given = self._log_probs(contexts, texts)
+        return [_gain(told, one) for told, one in zip(given, alone, strict=True)]
 
     @property
     def _start(self) -> list[int]:
@@ -88,6 +105,9 @@ class PromptGain:
 
     def _prompt_ids(self, prompt: str) -> list[int]:
         return self._ids(f" {prompt.strip()}")[-MOST_PROMPT:] if prompt.strip() else []
+
+    def _response_ids(self, response: str) -> list[int]:
+        return self._ids(f" {response.strip()}")[:MOST_RESPONSE] if response.strip() else []
 
     def _remember(self, prompts: Sequence[str]) -> None:
         if len(self._alone) + len(prompts) > REMEMBERED:

@@ -14,30 +14,33 @@ from lit_instruct.evaluation.labelers import is_finished, repetition_penalty, to
 from lit_instruct.evaluation.prompt_aware import BIAS, WEIGHTS
 from lit_instruct.evaluation.prompt_gain import embedded_gain
 
-KINDS = {"generic", "echo", "off_topic", "unfinished", "harsh", "repetition"}
+FIRST = {"generic", "echo", "off_topic", "unfinished", "harsh", "repetition"}
+LATER = {"topical_praise": 24, "nonsense": 20, "keywords": 14, "short": 14, "wrong": 10, "own_samples": 25}
+"""Kinds that games the first version of the labeler met, pairs of SFT's samples among them, with their number."""
 
 
-def test_the_pairs_are_200_in_kinds_of_about_equal_number() -> None:
+def test_the_pairs_by_kind() -> None:
     pairs = read_pairs()
-    assert Counter(pair["split"] for pair in pairs) == {"development": 120, "held_out": 80}
     kinds = Counter(pair["kind"] for pair in pairs)
-    assert set(kinds) == KINDS
-    assert set(kinds.values()) == {33, 34}
-    assert len({pair["prompt"] for pair in pairs}) == 200
+    assert {kind: kinds[kind] for kind in kinds if kind not in FIRST} == LATER
+    assert {kinds[kind] for kind in FIRST} == {33, 34}
+    held_out = Counter(pair["kind"] for pair in pairs if pair["split"] == "held_out")
+    assert all(0.35 <= held_out[kind] / kinds[kind] <= 0.5 for kind in kinds)
     for pair in pairs:
         assert set(pair) == {"prompt", "better", "worse", "kind", "split"}
         assert pair["better"].strip() != pair["worse"].strip()
 
 
-def test_no_prompt_is_one_of_the_demos() -> None:
-    ours = {pair["prompt"].lower() for pair in read_pairs()}
+def test_no_prompt_is_one_of_the_demos_but_those_of_its_training_samples() -> None:
+    ours = {pair["prompt"].lower(): pair["kind"] for pair in read_pairs()}
     for split in ("train", "validation"):
         lines = (DEMO / f"prompts_{split}.jsonl").read_text(encoding="utf-8").splitlines()
-        assert not ours & {json.loads(line)["prompt"].lower() for line in lines}
+        shared = ours.keys() & {json.loads(line)["prompt"].lower() for line in lines}
+        assert {ours[prompt] for prompt in shared} == ({"own_samples"} if split == "train" else set())
 
 
 def test_the_kinds_are_what_they_say() -> None:
-    worse = {kind: [pair["worse"] for pair in read_pairs() if pair["kind"] == kind] for kind in KINDS}
+    worse = {kind: [pair["worse"] for pair in read_pairs() if pair["kind"] == kind] for kind in FIRST}
     assert not any(map(is_finished, worse["unfinished"]))
     assert all(map(repetition_penalty, worse["repetition"]))
     assert all(score > 0 for score in tone([("", text) for text in worse["generic"]]))
@@ -45,7 +48,7 @@ def test_the_kinds_are_what_they_say() -> None:
 
 @pytest.mark.parametrize("split", ["development", "held_out", None])
 def test_length_picks_the_right_one_about_half_of_the_time(split: str | None) -> None:
-    pairs = read_pairs()
+    pairs = [pair for pair in read_pairs() if pair["kind"] in FIRST]
     longer = by_kind(wins(lambda texts: [len(response) for _, response in texts], pairs), pairs, split)
     assert 0.45 <= longer["all"]["share"] <= 0.58
     assert all(0.35 <= found["share"] <= 0.7 for found in longer.values())

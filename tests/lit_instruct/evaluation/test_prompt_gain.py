@@ -26,27 +26,33 @@ def gain(tmp_path_factory: pytest.TempPathFactory) -> PromptGain:
 
 
 @torch.no_grad()
-def by_hand(gain: PromptGain, prompt: str, response: str) -> float:
-    """The formula of `PromptGain.gains`, one sequence at a time."""
+def by_hand(gain: PromptGain, wanted: str, given: str, alone: str) -> float:
+    """The formula of `PromptGain.gains`, one sequence at a time: of a text after one context and after another."""
 
     def ids(text: str) -> list[int]:
         return gain.tokenizer(text, add_special_tokens=False)["input_ids"]
 
-    def log_probs(context: list[int]) -> torch.Tensor:
-        both = torch.tensor([[*context, *wanted]])
-        found = gain.model(both).logits[0, len(context) - 1 : -1].log_softmax(-1)
-        return found.gather(1, torch.tensor(wanted)[:, None])[:, 0]
+    def log_probs(context: str) -> torch.Tensor:
+        before, text = [gain.tokenizer.bos_token_id, *ids(context)], ids(wanted)
+        found = gain.model(torch.tensor([[*before, *text]])).logits[0, len(before) - 1 : -1].log_softmax(-1)
+        return found.gather(1, torch.tensor(text)[:, None])[:, 0]
 
-    wanted, start = ids(" " + prompt), [gain.tokenizer.bos_token_id]
-    told = log_probs(start + ids("Answer:") + ids(" " + response) + ids("\nQuestion:"))
-    gained = told - log_probs(start + ids("Question:"))
-    return float(gained.clamp(-2, 2).sum()) / math.sqrt(len(wanted))
+    gained = log_probs(given) - log_probs(alone)
+    return float(gained.clamp(-2, 2).sum()) / math.sqrt(len(gained))
 
 
 def test_the_gain_is_that_of_the_formula(gain: PromptGain) -> None:
-    expected = [by_hand(gain, *pair) for pair in zip(PROMPTS, RESPONSES, strict=True)]
+    pairs = list(zip(PROMPTS, RESPONSES, strict=True))
+    expected = [by_hand(gain, f" {x}", f"Answer: {y}\nQuestion:", "Question:") for x, y in pairs]
     assert len({round(value, 3) for value in expected}) == 2
     assert gain.gains(PROMPTS, RESPONSES) == pytest.approx(expected, abs=1e-4)
+
+
+def test_the_gain_of_the_response_is_that_of_the_formula(gain: PromptGain) -> None:
+    pairs = list(zip(PROMPTS, RESPONSES, strict=True))
+    expected = [by_hand(gain, f" {y}", f"Question: {x}\nAnswer:", "Answer:") for x, y in pairs]
+    assert len({round(value, 3) for value in expected}) == 2
+    assert gain.response_gains(PROMPTS, RESPONSES) == pytest.approx(expected, abs=1e-4)
 
 
 def test_the_gain_depends_neither_on_the_batch_nor_on_earlier_calls(gain: PromptGain) -> None:
@@ -66,6 +72,8 @@ def test_spaces_around_texts_do_not_matter(gain: PromptGain) -> None:
 def test_without_a_prompt_there_is_no_gain(gain: PromptGain) -> None:
     assert gain.gains(["", "  "], ["Anything.", ""]) == [0.0, 0.0]
     assert gain.gains([], []) == []
+    assert gain.response_gains(PROMPTS, ["", " "]) == [0.0, 0.0]
+    assert gain.response_gains([], []) == []
 
 
 def test_special_tokens_in_texts_stay_text(gain: PromptGain) -> None:
