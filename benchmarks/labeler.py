@@ -64,23 +64,25 @@ def share(won: Sequence[float]) -> dict[str, Any]:
 
 
 def by_kind(won: Sequence[float], pairs: Sequence[Pair], split: str | None) -> dict[str, Any]:
-    """Returns `share` of all pairs of a split (None for both) and of those of each kind."""
-    groups: dict[str, list[float]] = {"all": []}
+    """Returns `share` of the pairs of a split (None for both) whose kind the weights were fitted on, and of each kind."""
+    groups: dict[str, list[float]] = {"fitted kinds": []}
     for value, pair in zip(won, pairs, strict=True):
         if split in (None, pair["split"]):
-            groups["all"].append(value)
             groups.setdefault(pair["kind"], []).append(value)
+            if pair["kind"] not in UNFITTED:
+                groups["fitted kinds"].append(value)
     return {kind: share(values) for kind, values in groups.items()}
 
 
 def table_of(shares: dict[str, dict[str, dict[str, Any]]]) -> list[list[str]]:
-    """Returns head and rows: judge, part of the pairs, and the share with its interval, for all and for each kind."""
-    kinds = next(iter(next(iter(shares.values())).values()))
-    return [["labeler", "pairs", *kinds]] + [
-        [judge, part, *(f"{x['share']:.2f} ({x['ci_low']:.2f} to {x['ci_high']:.2f})" for x in found.values())]
-        for judge, parts in shares.items()
-        for part, found in parts.items()
-    ]
+    """Returns head and rows: a kind, and the share of each judge with its interval, on development and held-out pairs."""
+    columns = [(judge, part) for judge in shares for part in ("development", "held out")]
+    rows = []
+    for kind in next(iter(shares.values()))["all"]:
+        found = [shares[judge][part][kind] for judge, part in columns]
+        texts = [f"{x['share']:.2f} ({x['ci_low']:.2f} to {x['ci_high']:.2f})" for x in found]
+        rows.append([kind, f"{found[0]['pairs']} + {found[1]['pairs']}", *texts])
+    return [["kind", "pairs", *(f"{judge}: {part}" for judge, part in columns)], *rows]
 
 
 def helpful_with(model: PromptGain) -> Judge:
@@ -160,8 +162,7 @@ def measure(options: Namespace) -> Found:
         return Found({}, "labeler.json")
     judges: dict[str, Judge] = {f"helpful, {dtype}": helpful_with(model) for dtype, model in models.items()}
     judges["tone"] = tone
-    judges["longer in characters"] = lambda texts: [len(response) for _, response in texts]
-    judges["longer in words"] = lambda texts: [len(response.split()) for _, response in texts]
+    judges["longer"] = lambda texts: [len(response) for _, response in texts]
     won = {}
     for name, judge in judges.items():
         won[name] = wins(judge, pairs)

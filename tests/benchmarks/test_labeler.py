@@ -50,7 +50,7 @@ def test_the_kinds_are_what_they_say() -> None:
 def test_length_picks_the_right_one_about_half_of_the_time(split: str | None) -> None:
     pairs = [pair for pair in read_pairs() if pair["kind"] in FIRST]
     longer = by_kind(wins(lambda texts: [len(response) for _, response in texts], pairs), pairs, split)
-    assert 0.45 <= longer["all"]["share"] <= 0.58
+    assert 0.45 <= longer["fitted kinds"]["share"] <= 0.58
     assert all(0.35 <= found["share"] <= 0.7 for found in longer.values())
 
 
@@ -67,7 +67,7 @@ def test_shares_and_their_intervals() -> None:
     won = wins(lambda texts: [len(response) for _, response in texts], [*pairs, {**pairs[0], "better": "cc"}])
     assert won == [0.0, 0.0, 0.0, 1.0, 0.5]
     found = by_kind(won[:4], pairs, "held_out")
-    assert found["all"]["share"] == 0.25
+    assert found["fitted kinds"]["share"] == 0.25
     assert found["a"] == share([0.0] * 3)
     # Wilson's interval of 9 out of 10 is (0.596, 0.982)
     assert share([1.0] * 9 + [0.0]) == {"share": 0.9, "ci_low": 0.596, "ci_high": 0.982, "pairs": 10}
