@@ -67,9 +67,7 @@ eval: $(STAMP) ## 4 compare the models: runs/<RUN>/eval/report.html and report.j
 demo: sft rm ppo eval ## all four of them
 
 demo-data: $(STAMP) ## make the demo's training data again from its prompts
-	$(BIN)/python recipes/demo/make_data.py demonstrations
-	$(MAKE) sft RUN=demo-data
-	$(BIN)/python recipes/demo/make_data.py comparisons --sft runs/demo-data/sft
+	$(BIN)/python recipes/demo/make_data.py
 
 test: $(STAMP) ## the fast test suite
 	$(PYTEST) $(TEST_ARGS)

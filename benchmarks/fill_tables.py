@@ -224,11 +224,12 @@ def _bits(found: Mapping[str, Any]) -> Rows:
 
 
 def _labeler(found: Mapping[str, Any]) -> Rows:
-    shown = {"helpful, float32": "`helpful`", "tone": "`tone`", "longer in words": "the longer response"}
-    rows: Rows = [("picks the right one of", "all pairs", "held out", "generic praise, held out")]
+    shown = {"helpful, float32": "`helpful`", "tone": "`tone`", "longer": "the longer response"}
+    kinds = {"fitted kinds": "all", "generic": "generic praise", "topical_praise": "praise that names the topic"}
+    kinds |= {"wrong": "wrong facts", "own_samples": "two samples of the demo's SFT model"}
+    rows: Rows = [("picks the right one of, held out", *kinds.values())]
     for judge, name in shown.items():
-        of = found["shares"][judge]
-        cells = (of["all"]["all"], of["held out"]["all"], of["held out"]["generic"])
+        cells = [found["shares"][judge]["held out"][kind] for kind in kinds]
         rows.append(
             (name, *(f"{x['share']:.1%} of {x['pairs']} ({x['ci_low']:.0%} to {x['ci_high']:.0%})" for x in cells))
         )
