@@ -2,7 +2,7 @@
 
 `helpful` asks a frozen language model whether response and prompt make each other more probable, and takes points off
 for an echo of the prompt, lists of keywords, words said again, unfinished and repetitive text, a harsh tone, and texts
-that are much too short or long. Words that the response copies from its prompt count for nothing in one of the two
+that are much too long. Words that the response copies from its prompt count for nothing in one of the two
 directions, so that naming the topic is no answer.
 
 It hardly knows whether a statement is true or makes sense: docs/rewards.md says how often it is right, by kind of fault.
@@ -29,7 +29,7 @@ MOST_RESPONSE_GAIN = 8.0
 FREE_RESTATED = 0.1
 LEAST_FUNCTION_WORDS = 0.25
 MOST_HEADING_WORDS = 10
-FEWEST_WORDS, MOST_WORDS = 2, 60
+MOST_WORDS = 60
 FUNCTION_WORDS = frozenset(
     "a an the of to in on at for and or but is are was were be been it its i i'm you your he she they we my me his her "
     "their our this that with as by from about do does did not no so if what why how who which when where can could "
@@ -58,7 +58,7 @@ class Features(NamedTuple):
     harsh: float
     """VADER's compound sentiment of the prompt, if below 0, minus that of the response, above 0.3."""
     length: float
-    """Share of 2 words that is missing, or words above 60 in units of 60, at most 1."""
+    """1 for a response without words; words above 60 in units of 60, at most 1."""
 
 
 WEIGHTS = Features(
@@ -73,7 +73,7 @@ WEIGHTS = Features(
     length=-2.11,
 )
 """Logistic regression on the development pairs of recipes/demo/labeler_pairs.jsonl, by `python -m benchmarks.labeler
---fit`; those pairs have no responses of a wrong length, whose weight is set to that of unfinished text."""
+--fit`; those pairs have no empty or overlong responses, whose weight is set to that of unfinished text."""
 BIAS = -0.68
 """Added to the weighted sum: the mean score over the development pairs is then about 0."""
 
@@ -137,7 +137,7 @@ def features_of(prompt: str, response: str, gain: float, response_gain: float) -
         unfinished=0.0 if is_finished(response) or is_heading(response) else 1.0,
         repetition=repetition_penalty(response),
         harsh=max(0.0, min(compound(prompt), 0.0) - compound(response) - FREE_HARSHNESS),
-        length=max(0.0, 1 - len(said) / FEWEST_WORDS, min(1.0, len(said) / MOST_WORDS - 1)),
+        length=min(1.0, max(0.0, len(said) / MOST_WORDS - 1)) if said else 1.0,
     )
 
 
