@@ -64,7 +64,7 @@ def share(won: Sequence[float]) -> dict[str, Any]:
 
 
 def by_kind(won: Sequence[float], pairs: Sequence[Pair], split: str | None) -> dict[str, Any]:
-    """Returns `share` of the pairs of a split (None for both) whose kind the weights were fitted on, and of each kind."""
+    """Returns `share` of a split's pairs (None: of all) in kinds that the weights were fitted on, and in each kind."""
     groups: dict[str, list[float]] = {"fitted kinds": []}
     for value, pair in zip(won, pairs, strict=True):
         if split in (None, pair["split"]):
@@ -75,7 +75,7 @@ def by_kind(won: Sequence[float], pairs: Sequence[Pair], split: str | None) -> d
 
 
 def table_of(shares: dict[str, dict[str, dict[str, Any]]]) -> list[list[str]]:
-    """Returns head and rows: a kind, and the share of each judge with its interval, on development and held-out pairs."""
+    """Returns head and rows: a kind, and each judge's share with its interval on development and held-out pairs."""
     columns = [(judge, part) for judge in shares for part in ("development", "held out")]
     rows = []
     for kind in next(iter(shares.values()))["all"]:

@@ -5,8 +5,8 @@ for an echo of the prompt, lists of keywords, words said again, unfinished and r
 that are much too long. Words that the response copies from its prompt count for nothing in one of the two
 directions, so that naming the topic is no answer.
 
-It hardly knows whether a statement is true or makes sense: docs/rewards.md says how often it is right, by kind of fault.
-It reads English only, and it runs the embedded model three times per response.
+It hardly knows whether a statement is true or makes sense: docs/rewards.md says how often it is right, by kind of
+fault. It reads English only, and it runs the embedded model three times per response.
 """
 
 from __future__ import annotations
@@ -30,11 +30,12 @@ FREE_RESTATED = 0.1
 LEAST_FUNCTION_WORDS = 0.25
 MOST_HEADING_WORDS = 10
 MOST_WORDS = 60
-FUNCTION_WORDS = frozenset(
+_FUNCTION_WORDS = (
     "a an the of to in on at for and or but is are was were be been it its i i'm you your he she they we my me his her "
     "their our this that with as by from about do does did not no so if what why how who which when where can could "
-    "will would should there one two".split()
+    "will would should there one two"
 )
+FUNCTION_WORDS = frozenset(_FUNCTION_WORDS.split())
 """Words that say little by themselves; "one" and "two" stand in many prompts."""
 
 

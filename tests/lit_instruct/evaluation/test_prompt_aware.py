@@ -43,7 +43,8 @@ def test_copied_content_words_are_left_out_with_others_of_their_stem() -> None:
 
 
 @pytest.mark.parametrize(
-    ("word", "expected"), [("lift's", "lift"), ("lifts", "lift"), ("comedies", "comed"), ("comedy", "comed"), ("a", "a")]
+    ("word", "expected"),
+    [("lift's", "lift"), ("lifts", "lift"), ("comedies", "comed"), ("comedy", "comed"), ("a", "a")],
 )
 def test_stem(word: str, expected: str) -> None:
     assert stem(word) == expected
@@ -119,9 +120,7 @@ def test_harshness_is_what_the_response_is_more_negative_than_its_prompt() -> No
     assert features_of("How is the good book?", "The book here is bad.", 0.0, 0.0).harsh == pytest.approx(0.2423)
 
 
-@pytest.mark.parametrize(
-    ("count", "expected"), [(0, 1.0), (1, 0.0), (60, 0.0), (90, 0.5), (120, 1.0), (300, 1.0)]
-)
+@pytest.mark.parametrize(("count", "expected"), [(0, 1.0), (1, 0.0), (60, 0.0), (90, 0.5), (120, 1.0), (300, 1.0)])
 def test_length_has_a_soft_band(count: int, expected: float) -> None:
     response = " ".join(f"w{number}" for number in range(count))
     assert features_of(PROMPT, response, 0.0, 0.0).length == pytest.approx(expected)
