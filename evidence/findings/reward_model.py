@@ -238,7 +238,7 @@ def _curve(found: Sequence[Scored], intervals: Sequence[Mapping[str, Interval]])
     first = found[0].task.data
     pairs = [(one.task.size, own) for one, own in zip(found, intervals, strict=True) if one.task.data == first]
     lines = [
-        {"name": label, "points": [[size, round(own[key].mean, 4)] for size, own in pairs]}
+        {"name": label, "points": [[size, *(round(end, 4) for end in own[key])] for size, own in pairs]}
         for key, label in (("model", "reward model"), (WORDS, "tf-idf"), (LENGTH, "length"))
     ]
     return {
