@@ -56,6 +56,7 @@ def after_demo(run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     (checkout / "runs").mkdir(parents=True)
     (checkout / "recipes").symlink_to(ROOT / "recipes")
     monkeypatch.chdir(checkout)
+    Path("questions.jsonl").write_text('{"query": "1 + 1 is", "choices": ["2", "3"], "gold": 0}\n', encoding="utf-8")
     return run_folder.rename("runs/demo")
 
 

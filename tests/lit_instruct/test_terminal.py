@@ -93,6 +93,7 @@ def test_the_table_of_eval(capsys: pytest.CaptureFixture[str]) -> None:
         "labeler": {"base": interval, HARM: interval, f"{HARM}_minus_base": interval},
         "win_rate": {f"{HARM}_vs_base": interval},
         "pairs": [[HARM, "base"]],
+        "tasks": None,
         "left_out": [f"left out: {HARM}"],
         "warnings": [f"prompt {HARM}"],
     }

@@ -15,6 +15,7 @@ from jaxtyping import TypeCheckError
 from lit_instruct import losses
 from lit_instruct.losses.advantages import generalized_advantages, token_rewards
 from lit_instruct.losses.aggregate import aggregate
+from lit_instruct.losses.correlation import correlations, cross_sums
 from lit_instruct.losses.divergence import kl_estimate
 from lit_instruct.losses.masked import Moments, masked_moments, whiten
 from lit_instruct.losses.policy import clipped_policy_loss, clipped_value_loss, explained_variance
@@ -24,6 +25,7 @@ TOKENS, MASK = torch.zeros(2, 3), torch.ones(2, 3, dtype=torch.bool)
 NARROW, WIDE = torch.zeros(2, 2), torch.ones(2, 4, dtype=torch.bool)
 EPISODES, NUMBERS = torch.zeros(2), torch.zeros(2, dtype=torch.long)
 SCORES = torch.zeros(2, 5)
+SUMS = torch.ones(3, 3)
 MOMENTS = Moments(*torch.ones(3, dtype=torch.float64))
 CHECKED = {"bool", "float", "str", "tuple", "None", "Aggregate", "Estimator", "Moments", "Ranking"}
 """What an annotation in losses/ may name besides shapes; others, such as a bare Tensor or Any, check nothing."""
@@ -38,6 +40,8 @@ RIGHT: list[tuple[Callable[..., Any], tuple[Any, ...]]] = [
     (clipped_value_loss, (TOKENS, TOKENS, TOKENS, MASK)),
     (explained_variance, (MOMENTS, MOMENTS)),
     (aggregate, (SCORES,)),
+    (cross_sums, (SCORES,)),
+    (correlations, (SUMS,)),
     (ranking_loss, (EPISODES, NUMBERS, NUMBERS, EPISODES)),
 ]
 WRONG: dict[int, list[Any]] = {
@@ -46,6 +50,7 @@ WRONG: dict[int, list[Any]] = {
     id(EPISODES): [torch.zeros(3), NUMBERS],
     id(NUMBERS): [torch.zeros(3, dtype=torch.long), EPISODES],
     id(SCORES): [torch.zeros(2, 5, 1), torch.zeros(2, 5, dtype=torch.long)],
+    id(SUMS): [torch.ones(3, 4), torch.ones(3, 3, dtype=torch.long)],
     id(MOMENTS): [torch.ones(3), Moments(*torch.ones(3, 2))],
 }
 """For each right argument one of another shape and one of another dtype."""

@@ -60,9 +60,14 @@ def ppo(base: Path, function: Any, iterations: int = 2, **reward: Any) -> PPOMod
     )
 
 
+def loaders() -> tuple[DataLoader[Any], DataLoader[Any]]:
+    """Prompts to train on and others to validate on."""
+    return DataLoader(prompts(8), batch_size=4), DataLoader(prompts(4), batch_size=4)
+
+
 def trained(folder: Path, base: Path, function: Any) -> dict[str, Tensor]:
     module = ppo(base, function)
-    plain_trainer(folder, max_epochs=-1).fit(module, DataLoader(prompts(8), batch_size=4))
+    plain_trainer(folder, max_epochs=-1).fit(module, *loaders())
     module.save(folder / "ppo", {})
     return weights(folder / "ppo")
 
@@ -99,7 +104,7 @@ def test_a_run_records_names(tmp_path: Path, tiny_model: Path) -> None:
     further = [FurtherReward("net", function=Network()), FurtherReward("path", function=f"{HERE}.local")]
     module = ppo(tiny_model, lambda pairs: [1.0] * len(pairs), further=further)
     trainer = plain_trainer(tmp_path, max_epochs=-1)
-    trainer.fit(module, DataLoader(prompts(8), batch_size=4))
+    trainer.fit(module, *loaders())
     module.save(tmp_path / "ppo", {})
     options = json.loads((tmp_path / "ppo/stage.json").read_text())["options"]["model"]
     assert options["reward"]["function"] == f"{HERE}.test_a_run_records_names.<locals>.<lambda>"
@@ -112,15 +117,15 @@ def test_a_run_records_names(tmp_path: Path, tiny_model: Path) -> None:
 
 def test_resuming_with_the_function(tmp_path: Path, tiny_model: Path, caplog: pytest.LogCaptureFixture) -> None:
     module, trainer = ppo(tiny_model, local), plain_trainer(tmp_path, max_epochs=-1)
-    trainer.fit(module, DataLoader(prompts(8), batch_size=4))
+    trainer.fit(module, *loaders())
     trainer.save_checkpoint(tmp_path / "last.ckpt")
     longer = ppo(tiny_model, local, iterations=3)
     again = plain_trainer(tmp_path, max_epochs=-1)
-    again.fit(longer, DataLoader(prompts(8), batch_size=4), ckpt_path=tmp_path / "last.ckpt")
+    again.fit(longer, *loaders(), ckpt_path=tmp_path / "last.ckpt")
     assert longer.iterations_done == 3
     assert "reward.function" not in caplog.text
     other = ppo(tiny_model, Judge(), iterations=3)
-    again.fit(other, DataLoader(prompts(8), batch_size=4), ckpt_path=tmp_path / "last.ckpt")
+    again.fit(other, *loaders(), ckpt_path=tmp_path / "last.ckpt")
     assert f"model.reward.function {HERE}.local -> {HERE}.Judge" in caplog.text
 
 
@@ -181,7 +186,7 @@ def test_the_run_folder_of_the_command_line(
     options = {name: tiny_model if value == "tiny" else value for name, value in options.items()}
     sentence = rf'^{re.escape(place)}: .*in Python give the module base="runs/demo/sft" and PPO reward=RewardOptions'
     with pytest.raises(UserError, match=sentence):
-        plain_trainer(tmp_path).fit(kind(**options), DataLoader(demonstrations(8), batch_size=8))
+        plain_trainer(tmp_path).fit(kind(**options), *(DataLoader(demonstrations(8), batch_size=8) for _ in range(2)))
 
 
 def test_it_comes_before_missing_data(tmp_path: Path) -> None:
