@@ -14,8 +14,9 @@ def relevance(pairs: Sequence[tuple[str, str]]) -> list[float]:
     Both are sentence embeddings (`sources.SENTENCE_MODEL`, which was trained on questions and answers among others); of
     the response only words count that the prompt does not have, so that an echo scores low. It sees neither whether a
     statement is true, nor grammar, nor whether the text ends. Of the first 200 pairs of
-    recipes/demo/labeler_pairs.jsonl it picks the right response in 78 %: 97 % against answers to something else, 94 % against echoes, 85 % against
-    repetition, 79 % against generic praise, 73 % against harsh and 36 % against unfinished ones.
+    recipes/demo/labeler_pairs.jsonl it picks the right response in 78 %: 97 % against answers to something else, 94 %
+    against echoes, 85 % against repetition, 79 % against generic praise, 73 % against harsh and 36 % against unfinished
+    ones.
 
     Args:
         pairs: (prompt, response) texts.
