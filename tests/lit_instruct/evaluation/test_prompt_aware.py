@@ -147,14 +147,11 @@ def test_it_picks_the_right_response_of_our_own_pairs() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "praise", ["That's a great starting point.", "I'd be happy to help you with your comedy about a lift!"]
-)
-def test_praise_scores_below_an_answer(praise: str) -> None:
+def test_it_is_a_labeler_of_the_command_line() -> None:
     judge = function_scorer("lit_instruct.evaluation.prompt_aware.helpful", option="--labeler")
-    responses = ["A clown and a baker are stuck in a lift with the wedding cake.", praise]
-    prompt = "Give me one plot idea for a comedy about a broken lift."
-    answer, other = judge([prompt] * 2, responses, [{}] * 2)
-    assert -1 < other < answer < 1
-    assert judge([prompt] * 2, responses, [{}] * 2) == [answer, other]
-    assert judge([prompt], [""], [{}])[0] < -0.9
+    prompt = "What is the capital of Norway?"
+    responses = ["Oslo.", "That's a great starting point.", ""]
+    answer, praise, empty = judge([prompt] * 3, responses, [{}] * 3)
+    assert -1 < praise < answer < 1
+    assert judge([prompt] * 3, responses, [{}] * 3) == [answer, praise, empty]
+    assert empty < -0.9
