@@ -15,6 +15,7 @@ import numpy as np
 from evidence import ROOT, hub, review_models, right_answers
 from evidence.baselines import BASELINES, Agreement, Rows, agreement, responses
 from evidence.cached import kept_json
+from evidence.claims import shown
 from evidence.context import Context
 from evidence.resampling import Figures, above_zero, over_seeds_and_prompts
 from evidence.result import Result
@@ -214,11 +215,6 @@ def _verdict(found: Sequence[Scored], intervals: Sequence[Mapping[str, Interval]
 def _against(gain: Interval) -> str:
     clear = above_zero(gain)
     return "not clearly above the baselines" if clear is None else f"{'above' if clear else 'below'} the baselines"
-
-
-def shown(interval: Interval) -> str:
-    """Returns an interval as text."""
-    return f"{interval.mean:.2f} ({interval.ci_low:.2f} to {interval.ci_high:.2f})"
 
 
 def _row(found: Scored, own: Mapping[str, Interval]) -> dict[str, Any]:

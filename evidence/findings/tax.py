@@ -10,7 +10,7 @@ import numpy as np
 
 from evidence import models, questions
 from evidence.answers import BASE, PPO, PTX, SFT
-from evidence.claims import above
+from evidence.claims import above, shown
 from evidence.context import Context
 from evidence.resampling import RESAMPLES, over_seeds_and_prompts
 from evidence.result import Result
@@ -168,36 +168,32 @@ def _claim(claim: str, holds: bool | None, interval: Interval) -> dict[str, Any]
 
 def _verdict(gaps: Mapping[str, Mapping[tuple[str, str], Interval]], holds: bool | None) -> str:
     words = {True: "holds", False: "does not hold", None: "is not settled"}
-    tax, repair = gaps[LOG_PROB][PPO, BASE], gaps[LOG_PROB][PTX, PPO]
-    nats, repaired = gaps[DOMAIN][PPO, BASE], gaps[DOMAIN][PTX, PPO]
+    pairs = ((LOG_PROB, (PPO, BASE)), (DOMAIN, (PPO, BASE)), (LOG_PROB, (PTX, PPO)), (DOMAIN, (PTX, PPO)))
+    tax, nats, repair, repaired = (shown(gaps[measure][pair], signed=True) for measure, pair in pairs)
     return (
-        f"It {words[holds]}: PPO changes the log-probability of right answers by {_range(tax)} nats and held-out "
-        f"passages by {_range(nats)} nats a token; PPO-ptx gives back {_range(repair)} and {_range(repaired)}."
+        f"It {words[holds]}: PPO changes the log-probability of right answers by {tax} nats and held-out passages by "
+        f"{nats} nats a token; PPO-ptx gives back {repair} and {repaired}."
     )
-
-
-def _range(interval: Interval) -> str:
-    return f"{interval.mean:+.2f} ({interval.ci_low:+.2f} to {interval.ci_high:+.2f})"
 
 
 def _rows(scores: Tables, gaps: Mapping[str, Mapping[tuple[str, str], Interval]]) -> list[dict[str, Any]]:
     return [
         {"measure": measure, "system": system, "mean": f"{table.mean():.3f}"}
-        | {"minus base": "" if system == BASE else _range(gaps[measure][system, BASE])}
-        | {"minus PPO": _range(gaps[measure][PTX, PPO]) if system == PTX else ""}
+        | {"minus base": "" if system == BASE else shown(gaps[measure][system, BASE], signed=True)}
+        | {"minus PPO": shown(gaps[measure][PTX, PPO], signed=True) if system == PTX else ""}
         for measure, own in scores.items()
         for system, table in own.items()
     ]
 
 
 def _plot(gaps: Mapping[str, Mapping[tuple[str, str], Interval]]) -> dict[str, Any]:
-    shown = {system: {measure: gaps[measure][system, BASE] for measure in MEASURES} for system in (SFT, PPO, PTX)}
+    by_system = {system: {measure: gaps[measure][system, BASE] for measure in MEASURES} for system in (SFT, PPO, PTX)}
     return {
         "title": "minus the base",
         "x": "measure",
         "y": "difference",
         "bars": [
             {"name": system, "points": [[measure, *interval] for measure, interval in own.items()]}
-            for system, own in shown.items()
+            for system, own in by_system.items()
         ],
     }
