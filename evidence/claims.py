@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from evidence.resampling import above_zero
 from lit_instruct.evaluation.measures import Interval
 
 
 def above(interval: Interval, value: float = 0.0) -> bool | None:
     """Returns True if an interval lies above a value, False if below, None if the value is in it."""
-    return above_zero(Interval(*(end - value for end in interval)))
+    return None if interval.ci_low <= value <= interval.ci_high else interval.ci_low > value
 
 
 def all_hold(answers: Iterable[bool | None]) -> bool | None:

@@ -36,6 +36,16 @@ def over_seeds_and_prompts(
     return {name: Interval(float(value), *map(float, ends[name])) for name, value in found.items()}
 
 
-def above_zero(interval: Interval) -> bool | None:
-    """Returns True if an interval lies above 0, False if below, None if 0 is in it."""
-    return None if interval.ci_low <= 0 <= interval.ci_high else interval.ci_low > 0
+def mean_gaps(gaps: Mapping[str, np.ndarray], n: int = RESAMPLES) -> dict[str, Interval]:
+    """Returns the mean of each table with its interval by `over_seeds_and_prompts`.
+
+    Args:
+        gaps: name -> (trainings, prompts), such as scores of one system minus those of another.
+        n: number of resamples.
+    """
+
+    def figures(seeds: np.ndarray, prompts: np.ndarray) -> dict[str, float]:
+        return {name: float(gap[np.ix_(seeds, prompts)].mean()) for name, gap in gaps.items()}
+
+    seeds, prompts = next(iter(gaps.values())).shape
+    return over_seeds_and_prompts(figures, seeds, prompts, n=n)

@@ -15,9 +15,9 @@ import numpy as np
 from evidence import ROOT, hub, review_models, right_answers
 from evidence.baselines import BASELINES, Agreement, Rows, agreement, responses
 from evidence.cached import kept_json
-from evidence.claims import shown
+from evidence.claims import above, shown
 from evidence.context import Context
-from evidence.resampling import Figures, above_zero, over_seeds_and_prompts
+from evidence.resampling import Figures, over_seeds_and_prompts
 from evidence.result import Result
 from evidence.stages import run_stage
 from lit_instruct import score
@@ -157,7 +157,7 @@ def result(context: Context, found: Sequence[Scored]) -> Result:
         question=QUESTION,
         paper=PAPER,
         done=_done(found),
-        holds=above_zero(intervals[main]["gain"]),
+        holds=above(intervals[main]["gain"]),
         figure=accuracy.mean,
         ci_low=accuracy.ci_low,
         ci_high=accuracy.ci_high,
@@ -186,7 +186,7 @@ def _figures(found: Scored) -> Figures:
 
 def _claim(task: Task, gain: Interval) -> dict[str, Any]:
     claim = f"{TITLES[task.data]}, {task.size} comparisons: more accurate than the better of the two baselines"
-    return {"claim": claim, "holds": above_zero(gain), **gain._asdict()} | {"figure": gain.mean}
+    return {"claim": claim, "holds": above(gain), **gain._asdict()} | {"figure": gain.mean}
 
 
 def _done(found: Sequence[Scored]) -> str:
@@ -213,7 +213,7 @@ def _verdict(found: Sequence[Scored], intervals: Sequence[Mapping[str, Interval]
 
 
 def _against(gain: Interval) -> str:
-    clear = above_zero(gain)
+    clear = above(gain)
     return "not clearly above the baselines" if clear is None else f"{'above' if clear else 'below'} the baselines"
 
 

@@ -15,9 +15,10 @@ import numpy as np
 
 from evidence import judge, review_models, reviews
 from evidence.cached import kept_json
+from evidence.claims import above
 from evidence.context import Context
 from evidence.perplexity import Likelihood, likelihoods
-from evidence.resampling import Figures, above_zero, over_seeds_and_prompts
+from evidence.resampling import Figures, over_seeds_and_prompts
 from evidence.result import Result
 from lit_instruct.evaluation.compare import evaluate
 from lit_instruct.evaluation.measures import Interval, distinct_n
@@ -132,7 +133,7 @@ def result(context: Context, found: Measured) -> Result:
         question=QUESTION,
         paper=PAPER,
         done=_done(context, found),
-        holds=above_zero(gain),
+        holds=above(gain),
         figure=gain.mean,
         ci_low=gain.ci_low,
         ci_high=gain.ci_high,
@@ -150,7 +151,7 @@ def result(context: Context, found: Measured) -> Result:
 
 
 def _claim(claim: str, interval: Interval) -> dict[str, Any]:
-    return {"claim": claim, "holds": above_zero(interval)} | {
+    return {"claim": claim, "holds": above(interval)} | {
         "figure": interval.mean,
         "ci_low": interval.ci_low,
         "ci_high": interval.ci_high,
@@ -202,7 +203,7 @@ def _done(context: Context, found: Measured) -> str:
 
 def _verdict(found: Measured, gains: Mapping[str, Interval], costs: Mapping[str, Interval]) -> str:
     start, gain = float(found.judged["sft"].mean()), gains["kl"]
-    rises = "rises" if above_zero(gain) else "does not clearly rise"
+    rises = "rises" if above(gain) else "does not clearly rise"
     kept, lost = _variety(found, "kl"), float(np.exp(costs["kl"].mean)) - 1
     return (
         f"The judge's score {rises}, from {start:.2f} to {start + gain.mean:.2f}, at a KL of "

@@ -12,7 +12,7 @@ from evidence import models, questions
 from evidence.answers import BASE, PPO, PTX, SFT
 from evidence.claims import above, shown
 from evidence.context import Context
-from evidence.resampling import RESAMPLES, over_seeds_and_prompts
+from evidence.resampling import RESAMPLES, mean_gaps
 from evidence.result import Result
 from evidence.task_scores import Scores, task_scores
 from lit_instruct.evaluation.measures import Interval
@@ -74,13 +74,7 @@ def differences(scores: Tables, n: int = RESAMPLES) -> dict[str, dict[tuple[str,
     """
     found = {}
     for measure, own in scores.items():
-        gaps = {pair: own[pair[0]] - own[pair[1]] for pair in PAIRS}
-
-        def figures(seeds: np.ndarray, asked: np.ndarray, gaps: Any = gaps) -> dict[str, float]:
-            return {"/".join(pair): float(gap[np.ix_(seeds, asked)].mean()) for pair, gap in gaps.items()}
-
-        seeds, count = next(iter(gaps.values())).shape
-        intervals = over_seeds_and_prompts(figures, seeds, count, n=n)
+        intervals = mean_gaps({"/".join(pair): own[pair[0]] - own[pair[1]] for pair in PAIRS}, n=n)
         found[measure] = {pair: intervals["/".join(pair)] for pair in PAIRS}
     return found
 

@@ -14,7 +14,7 @@ from evidence.answers import BASE, PPO, SFT
 from evidence.cached import kept_json
 from evidence.claims import above
 from evidence.context import Context
-from evidence.resampling import RESAMPLES, over_seeds_and_prompts
+from evidence.resampling import RESAMPLES, mean_gaps
 from evidence.result import Result
 from lit_instruct.evaluation.measures import Interval
 from lit_instruct.handover import prompter_of
@@ -110,12 +110,7 @@ def differences(scores: Toxicity, n: int = RESAMPLES) -> dict[str, Interval]:
         for judge, own in scores.items()
         for system in SYSTEMS
     }
-
-    def figures(seeds: np.ndarray, asked: np.ndarray) -> dict[str, float]:
-        return {name: float(gap[np.ix_(seeds, asked)].mean()) for name, gap in gaps.items()}
-
-    seeds, prompts = next(iter(gaps.values())).shape
-    return over_seeds_and_prompts(figures, seeds, prompts, n=n)
+    return mean_gaps(gaps, n=n)
 
 
 def result(context: Context, scores: Toxicity) -> Result:
@@ -214,10 +209,6 @@ def _plot(scores: Toxicity) -> dict[str, Any]:
     own = scores[toxicity.CLASSIFIER]
     bars = []
     for kind in toxicity.INSTRUCTIONS:
-
-        def figures(seeds: np.ndarray, asked: np.ndarray, kind: str = kind) -> dict[str, float]:
-            return {system: float(own[system, kind][np.ix_(seeds, asked)].mean()) for system in SYSTEMS}
-
-        intervals = over_seeds_and_prompts(figures, *own[SFT, kind].shape)
+        intervals = mean_gaps({system: own[system, kind] for system in SYSTEMS})
         bars.append({"name": kind, "points": [[system, *intervals[system]] for system in SYSTEMS]})
     return {"title": "toxicity of continuations", "x": "system", "y": toxicity.CLASSIFIER, "bars": bars}

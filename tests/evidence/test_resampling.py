@@ -7,7 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from evidence.resampling import above_zero, over_seeds_and_prompts
+from evidence.claims import above
+from evidence.resampling import mean_gaps, over_seeds_and_prompts
 from lit_instruct.evaluation.measures import Interval
 
 
@@ -53,8 +54,18 @@ def test_equal_seeds_give_equal_intervals() -> None:
     assert one == same != other
 
 
+def test_mean_gaps_are_those_of_a_loop_over_the_same_draws() -> None:
+    table = np.random.default_rng(0).normal(size=(3, 9))
+    found = mean_gaps({"gap": table}, n=20)["gap"]
+    rng, drawn = np.random.default_rng(0), []
+    for _ in range(20):
+        seeds, prompts = rng.integers(0, 3, 3), rng.integers(0, 9, 9)
+        drawn.append(sum(table[seed, prompt] for seed in seeds for prompt in prompts) / 27)
+    assert found == pytest.approx((table.mean(), *np.quantile(drawn, [0.025, 0.975])))
+
+
 @pytest.mark.parametrize(
-    ("low", "high", "above"), [(0.1, 0.2, True), (-0.2, -0.1, False), (-0.1, 0.1, None), (0, 1, None)]
+    ("low", "high", "expected"), [(0.1, 0.2, True), (-0.2, -0.1, False), (-0.1, 0.1, None), (0, 1, None)]
 )
-def test_above_zero(low: float, high: float, above: bool | None) -> None:
-    assert above_zero(Interval(0.0, low, high)) is above
+def test_above_zero(low: float, high: float, expected: bool | None) -> None:
+    assert above(Interval(0.0, low, high)) is expected
