@@ -27,13 +27,13 @@ STAGE = $(BIN)/lit-instruct $@ fit --config recipes/$(RECIPE)/$@.yaml --run "run
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help setup sft rm ppo eval demo demo-data test test-slow test-all check ppo-oracle evidence bench-rm bench-sft bench-data bench-decode bench-ppo bench-curves bench-ptx bench-scaling bench-bits plan gpu-check options report-picture clean FORCE
+.PHONY: help setup sft rm ppo eval demo expected demo-data test test-slow test-all check ppo-oracle evidence bench-rm bench-sft bench-data bench-decode bench-ppo bench-curves bench-ptx bench-scaling bench-bits plan gpu-check options report-picture clean FORCE
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
 # A wrong recipe is reported before anything is installed.
-ifneq ($(filter sft rm ppo eval demo plan,$(MAKECMDGOALS)),)
-RECIPES = $(sort $(notdir $(patsubst %/,%,$(dir $(wildcard recipes/*/*.yaml)))))
+ifneq ($(filter sft rm ppo eval demo plan expected,$(MAKECMDGOALS)),)
+RECIPES = $(sort $(notdir $(patsubst %/,%,$(dir $(wildcard recipes/*/sft.yaml)))))
 ifeq ($(filter $(RECIPES),$(RECIPE)),)
 $(error unknown RECIPE "$(RECIPE)"; the recipes are: $(RECIPES))
 endif
@@ -65,6 +65,9 @@ eval: $(STAMP) ## 4 compare the models: runs/<RUN>/eval/report.html and report.j
 	$(BIN)/lit-instruct eval --config recipes/$(RECIPE)/eval.yaml --run "runs/$(RUN)" $(EVAL_ARGS)
 
 demo: sft rm ppo eval ## all four of them
+
+expected: $(STAMP) ## the stages of RUN beside the figures that RECIPE expects
+	@$(BIN)/lit-instruct check --run "runs/$(RUN)" --recipe $(RECIPE)
 
 demo-data: $(STAMP) ## make the demo's training data again from its prompts
 	$(BIN)/python recipes/demo/make_data.py

@@ -32,6 +32,7 @@ COMMANDS = {
     "rm": "step 2: reward model from ranked comparisons",
     "ppo": "step 3: PPO against the reward model",
     "eval": "compare base, SFT, best-of-n and PPO in a report",
+    "check": "compare the figures of a run with those that its recipe expects",
     "sample": "sample and label K responses to each prompt, as ranked comparisons",
     "chat": "chat with a stage's model",
     "export": "write a stage's model as a folder for plain transformers and PEFT",
@@ -69,7 +70,10 @@ A model's own Python code is refused, unless you have read it and add --trust_re
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs a command and returns its exit code: 0, 2 for a user's mistake, 130 after Ctrl-C or SIGTERM.
+    """Runs a command and returns its exit code.
+
+    That is 0, 1 if `plan` finds that a stage does not fit or `check` that a figure is not as expected, 2 for a user's
+    mistake, and 130 after Ctrl-C or SIGTERM.
 
     Args:
         arguments: the command line without the program's name; None uses the process's.
@@ -150,8 +154,8 @@ def _start(command: str, arguments: list[str]) -> int:
         exit_on_error=False,
     )
     _expand_homes(parsed)
-    getattr(chosen, function)(parsed)
-    return 0
+    found = getattr(chosen, function)(parsed)
+    return int(command == "check" and not found)
 
 
 def _expand_homes(options: Any) -> None:

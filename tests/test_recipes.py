@@ -22,7 +22,7 @@ from tests.recipes.records import records
 
 ROOT = Path(__file__).parent.parent
 STAGES = ("sft", "rm", "ppo")
-RECIPES = sorted(path.relative_to(ROOT) for path in ROOT.glob("recipes/*/*.yaml"))
+RECIPES = sorted(path.relative_to(ROOT) for path in ROOT.glob("recipes/*/*.yaml") if path.name != "expected.yaml")
 EVIDENCE = sorted(path.relative_to(ROOT) for path in ROOT.glob("recipes/evidence/*/*.yaml"))
 """Stages of findings."""
 

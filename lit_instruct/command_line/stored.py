@@ -21,6 +21,7 @@ STAGES = ("sft", "rm", "ppo")
 SUBCOMMANDS = ("fit", "validate", "test")
 MODULES = {
     "eval": ("lit_instruct.evaluation.compare", "EvalOptions", "evaluate"),
+    "check": ("lit_instruct.commands.check_run", "CheckOptions", "check"),
     "sample": ("lit_instruct.commands.sample", "SampleOptions", "sample"),
     "chat": ("lit_instruct.commands.chat", "ChatOptions", "chat"),
     "export": ("lit_instruct.exporting.export", "ExportOptions", "export"),

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from lit_instruct.commands.expected import FILE as EXPECTED
+
 WITH_RUN = ("sft", "rm", "ppo", "eval", "plan")
 """Commands whose --run is a run folder, and whose --config is a recipe's."""
 FILES = ("sft.yaml", "rm.yaml", "ppo.yaml", "eval.yaml")
@@ -43,8 +45,10 @@ def _is_config(word: str) -> bool:
 
 
 def recipe_of(config: str) -> str | None:
-    """Returns the name of a recipe's folder; None for a file that belongs to no recipe, such as gentle.yaml."""
+    """Returns the name of a recipe's folder; None for a file that is no config of a recipe, such as gentle.yaml."""
     path = Path(config).absolute()
+    if path.name == EXPECTED:
+        return None
     if path.name in FILES or (path.parent.parent.name == "recipes" and path.suffix == ".yaml"):
         return path.parent.name or None
     return None

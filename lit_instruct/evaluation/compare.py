@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lit_instruct.evaluation.compared import Compared, compared_models
 from lit_instruct.evaluation.figures import figures_of, ranked_samples, samples_of
@@ -15,6 +15,9 @@ from lit_instruct.evaluation.systems import Loaders, default_loaders, measure_sy
 from lit_instruct.evaluation.tasks.asked import given_tasks
 from lit_instruct.machine import peak_memory_gb, provenance
 from lit_instruct.terminal import printable
+
+if TYPE_CHECKING:
+    from lit_instruct.handover import Stage
 
 
 def evaluate(options: EvalOptions, loaders: Loaders | None = None) -> dict[str, Any]:
@@ -85,6 +88,7 @@ def described(compared: Compared, options: EvalOptions, facts: dict[str, Any]) -
         "seen": facts,
         "left_out": compared.left_out,
         "reward_model": {"pair_accuracy": reward.metrics.get("val/pair_accuracy") if reward is not None else None},
+        "metrics": {name: validation_figures(stage) for name, stage in stages.items()},
         "seconds": {name: stage.seconds for name, stage in stages.items()},
         "peak_memory_gb": {name: stage.peak_memory_gb for name, stage in stages.items()} | {"eval": peak_memory_gb()},
         "base": first.base if first is not None else None,
@@ -92,6 +96,11 @@ def described(compared: Compared, options: EvalOptions, facts: dict[str, Any]) -
         "options": options_record(options),
         "seeds": {name: stage.seed for name, stage in stages.items()},
     } | provenance()
+
+
+def validation_figures(stage: Stage) -> dict[str, float]:
+    """Returns the figures of a stage's last validation by name, such as val/loss, without those by use case."""
+    return {name: value for name, value in stage.metrics.items() if name.startswith("val/") and name.count("/") == 1}
 
 
 def _write(

@@ -201,7 +201,10 @@ def test_what_is_right_is_left_to_the_parser(monkeypatch: pytest.MonkeyPatch, li
     assert not answered(" ".join(words[:number]), [word.replace("\0", " ") for word in words[number:]])
 
 
-@pytest.mark.parametrize("recipe", sorted((ROOT / "recipes").glob("*/*.yaml")), ids=lambda path: f"{path.parent.name}")
+CONFIGS = sorted(path for path in (ROOT / "recipes").glob("*/*.yaml") if path.name != "expected.yaml")
+
+
+@pytest.mark.parametrize("recipe", CONFIGS, ids=lambda path: f"{path.parent.name}")
 def test_every_recipe_passes(monkeypatch: pytest.MonkeyPatch, recipe: Path) -> None:
     monkeypatch.setattr(check, "check_paths", lambda *_: None)
     stage = recipe.stem

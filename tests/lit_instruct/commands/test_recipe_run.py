@@ -26,6 +26,7 @@ PPO = "recipes/gpu-24gb/ppo.yaml"
         (["fit", f"--config={PPO}", "--run", "runs/x"], ["fit", f"--config={PPO}", "--run"]),
         (["fit", "-c", PPO], ["fit", "--run=runs/gpu-24gb", "-c", PPO]),
         (["fit", "--config=gentle.yaml"], ["fit", "--config=gentle.yaml"]),
+        (["fit", "--config=recipes/demo/expected.yaml"], ["fit", "--config=recipes/demo/expected.yaml"]),
         (["fit", "--config"], ["fit", "--config"]),
         (["fit", "--data.path=ppo.yaml"], ["fit", "--data.path=ppo.yaml"]),
         ([], []),

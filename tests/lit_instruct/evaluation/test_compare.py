@@ -57,6 +57,7 @@ def test_figures(run: Path) -> None:
     assert report["distinct_2"]["ppo_over_sft"] == 1.0
     assert report["distinct_2_within_response"]["sft"] == 1.0
     assert report["reward_model"]["pair_accuracy"] == 0.75
+    assert report["metrics"]["rm"] == {"val/pair_accuracy": 0.75}
     assert {name: report["seconds"][name] for name in ("sft", "rm", "ppo")} == {
         "sft": 10,
         "rm": 20,
