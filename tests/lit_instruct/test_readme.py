@@ -32,6 +32,7 @@ SMALLER = {
     "plan": [],
     "export": [],
     "eval": ["--limit=2", "--max_new_tokens=4"],
+    "check": ["--recipe=demo"],
 }
 
 
@@ -74,7 +75,8 @@ def test_a_command_of_ours_works(
     if "--ckpt_path=last" in words:  # a little more than the little run; a try of one batch continues nothing
         more = [option for option in more if "fast_dev_run" not in option]
         more += [f"--trainer.{name}" for name in ("accumulate_grad_batches=1", "max_epochs=3", "limit_train_batches=1")]
-    assert main([*words, *more]) == 0
+    code = main([*words, *more])
+    assert code == 0 or (command == "check" and code == 1)  # a tiny model need not show the demo's figures
 
 
 def test_a_plan_after_the_demo_is_of_the_recipes_model(after_demo: Path, capsys: pytest.CaptureFixture[str]) -> None:
