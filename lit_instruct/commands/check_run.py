@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,7 +93,7 @@ def _names() -> dict[str, Path]:
 
 def _of_run(run: Path, records: Mapping[str, dict[str, Any]]) -> Path:
     """The recipe that the name of a run folder means, if the stages were trained on its data."""
-    name = run.resolve().name
+    name = Path(os.path.abspath(run)).name  # also of "." and of a link
     found = [own for own in _names() if name == own or name.startswith(f"{own}-")]
     if not found:
         raise UserError(f"--run={run}: this name tells no recipe; name the recipe with --recipe")
@@ -117,7 +118,6 @@ def _lines(
         return
     if not figures:
         yield "there, but the recipe expects no figures of it", True
-        return
     strange = False
     for figure, within in figures.items():
         value, name = figure_of(record, stage, figure), name_of(stage, figure)
@@ -130,7 +130,7 @@ def _lines(
     if differing := _differing(recipe, stage, record):
         listed = "; ".join(f"{option} is {words}" for option, words in differing[:SHOWN])
         more = f"; and {len(differing) - SHOWN} more" if len(differing) > SHOWN else ""
-        yield f"this run has other options than the recipe, for which the ranges are: {listed}{more}", True
+        yield f"the ranges are for the options of the recipe, and this run has others: {listed}{more}", True
 
 
 def _differing(recipe: Path, stage: str, record: Mapping[str, Any]) -> list[tuple[str, str]]:

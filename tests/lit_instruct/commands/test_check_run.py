@@ -113,8 +113,11 @@ def test_what_was_not_measured_is_not_as_expected(run: Path, recipe: Path, capsy
 
 def test_a_stage_of_which_nothing_is_expected(run: Path, recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (recipe / "expected.yaml").write_text("rm: {val/pair_accuracy: [0, 1]}\n")
+    (recipe / "sft.yaml").write_text("data: {path: other.jsonl}\n")
     assert check(run, recipe) == 0
-    assert told(capsys)[1] == "sft: there, but the recipe expects no figures of it"
+    lines = told(capsys)
+    assert lines[1] == "sft: there, but the recipe expects no figures of it"
+    assert lines[2].startswith("sft: the ranges are for the options of the recipe")  # later stages depend on them
 
 
 def test_options_that_differ_from_the_recipe_are_named(
@@ -129,7 +132,7 @@ def test_options_that_differ_from_the_recipe_are_named(
     write(run, "rm", options=own)
     assert check(run, recipe) == 0
     assert told(capsys)[3] == (
-        "rm: this run has other options than the recipe, for which the ranges are: "
+        "rm: the ranges are for the options of the recipe, and this run has others: "
         "model.max_tokens is 512, in the recipe 1024; data.limit is null, in the recipe 320"
     )
 
