@@ -47,6 +47,14 @@ class PromptBatch(NamedTuple):
     rows: list[Any]
     """The data rows themselves (data_modules.rows.PromptRow), for reward functions and tables of samples."""
 
+    def repeated(self, count: int) -> PromptBatch:
+        """Returns every prompt `count` times in succession, each with a row number of its own, for other samples."""
+        if count == 1:
+            return self
+        ids, mask, numbers = (part.repeat_interleave(count, dim=0) for part in self[:3])
+        copies = torch.arange(count, device=numbers.device).repeat(len(self.rows))
+        return PromptBatch(ids, mask, numbers * count + copies, [row for row in self.rows for _ in range(count)])
+
 
 class Responses(NamedTuple):
     """Sampled responses."""

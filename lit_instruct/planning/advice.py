@@ -8,7 +8,7 @@ from itertools import combinations
 from typing import Any
 
 from lit_instruct.planning.memory import Memory
-from lit_instruct.planning.work import Options, StageName, processes_of
+from lit_instruct.planning.work import Options, StageName, processes_of, responses_of
 
 Changes = dict[str, Any]
 """Option by dotted name -> its new value."""
@@ -124,7 +124,7 @@ def _pass_sizes(stage: StageName, options: Options) -> list[tuple[str, int]]:
         return [("data.batch_size", 2**20)]
     if stage == "rm":
         return [("model.max_tokens", 2**17)]
-    local = max(1, options["data.batch_size"] // processes_of(options))
+    local = max(1, responses_of(options) // processes_of(options))
     minibatch = -(-local // options["model.objective.minibatches"])
     return [("model.memory.micro_batch_size", minibatch), ("model.memory.generation_batch_size", local)]
 

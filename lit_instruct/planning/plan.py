@@ -10,7 +10,7 @@ from lit_instruct.planning.advice import Advice, Changes, to_fit, to_use_more
 from lit_instruct.planning.memory import TRAINED, Memory, memory_of, policy_sizes, trained_sizes
 from lit_instruct.planning.rates import Rate
 from lit_instruct.planning.weights import optimizer_bytes
-from lit_instruct.planning.work import Options, StageName, Work, read_work
+from lit_instruct.planning.work import Options, StageName, Work, read_work, responses_of
 
 STORED = 2
 """Bytes per number of a model on the hub."""
@@ -112,7 +112,7 @@ def disk_of(work: Work, base: str, rows: int | None) -> dict[str, int]:
 def tokens_of(work: Work, options: Options, rows: int | None) -> int | None:
     """Returns the tokens of a training if every row had the maximum length; None if `rows` is needed and unknown."""
     if work.stage == "ppo":
-        return int(options["model.iterations"]) * int(options["data.batch_size"]) * work.length
+        return int(options["model.iterations"]) * responses_of(options) * work.length
     steps = int(options.get("trainer.max_steps", -1))
     responses = work.tokens * work.passes // work.length  # sequences per step
     if steps > 0:

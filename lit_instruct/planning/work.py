@@ -154,14 +154,19 @@ def _batch(stage: StageName, options: Options, processes: int, device: str) -> t
         tokens = max(length, min(most, whole))
         return max(1, tokens // length), length, tokens, accumulated * -(-whole // tokens)
     length = int(options["data.max_prompt_length"]) + int(options["model.sampling.max_new_tokens"])
-    minibatch = -(-(size // processes or 1) // int(options["model.objective.minibatches"]))
+    minibatch = -(-(responses_of(options) // processes or 1) // int(options["model.objective.minibatches"]))
     rows = min(int(options["model.memory.micro_batch_size"]), minibatch)
     rows = max(1, min(rows, ENOUGH_TOKENS.get(device, rows * length) // length))
     return rows, length, rows * length, -(-minibatch // rows)
 
 
+def responses_of(options: Options) -> int:
+    """Returns the responses of an iteration of PPO over all processes."""
+    return int(options["data.batch_size"]) * int(options["model.objective.responses_per_prompt"])
+
+
 def _rollouts(options: Options, processes: int, shared_rewards: int) -> Rollouts:
-    size = max(1, int(options["data.batch_size"]) // processes)
+    size = max(1, responses_of(options) // processes)
     return Rollouts(
         rows=min(int(options["model.memory.generation_batch_size"]), size),
         prompt=int(options["data.max_prompt_length"]),

@@ -11,6 +11,7 @@ from lit_instruct.models.checks import check_vocabulary, context_of
 from lit_instruct.models.loading import Source, find_source, load_config, load_tokenizer
 from lit_instruct.models.lora import read_head
 from lit_instruct.ppo.figures import case_names, figure_names
+from lit_instruct.ppo.objective import ObjectiveOptions
 from lit_instruct.ppo.options import PPOOptions, SelectionOptions
 from lit_instruct.prompting import Prompter
 
@@ -81,7 +82,7 @@ def check_training(options: PPOOptions, compiled_adapters: bool, data: PromptDat
     Raises:
         UserError: the message names both sides of the contradiction.
     """
-    check_batch(options.objective.minibatches, data)
+    check_batch(options.objective, data)
     if compiled_adapters:
         raise UserError(
             "torch.compile: adapters (--model.lora) take turns on one base, and compiled code would not notice; "
@@ -101,7 +102,7 @@ def check_training(options: PPOOptions, compiled_adapters: bool, data: PromptDat
         _check_selection(options.selection, [*names, *(["labeler"] if options.selection.labeler else [])], data)
 
 
-def check_batch(minibatches: int, data: PromptDataModule) -> None:
+def check_batch(objective: ObjectiveOptions, data: PromptDataModule) -> None:
     """Refuses a batch that processes or minibatches cannot share evenly, or that needs more prompts than there are."""
     size, prompts = data.batch_size, len(data.train_dataset)
     if size % data.world_size:
@@ -109,14 +110,17 @@ def check_batch(minibatches: int, data: PromptDataModule) -> None:
             f"--data.batch_size={size}: not a multiple of the {data.world_size} processes of --trainer.devices (and "
             "--trainer.num_nodes); change one of them"
         )
-    if minibatches > size:
+    minibatches, responses = objective.minibatches, size * objective.responses_per_prompt
+    if minibatches > responses:
+        times = f" times --model.objective.responses_per_prompt={objective.responses_per_prompt}"
         raise UserError(
-            f"--model.objective.minibatches={minibatches}: more than the {size} prompts of --data.batch_size; lower it"
+            f"--model.objective.minibatches={minibatches}: more than the {size} prompts of --data.batch_size"
+            f"{times if responses > size else ''}; lower it"
         )
-    if size % minibatches:
+    if responses % minibatches:
         raise UserError(
-            f"--data.batch_size={size}: not a multiple of --model.objective.minibatches={minibatches}, so steps would "
-            "weight prompts differently; change one of them"
+            f"--data.batch_size={size}: {responses} responses are not a multiple of --model.objective.minibatches="
+            f"{minibatches}, so steps would weight them differently; change one of them"
         )
     if prompts < size:
         raise UserError(

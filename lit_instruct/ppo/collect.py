@@ -50,6 +50,11 @@ class Rollouts(NamedTuple):
     sampled: float
     """`time.monotonic()` when sampling ended."""
 
+    @property
+    def rows(self) -> list[list[int]]:
+        """Row numbers of each micro-batch, in the order of `parts`."""
+        return [part for minibatch in self.minibatches for part in minibatch]
+
 
 @dataclass
 class Collector:

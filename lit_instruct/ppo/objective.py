@@ -24,6 +24,8 @@ class ObjectiveOptions:
         inner_epochs: passes over a batch of rollouts (C.4: 1).
         minibatches: optimizer steps in one pass.
         dual_clip: a bad token counts no more than at this ratio, usually 3 (Ye et al. 2020); null does not limit it.
+        responses_per_prompt: responses that are sampled to each prompt; from 2 on, a response's score counts from the
+            mean of the others of its prompt (RLOO, Ahmadian et al. 2024), after normalising and the missing EOS.
     """
 
     clip_range: float = 0.2
@@ -34,9 +36,10 @@ class ObjectiveOptions:
     inner_epochs: int = 1
     minibatches: int = 8
     dual_clip: float | None = None
+    responses_per_prompt: int = 1
 
     def __post_init__(self) -> None:
-        at_least(1, "objective", self, "inner_epochs", "minibatches")
+        at_least(1, "objective", self, "inner_epochs", "minibatches", "responses_per_prompt")
         above_zero("objective", self, "clip_range")
         least = 1 + self.clip_range
         if self.dual_clip is not None and self.dual_clip <= least:

@@ -116,7 +116,8 @@ def build_parts(
     )
     mix = None
     if options.pretraining.ptx_coef and data.pretraining is not None:
-        blocks = max(1, round(options.pretraining.ptx_batch_ratio * (data.batch_size / objective.minibatches)))
+        responses = data.batch_size * objective.responses_per_prompt
+        blocks = max(1, round(options.pretraining.ptx_batch_ratio * (responses / objective.minibatches)))
         mix = PretrainingMix(
             roles, data.pretraining, options.pretraining.ptx_coef, blocks, memory.micro_batch_size, ranks, offloading
         )

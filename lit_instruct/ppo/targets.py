@@ -12,6 +12,7 @@ from torch import Tensor
 from lit_instruct.batches import Rollout
 from lit_instruct.losses.advantages import generalized_advantages, token_rewards
 from lit_instruct.losses.divergence import Estimator, kl_estimate
+from lit_instruct.losses.leave_one_out import leave_one_out
 from lit_instruct.losses.masked import Moments, masked_moments, whiten
 from lit_instruct.ppo.objective import ObjectiveOptions
 from lit_instruct.ppo.options import RewardOptions
@@ -45,17 +46,21 @@ class Targets:
         self.score_moments = Moments(*torch.zeros(3, dtype=torch.float64))
         """Moments of all scores so far, if they are normalised."""
 
-    def __call__(self, rollouts: Sequence[Rollout], kl_coef: float) -> tuple[list[Target], float]:
+    def __call__(
+        self, rollouts: Sequence[Rollout], kl_coef: float, rows: Sequence[Sequence[int]] = ()
+    ) -> tuple[list[Target], float]:
         """Returns the target of each micro-batch, and the standard deviation of the advantages before whitening.
 
         Args:
             rollouts: one per micro-batch.
             kl_coef: beta of eq. 2.
+            rows: row numbers of each micro-batch in the iteration's batch, in which the responses to a prompt stand in
+                succession; needed only with several responses to a prompt.
         """
         masks = [rollout.response_mask for rollout in rollouts]
         scores = self.shape(rollouts)
         rewards = []
-        for rollout, shaped in zip(rollouts, scores, strict=True):
+        for rollout, shaped in zip(rollouts, self._compared(scores, rows), strict=True):
             kl = kl_estimate(rollout.log_probs, rollout.reference_log_probs, self.estimator)
             rewards.append(token_rewards(shaped, kl, rollout.response_mask, kl_coef))
         if self.reward.whiten:
@@ -65,6 +70,15 @@ class Targets:
         if self.objective.whiten_advantages:
             advantages = self._whitened(advantages, masks)
         return [Target(*parts) for parts in zip(scores, advantages, returns, strict=True)], spread
+
+    def _compared(self, scores: list[Tensor], rows: Sequence[Sequence[int]]) -> list[Tensor]:
+        """Counts scores from those of the other responses to their prompts, if there are several."""
+        per_prompt = self.objective.responses_per_prompt
+        if per_prompt == 1:
+            return scores
+        together = torch.cat(scores)
+        prompts = torch.tensor([row // per_prompt for part in rows for row in part], device=together.device)
+        return list(leave_one_out(together, prompts).split([len(part) for part in rows]))
 
     def _estimates(self, rollouts: Sequence[Rollout], rewards: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """Returns advantages and returns of each micro-batch, each by its own lambda."""

@@ -17,6 +17,7 @@ from lit_instruct.losses.advantages import generalized_advantages, token_rewards
 from lit_instruct.losses.aggregate import aggregate
 from lit_instruct.losses.correlation import correlations, cross_sums
 from lit_instruct.losses.divergence import kl_estimate
+from lit_instruct.losses.leave_one_out import leave_one_out
 from lit_instruct.losses.masked import Moments, masked_moments, whiten
 from lit_instruct.losses.policy import clipped_policy_loss, clipped_value_loss, explained_variance
 from lit_instruct.losses.ranking import Ranking, ranking_loss
@@ -42,6 +43,7 @@ RIGHT: list[tuple[Callable[..., Any], tuple[Any, ...]]] = [
     (aggregate, (SCORES,)),
     (cross_sums, (SCORES,)),
     (correlations, (SUMS,)),
+    (leave_one_out, (EPISODES, NUMBERS)),
     (ranking_loss, (EPISODES, NUMBERS, NUMBERS, EPISODES)),
 ]
 WRONG: dict[int, list[Any]] = {

@@ -37,6 +37,7 @@ PPO = SHARED | {
     "model.memory.generation_batch_size": 32,
     "model.memory.merge_for_rollouts": True,
     "model.objective.minibatches": 8,
+    "model.objective.responses_per_prompt": 1,
     "model.memory.micro_batch_size": 4,
     "model.reward.model": "runs/none/rm",
     "model.reward.function": None,

@@ -107,7 +107,7 @@ def test_two_rewards_of_one_name() -> None:
 def test_a_batch_that_the_processes_cannot_share() -> None:
     data: Any = SimpleNamespace(batch_size=9, world_size=2, train_dataset=range(20), path="prompts.jsonl")
     with pytest.raises(UserError, match=r"batch_size=9: not a multiple of the 2 processes of --trainer.devices"):
-        check_batch(3, data)
+        check_batch(ObjectiveOptions(minibatches=3), data)
 
 
 def test_a_prompt_that_fills_the_context(tmp_path: Path, files: Files, tiny_model: Path) -> None:

@@ -17,6 +17,7 @@ from tests.lit_instruct.stages.helpers import FLOAT, SMALL, Files, assert_equal,
 pytestmark = pytest.mark.slow
 MIX = ["--model.pretraining.ptx_coef=1.0", "--data.pretraining_block=16"]
 UNEVEN = ["--model.objective.minibatches=4", "--model.objective.inner_epochs=2"]
+SEVERAL = ["--model.objective.responses_per_prompt=2"]
 """Two prompts each, dealt over all processes: one may have both, or none."""
 
 
@@ -107,7 +108,11 @@ def test_a_reward_that_fails_on_one_process_ends_both(tmp_path: Path, trained: P
     assert saved["ppo"]["iterations_done"] == 1
 
 
-@pytest.mark.parametrize("more", [UNEVEN, MIX, [*MIX, *UNEVEN]], ids=["uneven minibatches", "mix", "uneven mix"])
+@pytest.mark.parametrize(
+    "more",
+    [UNEVEN, MIX, [*MIX, *UNEVEN], SEVERAL],
+    ids=["uneven minibatches", "mix", "uneven mix", "several responses"],
+)
 def test_ppo(tmp_path: Path, trained: Path, files: Files, more: list[str]) -> None:
     start = [f"--model.base={trained / 'sft'}", f"--model.reward.model={trained / 'rm'}"]
     one, two = both("ppo", tmp_path, files, [*start, f"--data.pretraining_path={files.text}", *more], [])
