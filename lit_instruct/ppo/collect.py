@@ -80,6 +80,8 @@ class Collector:
     phases: Phases = field(default_factory=Phases)
     length_penalty: LengthPenalty | None = None
     """The last of `rewards`, if there is one."""
+    responses_per_prompt: int = 1
+    """Responses of an iteration to each prompt; in a batch that is only measured there is one."""
 
     def __post_init__(self) -> None:
         self.stop = self.sampling.stop_rule(self.prompter)
@@ -95,6 +97,7 @@ class Collector:
         Raises:
             UserError: a reward is refused, here or on another process.
         """
+        batch = batch if whole else batch.repeated(self.responses_per_prompt)
         responses = self.sample(batch, key)
         sampled = time.monotonic()
         lengths = sequence_lengths(batch, responses)

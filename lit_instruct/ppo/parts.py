@@ -113,14 +113,9 @@ def build_parts(
         memory.generation_batch_size,
         memory.merge_for_rollouts,
         length_penalty=_length_penalty(options),
+        responses_per_prompt=objective.responses_per_prompt,
     )
-    mix = None
-    if options.pretraining.ptx_coef and data.pretraining is not None:
-        responses = data.batch_size * objective.responses_per_prompt
-        blocks = max(1, round(options.pretraining.ptx_batch_ratio * (responses / objective.minibatches)))
-        mix = PretrainingMix(
-            roles, data.pretraining, options.pretraining.ptx_coef, blocks, memory.micro_batch_size, ranks, offloading
-        )
+    mix = _mix(options, roles, data, ranks, offloading)
     return Parts(
         guard,
         collector,
@@ -128,6 +123,18 @@ def build_parts(
         Updater(roles, objective, options.value, temperature, norm, mix, guard, ranks, offloading),
         Validation(collector, judge, seed, ranks),
     )
+
+
+def _mix(
+    options: PPOOptions, roles: Roles, data: PromptDataModule, ranks: Ranks, offloading: AbstractContextManager[Any]
+) -> PretrainingMix | None:
+    pretraining, objective = options.pretraining, options.objective
+    if not pretraining.ptx_coef or data.pretraining is None:
+        return None
+    responses = data.batch_size * objective.responses_per_prompt
+    blocks = max(1, round(pretraining.ptx_batch_ratio * (responses / objective.minibatches)))
+    size = options.memory.micro_batch_size
+    return PretrainingMix(roles, data.pretraining, pretraining.ptx_coef, blocks, size, ranks, offloading)
 
 
 def _length_penalty(options: PPOOptions) -> LengthPenalty | None:

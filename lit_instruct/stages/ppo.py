@@ -184,7 +184,6 @@ class PPOModule(StageModule):
         """One iteration: maximises E[r(x, y) - beta log(pi(y|x) / pi_SFT(y|x))] + gamma E[log pi(x)] (eq. 2)."""
         began, key = time.monotonic(), (self.seed, self.iterations_done)
         self.guard.begin(self.iterations_done + 1, f"iteration-{self.iterations_done + 1}")
-        batch = batch.repeated(self.options.objective.responses_per_prompt)
         rollouts = self.collector.collect(batch, key)  # y ~ policy; log-probs of policy and reference, values, rewards
         targets, spread = self.targets(rollouts.parts, self.kl.coef, rollouts.rows)  # r - beta KL, GAE, whitened
         figures = rollout_figures(rollouts.parts, targets, self.options.reward.names, self.ranks)
