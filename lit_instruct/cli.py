@@ -24,7 +24,7 @@ from lit_instruct.command_line.stored import MODULES, STAGES
 from lit_instruct.commands.recipe_run import with_run
 from lit_instruct.errors import UserError
 from lit_instruct.running.interrupts import interrupted, watch
-from lit_instruct.terminal import printable
+from lit_instruct.terminal import NO_READER, printable, reader_has_gone
 
 COMMANDS = {
     "init": "write the files of a recipe into a folder of your own",
@@ -73,25 +73,23 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs a command and returns its exit code.
 
     That is 0, 1 if `plan` finds that a stage does not fit or `check` that a figure is not as expected, 2 for a user's
-    mistake, and 130 after Ctrl-C or SIGTERM.
+    mistake, 130 after Ctrl-C or SIGTERM, and 141 if the output goes to a pipe whose reader ended, as `| head` does.
 
     Args:
         arguments: the command line without the program's name; None uses the process's.
     """
     words = sys.argv[1:] if arguments is None else arguments
-    if not words or words[0] in ("-h", "--help"):
-        print(HELP)
-        return 0
-    if words[0] == "--version":
-        print(version("lit-instruct"))
-        return 0
     if arguments is None:
         watch()
     try:
-        return _run(words[0], _without_trust([_with_home(word) for word in words[1:]]))
+        code = _run(words)
+        sys.stdout.flush()
+        return code
     except UserError as error:
         return _fail(str(error))
     except OSError as error:
+        if error.errno == errno.EPIPE and reader_has_gone():
+            return NO_READER
         if error.errno == errno.ENOSPC:
             return _fail(
                 "no space left on the disk; free some and resume with --ckpt_path=last (results are untouched)"
@@ -99,13 +97,24 @@ def main(arguments: list[str] | None = None) -> int:
         if error.errno in PLACE_ERRORS and error.filename is not None:
             return _fail(f"{error.filename}: {error.strerror}; check this path and its permissions, or give another")
         return _fail_of_library(error)
+    except SystemExit as end:
+        if isinstance(end.__context__, BrokenPipeError):
+            return NO_READER  # rich raises this one
+        raise
     except KeyboardInterrupt:
         return interrupted()
     except Exception as error:
         return _fail_of_library(error)
 
 
-def _run(command: str, arguments: list[str]) -> int:
+def _run(words: list[str]) -> int:
+    if not words or words[0] in ("-h", "--help"):
+        print(HELP)
+        return 0
+    if words[0] == "--version":
+        print(version("lit-instruct"))
+        return 0
+    command, arguments = words[0], _without_trust([_with_home(word) for word in words[1:]])
     if command not in COMMANDS:
         near = get_close_matches(command, COMMANDS, 1)
         advice = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(COMMANDS)}"

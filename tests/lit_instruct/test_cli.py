@@ -49,6 +49,21 @@ def test_help_is_quick_and_imports_nothing_heavy() -> None:
     assert float(seconds) < 0.5
 
 
+@pytest.mark.parametrize("words", [["data", "inspect"], ["--help"], ["sft", "fit", "--help"]])
+def test_a_reader_that_ends_early_is_no_error(tmp_path: Path, words: list[str]) -> None:
+    data = tmp_path / "data.jsonl"
+    data.write_text('{"prompt": "a", "response": "b"}\n')
+    code = "import sys; from lit_instruct.cli import main; sys.exit(main())"
+    command = [sys.executable, "-c", code, *words, *([str(data)] if words[0] == "data" else [])]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        error = process.stderr.read()
+    assert process.returncode == 141
+    assert error == ""
+
+
 def test_an_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("dpo", "fit") == 2
     assert "'dpo'" in one_message(capsys)
