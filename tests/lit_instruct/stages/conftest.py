@@ -16,8 +16,8 @@ def targeted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Rollout, Target]]:
     kept: list[tuple[Rollout, Target]] = []
     targets = Targets.__call__
 
-    def keep(self: Targets, rollouts: list[Rollout], kl_coef: float) -> Any:
-        found = targets(self, rollouts, kl_coef)
+    def keep(self: Targets, rollouts: list[Rollout], kl_coef: float, *rows: Any) -> Any:
+        found = targets(self, rollouts, kl_coef, *rows)
         kept.extend(zip(rollouts, found[0], strict=True))
         return found
 

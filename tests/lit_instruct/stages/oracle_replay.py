@@ -192,9 +192,11 @@ class RecordedTargets(Targets):
 
     replay: Replay
 
-    def __call__(self, rollouts: Sequence[Rollout], kl_coef: float) -> tuple[list[Target], float]:
+    def __call__(
+        self, rollouts: Sequence[Rollout], kl_coef: float, rows: Sequence[Sequence[int]] = ()
+    ) -> tuple[list[Target], float]:
         """Finds the targets of a recording."""
-        found, spread = super().__call__(rollouts, kl_coef)
+        found, spread = super().__call__(rollouts, kl_coef, rows)
         if self.replay.state_after:
             found = [self.as_trl_counts(*pair) for pair in zip(found, rollouts, strict=True)]
         self.replay.rollouts, self.replay.found = list(rollouts), found

@@ -52,10 +52,10 @@ def rollouts(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, dict[str, Tenso
     kept: list[tuple[Any, dict[str, Tensor]]] = []
     targets = Targets.__call__
 
-    def keep(self: Targets, new: list[Any], kl_coef: float) -> Any:
+    def keep(self: Targets, new: list[Any], kl_coef: float, *rows: Any) -> Any:
         weights = {name: value.detach().clone() for name, value in self.ranks.networks.state_dict().items()}
         kept.extend((rollout, weights) for rollout in new)
-        return targets(self, new, kl_coef)
+        return targets(self, new, kl_coef, *rows)
 
     monkeypatch.setattr(Targets, "__call__", keep)
     return kept
