@@ -6,6 +6,7 @@ import contextlib
 import pickle
 from collections.abc import Iterator
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import torch
@@ -36,7 +37,11 @@ def opening(path: str | Path) -> Iterator[None]:
         raise
     except Exception as error:  # torch's reader raises whatever the damage leads to, such as KeyError
         told = isinstance(error, RuntimeError | OSError | ValueError | pickle.UnpicklingError) and str(error)
-        reason = told.splitlines()[0][:120] if told else "it is truncated or changed"
+        reason = (
+            shorten(told.splitlines()[0].partition(". ")[0], 120, placeholder=" ...")
+            if told
+            else "it is truncated or changed"
+        )
         told = f"--ckpt_path: {path} is damaged or not a checkpoint ({reason}); give another one, or "
         raise UserError(told + "start a new training") from error
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from lit_instruct.errors import UserError
-from lit_instruct.stages.checkpoint import check_checkpoint, read_checkpoint
+from lit_instruct.stages.checkpoint import check_checkpoint, opening, read_checkpoint
 from lit_instruct.stages.resume import check_before_loading
 
 GOOD: dict[str, Any] = {
@@ -59,6 +59,15 @@ def test_a_cut_file(tmp_path: Path, kept: int) -> None:
     path.write_bytes(path.read_bytes()[:kept])
     with pytest.raises(UserError, match=r"^--ckpt_path: \S+ is damaged or not a checkpoint \("):
         read_checkpoint(path, "cpu")
+
+
+def test_a_long_reason_is_quoted_to_the_end_of_a_sentence_or_word() -> None:
+    for text, quoted in (
+        ("File is cut. If you are seeing this, look at the disk", r"\(File is cut\); give"),
+        ("word " * 40, r"\((word )+\.\.\.\); give"),
+    ):
+        with pytest.raises(UserError, match=quoted), opening("x.ckpt"):
+            raise RuntimeError(text)
 
 
 class Built(torch.nn.Linear):
