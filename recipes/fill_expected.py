@@ -17,7 +17,7 @@ import textwrap
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lit_instruct.commands.expected import FILE, between, name_of, read_expected
+from lit_instruct.commands.expected import FILE, STAGES, between, name_of, read_expected, value_at
 
 RECIPES = Path(__file__).parent
 RULE = (
@@ -27,7 +27,6 @@ RULE = (
 )
 DEVIATIONS = 4
 MARKS = re.compile(r"(<!-- expected -->)\n.*?(<!-- end expected -->)", re.DOTALL)
-STAGES = ("sft", "rm", "ppo", "eval")
 
 
 class Figure(NamedTuple):
@@ -87,7 +86,7 @@ def spread_of(figure: Figure, measured: list[float]) -> Spread:
 def spreads(recipe: Path) -> list[Spread]:
     """Returns the figures that all reports of a recipe have."""
     reports = list(reports_of(recipe).values())
-    found = [(figure, [_value(report, figure.place) for report in reports]) for figure in FIGURES]
+    found = [(figure, [value_at(report, figure.place) for report in reports]) for figure in FIGURES]
     return [
         spread_of(figure, [value for value in values if value is not None])
         for figure, values in found
@@ -149,13 +148,6 @@ def _machines(reports: list[dict[str, Any]]) -> str:
         for machine in (report["machine"] for report in reports)
     ]
     return ", ".join(dict.fromkeys(names))
-
-
-def _value(report: dict[str, Any], place: str) -> float | None:
-    value: Any = report
-    for key in place.split("."):
-        value = value.get(key) if isinstance(value, dict) else None
-    return value
 
 
 def _deviation(measured: list[float]) -> list[str]:

@@ -135,13 +135,16 @@ def figure_of(record: Mapping[str, Any], stage: str, figure: str) -> float | Non
         stage: sft, rm, ppo or eval.
         figure: a metric, for eval a dotted path.
     """
-    if stage != "eval":
-        value = record["metrics"].get(figure)
-    else:
-        value = record
-        for key in figure.split("."):
-            value = value.get(key) if isinstance(value, dict) else None
+    value = value_at(record, figure) if stage == "eval" else record["metrics"].get(figure)
     return round(value, DIGITS) + 0.0 if fits(value, float) else None
+
+
+def value_at(record: Mapping[str, Any], place: str) -> Any:
+    """Returns the value at a dotted path; None if there is none."""
+    value: Any = record
+    for key in place.split("."):
+        value = value.get(key) if isinstance(value, dict) else None
+    return value
 
 
 def place_of(value: float, within: Range) -> str:
