@@ -138,7 +138,7 @@ def load_tokenizer(source: Source) -> PreTrainedTokenizerBase:
             f"{source.name}: no tokenizer in {'this folder' if source.adapter is None else f'its base {folder}'}; copy "
             "tokenizer.json and tokenizer_config.json of the model into it"
         )
-    with _opening(source, "tokenizer"):
+    with opening(source, "tokenizer"):
         tokenizer = AutoTokenizer.from_pretrained(**pinned(source.tokenizer))
     check_tokenizer(source.name, tokenizer)
     return tokenizer
@@ -161,7 +161,7 @@ def load_config(source: Source) -> PreTrainedConfig:
     Raises:
         UserError: there is none.
     """
-    with _opening(source, "model"):
+    with opening(source, "model"):
         return AutoConfig.from_pretrained(**pinned(source.base))
 
 
@@ -178,7 +178,7 @@ def load_causal_lm(source: Source, dtype: torch.dtype, quantised: Quantisation |
             its logits in an unknown way.
     """
     bits = quantised.load_options(dtype) if quantised is not None else {}
-    with _opening(source, "language model"):
+    with opening(source, "language model"):
         model, report = AutoModelForCausalLM.from_pretrained(**pinned(source.base), dtype=dtype, **LOADING, **bits)
     check_weights(source.name, model, report)
     model = _prepared(model, source, quantised)
@@ -203,7 +203,7 @@ def load_sequence_classifier(
         UserError: it does not exist, or has no trained scalar head and `new_head` is False.
     """
     bits = quantised.load_options(dtype, kept=["score"]) if quantised is not None else {}
-    with _opening(source, "sequence-classification model"):
+    with opening(source, "sequence-classification model"):
         model, report = AutoModelForSequenceClassification.from_pretrained(
             **pinned(source.base), dtype=dtype, num_labels=1, **LOADING, **bits
         )
@@ -236,8 +236,20 @@ def _prepared(model: PreTrainedModel, source: Source, quantised: Quantisation | 
 
 
 @contextlib.contextmanager
-def _opening(source: Source, what: str, errors: tuple[type[Exception], ...] = OPENING) -> Iterator[None]:
-    """Turns the errors of `from_pretrained` into a UserError."""
+def opening(
+    source: Source,
+    what: str,
+    errors: tuple[type[Exception], ...] = OPENING,
+    models: str = "a hub id, a folder or smollm2-135m-instruct",
+) -> Iterator[None]:
+    """Turns the errors of `from_pretrained` into a UserError.
+
+    Args:
+        source: the model.
+        what: is opened, for the message.
+        errors: exceptions that are translated.
+        models: may be given, for the message.
+    """
     verbosity = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()  # what its report says of missing weights is checked here
     try:
@@ -258,8 +270,6 @@ def _opening(source: Source, what: str, errors: tuple[type[Exception], ...] = OP
                 f"{source.name}: transformers has no sequence classifier of this architecture, so it cannot be a "
                 "reward model; give another base for the reward model, or score with --model.reward.function"
             ) from error
-        raise UserError(
-            f"{source.name}: cannot open this {what} ({reason}); give a hub id, a folder or smollm2-135m-instruct"
-        ) from error
+        raise UserError(f"{source.name}: cannot open this {what} ({reason}); give {models}") from error
     finally:
         transformers_logging.set_verbosity(verbosity)

@@ -14,11 +14,14 @@ from lit_instruct.ppo.figures import case_names, figure_names
 from lit_instruct.ppo.objective import ObjectiveOptions
 from lit_instruct.ppo.options import PPOOptions, SelectionOptions
 from lit_instruct.prompting import Prompter
+from lit_instruct.rollouts.classifiers import SCHEME
 
 if TYPE_CHECKING:
     from data_modules.prompts import PromptDataModule
 
 VALIDATION = "give --data.validation_path or a validation_share"
+NAMED_LABELS = 8
+"""Most labels that a message names."""
 
 
 def check_iterations(iterations: int, warmup: int) -> None:
@@ -186,5 +189,9 @@ def _check_reward(source: Source, option: str) -> None:
                 "`lit-instruct rm fit`, or score with --model.reward.function"
             )
         if kinds and config.num_labels != 1:
-            raise UserError(f"{option}: a reward model has one output, this one has {config.num_labels}; give another")
+            labels = ", ".join(map(str, list(config.id2label.values())[:NAMED_LABELS]))
+            raise UserError(
+                f"{option}: a reward model has one output, this one has {config.num_labels} ({labels}); the "
+                f"probability of one of them as the reward: --model.reward.function={SCHEME}{source.name}#LABEL"
+            )
     check_vocabulary(option, load_tokenizer(source), source.base, config)

@@ -51,7 +51,8 @@ class RewardOptions:
     Args:
         model: reward model: a stage folder or a hub sequence classifier; null with `function`. Several stage folders
             with commas are an ensemble of adapters on the policy's base, which costs little more memory than one.
-        function: import path of a Python function to use instead, in one of the forms of docs/rewards.md.
+        function: import path of a Python function to use instead, in one of the forms of docs/rewards.md, or the label
+            of a classifier, such as classifier:lvwerra/distilbert-imdb#POSITIVE.
         further: rewards that are added to the main one.
         normalize: subtracts the mean of all scores so far and divides by their standard deviation.
         scale: multiplies every score.

@@ -11,6 +11,7 @@ from typing import Any
 
 from lit_instruct.checkout import hidden_package
 from lit_instruct.errors import Interrupted, UserError
+from lit_instruct.rollouts.classifiers import SCHEME, classifier_named
 from lit_instruct.rollouts.function_forms import FORMS, Call, Columns, call_of, unchanged_process
 from lit_instruct.rollouts.function_names import Function, function_name
 
@@ -28,7 +29,7 @@ def function_scorer(given: Function, finite: bool = True, option: str = "--model
 
     Args:
         given: the function, or its import path such as `lit_instruct.evaluation.labelers.tone`; the forms of a
-            function are those of `call_of`.
+            function are those of `call_of`. `classifier:NAME#LABEL` names a `Classifier`.
         finite: whether NaN and infinity are errors; otherwise the caller has to check for them.
         option: by which the user named the function, for messages.
 
@@ -51,6 +52,8 @@ def _imported(path: str, name: str) -> Any:
         )
     try:
         with unchanged_process(name):
+            if path.startswith(SCHEME):
+                return classifier_named(path)
             return getattr(importlib.import_module(module), attribute)
     except (UserError, KeyboardInterrupt, Interrupted):
         raise
