@@ -33,7 +33,7 @@ PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --di
 
 # A wrong recipe is reported before anything is installed.
 ifneq ($(filter sft rm ppo eval demo plan expected,$(MAKECMDGOALS)),)
-RECIPES = $(sort $(notdir $(patsubst %/,%,$(dir $(wildcard recipes/*/sft.yaml)))))
+RECIPES = $(sort $(notdir $(patsubst %/,%,$(dir $(wildcard recipes/*/sft.yaml recipes/*/ppo.yaml)))))
 ifeq ($(filter $(RECIPES),$(RECIPE)),)
 $(error unknown RECIPE "$(RECIPE)"; the recipes are: $(RECIPES))
 endif
@@ -124,9 +124,9 @@ gpu-check: $(STAMP) ## memory and speed of the gpu recipes with random weights, 
 	$(BIN)/python -m benchmarks.gpu_check $(BENCH_ARGS)
 
 plan: $(STAMP) ## memory, disk and time of each stage of RECIPE before it runs
-	@$(BIN)/lit-instruct plan --config recipes/$(RECIPE)/sft.yaml --run "runs/$(RUN)" $(ARGS) || [ $$? -eq 1 ]
-	@$(BIN)/lit-instruct plan --config recipes/$(RECIPE)/rm.yaml --run "runs/$(RUN)" $(ARGS) || [ $$? -eq 1 ]
-	@$(BIN)/lit-instruct plan --config recipes/$(RECIPE)/ppo.yaml --run "runs/$(RUN)" $(ARGS) || [ $$? -eq 1 ]
+	@test ! -e recipes/$(RECIPE)/sft.yaml || $(BIN)/lit-instruct plan --config recipes/$(RECIPE)/sft.yaml --run "runs/$(RUN)" $(ARGS) || [ $$? -eq 1 ]
+	@test ! -e recipes/$(RECIPE)/rm.yaml || $(BIN)/lit-instruct plan --config recipes/$(RECIPE)/rm.yaml --run "runs/$(RUN)" $(ARGS) || [ $$? -eq 1 ]
+	@test ! -e recipes/$(RECIPE)/ppo.yaml || $(BIN)/lit-instruct plan --config recipes/$(RECIPE)/ppo.yaml --run "runs/$(RUN)" $(ARGS) || [ $$? -eq 1 ]
 
 options: $(STAMP) ## after a change of any command's options: what --help and the check of options know
 	$(BIN)/python -m lit_instruct.command_line.record

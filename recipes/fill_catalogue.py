@@ -27,6 +27,8 @@ COLUMNS = ("recipe", "hardware", "base model", "data", "trained", "predicted, Gi
 NOT_MEASURED = "not measured yet"
 UNTRAINED = "runs/not-trained"
 """A run that does not exist: with an existing one, later stages would be planned for the base of its SFT stage."""
+MADE_FROM = {"runs/data/imdb/": "stanfordnlp/imdb"}
+"""Folder that a recipe's make_data.py writes -> the dataset that it reads."""
 MARKS = re.compile(r"(<!-- catalogue -->)\n.*?\n(<!-- end catalogue -->)", re.DOTALL)
 OPENING = re.compile(r"^# Hardware: (.+)$", re.MULTILINE)
 
@@ -45,8 +47,13 @@ def filled(text: str, plans: dict[str, dict[str, Plan]]) -> str:
 
 def all_plans() -> dict[str, dict[str, Plan]]:
     """Plans every stage of every recipe: demo first, then by hardware."""
-    folders = sorted({path.parent for path in RECIPES.glob("*/sft.yaml")}, key=_place)
-    return {folder.name: {stage: plan_recipe(folder / f"{stage}.yaml") for stage in STAGES} for folder in folders}
+    folders = sorted({path.parent for path in RECIPES.glob("*/ppo.yaml")}, key=_place)
+    return {folder.name: {stage: plan_recipe(folder / f"{stage}.yaml") for stage in own(folder)} for folder in folders}
+
+
+def own(folder: Path) -> list[str]:
+    """Returns the stages that a recipe has."""
+    return [stage for stage in STAGES if (folder / f"{stage}.yaml").is_file()]
 
 
 def plan_recipe(config: Path, *words: str) -> Plan:
@@ -58,8 +65,8 @@ def plan_recipe(config: Path, *words: str) -> Plan:
 
 
 def hardware(folder: Path) -> str:
-    """Returns the hardware that the SFT stage of a recipe names."""
-    found = OPENING.search((folder / "sft.yaml").read_text(encoding="utf-8"))
+    """Returns the hardware that the PPO stage of a recipe names."""
+    found = OPENING.search((folder / "ppo.yaml").read_text(encoding="utf-8"))
     assert found is not None, folder
     return found[1]
 
@@ -69,17 +76,18 @@ def line(name: str, plans: dict[str, Plan]) -> list[str]:
     folder = RECIPES / name
     reports = sorted((folder / "results").glob("seed-*.json"))
     memory, time, reached = _of_reports(reports) if reports else (*_of_checks(folder), "not trained yet")
-    options = {stage: yaml.safe_load((folder / f"{stage}.yaml").read_text(encoding="utf-8")) for stage in STAGES}
-    trained = "all weights" if plans["sft"].work.lora is None else "LoRA"
+    options = {stage: yaml.safe_load((folder / f"{stage}.yaml").read_text(encoding="utf-8")) for stage in own(folder)}
+    first = next(iter(options))
+    trained = "all weights" if plans[first].work.lora is None else "LoRA"
     later = "all weights" if plans["ppo"].work.lora is None else "LoRA"
     bits = {"none": "", "8bit": ", 8 bits", "4bit": ", 4 bits"}[plans["ppo"].work.quantize]
     return [
         f"[{name}]({name}/)",
         hardware(folder).split(";")[0],
-        str(options["sft"]["model"].get("base", "smollm2-135m-instruct")).partition("@")[0],
-        ", ".join(dict.fromkeys(_dataset(options[stage]["data"]["path"]) for stage in STAGES)),
+        str(options[first]["model"].get("base", "smollm2-135m-instruct")).partition("@")[0],
+        ", ".join(dict.fromkeys(_dataset(found["data"]["path"]) for found in options.values())),
         (trained if trained == later else f"{trained}, then {later}") + bits,
-        ", ".join(gib(plans[stage].memory.peak) for stage in STAGES),
+        ", ".join(gib(plans[stage].memory.peak) if stage in plans else "-" for stage in STAGES),
         memory,
         time,
         reached,
@@ -88,7 +96,7 @@ def line(name: str, plans: dict[str, Plan]) -> list[str]:
 
 def _place(folder: Path) -> tuple[int, int, str]:
     """Demo first, then other CPUs, single cards by their size, nodes, and the paper's."""
-    group = ("demo", "smollm2", "gpu", "node", "multi", "paper")
+    group = ("demo", "smollm2", "imdb", "gpu", "node", "multi", "paper")
     size = re.search(r"(\d+)gb", folder.name)
     return (
         next(number for number, start in enumerate(group) if folder.name.startswith(start)),
@@ -98,7 +106,8 @@ def _place(folder: Path) -> tuple[int, int, str]:
 
 
 def _dataset(path: str) -> str:
-    return "ours" if path.startswith("recipes/") else path.partition("@")[0].partition(":")[0]
+    made_from = next((hub for folder, hub in MADE_FROM.items() if path.startswith(folder)), path)
+    return "ours" if path.startswith("recipes/") else made_from.partition("@")[0].partition(":")[0]
 
 
 def _of_checks(folder: Path) -> tuple[str, str]:

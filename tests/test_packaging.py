@@ -65,7 +65,7 @@ def test_wheel_has_entry_point_and_license(wheel: zipfile.ZipFile) -> None:
 def test_wheel_ships_the_recipes_and_their_data_but_no_results(wheel: zipfile.ZipFile) -> None:
     recipes = "lit_instruct/recipes/"
     shipped = {name.removeprefix(recipes) for name in wheel.namelist() if name.startswith(recipes)}
-    files = [path for pattern in ("*/*.yaml", "*/data/*") for path in (ROOT / "recipes").glob(pattern)]
+    files = [path for pattern in ("*/*.yaml", "*/data/*", "imdb/*.py") for path in (ROOT / "recipes").glob(pattern)]
     assert shipped == {path.relative_to(ROOT / "recipes").as_posix() for path in files}
     assert "demo/data/ranked_train.jsonl" in shipped
     assert Path(str(wheel.filename)).stat().st_size < 1e6

@@ -12,10 +12,14 @@ import tempfile
 from pathlib import Path
 
 from lit_instruct.checkout import recipes_folder
+from lit_instruct.commands.expected import FILE as EXPECTED
 from lit_instruct.errors import UserError
 from lit_instruct.files import cannot_write, expand_home
 
 FILES = ("sft.yaml", "rm.yaml", "ppo.yaml", "eval.yaml")
+"""Steps of a recipe; one whose models come from elsewhere has only the later ones."""
+DATA_SCRIPT = "make_data.py"
+"""Writes the data of a recipe that has no folder data/."""
 OPENING = re.compile(r"^# Hardware: (.+)$", re.MULTILINE)
 LAUNCH = re.compile(r"^# Launch: make [^(]*\((lit-instruct [^)]*)\)$", re.MULTILINE)
 """The command of a recipe's file, first as make and then in brackets as ours."""
@@ -45,7 +49,7 @@ def init(arguments: list[str]) -> int:
     Raises:
         UserError: there is no such recipe, the folder holds something, or it cannot be written.
     """
-    recipes = {path.parent.name: path.parent for path in sorted(recipes_folder().glob("*/sft.yaml"))}
+    recipes = {path.parent.name: path.parent for path in sorted(recipes_folder().glob("*/ppo.yaml"))}
     parser = argparse.ArgumentParser(
         prog="lit-instruct init",
         description="Writes the files of a recipe into a new folder, to be edited and run there.",
@@ -63,7 +67,7 @@ def init(arguments: list[str]) -> int:
     folder = Path(expand_home(given.folder))
     write_folder(folder, recipes[given.recipe])
     print(f"{folder}: the files of the recipe {given.recipe}; README.md there has all commands. Begin with")
-    print(f"  cd {shlex.quote(str(folder))} && {command('sft.yaml')}")
+    print(f"  cd {shlex.quote(str(folder))} && {commands(recipes[given.recipe])[0]}")
     return 0
 
 
@@ -92,7 +96,8 @@ def write_folder(folder: Path, recipe: Path) -> None:
 
 
 def _fill(new: Path, recipe: Path, name: str) -> None:
-    for file in FILES:
+    own = [path.name for path in sorted(recipe.glob("*.yaml")) if path.name != EXPECTED]
+    for file in [*own, *data_script(recipe)]:
         text = (recipe / file).read_text(encoding="utf-8")
         (new / file).write_text(with_own_paths(text, recipe.name), encoding="utf-8")
     if (recipe / "data").is_dir():
@@ -103,7 +108,7 @@ def _fill(new: Path, recipe: Path, name: str) -> None:
         "name": name,
         "recipe": recipe.name,
         "hardware": hardware(recipe),
-        "commands": "\n".join(map(command, FILES)),
+        "commands": "\n".join(commands(recipe)),
     }
     (new / "README.md").write_text(README.format(**texts), encoding="utf-8")
 
@@ -114,6 +119,17 @@ def with_own_paths(text: str, recipe: str) -> str:
     return text.replace(f"recipes/{recipe}/", "").replace(f" --run runs/{recipe}", "")
 
 
+def data_script(recipe: Path) -> list[str]:
+    """Returns the script that writes a recipe's data, in a list; none where they are in it, or read from the hub."""
+    return [] if (recipe / "data").is_dir() or not (recipe / DATA_SCRIPT).is_file() else [DATA_SCRIPT]
+
+
+def commands(recipe: Path) -> list[str]:
+    """Returns the commands of a folder with a recipe's files, in their order."""
+    files = [file for file in FILES if (recipe / file).is_file()]
+    return [f"python {script}" for script in data_script(recipe)] + [*map(command, files)]
+
+
 def command(file: str) -> str:
     """Returns the command that runs a file of an initialised folder."""
     stage = file.partition(".")[0]
@@ -121,6 +137,6 @@ def command(file: str) -> str:
 
 
 def hardware(recipe: Path) -> str:
-    """Returns the hardware that the SFT step of a recipe names."""
-    found = OPENING.search((recipe / "sft.yaml").read_text(encoding="utf-8"))
+    """Returns the hardware that the PPO step of a recipe names."""
+    found = OPENING.search((recipe / "ppo.yaml").read_text(encoding="utf-8"))
     return found[1] if found is not None else ""

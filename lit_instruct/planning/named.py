@@ -40,7 +40,9 @@ def _tuned(base: str) -> tuple[str, str]:
 
 _SMOL_135M = ("smollm2-135m-instruct", *_tuned("HuggingFaceTB/SmolLM2-135M"))
 _MISTRAL = ("mistralai/Mistral-7B-v0.3", "mistralai/Mistral-7B-Instruct-v0.3")
+_GPT2 = ("openai-community/gpt2", "lvwerra/gpt2-imdb")
 NAMED = {
+    "gpt2": Named("gpt2", 768, 3072, 12, 12, 12, 50257, True, _GPT2),
     "smollm2-135m": Named("llama", 576, 1536, 30, 9, 3, 49152, True, _SMOL_135M),
     "smollm2-1.7b": Named("llama", 2048, 8192, 24, 32, 32, 49152, True, _tuned("HuggingFaceTB/SmolLM2-1.7B")),
     "llama-1b": Named("llama", 2048, 8192, 16, 32, 8, 128256, True, _tuned("meta-llama/Llama-3.2-1B")),

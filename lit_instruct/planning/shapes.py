@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
+from transformers.pytorch_utils import Conv1D
 
 from lit_instruct.errors import UserError
 from lit_instruct.models.embedded import NAME as EMBEDDED
@@ -122,15 +123,16 @@ def shape_of_config(config: PreTrainedConfig, name: str) -> ModelShape:
     try:
         with torch.device("meta"):  # shapes only, no memory
             model: Any = AutoModelForCausalLM.from_config(config)
-        layers = getattr(model, model.base_model_prefix).layers
+        decoder = getattr(model, model.base_model_prefix)
+        layers = decoder.h if hasattr(decoder, "h") else decoder.layers  # GPT-2 has h
     except (ValueError, AttributeError, ImportError) as error:
         raise UserError(f"{name}: cannot plan for this model ({str(error).splitlines()[0]}); give another") from error
     text = config.get_text_config()
     linears = tuple(
-        Linear(path.rpartition(".")[2], number, module.in_features, module.out_features)
+        Linear(path.rpartition(".")[2], number, *_sizes(module))
         for number, layer in enumerate(layers)
         for path, module in layer.named_modules()
-        if isinstance(module, nn.Linear)
+        if isinstance(module, nn.Linear | Conv1D)
     )
     head, embedding = model.get_output_embeddings().weight, model.get_input_embeddings().weight
     tied = bool(getattr(config, "tie_word_embeddings", False)) or head is embedding
@@ -148,3 +150,9 @@ def shape_of_config(config: PreTrainedConfig, name: str) -> ModelShape:
         head_parameters=0 if tied else head.numel(),
         linears=linears,
     )
+
+
+def _sizes(module: nn.Linear | Conv1D) -> tuple[int, int]:
+    """Inputs and outputs of a linear layer; GPT-2's `Conv1D` has its matrix transposed."""
+    outputs, inputs = module.weight.shape
+    return (outputs, inputs) if isinstance(module, Conv1D) else (inputs, outputs)

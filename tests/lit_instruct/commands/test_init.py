@@ -14,7 +14,7 @@ from lit_instruct.commands.init import with_own_paths
 from tests.lit_instruct.stages.helpers import run
 
 ROOT = Path(__file__).parents[3]
-RECIPES = sorted(path.parent.name for path in ROOT.glob("recipes/*/sft.yaml"))
+RECIPES = sorted(path.parent.name for path in ROOT.glob("recipes/*/ppo.yaml"))
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
@@ -23,9 +23,10 @@ def test_a_folder_has_the_recipes_options_and_commands_for_them(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert run("init", "my run", "--recipe", recipe) == 0
-    assert "cd 'my run' && lit-instruct sft fit --config sft.yaml\n" in capsys.readouterr().out
+    first = "python make_data.py" if recipe == "imdb" else "lit-instruct sft fit --config sft.yaml"
+    assert f"cd 'my run' && {first}\n" in capsys.readouterr().out
     monkeypatch.chdir(tmp_path / "my run")
-    for stage in ("sft", "rm", "ppo", "eval"):
+    for stage in ("ppo", "eval") if recipe == "imdb" else ("sft", "rm", "ppo", "eval"):
         text = Path(f"{stage}.yaml").read_text()
         assert "recipes/" not in text and "make " not in text
         theirs = yaml.safe_load((ROOT / "recipes" / recipe / f"{stage}.yaml").read_text())
@@ -36,6 +37,17 @@ def test_a_folder_has_the_recipes_options_and_commands_for_them(
         assert words in Path("README.md").read_text()
         assert f"runs/{recipe}" not in text
     assert not list(tmp_path.glob(".*"))
+
+
+def test_a_recipe_without_data_brings_the_script_that_writes_them(tmp_path: Path) -> None:
+    assert run("init", tmp_path / "mine", "--recipe=imdb") == 0
+    found = {path.name for path in (tmp_path / "mine").iterdir()}
+    assert found == {"ppo.yaml", "trl.yaml", "eval.yaml", "make_data.py", "README.md"}
+    text = (tmp_path / "mine/trl.yaml").read_text()
+    assert "\n# Launch: lit-instruct ppo fit --config ppo.yaml --config trl.yaml --run runs/trl\n" in text
+    assert (
+        "\npython make_data.py\nlit-instruct ppo fit --config ppo.yaml\n" in (tmp_path / "mine/README.md").read_text()
+    )
 
 
 def _texts(value: object) -> list[str]:

@@ -15,6 +15,7 @@ from lit_instruct.planning.shapes import shape_of, shape_of_config
 from lit_instruct.planning.weights import adapter_sizes
 
 PUBLISHED = {
+    "gpt2": 124_439_808,
     "smollm2-135m": 134_515_008,
     "smollm2-1.7b": 1_711_376_384,
     "llama-8b": 8_030_261_248,
@@ -35,6 +36,13 @@ def test_a_hub_id_is_known_with_and_without_its_revision() -> None:
     for name in ("meta-llama/Llama-3.1-8B-Instruct", "meta-llama/Llama-3.1-8B-Instruct@0e9e39f249a1"):
         found = shape_of(name)
         assert (found.parameters, found.linears) == (named.parameters, named.linears)
+
+
+def test_gpt2_keeps_its_matrices_transposed() -> None:
+    shape = shape_of("lvwerra/gpt2-imdb")
+    sizes = {linear.name: (linear.inputs, linear.outputs) for linear in shape.linears if linear.layer == 0}
+    assert sizes == {"c_attn": (768, 2304), "c_proj": (3072, 768), "c_fc": (768, 3072)}  # two are called c_proj
+    assert (shape.layers, shape.hidden, shape.intermediate, shape.head_parameters) == (12, 768, 3072, 0)
 
 
 def test_an_unknown_model_is_told_with_the_known_ones() -> None:
