@@ -50,8 +50,8 @@ class HeldOut(NamedTuple):
     accuracy: np.ndarray
     """(seeds, people, people, prompts): share of a prompt's pairs in the order of [.., .., person, ..] by the reward
     model that did not learn from [.., person, ..]."""
-    agreement: float
-    """Share of pairs that two people order alike."""
+    agreement: float | None
+    """Share of pairs that two people order alike; None where no two compared the same."""
 
 
 def trained(context: Context, sft: Path, sizes: Sizes) -> HeldOut:

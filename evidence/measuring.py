@@ -80,7 +80,10 @@ class Measuring:
         if absent := missing(name, getattr(module, "PACKAGES", ())):
             raise UserError(f"needs the package {' and '.join(absent)}; install it with {INSTALL}")
         if self.context.source not in (known := getattr(module, "SOURCES", ("packages",))):
-            raise UserError(f"takes its data from {known[0]} alone; run it with --source={known[0]}")
+            why = getattr(module, "NO_HUB", "")
+            raise UserError(
+                f"takes its data from {known[0]} alone{why and f', {why}'}; run it with --source={known[0]}"
+            )
         before, started = self.spent(name), self.clock()
         try:
             found = module.measure(self.context)

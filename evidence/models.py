@@ -1,11 +1,14 @@
-"""The models of the demo's recipe, one set for each seed, that several findings measure."""
+"""The models of the demo's recipe, one set for each seed, that several findings measure.
+
+With `--source=hub` the same recipe trains on dialogues of HH-RLHF.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import NamedTuple
 
-from evidence import ROOT, questions
+from evidence import ROOT, hub, questions
 from evidence.context import Context
 from evidence.stages import run_stage
 
@@ -25,6 +28,18 @@ QUICK = {
         "--trainer.val_check_interval=2",
     ),
 }
+
+
+DATA = {
+    "sft": {"path": "demonstrations_training", "validation_path": "demonstrations_validation"},
+    "rm": {
+        "path": "ranked_training",
+        "validation_path": "ranked_validation",
+        "demonstrations_path": "demonstrations_validation",
+    },
+    "ppo": {"path": "prompts_training", "validation_path": "prompts_validation"},
+}
+"""Stage -> option of --data -> file of `hub.dialogues`."""
 
 
 class Models(NamedTuple):
@@ -48,7 +63,8 @@ def sft(context: Context, seed: int) -> Path:
 
 def trained(context: Context, seed: int) -> Models:
     """Returns all models of a seed; those that are missing are trained."""
-    run, mixed, start = _run(context, seed), context.runs / f"models-{seed}-ptx", sft(context, seed)
+    run, start = _run(context, seed), sft(context, seed)
+    mixed = run.with_name(f"{run.name}-ptx")
     run_stage("rm", RECIPE / "rm.yaml", run, [f"--model.base={start}", *_given(context, "rm", seed)])
     given = [f"--model.base={start}", f"--model.reward.model={run / 'rm'}", *_given(context, "ppo", seed)]
     run_stage("ppo", RECIPE / "ppo.yaml", run, given)
@@ -66,8 +82,17 @@ def _passages(context: Context) -> Path:
 
 
 def _run(context: Context, seed: int) -> Path:
-    return context.runs / f"models-{seed}"
+    return context.runs / f"models-{'hub-' if context.source == 'hub' else ''}{seed}"
 
 
 def _given(context: Context, stage: str, seed: int) -> list[str]:
-    return [f"--seed_everything={seed}", *(QUICK[stage] if context.quick else ())]
+    return [f"--seed_everything={seed}", *_data(context, stage), *(QUICK[stage] if context.quick else ())]
+
+
+def _data(context: Context, stage: str) -> list[str]:
+    """Where rows come from, if not from the recipe."""
+    if context.source == "packages":
+        return []
+    folder = hub.dialogues(context.runs / hub.FOLDER, hub.QUICK if context.quick else hub.DIALOGUES)
+    more = ["--data.limit=null"] if stage == "rm" else []
+    return [f"--data.{option}={folder / name}.jsonl" for option, name in DATA[stage].items()] + more

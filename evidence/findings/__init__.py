@@ -1,7 +1,7 @@
 """One module for each finding, found by its file: `measure(context) -> Result` and `QUESTION`.
 
-`SOURCES` names where its data can come from, if not from packages alone; `PACKAGES` modules that it needs beyond those
-that the modules of evidence/ import.
+`SOURCES` names where its data can come from, if not from packages alone (`NO_HUB` says why); `PACKAGES` modules that it
+needs beyond those that the modules of evidence/ import.
 """
 
 from __future__ import annotations

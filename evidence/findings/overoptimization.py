@@ -22,6 +22,7 @@ from evidence.result import Result
 from lit_instruct.evaluation.measures import Interval
 
 NAME = "overoptimization"
+NO_HUB = "because its gold labeler is a program, which must rank fresh samples"
 QUESTION = "Does the true score fall while the reward still rises, and does an ensemble put that off?"
 PAPER = (
     "Gao et al. 2022: with d = sqrt(KL), the gold score of best-of-n follows d (alpha - beta d) and that of RL "

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from evidence import ROOT, held_out_people, models
+from evidence import ROOT, held_out_people, hub, hub_people, models
 from evidence.answers import BASE, BEST, PPO, PTX, SFT, Sampling, answers
 from evidence.claims import above, all_hold, claim, shown
 from evidence.context import Context
@@ -20,6 +21,7 @@ from lit_instruct.evaluation.labelers import second_opinion
 from lit_instruct.evaluation.measures import Interval, wins
 
 NAME = "preferred"
+SOURCES = ("packages", "hub")
 QUESTION = "Do judges that no training used prefer PPO's answers, and do reward models carry over to new people?"
 PROMPTS, QUICK_PROMPTS = 100, 4
 JUDGES: Mapping[str, Callable[[Sequence[tuple[str, str]]], list[float]]] = {
@@ -36,15 +38,30 @@ Scores = Mapping[str, Mapping[str, np.ndarray]]
 def measure(context: Context) -> Result:
     """Trains what is missing and returns the finding."""
     count = QUICK_PROMPTS if context.quick else PROMPTS
-    sizes = held_out_people.QUICK if context.quick else held_out_people.Sizes()
     sampling = Sampling(tokens=12, best_of=2) if context.quick else Sampling()
-    folder = context.runs / NAME
-    file = chosen_prompts(ROOT / "recipes/demo/data/prompts_validation.jsonl", count, folder / "prompts.jsonl")
+    folder = context.runs / (NAME if context.source == "packages" else f"{NAME}-hub")
+    file = chosen_prompts(_held_out(context), count, folder / "prompts.jsonl")
     prompts = [row["prompt"] for row in rows_of(file)]
     trained = {seed: models.trained(context, seed) for seed in context.seeds}
     said = [answers(own, prompts, sampling, folder / str(seed), seed) for seed, own in trained.items()]
-    held_out = held_out_people.trained(context, next(iter(trained.values())).sft, sizes)
-    return result(context, judged(prompts, said), held_out)
+    return result(context, judged(prompts, said), _people(context, next(iter(trained.values())).sft))
+
+
+def _held_out(context: Context) -> Path:
+    """File of prompts that no model has seen."""
+    if context.source == "packages":
+        return ROOT / "recipes/demo/data/prompts_validation.jsonl"
+    counts = hub.QUICK if context.quick else hub.DIALOGUES
+    return hub.dialogues(context.runs / hub.FOLDER, counts) / "prompts_test.jsonl"
+
+
+def _people(context: Context, sft: Path) -> HeldOut:
+    """Accuracies of reward models on people: simulated ones, or with the hub those of TL;DR's comparisons."""
+    if context.source == "packages":
+        return held_out_people.trained(
+            context, sft, held_out_people.QUICK if context.quick else held_out_people.Sizes()
+        )
+    return hub_people.trained(context, sft, hub_people.QUICK if context.quick else hub_people.Sizes())
 
 
 def judged(prompts: Sequence[str], said: Sequence[Mapping[str, Sequence[str]]]) -> Scores:
@@ -126,11 +143,22 @@ def _done(context: Context, scores: Scores, held_out: HeldOut) -> str:
         f"The models of {seeds} seeds (evidence/models.py) answered {prompts} held-out prompts once. Judges: the mean "
         "valence of words by AFINN, which looks at the answer alone, and the cosine of the sentence embeddings "
         "(all-MiniLM-L6-v2) of the prompt and of the answer's new words; neither sees whether an answer is right, "
-        "and the second not whether it is finished. Simulated people (evidence/people.py) weigh tone by two word "
-        "lists, topic, length, repetition and a finished last sentence differently, with noise; two of them order "
-        f"{100 * held_out.agreement:.0f} % of the pairs of responses alike (the paper's labelers 73 %). Reward models "
-        "learnt from four of them, each prompt compared by one, and were tested on other prompts compared by all five; "
-        "intervals are over seeds and prompts"
+        f"and the second not whether it is finished. {_done_people(held_out)}; intervals are over seeds and prompts"
+    )
+
+
+def _done_people(held_out: HeldOut) -> str:
+    if held_out.agreement is None:
+        return (
+            "The models learnt from dialogues of HH-RLHF. People are those who compared summaries for Stiennon et al. "
+            f"2020 (TL;DR), dealt into {hub_people.GROUPS} groups; reward models learnt from four groups and were "
+            "tested on comparisons of all five about other posts"
+        )
+    return (
+        "Simulated people (evidence/people.py) weigh tone by two word lists, topic, length, repetition and a finished "
+        f"last sentence differently, with noise; two of them order {100 * held_out.agreement:.0f} % of the pairs of "
+        "responses alike (the paper's labelers 73 %). Reward models learnt from four of them, each prompt compared by "
+        "one, and were tested on other prompts compared by all five"
     )
 
 

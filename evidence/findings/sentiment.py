@@ -1,7 +1,8 @@
 """Sentiment: PPO against a reward model of people's labels makes a model say what people call fresh.
 
 Critics' sentences about films stand in for the reviews of Ziegler et al. 2019. A judge of another kind, which learnt
-from the labels of other films, reads the answers to prompts about films that no model has seen.
+from the labels of other films, reads the answers to prompts about films that no model has seen. With `--source=hub` it
+is GPT-2 that continues IMDB's reviews.
 """
 
 from __future__ import annotations
@@ -13,18 +14,21 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from evidence import judge, review_models, reviews
+from evidence import imdb, judge, review_models, reviews
+from evidence.asked import Asked
 from evidence.cached import kept_json
 from evidence.claims import above
 from evidence.context import Context
 from evidence.perplexity import Likelihood, likelihoods
 from evidence.resampling import Figures, over_seeds_and_prompts
 from evidence.result import Result
+from evidence.samples import rows_of
 from lit_instruct.evaluation.compare import evaluate
 from lit_instruct.evaluation.measures import Interval, distinct_n
 from lit_instruct.evaluation.options import EvalOptions
 
 NAME = "sentiment"
+SOURCES = ("packages", "hub")
 QUESTION = "Does PPO against a reward model of people's labels steer a model's sentiment, and what does it cost?"
 PAPER = (
     "Ziegler et al. 2019: 5,000 comparisons by people suffice to steer GPT-2's sentiment by PPO, with a KL penalty "
@@ -51,33 +55,54 @@ class Measured(NamedTuple):
     likelihood: dict[str, Likelihood]
     """SFT and <system>-<seed> -> log-probabilities of people's sentences."""
     accuracy: list[float]
-    """Held-out pair accuracy of the reward models by seed."""
+    """Held-out pair accuracy of the reward models by seed; empty with the hub, whose reward is a classifier."""
     auc: float
     """Of the judge."""
+    second: dict[str, float] | None = None
+    """SFT and <system>-<seed> -> mean score of the second labeler, which with the hub is the reward."""
 
 
 def measure(context: Context) -> Result:
     """Trains what is missing and returns the finding."""
-    models, accuracy = {"sft": review_models.sft(context)}, []
+    models, accuracy = {"sft": _start(context)}, []
     for seed in context.seeds:
-        reward = review_models.reward_model(context, seed, 8 if context.quick else COMPARISONS)
-        accuracy.append(_metrics(reward)["val/pair_accuracy"])
-        for name in SYSTEMS:
-            models[f"{name}-{seed}"] = review_models.policy(context, seed, reward, penalty=name == "kl")
-    return result(context, measured(context, {name: str(path) for name, path in models.items()}, accuracy))
+        if context.source == "hub":
+            own = {name: imdb.policy(context, seed, penalty=name == "kl") for name in SYSTEMS}
+        else:
+            reward = review_models.reward_model(context, seed, 8 if context.quick else COMPARISONS)
+            accuracy.append(_metrics(reward)["val/pair_accuracy"])
+            own = {name: review_models.policy(context, seed, reward, penalty=name == "kl") for name in SYSTEMS}
+        models |= {f"{name}-{seed}": str(path) for name, path in own.items()}
+    asked = imdb.asked(context) if context.source == "hub" else _asked(context)
+    return result(context, measured(context, asked, models, accuracy))
 
 
-def measured(context: Context, models: dict[str, str], accuracy: list[float]) -> Measured:
-    """Returns the judged answers of all models about held-out films, and their perplexity of people's sentences."""
-    data, out = review_models.data(context), context.runs / NAME
-    prompts = data / "prompts_test.jsonl"
-    parts = [Path(path) for path in models.values()]
-    report = kept_json(
-        out / "answers.json", [*parts, prompts, context.quick], lambda: _answers(context, models, prompts)
+def _start(context: Context) -> str:
+    return imdb.base(context) if context.source == "hub" else str(review_models.sft(context))
+
+
+def _asked(context: Context) -> Asked:
+    """Prompts about films that no model has seen, and the judge of critics' sentences."""
+    data = review_models.data(context)
+    return Asked(
+        folder=context.runs / NAME,
+        prompts=data / "prompts_test.jsonl",
+        limit=4 if context.quick else None,
+        tokens=12 if context.quick else 40,
+        sentences=rows_of(data / "demonstrations_test.jsonl")[: 4 if context.quick else SENTENCES],
+        judge=judge.fresh,
+        auc=lambda: judge.auc(reviews.packaged()["test"]),
     )
-    rows = [json.loads(line) for line in (data / "demonstrations_test.jsonl").read_text(encoding="utf-8").splitlines()]
-    rows = rows[: 4 if context.quick else SENTENCES]
-    nats = kept_json(out / "likelihoods.json", [*parts, rows], lambda: _likelihoods(models, rows))
+
+
+def measured(context: Context, asked: Asked, models: dict[str, str], accuracy: list[float]) -> Measured:
+    """Returns the judged answers of all models to held-out prompts, and their perplexity of people's sentences."""
+    parts = [Path(path) if (Path(path) / "stage.json").is_file() else path for path in models.values()]
+    answered = [*parts, asked.prompts, context.quick]
+    report = kept_json(asked.folder / "answers.json", answered, lambda: _answers(asked, models))
+    nats = kept_json(
+        asked.folder / "likelihoods.json", [*parts, asked.sentences], lambda: _likelihoods(models, asked.sentences)
+    )
     by_seed = {name: [f"{name}-{seed}" for seed in context.seeds] for name in SYSTEMS}
     judged = {name: np.array(report["judged"][name]) for name in models}
     return Measured(
@@ -88,18 +113,19 @@ def measured(context: Context, models: dict[str, str], accuracy: list[float]) ->
         {name: Likelihood(*map(np.array, one)) for name, one in nats.items()},
         accuracy,
         report["auc"],
+        report.get("second"),
     )
 
 
-def _answers(context: Context, models: dict[str, str], prompts: Path) -> dict[str, Any]:
-    folder = context.runs / NAME / "eval"
+def _answers(asked: Asked, models: dict[str, str]) -> dict[str, Any]:
+    folder = asked.folder / "eval"
     options = EvalOptions(
         systems=models,
-        prompts=str(prompts),
-        limit=4 if context.quick else None,
-        max_new_tokens=12 if context.quick else 40,
-        labeler=judge.fresh,
-        second_labeler="lit_instruct.evaluation.labelers.second_opinion",
+        prompts=str(asked.prompts),
+        limit=asked.limit,
+        max_new_tokens=asked.tokens,
+        labeler=asked.judge,
+        second_labeler=asked.second,
         reference=models["sft"],
         out=str(folder),
     )
@@ -110,7 +136,8 @@ def _answers(context: Context, models: dict[str, str], prompts: Path) -> dict[st
         "texts": {name: [row["responses"][name]["text"] for row in samples] for name in models},
         "kl": {name: report["kl"][name]["mean"] for name in models},
         "tokens": {name: report["length"][name]["mean"] for name in models},
-        "auc": judge.auc(reviews.packaged()["test"]),
+        "second": {name: report["second_labeler"][name]["mean"] for name in models},
+        "auc": asked.auc(),
     }
 
 
@@ -188,6 +215,8 @@ def _log_perplexity(found: Measured, name: str, sentences: np.ndarray) -> float:
 
 
 def _done(context: Context, found: Measured) -> str:
+    if context.source == "hub":
+        return _done_with_hub(context, found)
     accuracy, sentences = float(np.mean(found.accuracy)), len(found.likelihood["sft"].nats)
     return (
         f"SFT on critics' sentences about films, half of them fresh. Reward models from {COMPARISONS} comparisons of "
@@ -198,6 +227,21 @@ def _done(context: Context, found: Measured) -> str:
         f"about each of {len(found.judged['sft'])} films that no model has seen; perplexity is that of {sentences} "
         "sentences of people about them. Tuned on films of the validation part with another seed. Intervals are over "
         "seeds and prompts"
+    )
+
+
+def _done_with_hub(context: Context, found: Measured) -> str:
+    scores = found.second or {}
+    means = [np.mean([scores[f"{name}-{seed}"] for seed in context.seeds]) for name in SYSTEMS] if scores else []
+    rewards = (
+        f" ({scores['sft']:.3f} of GPT-2, {' and '.join(f'{mean:.3f}' for mean in means)} of PPO)" if means else ""
+    )
+    return (
+        f"The recipe imdb: {imdb.base(context)} continues reviews of IMDB, with the set-up of RL4LMs and without a "
+        f"penalty. The reward is the probability of POSITIVE by lvwerra/distilbert-imdb{rewards}. The judge (sentence "
+        f"embeddings and logistic regression on the labels of other reviews; AUC {found.auc:.2f} on halves of test "
+        f"reviews) reads one continuation of each of {len(found.judged['sft'])} test reviews; perplexity is that of "
+        f"the second half of {len(found.likelihood['sft'].nats)} of them. Intervals are over seeds and prompts"
     )
 
 

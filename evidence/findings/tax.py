@@ -20,6 +20,7 @@ from lit_instruct.evaluation.measures import Interval
 NAME = "tax"
 QUESTION = "Does PPO cost the model what it knew, and does the pretraining mix (PPO-ptx) repair it?"
 PACKAGES = ("lm_eval",)
+NO_HUB = "which carry the same questions (the hub's own tasks: lit-instruct eval --tasks=piqa,openbookqa,boolq)"
 LIMIT, QUICK_LIMIT = 200, 4
 """Questions per task."""
 PAIRS = ((SFT, BASE), (PPO, BASE), (PTX, BASE), (PPO, SFT), (PTX, PPO))

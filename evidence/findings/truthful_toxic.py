@@ -9,13 +9,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from evidence import models, toxicity
+from evidence import hub, models, toxicity, truthful
 from evidence.answers import BASE, PPO, SFT
 from evidence.cached import kept_json
 from evidence.claims import above
 from evidence.context import Context
 from evidence.resampling import RESAMPLES, mean_gaps
 from evidence.result import Result
+from evidence.truthful import Truth
 from lit_instruct.evaluation.measures import Interval
 from lit_instruct.handover import prompter_of
 from lit_instruct.models.loading import find_source
@@ -23,6 +24,7 @@ from lit_instruct.rollouts.text import TextGenerator
 
 NAME = "truthful_toxic"
 QUESTION = "Is PPO less toxic than the base when it is told to be respectful, and is it more truthful?"
+SOURCES = ("packages", "hub")
 PACKAGES = tuple(toxicity.PACKAGES)
 PLAIN, RESPECTFUL = toxicity.INSTRUCTIONS
 SYSTEMS = (BASE, SFT, PPO)
@@ -44,14 +46,17 @@ def measure(context: Context) -> Result:
     """Trains what is missing and returns the finding."""
     toxicity.check_judges()
     sizes = Sizes(4, 6) if context.quick else Sizes()
-    asked = toxicity.prompts(sizes.prompts)
-    said = []
+    from_hub = context.source == "hub"
+    asked = hub.toxic_prompts(sizes.prompts) if from_hub else toxicity.prompts(sizes.prompts)
+    said, answered = [], []
     for seed in context.seeds:
         own = models.trained(context, seed)
         places: dict[str, str | Path] = {BASE: own.base, SFT: own.sft, PPO: own.ppo}
-        folder = context.runs / NAME / str(seed)
+        folder = context.runs / (f"{NAME}-hub" if from_hub else NAME) / str(seed)
         said.append({name: _said(place, own.sft, asked, sizes, folder, name, seed) for name, place in places.items()})
-    return result(context, judged(said))
+        if from_hub:
+            answered.append(truthful.asked(context, places, seed))
+    return result(context, judged(said), truthful.tables(answered) if answered else None)
 
 
 def _said(
@@ -113,8 +118,8 @@ def differences(scores: Toxicity, n: int = RESAMPLES) -> dict[str, Interval]:
     return mean_gaps(gaps, n=n)
 
 
-def result(context: Context, scores: Toxicity) -> Result:
-    """Returns the finding from the toxicity of all continuations."""
+def result(context: Context, scores: Toxicity, truth: Truth | None = None) -> Result:
+    """Returns the finding from the toxicity of all continuations, and from the answers to TruthfulQA if there are."""
     found = differences(scores)
     main = found[f"{toxicity.CLASSIFIER}/{PPO} minus {BASE}/{RESPECTFUL}"]
     higher = above(main)
@@ -123,17 +128,17 @@ def result(context: Context, scores: Toxicity) -> Result:
         finding=NAME,
         question=QUESTION,
         paper=PAPER,
-        done=_done(scores),
+        done=_done(scores, truth),
         holds=holds,
         figure=main.mean,
         ci_low=main.ci_low,
         ci_high=main.ci_high,
         unit="toxicity of continuations with the respectful instruction, PPO minus base (0 to 1)",
         seeds=list(context.seeds),
-        verdict=_verdict(found, holds),
+        verdict=f"{_verdict(found, holds)} {NO_TRUTH if truth is None else truthful.sentence(truth)}",
         rows=_rows(scores),
         plots=[_plot(scores)],
-        claims=[*_claims(found), TRUTHFUL],
+        claims=[*_claims(found), *([TRUTHFUL] if truth is None else truthful.claims(truth))],
     )
 
 
@@ -144,23 +149,25 @@ PAPER = (
 )
 TRUTHFUL: dict[str, Any] = {
     "claim": "PPO is more truthful than the base (not measured: the packaged copy of TruthfulQA has no false answers "
-    "to choose from, free answers need a judge model that no package has; with the hub, lit-instruct eval "
-    "--tasks=truthfulqa_mc1,truthfulqa_mc2)",
+    "to choose from, free answers need a judge model that no package has; --source=hub measures it)",
     "holds": None,
     "figure": None,
     "ci_low": None,
     "ci_high": None,
 }
+NO_TRUTH = "Truthfulness could not be measured with packaged data."
 
 
-def _done(scores: Toxicity) -> str:
+def _done(scores: Toxicity, truth: Truth | None) -> str:
     seeds, asked = scores[toxicity.CLASSIFIER][SFT, PLAIN].shape
+    trained = "The models of the finding tax" if truth is None else "The demo's recipe on dialogues of HH-RLHF"
+    questions = "" if truth is None else " Questions of TruthfulQA (MC1) are asked as raw text, by lm_eval."
     return (
-        f"The models of the finding tax, {seeds} seeds, continued {asked} beginnings of RealToxicityPrompts once with "
+        f"{trained}, {seeds} seeds, continued {asked} beginnings of RealToxicityPrompts once with "
         f'each instruction ("{toxicity.INSTRUCTIONS[PLAIN]}" and "{toxicity.INSTRUCTIONS[RESPECTFUL]}"), '
         "base included in SFT's prompt format. Judges of the continuation alone: alt-profanity-check, a linear "
-        "classifier on words, and the word list of better-profanity; neither sees toxicity without toxic words. "
-        "Intervals are over seeds and prompts"
+        "classifier on words, and the word list of better-profanity; neither sees toxicity without toxic words."
+        f"{questions} Intervals are over seeds and prompts"
     )
 
 
@@ -189,7 +196,7 @@ def _verdict(found: Mapping[str, Interval], holds: bool | None) -> str:
     plain, told = (found[f"{toxicity.CLASSIFIER}/{PPO} minus {BASE}/{kind}"] for kind in toxicity.INSTRUCTIONS)
     return (
         f"Told to be respectful, PPO {words[holds]} the base ({_range(told)}); without the instruction the difference "
-        f"is {_range(plain)}. Truthfulness could not be measured with packaged data."
+        f"is {_range(plain)}."
     )
 
 

@@ -36,8 +36,8 @@ PROMPTS = 2000
 """Of each part."""
 TRAINING_SHARE = 0.8
 MOST_TOKENS = 64
-CONTEXT = 1024
-"""Tokens that GPT-2 reads: longer reviews are left out of reviews_test.jsonl."""
+MOST_REVIEW = 1000
+"""Tokens of a review in reviews_test.jsonl: GPT-2 reads 1,024."""
 SHORT = (2, 7)
 """Fewest and most tokens of a short prompt."""
 LEAST_CHARACTERS = 200
@@ -90,7 +90,7 @@ def beginnings(
 def whole(reviews: Iterable[PromptRow], tokenizer: PreTrainedTokenizerBase) -> Iterator[dict[str, Any]]:
     """Yields the reviews that GPT-2 reads whole."""
     for review in reviews:
-        if len(tokenizer(str(review.prompt))["input_ids"]) <= CONTEXT:
+        if len(tokenizer(str(review.prompt))["input_ids"]) <= MOST_REVIEW:
             yield {"text": review.prompt}
 
 
@@ -126,6 +126,25 @@ def write(out: Path, files: dict[str, Rows], origin: dict[str, Any]) -> None:
         (scratch / "origin.json").write_text(json_text(origin | {"rows": counts}), encoding="utf-8")
 
 
+def prepare(train: str, test: str, base: str, seed: int, out: Path) -> None:
+    """Writes the files for reviews of these places.
+
+    Args:
+        train: hub id with its split, file or folder of reviews {text, label}.
+        test: the same.
+        base: model whose tokens are counted.
+        seed: of everything that is drawn.
+        out: folder.
+
+    Raises:
+        UserError: reviews or tokenizer cannot be read.
+    """
+    tokenizer = load_tokenizer(find_source(base))
+    parts = [list(stream_rows(path, PromptRow, fields={"prompt": "text"})) for path in (train, test)]
+    origin = {"train": train, "test": test, "base": base, "seed": seed}
+    write(out, made(*parts, tokenizer, seed), origin)
+
+
 def main(words: Sequence[str] | None = None) -> int:
     """Writes the files; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -136,12 +155,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=OUT, help="folder (default: %(default)s)")
     given = parser.parse_args(words)
     try:
-        tokenizer = load_tokenizer(find_source(given.base))
-        train, test = (
-            list(stream_rows(path, PromptRow, fields={"prompt": "text"})) for path in (given.train, given.test)
-        )
-        origin = {"train": given.train, "test": given.test, "base": given.base, "seed": given.seed}
-        write(given.out, made(train, test, tokenizer, given.seed), origin)
+        prepare(given.train, given.test, given.base, given.seed, given.out)
     except UserError as error:
         print(f"make_data: error: {error}", file=sys.stderr)
         return 2

@@ -10,6 +10,9 @@ import pytest
 
 from evidence import judge, reviews, sources
 from evidence.reviews import Review
+from tests.evidence.hub_files import hub_files
+
+__all__ = ["hub_files"]
 
 PLACES = ("France", "Paris", "the garden", "the sea")
 FILMS = [f"Film {letter}{letter.lower()}" for letter in "ABCDEFGHIJKLMNOPQRST"]

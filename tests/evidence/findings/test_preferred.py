@@ -81,3 +81,17 @@ def test_quick(tmp_path: Path) -> None:
     assert len(stages) == 4 + len(PEOPLE)
     assert main(words) == 0  # nothing is trained again
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("stage.json")} == stages
+
+
+def test_people_of_the_hub_are_told(tmp_path: Path) -> None:
+    found = result(Context(tmp_path, source="hub"), scores(), held_out()._replace(agreement=None))
+    assert "dialogues of HH-RLHF" in found.done and "TL;DR), dealt into 5 groups" in found.done
+
+
+@pytest.mark.slow
+def test_quick_with_files_in_place_of_the_hub(tmp_path: Path, hub_files: Path, sentence_model: Path) -> None:
+    base = tiny_llama(tmp_path / "base", max_position_embeddings=2048)
+    words = ["preferred", "--quick", "--source=hub", "--runs", str(tmp_path / "runs"), "--base", str(base)]
+    assert main(words) == 0
+    found = json.loads((tmp_path / "runs/results/preferred.json").read_text())
+    assert "Stiennon" in found["done"] and len(found["rows"]) == 10

@@ -8,11 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from evidence import imdb
 from evidence.__main__ import main
 from evidence.context import Context
 from evidence.findings.sentiment import Measured, result
 from evidence.perplexity import Likelihood
 from evidence.reviews import Review
+from tests.lit_instruct.rollouts.classifier_folders import distilbert, gpt2
 
 
 def measured(gain: float = 0.3) -> Measured:
@@ -64,6 +66,27 @@ def test_it_does_not_hold_without_a_gain(tmp_path: Path, gain: float, holds: boo
     found = result(Context(tmp_path), measured(gain))
     assert found.holds is holds
     assert "does not clearly rise" in found.verdict
+
+
+def test_with_the_hub_the_reward_is_told_beside_the_judge(tmp_path: Path) -> None:
+    second = {"sft": 0.489} | {f"{name}-{seed}": 0.6 + seed / 100 for name in ("kl", "no-kl") for seed in range(3)}
+    found = result(Context(tmp_path, source="hub"), measured()._replace(accuracy=[], second=second))
+    assert found.holds is True
+    assert "(0.489 of GPT-2, 0.610 and 0.610 of PPO)" in found.done
+    assert "lvwerra/gpt2-imdb continues reviews of IMDB" in found.done and "AUC 0.81" in found.done
+
+
+@pytest.mark.slow
+def test_the_whole_of_it_with_files_in_place_of_the_hub(
+    sentence_model: Path, hub_files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base, _ = gpt2(tmp_path / "gpt2")
+    monkeypatch.setattr(imdb, "CLASSIFIER", f"classifier:{distilbert(tmp_path / 'distilbert')}#POSITIVE")
+    words = ["sentiment", "--quick", "--source=hub", "--base", str(base), "--runs", str(tmp_path / "runs")]
+    assert main(words) == 0
+    found = json.loads((tmp_path / "runs/results/sentiment.json").read_text())
+    assert [row["model"] for row in found["rows"]] == ["SFT", "PPO", "PPO without KL penalty"]
+    assert "of GPT-2" in found["done"] and len(found["claims"]) == 4
 
 
 @pytest.mark.slow

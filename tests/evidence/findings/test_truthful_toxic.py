@@ -62,3 +62,31 @@ def test_quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert main(words) == 0
     record = json.loads((tmp_path / "runs/results/truthful_toxic.json").read_text())
     assert record["seeds"] == [0] and len(record["rows"]) == 6
+
+
+def test_with_the_hub_truthfulness_is_measured(tmp_path: Path) -> None:
+    own = {system: np.full((3, 10), 0.5) for system in SYSTEMS} | {"PPO": np.ones((3, 10))}
+    found = result(Context(tmp_path, source="hub"), scores(), {"acc": own, "log_prob": own})
+    claims = {claim["claim"]: claim["holds"] for claim in found.claims}
+    assert claims["PPO is more truthful than base (TruthfulQA, accuracy)"] is True
+    assert "base 0.500, SFT 0.500, PPO 1.000" in found.verdict and "could not be measured" not in found.verdict
+    assert "HH-RLHF" in found.done and "TruthfulQA (MC1)" in found.done
+
+
+@pytest.mark.slow
+def test_quick_with_files_in_place_of_the_hub(tmp_path: Path, hub_files: Path) -> None:
+    base = tiny_llama(tmp_path / "base", max_position_embeddings=4096)
+    words = ["--quick", "--source=hub", "--runs", str(tmp_path / "runs"), "--base", str(base)]
+    assert main(["truthful_toxic", *words]) == 0
+    record = json.loads((tmp_path / "runs/results/truthful_toxic.json").read_text())
+    assert len(record["rows"]) == 6 and any("TruthfulQA" in claim["claim"] for claim in record["claims"])
+
+
+@pytest.mark.parametrize(("name", "why"), [("tax", "the same questions"), ("overoptimization", "gold labeler")])
+def test_what_has_no_data_on_the_hub_says_so(
+    name: str, why: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([name, "--quick", "--source=hub", "--runs", str(tmp_path / "runs")]) == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert f"not reached: {name}: takes its data from packages alone" in last and why in last
+    assert last.endswith("; run it with --source=packages")
