@@ -34,6 +34,7 @@ COMMANDS = {
     "eval": "compare base, SFT, best-of-n and PPO in a report",
     "check": "compare the figures of a run with those that its recipe expects",
     "sample": "sample and label K responses to each prompt, as ranked comparisons",
+    "rank": "serve a page on which people rank responses",
     "chat": "chat with a stage's model",
     "export": "write a stage's model as a folder for plain transformers and PEFT",
     "plan": "memory, disk and time of a stage before it runs, and changes that would make it fit",
@@ -52,15 +53,17 @@ PLACE_ERRORS = (
     errno.EROFS,
 )
 """Errors of the operating system about a path that the user gave."""
-OF_REWARD_MODEL = {
+SUBCOMMANDS = {
     "rm validate": "pair accuracy, calibration and length dependence of a reward model, as HTML and JSON",
     "rm score": "score the rows of a file of any length",
+    "rank status": "how many tasks are ranked, and by whom",
+    "rank export": "write the rankings for training, or for another program",
 }
 HELP = f"""lit-instruct {{{",".join(COMMANDS)}}} ...
 
 {chr(10).join(f"  {name:8}{text}" for name, text in COMMANDS.items())}
 
-{chr(10).join(f"  {name:13}{text}" for name, text in OF_REWARD_MODEL.items())}
+{chr(10).join(f"  {name:13}{text}" for name, text in SUBCOMMANDS.items())}
 
 Stages take {{fit,validate,test}}, a recipe and any option of the module, its data and Lightning's Trainer:
   lit-instruct ppo fit --config recipes/demo/ppo.yaml --run runs/demo --model.kl.coef=0.05 --trainer.devices=2
@@ -126,8 +129,8 @@ def _run(words: list[str]) -> int:
         from lit_instruct.commands.init import init
 
         return init(arguments)
-    if (command, *arguments[:1]) == ("rm", "score"):
-        command, arguments = "rm score", arguments[1:]
+    if command in ("rm", "rank") and arguments and f"{command} {arguments[0]}" in MODULES:
+        command, arguments = f"{command} {arguments[0]}", arguments[1:]
     if command == "data":
         command, arguments = "data inspect", _inspect_arguments(arguments)
     if command == "export":

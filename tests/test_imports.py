@@ -15,7 +15,7 @@ FLOORS = [
     ["command_line"],
     ["commands"],
     ["running"],
-    ["stages"],
+    ["stages", "labeling"],
     ["ppo", "evaluation", "exporting", "inspection"],
     ["rollouts"],
     ["planning", "trl_bridge", "handover"],

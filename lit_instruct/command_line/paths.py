@@ -19,7 +19,7 @@ from lit_instruct.models.places import check_place, check_stage_place, fill_run,
 
 ROWS = ("data.path", "data.validation_path", "data.demonstrations_path", "path", "prompts")
 """Options that name files, folders or datasets of rows."""
-MODELS = {"chat": ("run", "compare"), "sample": ("run",), "export": ("run",), "rm score": ("run",)}
+MODELS = {"chat": ("run", "compare"), "sample": ("run",), "export": ("run",), "rm score": ("run",), "rank": ("run",)}
 """Options of the other commands that name a model."""
 WORDS = ("last", "best", "hpc", "registry")
 """Values of --ckpt_path that are no paths."""

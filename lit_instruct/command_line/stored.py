@@ -26,6 +26,9 @@ MODULES = {
     "chat": ("lit_instruct.commands.chat", "ChatOptions", "chat"),
     "export": ("lit_instruct.exporting.export", "ExportOptions", "export"),
     "rm score": ("lit_instruct.commands.score", "ScoreOptions", "score_file"),
+    "rank": ("lit_instruct.commands.rank", "RankOptions", "rank"),
+    "rank status": ("lit_instruct.commands.rankings", "StatusOptions", "show_status"),
+    "rank export": ("lit_instruct.commands.rankings", "ExportOptions", "export"),
     "data inspect": ("lit_instruct.inspection.inspect", "InspectOptions", "inspect"),
 }
 """Commands beside the stages and plan: the module, its options and its function."""

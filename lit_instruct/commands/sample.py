@@ -6,12 +6,13 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from data_modules.rows import PromptRow, read_rows
 from lit_instruct.errors import UserError
 from lit_instruct.files import write_text
 from lit_instruct.models.quantised import Quantize
+from lit_instruct.prompting import Prompt
 from lit_instruct.rollouts.function_names import Function
 from lit_instruct.rollouts.generate import SamplingOptions
 from lit_instruct.rollouts.reward_functions import function_scorer
@@ -76,21 +77,7 @@ def sample(options: SampleOptions) -> Path:
         raise UserError(f"--out={out}: no such folder; make it first")
     labeler = function_scorer(options.labeler, option="--labeler")
     rows = read_rows(options.data.path, PromptRow, fields=options.data.fields)[: options.data.limit]
-    generator = TextGenerator.from_source(options.run, quantize=options.quantize)
-    responses = generator.respond(
-        [row.prompt for row in rows],
-        k=options.k,
-        max_new_tokens=options.sampling.max_new_tokens,
-        temperature=options.sampling.temperature,
-        top_p=options.sampling.top_p,
-        top_k=options.sampling.top_k,
-        stop_ids=options.sampling.stop_ids,
-        stop_strings=options.sampling.stop_strings,
-        seed=options.seed,
-        batch_size=options.batch_size,
-        progress="sampling",
-    )
-    texts = [[response.text for response in answers if response.text] for answers in responses]
+    texts = [[text for text in answers if text] for answers in sampled_texts(options, [row.prompt for row in rows])]
     answered = [row for row, answers in zip(rows, texts, strict=True) for _ in answers]
     flat = [text for answers in texts for text in answers]
     scores = iter(labeler([row.prompt for row in answered], flat, [row.columns() for row in answered]))
@@ -104,6 +91,40 @@ def sample(options: SampleOptions) -> Path:
     note = f"; {left_out} left out, with fewer than two non-empty responses" if left_out else ""
     print(f"{out}: {len(ranked)} prompts, K = {options.k}{note}")
     return out
+
+
+class Sampling(Protocol):
+    """Options of commands that sample K responses to each prompt."""
+
+    run: Any
+    k: int
+    sampling: SamplingOptions
+    batch_size: int
+    seed: int
+    quantize: Quantize | None
+
+
+def sampled_texts(options: Sampling, prompts: Sequence[Prompt]) -> list[list[str]]:
+    """Returns K responses to each prompt, from the model that the options name.
+
+    Raises:
+        UserError: the model cannot be used, or a prompt is too long for it.
+    """
+    generator = TextGenerator.from_source(options.run, quantize=options.quantize)
+    responses = generator.respond(
+        prompts,
+        k=options.k,
+        max_new_tokens=options.sampling.max_new_tokens,
+        temperature=options.sampling.temperature,
+        top_p=options.sampling.top_p,
+        top_k=options.sampling.top_k,
+        stop_ids=options.sampling.stop_ids,
+        stop_strings=options.sampling.stop_strings,
+        seed=options.seed,
+        batch_size=options.batch_size,
+        progress="sampling",
+    )
+    return [[response.text for response in answers] for answers in responses]
 
 
 def ranks(scores: Sequence[float]) -> list[int]:

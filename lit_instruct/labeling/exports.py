@@ -1,0 +1,78 @@
+"""Rankings as rows of other programs, one function a layout."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import combinations
+from typing import Any, Literal
+
+from lit_instruct.labeling.rankings import Ranked
+from lit_instruct.prompting import Prompt
+
+Format = Literal["ranked", "trl", "nemo-rl"]
+Record = dict[str, Any]
+
+
+def _ranked(found: Sequence[Ranked]) -> Iterator[Record]:
+    """Our rows, which `rm fit` reads; scores are the overall quality where the labeler gave it to all responses."""
+    for one in found:
+        row = {**one.columns, "prompt": one.prompt, "responses": one.texts, "ranks": one.ranks}
+        if one.quality is not None and None not in one.quality:
+            row["scores"] = one.quality
+        more = {"quality": one.quality, "flags": one.flags, "seconds": one.seconds}
+        row |= {name: value for name, value in more.items() if value is not None}
+        for name, values in (
+            ("runs", [w.run for w in one.responses]),
+            ("versions", [w.version for w in one.responses]),
+        ):
+            if any(values):
+                row[name] = values
+        yield row | {"labeler": one.labeler}
+
+
+def _trl(found: Sequence[Ranked]) -> Iterator[Record]:
+    """Preference pairs of TRL, one for each two responses that are not tied; messages if the prompt has any."""
+    for one in found:
+        for i, j in combinations(range(len(one.ranks)), 2):
+            if one.ranks[i] != one.ranks[j]:
+                better, worse = (i, j) if one.ranks[i] < one.ranks[j] else (j, i)
+                chosen, rejected = (_said(one.prompt, one.texts[number]) for number in (better, worse))
+                yield {"prompt": one.prompt, "chosen": chosen, "rejected": rejected, "labeler": one.labeler}
+
+
+def _nemo_rl(found: Sequence[Ranked]) -> Iterator[Record]:
+    """Completions with a rank from 0, the best."""
+    for one in found:
+        completions = [
+            {"rank": rank - 1, "completion": _messages(text)} for rank, text in zip(one.ranks, one.texts, strict=True)
+        ]
+        context = [{"role": "user", "content": one.prompt}] if isinstance(one.prompt, str) else one.prompt
+        yield {"context": context, "completions": completions, "labeler": one.labeler}
+
+
+def _said(prompt: Prompt, text: str) -> Any:
+    return text if isinstance(prompt, str) else _messages(text)
+
+
+def _messages(text: str) -> list[dict[str, str]]:
+    return [{"role": "assistant", "content": text}]
+
+
+_BY_FORMAT: dict[str, Callable[[Sequence[Ranked]], Iterable[Record]]] = {
+    "ranked": _ranked,
+    "trl": _trl,
+    "nemo-rl": _nemo_rl,
+}
+
+
+def rows_of(found: Sequence[Ranked], layout: Format) -> list[Record]:
+    """Returns rankings in a layout; repeated rankings of one labeler are left out, the first of them counts.
+
+    Args:
+        found: rankings in the order in which they were saved.
+        layout: ranked (`lit-instruct rm fit`), trl (pairs) or nemo-rl.
+    """
+    first: dict[tuple[int, str], Ranked] = {}
+    for one in found:
+        first.setdefault((one.task, one.labeler), one)
+    return list(_BY_FORMAT[layout](list(first.values())))
