@@ -46,7 +46,7 @@ def tiny_tokenizer(chat: bool = True) -> PreTrainedTokenizerFast:
     return tokenizer
 
 
-def tiny_llama(folder: str | Path, seed: int = 0, **other: int) -> Path:
+def tiny_llama(folder: str | Path, seed: int = 0, **other: float) -> Path:
     """Writes a random Llama (4 layers of width 32, unless `other` says so) and its tokenizer to `folder`."""
     folder = Path(folder)
     tokenizer = tiny_tokenizer()

@@ -75,7 +75,7 @@ def difference_at_equal_length(
         None if all l - l' are the same but not 0: length and system cannot be told apart.
 
     Source: Dubois et al. 2024 (arXiv 2404.04475), whose length-controlled win rate has the same term of length in a
-    logistic regression of preferences.
+    logistic regression of preferences, beside one for how difficult the instruction is.
     """
     d = np.asarray(differences, dtype=np.float64)
     longer = np.subtract(np.asarray(ours, dtype=np.float64), np.asarray(theirs, dtype=np.float64))

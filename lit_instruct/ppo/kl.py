@@ -25,7 +25,8 @@ class KLController:
     def adapt(self, kl: float) -> None:
         """Adapts the coefficient to the target, if there is one; `kl` is the last iteration's, in nats per response."""
         if self.options.target is not None:
-            self.coef = adapted_kl_coef(self.coef, kl, self.options.target, self.options.gain or GAIN)
+            adapted = adapted_kl_coef(self.coef, kl, self.options.target, self.options.gain or GAIN)
+            self.coef = max(adapted, self.options.min_coef)
 
     def beyond_bound(self, kl: float, iteration: int) -> Literal["shrink", "stop"] | None:
         """Returns and logs the action of `--model.kl.on_bound` if an iteration's KL, in nats, exceeds the bound."""

@@ -27,6 +27,7 @@ class LengthPenalty(NamedTuple):
             lengths: (B,) |y|, tokens of the responses with the EOS.
 
         Source: Yu et al. 2025 (DAPO, arXiv 2503.14476), the soft overlong punishment, with limit - free as its cache;
-        Singhal et al. 2023 (arXiv 2310.03716) penalise every token, as free = 0 does.
+        Singhal et al. 2023 (arXiv 2310.03716) find that a length penalty, among other means, lessens the growth of
+        responses but does not end it.
         """
         return -self.most * ((lengths.float() - self.free) / (self.limit - self.free)).clamp(0, 1)

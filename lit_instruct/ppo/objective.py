@@ -57,11 +57,13 @@ class KLOptions:
         estimator: k1 as in the paper, k2 or k3.
         target: KL to the SFT model in nats per response that the coefficient is adapted to, starting from `coef`;
             null keeps the coefficient fixed.
-        gain: how fast it adapts (0.1 unless given): one iteration changes it by at most the fraction gain / 5.
+        gain: how fast it adapts (0.1 unless given), below 5: one iteration changes it by at most the fraction gain / 5.
         bound: KL in nats per response that an iteration may not exceed; null for none.
         on_bound: what exceeding it does: "shrink" halves the policy's learning rate, "stop" ends the training.
         budget: KL in nats per response at which the training ends: the first iteration whose responses reach it takes
             no step, and hands over the policy that it measured; null for none.
+        min_coef: what an adapted coefficient does not fall below. In the first iterations the KL is far below its
+            target, and a high gain would use the penalty up before the KL is there.
     """
 
     coef: float = 0.02
@@ -71,10 +73,23 @@ class KLOptions:
     bound: float | None = None
     on_bound: Literal["shrink", "stop"] = "stop"
     budget: float | None = None
+    min_coef: float = 0.0
 
     def __post_init__(self) -> None:
-        at_least(0, "kl", self, "coef")
+        at_least(0, "kl", self, "coef", "min_coef")
         above_zero("kl", self, "target", "gain", "bound", "budget")
+        if self.gain is not None and self.gain >= 5:
+            raise UserError(
+                f"--model.kl.gain={self.gain}: one iteration changes the coefficient by up to gain / 5, so from 5 on "
+                "it would become 0 or negative; give one below 5, such as 1"
+            )
+        if self.min_coef and self.target is None:
+            raise UserError(
+                f"--model.kl.min_coef={self.min_coef}: the coefficient is fixed with --model.kl.target=null; give a "
+                "target, or leave this out"
+            )
+        if self.min_coef > self.coef:
+            raise UserError(f"--model.kl.min_coef={self.min_coef}: must not be above --model.kl.coef={self.coef}")
         if self.gain is not None and self.target is None:
             raise UserError(
                 f"--model.kl.gain={self.gain}: the coefficient is fixed with --model.kl.target=null; give a target, or "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from lit_instruct.errors import UserError
 from lit_instruct.ppo.kl import KLController
 from lit_instruct.ppo.objective import KLOptions
 
@@ -20,6 +21,36 @@ def test_it_follows_its_target_by_a_fifth_of_the_gain_at_most() -> None:
     assert control.coef == pytest.approx(0.1 * 1.1)
     control.adapt(5.4)  # a tenth too low
     assert control.coef == pytest.approx(0.1 * 1.1 * 0.95)
+
+
+def test_it_does_not_fall_below_its_least_value_and_rises_from_there() -> None:
+    control = KLController(KLOptions(0.1, target=6.0, gain=2.0, min_coef=0.1))
+    for _ in range(9):  # a training begins at a KL of 0
+        control.adapt(0.0)
+    assert control.coef == 0.1
+    control.adapt(60.0)
+    assert control.coef == pytest.approx(0.14)
+    used_up = KLController(KLOptions(0.1, target=6.0, gain=2.0))
+    for _ in range(9):
+        used_up.adapt(0.0)
+    assert used_up.coef == pytest.approx(0.1 * 0.6**9)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"target": 6.0, "gain": 5.0},
+            "gain=5.0: one iteration changes the coefficient by up to gain / 5, so from 5 on",
+        ),
+        ({"min_coef": 0.01}, "min_coef=0.01: the coefficient is fixed with --model.kl.target=null"),
+        ({"target": 6.0, "min_coef": 0.03}, "min_coef=0.03: must not be above --model.kl.coef=0.02"),
+        ({"target": 6.0, "min_coef": -0.1}, "min_coef=-0.1"),
+    ],
+)
+def test_options_that_contradict_each_other(options: dict[str, float], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        KLOptions(**options)
 
 
 def test_what_the_bound_asks_for() -> None:
