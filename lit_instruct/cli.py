@@ -58,6 +58,7 @@ SUBCOMMANDS = {
     "rm score": "score the rows of a file of any length",
     "rank status": "how many tasks are ranked, and by whom",
     "rank export": "write the rankings for training, or for another program",
+    "rank agreement": "how far labelers, and a reward model, agree, as HTML and JSON",
 }
 HELP = f"""lit-instruct {{{",".join(COMMANDS)}}} ...
 

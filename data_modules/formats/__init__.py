@@ -3,7 +3,7 @@
 | rows | layouts, as in --data.format |
 |---|---|
 | demonstrations | prompt-response, prompt-completion (TRL, text or messages), messages, sharegpt, alpaca, dolly |
-| comparisons | ranked, scored, scored-rows (HelpSteer2), nemo-rl, ultrafeedback, nectar, summarize-from-feedback, webgpt, oasst-trees, oasst-messages, hh-rlhf, preference (TRL, explicit or implicit prompt, text or messages) |
+| comparisons | ranked, scored, scored-rows (HelpSteer2), nemo-rl, ultrafeedback, nectar, summarize-from-feedback, webgpt, oasst-trees, oasst-messages, argilla, label-studio, hh-rlhf, preference (TRL, explicit or implicit prompt, text or messages) |
 | prompts | prompt, messages, conversation (LMSYS-Chat, WildChat: first user turn), conversations, text (one a line) |
 
 A prompt is a text or a list of messages. Every other field of a record is kept as it is.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from data_modules.formats.labeling_tools import LABELING_TOOLS
 from data_modules.formats.layout import Fields, Layout, Record
 from data_modules.formats.messages import (
     as_messages,
@@ -159,6 +160,7 @@ COMPARISON_LAYOUTS = (
     Layout("webgpt", ("question", "answer_0", "answer_1", "score_0", "score_1"), _webgpt),
     OASST_TREES,
     OASST_MESSAGES,
+    *LABELING_TOOLS,
     Layout("hh-rlhf", ("chosen", "rejected"), _hh_rlhf, fits=_two_dialogues),
     Layout("preference", ("chosen", "rejected"), _preference, takes=("prompt", "system")),
     SCORED_ROWS,

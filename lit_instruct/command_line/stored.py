@@ -29,6 +29,7 @@ MODULES = {
     "rank": ("lit_instruct.commands.rank", "RankOptions", "rank"),
     "rank status": ("lit_instruct.commands.rankings", "StatusOptions", "show_status"),
     "rank export": ("lit_instruct.commands.rankings", "ExportOptions", "export"),
+    "rank agreement": ("lit_instruct.commands.agreement", "AgreementOptions", "write_agreement"),
     "data inspect": ("lit_instruct.inspection.inspect", "InspectOptions", "inspect"),
 }
 """Commands beside the stages and plan: the module, its options and its function."""

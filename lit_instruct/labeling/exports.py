@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import combinations
 from typing import Any, Literal
+from uuid import NAMESPACE_OID, uuid5
 
 from lit_instruct.labeling.rankings import Ranked
 from lit_instruct.prompting import Prompt
 
-Format = Literal["ranked", "trl", "nemo-rl"]
+Format = Literal["ranked", "trl", "nemo-rl", "argilla", "label-studio"]
 Record = dict[str, Any]
 
 
@@ -50,6 +51,57 @@ def _nemo_rl(found: Sequence[Ranked]) -> Iterator[Record]:
         yield {"context": context, "completions": completions, "labeler": one.labeler}
 
 
+def _argilla(found: Sequence[Ranked]) -> Iterator[Record]:
+    """Records of a FeedbackDataset: fields prompt and response-1 to response-K, and a ranking question `preference`."""
+    for task, of_task in _by_task(found).items():
+        first = of_task[0]
+        names = [f"response-{number}" for number in range(1, len(first.texts) + 1)]
+        responses = [
+            {
+                "user_id": str(uuid5(NAMESPACE_OID, one.labeler)),  # Argilla wants a UUID
+                "values": {
+                    "preference": {"value": [{"rank": r, "value": n} for r, n in zip(one.ranks, names, strict=True)]}
+                },
+                "status": "submitted",
+            }
+            for one in of_task
+        ]
+        fields = {"prompt": _as_text(first.prompt), **dict(zip(names, first.texts, strict=True))}
+        metadata = {"labelers": [one.labeler for one in of_task]}
+        yield {"external_id": str(task), "fields": fields, "metadata": metadata, "responses": responses}
+
+
+def _label_studio(found: Sequence[Ranked]) -> Iterator[Record]:
+    """Tasks with a List `items` and a Ranker whose buckets, the best first, hold tied responses."""
+    for task, of_task in _by_task(found).items():
+        first = of_task[0]
+        items = [{"id": str(n), "title": f"Response {n + 1}", "body": text} for n, text in enumerate(first.texts)]
+        annotations = [{"lead_time": one.seconds, "was_cancelled": False, "result": [_ranker(one)]} for one in of_task]
+        yield {"id": task, "data": {"prompt": _as_text(first.prompt), "items": items}, "annotations": annotations}
+
+
+def _ranker(one: Ranked) -> Record:
+    buckets: dict[str, list[str]] = {}
+    for rank, number in sorted(zip(one.ranks, range(len(one.ranks)), strict=True)):
+        buckets.setdefault(f"rank-{rank}", []).append(str(number))
+    place = {"from_name": "rank", "to_name": "responses", "type": "ranker"}
+    return {**place, "value": {"ranker": buckets}, "meta": {"text": [one.labeler]}}
+
+
+def _by_task(found: Sequence[Ranked]) -> dict[int, list[Ranked]]:
+    by_task: dict[int, list[Ranked]] = {}
+    for one in found:
+        by_task.setdefault(one.task, []).append(one)
+    return by_task
+
+
+def _as_text(prompt: Prompt) -> str:
+    """A prompt as these tools show it; a conversation as lines of role and text."""
+    if isinstance(prompt, str):
+        return prompt
+    return "\n\n".join(f"{message['role']}: {message['content']}" for message in prompt)
+
+
 def _said(prompt: Prompt, text: str) -> Any:
     return text if isinstance(prompt, str) else _messages(text)
 
@@ -62,6 +114,8 @@ _BY_FORMAT: dict[str, Callable[[Sequence[Ranked]], Iterable[Record]]] = {
     "ranked": _ranked,
     "trl": _trl,
     "nemo-rl": _nemo_rl,
+    "argilla": _argilla,
+    "label-studio": _label_studio,
 }
 
 
@@ -70,7 +124,7 @@ def rows_of(found: Sequence[Ranked], layout: Format) -> list[Record]:
 
     Args:
         found: rankings in the order in which they were saved.
-        layout: ranked (`lit-instruct rm fit`), trl (pairs) or nemo-rl.
+        layout: ranked (`lit-instruct rm fit`), trl (pairs), nemo-rl, argilla or label-studio.
     """
     first: dict[tuple[int, str], Ranked] = {}
     for one in found:

@@ -45,3 +45,15 @@ def agreement(rankings: Iterable[tuple[Sequence[float], Sequence[float]]]) -> Ag
 
 def _sign(value: float) -> int:
     return (value > 0) - (value < 0)
+
+
+def predicted(rewards: Sequence[float], ranks: Sequence[int]) -> Agreed:
+    """Compares rewards with a labeler's ranking; pairs that the labeler ties are left out, as in training.
+
+    Args:
+        rewards: K rewards, higher is better.
+        ranks: K ranks of the same responses, 1 the best.
+    """
+    pairs = [(i, j) for i, j in combinations(range(len(ranks)), 2) if ranks[i] != ranks[j]]
+    points = sum((1 - _sign(rewards[i] - rewards[j]) * _sign(ranks[i] - ranks[j])) / 2 for i, j in pairs)
+    return Agreed(points, len(pairs))

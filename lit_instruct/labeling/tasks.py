@@ -7,10 +7,12 @@ import json
 import sqlite3
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lit_instruct.errors import UserError
-from lit_instruct.prompting import Prompt
+
+if TYPE_CHECKING:
+    from lit_instruct.prompting import Prompt
 
 MOST_RESPONSES = 100
 """Of one task."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from data_modules.rows import Demonstration, PromptRow, RankedComparison, Row
+from tests.data_modules.labeling_layouts import LABELING_CASES
 
 
 def user(text: str) -> dict[str, str]:
@@ -288,5 +289,6 @@ CASES: list[tuple[type[Row], str, dict[str, Any], Row]] = [
         {"conversations": [{"from": "human", "value": "a?"}, {"from": "gpt", "value": "b."}]},
         PromptRow([user("a?")]),
     ),
+    *LABELING_CASES,
 ]
 NAMES = [f"{row_type.__name__}-{layout}-{number}" for number, (row_type, layout, _, _) in enumerate(CASES)]

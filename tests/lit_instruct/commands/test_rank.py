@@ -11,7 +11,10 @@ import pytest
 
 from data_modules.rows import RankedComparison, read_rows
 from lit_instruct.cli import main
+from lit_instruct.files import locked
+from lit_instruct.labeling.serving import listening
 from lit_instruct.labeling.store import Store
+from lit_instruct.labeling.tasks import Shares
 from tests.lit_instruct.labeling.helpers import make_store, rank_all, tasks
 from tests.lit_instruct.test_cli import one_message
 
@@ -175,3 +178,30 @@ def test_labelers_held_out_go_into_a_file_of_their_own(
     for count in (3, 4):
         assert main([*words, f"--labelers.held_out={count}"]) == 2
         assert "at least one must be left" in one_message(capsys)
+
+
+def test_agreement_with_a_reward_model_is_written_as_json_and_html(
+    store: Path, demo: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_store(store, tasks(6), Shares(share=1.0, labelers=3, repeated=0))
+    for name in ("Ada", "Ben", "Cy"):
+        _opened(store, name)
+    assert main(["rank", "agreement", f"--store={store}", f"--reward={demo / 'rm'}", "--labelers.held_out=1"]) == 0
+    assert "between labelers: 100.0 %" in capsys.readouterr().out
+    found = json.loads((store.parent / "agreement.json").read_text())
+    assert found["agreement"]["all"]["pairs"] == 6 * 3 * 5 and found["alpha"]["value"] == 1.0
+    assert 0 <= found["reward_model"]["training"]["share"] <= 1 and found["reward_model"]["held_out"]["tasks"] == 6
+    page = (store.parent / "agreement.html").read_text()
+    assert "held-out labelers" in page and "100.0 %" in page and "Ada" in page
+
+
+def test_two_servers_on_one_store_and_a_taken_port(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_store(store, tasks(1))
+    with locked(store.with_name(f"{store.name}.lock"), "busy"):
+        assert main(["rank", f"--store={store}"]) == 2
+        assert "another server is serving this store" in one_message(capsys)
+    with listening("127.0.0.1", 0) as taken:
+        assert main(["rank", f"--store={store}", f"--port={taken.getsockname()[1]}"]) == 2
+        assert "another program uses this port" in one_message(capsys)
+    assert main(["rank", f"--store={store}", "--port=99999"]) == 2
+    assert "--port=99999" in one_message(capsys)

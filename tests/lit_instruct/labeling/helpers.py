@@ -41,10 +41,14 @@ def make_store(path: Path, found: Sequence[Task], shares: Shares = ALONE, seed: 
 
 @contextlib.contextmanager
 def serving(
-    path: Path, rules: Rules | None = None, pairwise_from: int = 10, most_pages: int | None = None
+    path: Path,
+    rules: Rules | None = None,
+    pairwise_from: int = 10,
+    most_pages: int | None = None,
+    port: int = 0,
 ) -> Iterator[Address]:
     """Serves a store in a thread; `most_pages` of SQLite stand for a disk that is full then."""
-    with contextlib.closing(Store(path)) as store, listening("127.0.0.1", 0) as listener:
+    with contextlib.closing(Store(path)) as store, listening("127.0.0.1", port) as listener:
         if most_pages is not None:
             with store.reading() as connection:
                 connection.execute(f"PRAGMA max_page_count = {most_pages}")
