@@ -173,7 +173,7 @@ def test_two_labelers_and_two_tabs_at_once(browser: Any, tmp_path: Path) -> None
         ben.save()
         for key in ("1", "ArrowRight", "1", "ArrowRight", "2", "ArrowRight", "2", "Enter"):
             second.keyboard.press(key)
-        second.wait_for_function("document.querySelector('#message').innerText.includes('another tab')")
+        second.wait_for_function("() => document.querySelector('#message').innerText.includes('another tab')")
         assert [one.labeler for one in _saved(path)] == ["Ada", "Ben"]
         ada.close()
         ben.close()
@@ -290,7 +290,7 @@ def test_a_server_that_is_away_gets_the_ranking_later(browser: Any, tmp_path: Pa
         first = tab.shown()
         tab.rank(1, 2, 3, 4)
     tab.keys("Enter")
-    tab.page.wait_for_function("document.querySelector('#message').innerText.includes('does not answer')")
+    tab.page.wait_for_function("() => document.querySelector('#message').innerText.includes('does not answer')")
     assert _saved(path) == []
     with serving(path, port=address.port):
         tab.page.wait_for_function("first => document.querySelector('#prompt').innerText !== first", arg=first)
