@@ -24,7 +24,7 @@ def _argilla(record: Record) -> Fields:
         if not isinstance(given, dict) or response.get("status", "submitted") != "submitted":
             continue
         for answer in given.values():
-            ranking = answer.get("value") if isinstance(answer, dict) else None
+            ranking: Any = answer.get("value") if isinstance(answer, dict) else None
             if _is_ranking(ranking):
                 names = [one["value"] for one in ranking]
                 ranks = ranks_of_order([one["rank"] for one in ranking], "rank")

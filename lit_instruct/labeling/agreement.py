@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from itertools import combinations
 from statistics import median
 from typing import Any
@@ -49,7 +50,7 @@ def figures(
         "pairs_of_labelers": [
             {"labelers": [one, other], **figure}
             for one, other in combinations(names, 2)
-            if (figure := _between(first, lambda a, b, pair={one, other}: {a, b} == pair, seed)) is not None
+            if (figure := _between(first, partial(_are, {one, other}), seed)) is not None
         ],
         "self_agreement": _interval(_self_agreement(names, first, again), seed),
         "alpha": alpha(first, seed),
@@ -84,6 +85,10 @@ def _between(rankings: Rankings, wanted: Callable[[str, str], bool], seed: int) 
         if pairs:
             by_task.append(agreement(pairs))
     return _interval(by_task, seed)
+
+
+def _are(pair: set[str], one: str, other: str) -> bool:
+    return {one, other} == pair
 
 
 def _self_agreement(names: Iterable[str], first: Rankings, again: Rankings) -> list[Agreed]:
