@@ -27,7 +27,7 @@ STAGE = $(BIN)/lit-instruct $@ fit --config recipes/$(RECIPE)/$@.yaml --run "run
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help setup sft rm ppo eval demo expected demo-data test test-slow test-all check ppo-oracle evidence bench-rm bench-sft bench-data bench-decode bench-ppo bench-curves bench-ptx bench-scaling bench-bits plan gpu-check options report-picture clean FORCE
+.PHONY: help setup sft rm ppo eval demo expected how-long demo-data test test-slow test-all check ppo-oracle evidence bench-rm bench-sft bench-data bench-decode bench-ppo bench-curves bench-ptx bench-scaling bench-bits plan gpu-check options report-picture clean FORCE
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -64,13 +64,18 @@ ppo: $(STAMP) ## 3 reinforcement learning against the reward model
 eval: $(STAMP) ## 4 compare the models: runs/<RUN>/eval/report.html and report.json
 	$(BIN)/lit-instruct eval --config recipes/$(RECIPE)/eval.yaml --run "runs/$(RUN)" $(EVAL_ARGS)
 
-demo: sft rm ppo eval ## all four of them
+demo: how-long sft rm ppo eval ## all four of them
+
+how-long: $(STAMP) ## how long the demo takes on this processor
+	@$(BIN)/python recipes/how_long.py $(RECIPE)
 
 expected: $(STAMP) ## the stages of RUN beside the figures that RECIPE expects
 	@$(BIN)/lit-instruct check --run "runs/$(RUN)" --recipe $(RECIPE)
 
 demo-data: $(STAMP) ## make the demo's training data again from its prompts
-	$(BIN)/python recipes/demo/make_data.py
+	$(BIN)/python recipes/demo/make_data.py demonstrations
+	$(MAKE) sft RUN=demo-data
+	$(BIN)/python recipes/demo/make_data.py comparisons --sft runs/demo-data/sft
 
 test: $(STAMP) ## the fast test suite
 	$(PYTEST) $(TEST_ARGS)

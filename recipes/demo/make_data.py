@@ -1,11 +1,12 @@
 """Makes the demo's demonstrations and ranked comparisons from its prompts (`make demo-data`).
 
-The embedded model answers; a system prompt that is not part of the data keeps its answers short. An automatic labeler
-(lit_instruct.evaluation.labelers.tone) stands in for the people of the paper.
+Demonstrations are answers of the embedded model; a system prompt that is not part of the data keeps them short.
+Comparisons are samples of the demo's own SFT model, as in the paper, so that the reward model learns from what PPO
+will say; `make sft` is run in between. An automatic labeler (lit_instruct.evaluation.prompt_aware.helpful) stands in
+for the people of the paper.
 
 - Demonstrations show the desired form: one short, finished answer. Each is the first of several samples that ended by
-  itself, is a finished sentence and has no repetitions. Tone is ignored, because it is what reward model and PPO
-  should learn, not SFT.
+  itself, is a finished sentence and has no repetitions.
 - Comparisons: K = 4..9 samples per prompt, rated by the labeler on the paper's scale from 1 to 7 and ranked; equal
   ratings are ties.
 
@@ -20,34 +21,55 @@ from pathlib import Path
 
 from data_modules.rows import PromptRow, read_rows
 from lit_instruct.commands.sample import ranks, write_jsonl
-from lit_instruct.evaluation.labelers import is_finished, repetition_penalty, tone
+from lit_instruct.evaluation.labelers import is_finished, repetition_penalty
+from lit_instruct.evaluation.prompt_aware import helpful
 from lit_instruct.models.loading import find_source, load_tokenizer
+from lit_instruct.progress import track
 from lit_instruct.prompting import Prompter, prompt_text
 from lit_instruct.rollouts.text import Response, TextGenerator
 
 MODEL = "smollm2-135m-instruct"
 SYSTEM = "Answer in one short sentence."
 MAX_NEW_TOKENS = 40
-SPLITS = {"train": (440, 400), "validation": (80, 80)}
-"""Demonstrations and comparisons of each split; both take their prompts from the split's own file."""
+DEMONSTRATIONS = {"train": 440, "validation": 80}
+COMPARISONS = {"train": 480, "validation": 80}
+"""Rows of each split; both kinds take their prompts from the split's own file."""
 
 
 def main() -> None:
-    """Writes demonstrations_*.jsonl and ranked_*.jsonl."""
+    """Writes demonstrations_*.jsonl or ranked_*.jsonl."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("kind", choices=("demonstrations", "comparisons"))
+    parser.add_argument("--sft", default="runs/demo/sft", help="the SFT model that is sampled for comparisons")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "data", help="folder to write into")
-    parser.add_argument("--limit", type=int, help="write only this many rows of each kind, as a check")
+    parser.add_argument("--limit", type=int, help="write only this many rows, as a check")
     options = parser.parse_args()
-    prompter = Prompter(load_tokenizer(find_source(MODEL)), system=SYSTEM)
-    generator = TextGenerator.from_source(MODEL, prompter=prompter)
-    for split, (demonstrations, comparisons) in SPLITS.items():
-        rows = read_rows(Path(__file__).parent / "data" / f"prompts_{split}.jsonl", PromptRow)
-        random.Random(0).shuffle(rows)
-        first, second = rows[: 2 * demonstrations], rows[::-1][:comparisons]
-        made = make_demonstrations(generator, first)[:demonstrations]
-        write_jsonl(options.out / f"demonstrations_{split}.jsonl", made[: options.limit])
-        made = make_comparisons(generator, second[: options.limit])
-        write_jsonl(options.out / f"ranked_{split}.jsonl", made)
+    if options.kind == "demonstrations":
+        prompter = Prompter(load_tokenizer(find_source(MODEL)), system=SYSTEM)
+        generator = TextGenerator.from_source(MODEL, prompter=prompter)
+        for split, count in DEMONSTRATIONS.items():
+            made = make_demonstrations(generator, shuffled_prompts(split)[: 2 * count])[:count]
+            write_jsonl(options.out / f"demonstrations_{split}.jsonl", made[: options.limit])
+    else:
+        generator = TextGenerator.from_source(options.sft)
+        for split, count in COMPARISONS.items():
+            rows = without_demonstrations(shuffled_prompts(split)[::-1], split)[:count]
+            made = make_comparisons(generator, rows[: options.limit])
+            write_jsonl(options.out / f"ranked_{split}.jsonl", made)
+
+
+def shuffled_prompts(split: str) -> list[PromptRow]:
+    """Returns the prompts of a split in random order; comparisons take them from the end."""
+    rows = read_rows(Path(__file__).parent / "data" / f"prompts_{split}.jsonl", PromptRow)
+    random.Random(0).shuffle(rows)
+    return rows
+
+
+def without_demonstrations(rows: list[PromptRow], split: str) -> list[PromptRow]:
+    """Returns the prompts that no demonstration answers: SFT's samples of the others would be what it learnt."""
+    path = Path(__file__).parent / "data" / f"demonstrations_{split}.jsonl"
+    known = {prompt_text(row.prompt) for row in read_rows(path, PromptRow)}
+    return [row for row in rows if prompt_text(row.prompt) not in known]
 
 
 def make_demonstrations(generator: TextGenerator, rows: list[PromptRow]) -> list[dict[str, object]]:
@@ -80,29 +102,32 @@ def make_comparisons(generator: TextGenerator, rows: list[PromptRow]) -> list[di
     made: dict[int, dict[str, object]] = {}
     for k in range(4, 10):
         numbers = range(k - 4, len(rows), 6)
-        answers = generator.respond(
-            [rows[number].prompt for number in numbers],
-            k=k,
-            max_new_tokens=MAX_NEW_TOKENS,
-            seed=2 + k,
-            progress=f"comparisons, K = {k}",
-        )
-        for number, samples in zip(numbers, answers, strict=True):
-            row, texts = rows[number], [sample.text for sample in samples if sample.text]
-            scores = [round(score, 4) for score in tone([(prompt_text(row.prompt), text) for text in texts])]
-            made[number] = {
-                "prompt": row.prompt,
-                "responses": texts,
-                "ranks": ranks([seven_point(score) for score in scores]),
-                "scores": scores,
-                **about(row),
-            }
+        found = ranked_samples(generator, [rows[number] for number in numbers], k)
+        made.update(zip(numbers, found, strict=True))
     return [made[number] for number in sorted(made) if len(made[number]["responses"]) >= 4]
 
 
+def ranked_samples(generator: TextGenerator, rows: list[PromptRow], k: int) -> list[dict[str, object]]:
+    """Returns a {prompt, responses, ranks, scores} row of K samples for each prompt; empty samples are left out."""
+    answers = generator.respond(
+        [row.prompt for row in rows],
+        k=k,
+        max_new_tokens=MAX_NEW_TOKENS,
+        seed=2 + k,
+        progress=f"comparisons, K = {k}",
+    )
+    made: list[dict[str, object]] = []
+    for row, samples in track(list(zip(rows, answers, strict=True)), f"labels, K = {k}"):
+        texts = [sample.text for sample in samples if sample.text]
+        scores = [round(score, 4) for score in helpful([(prompt_text(row.prompt), text) for text in texts])]
+        rated = ranks([seven_point(score) for score in scores])
+        made.append({"prompt": row.prompt, "responses": texts, "ranks": rated, "scores": scores, **about(row)})
+    return made
+
+
 def seven_point(score: float) -> int:
-    """Returns the labeler's score, between -1.5 and 1, on the scale from 1 to 7 that the paper's labelers rated on."""
-    return round((min(max(score, -1.5), 1.0) + 1.5) / 2.5 * 6) + 1
+    """Returns the labeler's score, between -1 and 1, on the scale from 1 to 7 that the paper's labelers rated on."""
+    return round((score + 1) * 3) + 1
 
 
 def about(row: PromptRow) -> dict[str, object]:
