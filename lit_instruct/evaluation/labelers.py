@@ -6,7 +6,7 @@ references.py have labelers that see more.
 
 They do not judge quality. **None can see** whether the response answers the prompt; whether a statement is true;
 grammar, logic and order; languages other than English. A policy trained on `tone` learns a cheerful tone, complete
-sentences and no loops; the demo shows that and nothing more.
+sentences and no loops, and nothing more.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def repetition_penalty(text: str) -> float:
 
 
 def tone(pairs: Sequence[tuple[str, str]]) -> list[float]:
-    """Returns positive tone by VADER, minus points for unfinished or repetitive text: the demo's stand-in for people.
+    """Returns positive tone by VADER, minus points for unfinished or repetitive text.
 
     ``score = compound - 0.5 [unfinished] - repetition``, in [-2.5, 1]; -1.5 for a response without words.
 
