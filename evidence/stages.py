@@ -8,7 +8,9 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
+
+import yaml
 
 from evidence import ROOT
 from evidence.cached import digest
@@ -58,8 +60,8 @@ def run_stage(
 ) -> float:
     """Trains a stage unless it is there, resumes it if it was interrupted, and returns the seconds that it took.
 
-    A stage that was trained with another config, other options, or another version of a file or stage that they name is
-    trained anew.
+    A stage that was trained with another config, other options, or another version of a file or stage that either names
+    is trained anew.
 
     Args:
         name: of the stage.
@@ -73,7 +75,7 @@ def run_stage(
         KeyboardInterrupt: it was interrupted; the next call resumes it.
     """
     folder, made_from = run / name, run / f"{name}.made_from.json"
-    wanted = {"config": digest(config), "options": [*options], "files": _named(options)}
+    wanted = {"config": digest(config), "options": [*options], "files": _named([*_values(config), *(option.partition("=")[2] for option in options)])}
     if not made_from.is_file() or json.loads(made_from.read_text(encoding="utf-8")) != wanted:
         shutil.rmtree(folder, ignore_errors=True)
         run.mkdir(parents=True, exist_ok=True)
@@ -85,8 +87,20 @@ def run_stage(
     return float(json.loads((folder / "stage.json").read_text(encoding="utf-8"))["seconds"])
 
 
-def _named(options: Sequence[str]) -> dict[str, str]:
-    """Files and stages that options name, with digests of their content."""
-    places = [Path(part) for option in options for part in option.partition("=")[2].split(",") if part]
+def _values(config: Path) -> list[str]:
+    """The values that a YAML file gives, as texts, at any depth."""
+    found, rest = [], [yaml.safe_load(config.read_text(encoding="utf-8"))]
+    while rest:
+        value = rest.pop()
+        if isinstance(value, dict):
+            rest.extend(value.values())
+        else:
+            found.append(str(value))
+    return found
+
+
+def _named(values: Sequence[str]) -> dict[str, str]:
+    """Files and stages that values of options name, with digests of their content."""
+    places = [Path(part) for value in values for part in value.split(",") if part]
     known = [place for place in places if (ROOT / place).is_file() or (ROOT / place / "stage.json").is_file()]
     return {str(place): digest(ROOT / place) for place in known}

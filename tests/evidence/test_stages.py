@@ -77,6 +77,15 @@ def test_changes_train_it_anew(tmp_path: Path, config: Path) -> None:
     assert not any("--ckpt_path=last" in words for words in train.given)
 
 
+def test_data_that_the_config_names_counts(tmp_path: Path, config: Path) -> None:
+    train, data = Trainer(), tmp_path / "rows.jsonl"
+    config.write_text(f"model: {{}}\ndata: {{path: {data}, limit: 8}}\n")
+    for content in ("1", "1", "2"):
+        data.write_text(content)
+        run_stage("sft", config, tmp_path / "run", (), train)
+    assert len(train.given) == 2
+
+
 def test_a_stage_that_another_is_made_from_counts(tmp_path: Path, config: Path) -> None:
     train, run = Trainer(), tmp_path / "runs/a"
     run_stage("sft", config, run, [], train)
