@@ -121,7 +121,7 @@ def _of_checks(folder: Path) -> tuple[str, str]:
 
 
 def _of_reports(reports: list[Path]) -> tuple[str, str, str]:
-    """Memory and time of whole runs, and the labeler score that they gained."""
+    """Memory and time of whole runs, and the labeler score that they gained; runs with other work beside take longer."""
     module = _fill_table()
     read = [module.json.loads(path.read_text()) for path in reports]
 
@@ -134,7 +134,7 @@ def _of_reports(reports: list[Path]) -> tuple[str, str, str]:
     origin = f" ([JSON]({reports[0].parent.parent.name}/results/))"
     return (
         ", ".join(f"{max(stage):.1f}" for stage in zip(*peaks, strict=True)) + origin,
-        f"{min(minutes)} to {max(minutes)} min in total",
+        f"{min(minutes)} min in total",
         f"labeler {min(gains):+.2f} to {max(gains):+.2f} over SFT",
     )
 
