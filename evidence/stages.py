@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import yaml
 
@@ -75,7 +75,11 @@ def run_stage(
         KeyboardInterrupt: it was interrupted; the next call resumes it.
     """
     folder, made_from = run / name, run / f"{name}.made_from.json"
-    wanted = {"config": digest(config), "options": [*options], "files": _named([*_values(config), *(option.partition("=")[2] for option in options)])}
+    wanted = {
+        "config": digest(config),
+        "options": [*options],
+        "files": _named([*_values(config), *(option.partition("=")[2] for option in options)]),
+    }
     if not made_from.is_file() or json.loads(made_from.read_text(encoding="utf-8")) != wanted:
         shutil.rmtree(folder, ignore_errors=True)
         run.mkdir(parents=True, exist_ok=True)

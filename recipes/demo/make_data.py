@@ -10,8 +10,8 @@ for the people of the paper.
 - Comparisons: K = 4..9 samples per prompt, rated by the labeler on the paper's scale from 1 to 7 and ranked; equal
   ratings are ties.
 
-Training and validation prompts are kept apart. Running it again with the same versions gives the same files, on the same
-processor with as many threads; others round differently.
+Training and validation prompts are kept apart. Running it again with the same versions gives the same files on the
+same processor with as many threads; others round differently.
 """
 
 from __future__ import annotations

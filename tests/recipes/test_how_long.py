@@ -9,8 +9,8 @@ MEASURED = {"seconds": {"sft": 60.0, "rm": 90.0, "ppo": 120.0, "eval": 30.0}, "s
 
 def test_a_processor_of_half_the_speed_takes_twice_as_long() -> None:
     assert line(MEASURED, 4e-6) == (
-        "about 10 minutes on this processor (sft 2.0, rm 3.0, ppo 4.0, eval 1.0), which is 0.5 times as fast as the one "
-        "that it was measured on"
+        "about 10 minutes on this processor (sft 2.0, rm 3.0, ppo 4.0, eval 1.0), which is 0.5 times as fast as the "
+        "one that it was measured on"
     )
 
 
