@@ -121,7 +121,7 @@ def _of_checks(folder: Path) -> tuple[str, str]:
 
 
 def _of_reports(reports: list[Path]) -> tuple[str, str, str]:
-    """Memory of whole runs, time of the fastest (others had work beside them), and the labeler score that they gained."""
+    """Memory of whole runs, time of the fastest (others had work beside them), and the gain by the labeler."""
     module = _fill_table()
     read = [module.json.loads(path.read_text()) for path in reports]
 
