@@ -253,6 +253,7 @@ def test_demo_runs_the_four_in_order_even_in_parallel(checkout: Path) -> None:
     done = _make(checkout, "-n", "-j4", "demo", "ARGS=--x=1", "EVAL_ARGS=--y=2")
     run = '--run "runs/demo"'
     assert done.stdout.splitlines() == [
+        ".venv/bin/python recipes/how_long.py demo",
         *(f".venv/bin/lit-instruct {s} fit --config recipes/demo/{s}.yaml {run} --x=1" for s in STAGES),
         f".venv/bin/lit-instruct eval --config recipes/demo/eval.yaml {run} --y=2",
     ]
