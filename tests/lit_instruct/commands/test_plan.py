@@ -28,8 +28,8 @@ def test_a_plan_that_fits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     text = capsys.readouterr().out
     for words in ("ppo: smollm2-135m", "KV cache of the rollout", "update", "total", "It fits", "Disk:", "tokens/s"):
         assert words in text, words
-    assert "Time: 7.2 min for at most 0.23 million tokens" not in text  # that of 512 + 40 tokens, below
-    assert "3.8 min for at most 0.23 million tokens at 1000 tokens/s (given)" in text
+    assert "Time: 11.1 min for at most 0.35 million tokens" not in text  # that of 512 + 40 tokens, below
+    assert "5.9 min for at most 0.35 million tokens at 1000 tokens/s (given)" in text
 
 
 def test_a_plan_that_does_not_fit_names_two_ways(capsys: pytest.CaptureFixture[str]) -> None:
