@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from lit_instruct.command_line.given import Given, Reader
+from lit_instruct.command_line.given import Given, Reader, check_config_files
 from lit_instruct.command_line.help import HELP, help_text
 from lit_instruct.command_line.paths import check_paths
 from lit_instruct.command_line.sentences import expected
@@ -20,7 +20,7 @@ BOOL = ("true", "false", "yes", "no", "on", "off")
 def answered(command: str, words: Sequence[str]) -> bool:
     """Checks a command line and returns whether it only asks for help, which is printed.
 
-    If the stored options are not current, nothing is checked: the parser will, later.
+    If the stored options are not current, only config files are read: the parser checks the rest, later.
 
     Args:
         command: such as "ppo" or "data inspect".
@@ -32,6 +32,7 @@ def answered(command: str, words: Sequence[str]) -> bool:
     name, words = _with_subcommand(command, list(words))
     found = stored_command(name)
     if found is None:
+        check_config_files(words)
         return False
     if any(word in HELP for word in words):
         print(help_text(found), end="")

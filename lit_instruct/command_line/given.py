@@ -159,6 +159,18 @@ def suggestion(name: str, names: Sequence[str]) -> str | None:
     return ends[near[0]] if near else None
 
 
+def check_config_files(words: Sequence[str]) -> None:
+    """Checks only that the config files of a command line can be read, for a command whose options are not known.
+
+    Raises:
+        UserError: one is missing or damaged, or contains itself.
+    """
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        flag, equals, value = word.partition("=")
+        if flag in CONFIG and (equals or following):
+            _content(value if equals else following, flag)
+
+
 def _content(path: str, flag: str) -> yaml.MappingNode | None:
     """Returns the options in a config file; None if it is empty."""
     file = Path(path)
@@ -178,7 +190,28 @@ def _content(path: str, flag: str) -> yaml.MappingNode | None:
         raise UserError(f"{flag}={path}: damaged, or no config file ({reason}); give another") from error
     if node is not None and not isinstance(node, yaml.MappingNode):
         raise UserError(f"{path}:1: a config file holds options, as name: value; correct it")
+    if node is not None:
+        _refuse_cycle(node, path, {})
     return node
+
+
+def _refuse_cycle(node: yaml.Node, path: str, open_nodes: dict[int, bool]) -> None:
+    """Refuses a value that contains itself by an alias; jsonargparse would never end.
+
+    Args:
+        node: to look into.
+        path: of the file.
+        open_nodes: id of each node seen -> whether what it holds is still being looked at.
+    """
+    if open_nodes.get(id(node)):
+        raise UserError(f"{path}:{node.start_mark.line + 1}: a value contains itself; write it out without the alias")
+    if id(node) in open_nodes or not isinstance(node, yaml.CollectionNode):
+        return
+    open_nodes[id(node)] = True
+    for child in node.value:
+        for part in child if isinstance(child, tuple) else (child,):
+            _refuse_cycle(part, path, open_nodes)
+    open_nodes[id(node)] = False
 
 
 def _may_be_group(value: yaml.Node) -> bool:

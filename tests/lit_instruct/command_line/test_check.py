@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from lit_instruct.cli import main
-from lit_instruct.command_line import check
+from lit_instruct.command_line import check, stored
 from lit_instruct.command_line.check import answered
 from lit_instruct.errors import UserError
 
@@ -149,11 +149,24 @@ def test_a_damaged_config_file_of_a_group(tmp_path: Path, capsys: pytest.Capture
     assert "no such" not in error[0]
 
 
-def test_a_config_file_that_contains_itself(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("text", ["model: &model\n  kl: *model\n", "model:\n  loggers: &all [1, [*all]]\n"])
+@pytest.mark.parametrize("current", [True, False], ids=["pinned", "other versions"])
+@pytest.mark.parametrize("written", [["--config={}"], ["--config", "{}"]], ids=" ".join)
+def test_a_config_file_that_contains_itself(
+    written: list[str], current: bool, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "mine.yaml"
-    path.write_text("model: &model\n  kl: *model\n")
-    assert main(["ppo", "fit", f"--config={path}"]) == 2
-    assert capsys.readouterr().err.splitlines()[0].startswith("lit-instruct: error: ")
+    path.write_text(text)
+    if not current:
+        monkeypatch.setattr(stored, "version", lambda _: "0.0")
+    with pytest.raises(UserError, match=r"mine\.yaml:[12]: a value contains itself"):
+        answered("ppo", ["fit", *(word.format(path) for word in written)])
+
+
+def test_an_alias_that_ends_is_no_error(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("trainer: {max_epochs: &one 1, accumulate_grad_batches: *one}\n")
+    assert not answered("sft", ["fit", f"--config={path}", "--data.path=recipes/demo/data/demonstrations_train.jsonl"])
 
 
 @pytest.mark.parametrize(
