@@ -13,7 +13,7 @@ SELECT s.id FROM slots s JOIN slots first ON first.id = s.repeats JOIN events e 
 WHERE s.repeats IS NOT NULL AND s.answer IS NULL AND first.labeler = :labeler AND e.kind = 'ranking'
   AND (SELECT count(*) FROM events later WHERE later.labeler = :labeler AND later.id > e.id) >= :after
   AND NOT EXISTS (
-    SELECT 1 FROM events k WHERE k.slot = s.id AND k.kind = 'skip'
+    SELECT 1 FROM events k WHERE k.task = s.task AND k.labeler = :labeler AND k.kind = 'skip' AND k.slot = s.id
       AND NOT EXISTS (SELECT 1 FROM events u WHERE u.undoes = k.id))
 ORDER BY s.id LIMIT 1
 """
