@@ -1,6 +1,6 @@
 """Says how long a recipe's stages will take on this processor; `make demo` begins with it.
 
-    python recipes/how_long.py demo                       about 7 minutes on this processor
+    python recipes/how_long.py demo                       about 14 minutes on this processor (sft 0.5, ...)
     python recipes/how_long.py demo --record runs/demo    writes recipes/demo/results/time.json from a run made here
 
 The times of a recorded run are scaled by the speed of a linear layer of the model's widths, here against there

@@ -49,7 +49,7 @@ CREATE TRIGGER events_stay BEFORE UPDATE ON events BEGIN SELECT RAISE(ABORT, 'ev
 CREATE TRIGGER events_last BEFORE DELETE ON events BEGIN SELECT RAISE(ABORT, 'events are never removed'); END;
 """
 BUSY = 10.0
-"""Seconds to wait for another process that writes, such as `rank import` beside the server."""
+"""Seconds to wait for another process that writes to the file."""
 
 
 class Store:
