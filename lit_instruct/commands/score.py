@@ -240,9 +240,8 @@ def _line(row: ScorableRow, field: str | None) -> tuple[dict[str, Any], str]:
 
 
 def _scores(model: TextReward, window: Sequence[ScorableRow], batch_tokens: int) -> list[Scores]:
-    sequences = [_ids(model, row) for row in window]
-    flat = iter(model.score_ids([ids for candidates in sequences for ids in candidates], batch_tokens))
-    scores = [[round(next(flat), 6) for _ in candidates] for candidates in sequences]
+    rewards = model.score_ids([_ids(model, row) for row in window], batch_tokens)
+    scores = [[round(reward, 6) for reward in found] for found in rewards]
     return [found[0] if row.responses is None else found for row, found in zip(window, scores, strict=True)]
 
 

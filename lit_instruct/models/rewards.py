@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property, partial
 from itertools import groupby
 
@@ -17,6 +18,7 @@ from lit_instruct.fast.packing import Packing, Row, Sharing
 from lit_instruct.fast.prefix_attention import attention_mask, choose_attention
 from lit_instruct.fast.shared_prefix import PackedRows, pack, packed_length
 from lit_instruct.models.sharding import inside, is_sharded, most_of_all
+from lit_instruct.progress import track
 
 FLOAT_TOLERANCE, HALF_TOLERANCE = 2e-3, 5e-2
 """Largest relative difference between hidden states of shared and separate rows: in float32 (TF32 included), and in
@@ -61,7 +63,16 @@ class RewardForward:
         With gradients and more than `max_tokens` in the batch, each forward is recomputed in the backward pass. Under
         FSDP2 all ranks run equally many forwards, and in the same way.
         """
-        rows = [row for sequences in _prompts(batch) for row in self.packing.rows(sequences)]
+        return self.rewards_of(_prompts(batch))
+
+    def rewards_of(self, prompts: Sequence[Row], progress: str | None = None) -> Tensor:
+        """Returns what `rewards` does, in the order of the sequences.
+
+        Args:
+            prompts: of each prompt, the token ids of its sequences.
+            progress: description of a progress bar; None shows no bar.
+        """
+        rows = [row for sequences in prompts for row in self.packing.rows(sequences)]
         widths = [packed_length(row) for row in rows]
         forwards = self.packing.forwards(widths)
         device = next(self.network.parameters()).device
@@ -72,11 +83,22 @@ class RewardForward:
         most, recompute = most_of_all(self.network, len(forwards), large)
         idle: list[list[int]] = [[]] * (most - len(forwards))
         found, order = [], []
-        for forward in forwards + idle:
+        for forward in track(forwards + idle, progress):
             packed = pack([rows[number] for number in forward] or IDLE).to(device)
             found.append(self._recomputed(packed) if recompute else self._run(packed))
             order += [at for number in forward for at in range(starts[number], starts[number + 1])]
         return torch.cat(found)[torch.tensor(order).argsort().to(device, non_blocking=True)]
+
+    def worth_sharing(self, prompts: Sequence[Row]) -> bool:
+        """Tells whether any prompt would share a row, if the model supports that."""
+        packing = self._wanted
+        return any(len(row) > 1 for sequences in prompts for row in packing.rows(sequences))
+
+    @property
+    def _wanted(self) -> Packing:
+        """How batches would be packed if the model supports sharing."""
+        hidden_size = classifier_of(self.network).config.get_text_config().hidden_size
+        return Packing(self.sharing, self.max_tokens, hidden_size, next(self.network.parameters()).device.type)
 
     @cached_property
     def packing(self) -> Packing:
@@ -85,10 +107,9 @@ class RewardForward:
         Raises:
             UserError: sharing is "on" and the model does not support it.
         """
-        model = _classifier(self.network)
+        model = classifier_of(self.network)
         device = next(self.network.parameters()).device
-        hidden_size = model.config.get_text_config().hidden_size
-        packing = Packing(self.sharing, self.max_tokens, hidden_size, device.type)
+        packing = self._wanted
         if self.sharing == "off":
             return packing
         before = model.config._attn_implementation
@@ -106,7 +127,7 @@ class RewardForward:
 
     def _run(self, packed: PackedRows) -> Tensor:
         """Returns the rewards of the sequences of packed rows: (N,) float32."""
-        model = _classifier(self.network)
+        model = classifier_of(self.network)
         return inside(model, lambda: model.score(self._last_hidden(packed)).squeeze(-1).float())
 
     def _recomputed(self, packed: PackedRows) -> Tensor:
@@ -120,7 +141,7 @@ class RewardForward:
 
     def _last_hidden(self, packed: PackedRows) -> Tensor:
         """Returns the final hidden state of each sequence's last token: (N, H)."""
-        model = _classifier(self.network)
+        model = classifier_of(self.network)
         decoder = getattr(model, model.base_model_prefix)
         inputs = {}  # right padding needs no mask: causal attention never looks at it
         if packed.shares_prefix:
@@ -135,7 +156,7 @@ class RewardForward:
 
         The test takes random tokens, in sequences as long as the longest to come, so that an attention window shows.
         """
-        config = _classifier(self.network).config.get_text_config()
+        config = classifier_of(self.network).config.get_text_config()
         draw = torch.Generator().manual_seed(0)
         long = max(self.longest // 2, 2)
         shared = max(self.longest - long, 2)
@@ -146,7 +167,7 @@ class RewardForward:
         self.network.eval()
         try:
             forms = [pack([[sequence] for sequence in sequences]), pack([sequences])]
-            model = _classifier(self.network)
+            model = classifier_of(self.network)
             apart, together = (inside(model, partial(self._last_hidden, form.to(device))).float() for form in forms)
             tolerance = inside(model, self._tolerance)
         except Exception as error:  # a model may fail in any way on a mask that it does not know
@@ -157,13 +178,14 @@ class RewardForward:
         return None if difference <= tolerance else f"its hidden states differ by {difference:.1%}"
 
     def _tolerance(self) -> float:
-        model = _classifier(self.network)
+        model = classifier_of(self.network)
         rounded = getattr(model, "is_quantized", False) or torch.is_autocast_enabled(model.device.type)
         exact = model.dtype == torch.float32 and not rounded
         return FLOAT_TOLERANCE if exact else HALF_TOLERANCE
 
 
-def _classifier(network: nn.Module) -> nn.Module:
+def classifier_of(network: nn.Module) -> nn.Module:
+    """Returns transformers' model, without PEFT's wrapper."""
     return network.get_base_model() if isinstance(network, PeftModel) else network
 
 

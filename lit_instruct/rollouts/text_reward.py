@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from itertools import chain, groupby
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,13 +15,15 @@ from torch import nn
 from lit_instruct.batches import length_batches, position_ids, right_pad
 from lit_instruct.errors import UserError
 from lit_instruct.fast.host_memory import spare_host_memory
+from lit_instruct.fast.packing import Row
 from lit_instruct.handover import bits_of, chosen_dtype, prompter_of, read_stage_of
 from lit_instruct.models.assemble import scoring_network
 from lit_instruct.models.checks import context_of
 from lit_instruct.models.dtype import DtypeName
 from lit_instruct.models.loading import find_source
 from lit_instruct.models.quantised import Quantize, quantisation
-from lit_instruct.models.sharding import in_step, shard
+from lit_instruct.models.rewards import RewardForward, classifier_of
+from lit_instruct.models.sharding import in_step, is_sharded, shard
 from lit_instruct.progress import track
 from lit_instruct.prompting import Prompt, Prompter
 from lit_instruct.rollouts.reward_functions import TextScorer
@@ -44,6 +48,8 @@ class TextReward:
         self.network = network
         self.prompter = prompter
         self.bias = bias
+        self._forward: RewardForward | None = None
+        self._attention = ""
 
     @property
     def max_length(self) -> int:
@@ -101,7 +107,8 @@ class TextReward:
             progress: description of a progress bar; None shows no bar.
         """
         pairs = zip(prompts, responses, strict=True)
-        return self.score_ids([self.ids(*pair) for pair in pairs], batch_tokens, progress)
+        rows = [[self.ids(*pair) for pair in group] for _, group in groupby(pairs, key=itemgetter(0))]
+        return list(chain.from_iterable(self.score_ids(rows, batch_tokens, progress)))
 
     def ids(self, prompt: Prompt, response: str) -> list[int]:
         """Returns the token ids of prompt and response, as the reward model reads them."""
@@ -109,19 +116,54 @@ class TextReward:
 
     @torch.no_grad()
     def score_ids(
-        self, sequences: Sequence[list[int]], batch_tokens: int = BATCH_TOKENS, progress: str | None = None
-    ) -> list[float]:
-        """Returns the reward of each sequence of token ids, as `ids` gives them.
+        self, prompts: Sequence[Row], batch_tokens: int = BATCH_TOKENS, progress: str | None = None
+    ) -> list[list[float]]:
+        """Returns the rewards of the sequences of each prompt.
+
+        Sequences of one prompt are packed into a row that has their common prefix once, if that is cheaper and the
+        model supports it (`RewardForward`).
+
+        Args:
+            prompts: of each prompt, the token ids of its sequences, as `ids` gives them.
+            batch_tokens: most tokens of a batch, padding included; a longer sequence is a batch of its own.
+            progress: description of a progress bar; None shows no bar.
 
         Raises:
             UserError: one is longer than the model reads.
         """
+        sequences = [ids for row in prompts for ids in row]
         longest = max(map(len, sequences), default=0)
         if longest > self.max_length:
             raise UserError(
                 f"a prompt with its response has {longest} tokens, more than the {self.max_length} that the reward "
                 "model reads; leave out longer prompts, or sample shorter responses"
             )
+        rewards = self._shared(prompts, batch_tokens, longest, progress)
+        found = iter(self._separate(sequences, batch_tokens, progress) if rewards is None else rewards)
+        return [[next(found) + self.bias for _ in row] for row in prompts]
+
+    def _shared(
+        self, prompts: Sequence[Row], batch_tokens: int, longest: int, progress: str | None
+    ) -> list[float] | None:
+        """Returns the rewards of all sequences without the bias; None if no prompt is shared."""
+        model = classifier_of(self.network)
+        known = self._forward
+        if known is None or known.max_tokens != batch_tokens or known.longest < longest:
+            known = RewardForward(self.network, "auto", batch_tokens, longest)
+        if is_sharded(self.network) or not hasattr(model, "score") or not known.worth_sharing(prompts):
+            return None
+        before = model.config._attn_implementation
+        try:  # the choice of attention must not change later scores of separate sequences
+            if known is not self._forward:
+                known.packing  # noqa: B018  tests whether the model supports sharing, once
+                self._forward, self._attention = known, model.config._attn_implementation
+            model.set_attn_implementation(self._attention)
+            return None if known.packing.sharing == "off" else known.rewards_of(prompts, progress).tolist()
+        finally:
+            model.set_attn_implementation(before)
+
+    def _separate(self, sequences: Sequence[list[int]], batch_tokens: int, progress: str | None) -> list[float]:
+        """Returns the reward of each sequence without the bias."""
         rewards = [0.0] * len(sequences)
         device = next(self.network.parameters()).device
         batches = in_step(length_batches([len(ids) for ids in sequences], tokens=batch_tokens), [0], self.network)
@@ -131,7 +173,7 @@ class TextReward:
             inputs = {"input_ids": ids, "attention_mask": mask.long(), "position_ids": position_ids(mask)}
             scores = self.network(**inputs, use_cache=False).logits.squeeze(-1)
             for row, score in zip(batch, scores.float().tolist(), strict=True):
-                rewards[row] = score + self.bias
+                rewards[row] = score
         return rewards
 
 

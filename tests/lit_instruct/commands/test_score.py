@@ -200,8 +200,8 @@ def test_memory_does_not_grow_with_the_rows(tmp_path: Path, monkeypatch: pytest.
         def ids(self, prompt: Any, response: str) -> list[int]:
             return list(range(len(response)))
 
-        def score_ids(self, sequences: list[list[int]], batch_tokens: int) -> list[float]:
-            return [float(len(sequence)) for sequence in sequences]
+        def score_ids(self, prompts: list[list[list[int]]], batch_tokens: int) -> list[list[float]]:
+            return [[float(len(sequence)) for sequence in row] for row in prompts]
 
     monkeypatch.setattr(TextReward, "from_source", classmethod(lambda cls, *_: Lengths()))
     peaks = []

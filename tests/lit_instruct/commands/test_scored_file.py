@@ -36,7 +36,7 @@ def test_only_what_is_missing_is_scored(
     scored: list[int] = []
     original = TextReward.score_ids
 
-    def counting(self: TextReward, sequences: Any, *more: Any) -> list[float]:
+    def counting(self: TextReward, sequences: Any, *more: Any) -> list[list[float]]:
         scored.append(len(sequences))
         return original(self, sequences, *more)
 
@@ -104,7 +104,7 @@ def test_an_interrupt_keeps_what_is_done(
     whole = score_file(options(demo, rows, out=str(tmp_path / "whole.jsonl"))).read_bytes()
     original, left = TextReward.score_ids, [2]
 
-    def pressed(self: TextReward, *given: Any) -> list[float]:
+    def pressed(self: TextReward, *given: Any) -> list[list[float]]:
         left[0] -= 1
         if left[0] < 0:
             raise KeyboardInterrupt

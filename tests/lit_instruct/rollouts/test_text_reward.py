@@ -57,3 +57,26 @@ def test_models_without_a_head_are_refused(folders: tuple[Path, Path], tiny_mode
     for folder in (folders[0], tiny_model):
         with pytest.raises(UserError, match=f"{folder}: .*no .*reward head|{folder}: no trained reward head"):
             TextReward.from_source(str(folder))
+
+
+def test_a_long_prompt_is_read_once_for_all_its_responses(folders: tuple[Path, Path]) -> None:
+    reward = TextReward.from_source(str(folders[1]), dtype="float32")
+    prompts = ["Hello " * 40] * 4 + ["Hi"] + ["a sea " * 50] * 3
+    responses = ["a", "b c", "wind and sea", "d" * 9, "e", "f", "g h", "i"]
+    separate = [reward.score([prompt], [said])[0] for prompt, said in zip(prompts, responses, strict=True)]
+    attention = reward.network.get_base_model().config._attn_implementation
+    read: list[int] = []
+    embedding = reward.network.get_base_model().get_input_embeddings()
+    counting = embedding.register_forward_hook(lambda module, given, out: read.append(given[0].numel()))
+    expected = pytest.approx(separate, abs=1e-5)
+    assert reward.score(prompts, responses) == expected  # it also tests the model
+    read.clear()
+    assert reward.score(prompts, responses) == expected
+    counting.remove()
+    assert sum(read) < sum(len(reward.ids(*pair)) for pair in zip(prompts, responses, strict=True)) / 2
+    assert reward.network.get_base_model().config._attn_implementation == attention
+    assert reward.score(prompts, responses, batch_tokens=1) == expected
+    assert reward.score(prompts[::-1], responses[::-1]) == pytest.approx(separate[::-1], abs=1e-5)
+    assert [score for (score,) in map(reward.score, *[[[each] for each in part] for part in (prompts, responses)])] == (
+        separate
+    )  # the scores of separate responses are as they were, to the bit

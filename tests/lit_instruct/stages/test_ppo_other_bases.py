@@ -89,7 +89,7 @@ def test_the_value_function_is_a_copy_of_a_larger_reward_model_and_learns(
         first.input_ids, first.attention_mask, first.prompt_length, first.values, first.scores, strict=True
     ):
         prompt = ids[:width].tolist()
-        assert float(values[0]) == pytest.approx(scorer.score_ids([prompt])[0], abs=1e-4)  # V of the prompt alone
+        assert float(values[0]) == pytest.approx(scorer.score_ids([[prompt]])[0][0], abs=1e-4)  # V of the prompt alone
         text = module.collector.stop.text(ids[width:][mask[width:]].tolist())
         assert float(score) == pytest.approx(scorer.score([_prompt(module, prompt)], [text])[0], abs=1e-4)
     assert all(row["ppo/first_ratio_error"] == 0.0 for row in rows)
