@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -22,7 +22,7 @@ from data_modules.rows import OnLong, Row, check_format
 from data_modules.tables.arrow import Item, LazyRows, open_table
 from data_modules.tables.build import TRAIN, VALIDATION, Reading, Report, TableInput, bad_rows_file, build_tables
 from data_modules.tables.cache import Built, find_or_build
-from data_modules.tables.fingerprints import code_version, content_of
+from data_modules.tables.fingerprints import code_version, content_of, digests
 from lit_instruct.errors import UserError
 from lit_instruct.prompting import Prompter
 
@@ -218,8 +218,9 @@ class RowDataModule(lightning.LightningDataModule, Generic[RowT]):
     def _find_tables(self) -> Path:
         """Returns the folder of the tokenised rows, which are built unless cached."""
         if self._tables is None:
-            self._tables = find_or_build(self.cache_key(), self._build)
-            self.report = Report(**self._tables.record["report"])
+            self._tables = find_or_build(key := self.cache_key(), self._build)
+            content = digests(key["content"]) if key else {}
+            self.report = replace(Report(**self._tables.record["report"]), content=content)
         return self._tables.folder
 
     def _build(self, folder: Path) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from lit_instruct import machine
 from lit_instruct.errors import UserError
 from lit_instruct.files import READY, finish_replacing, replacing_files
 from lit_instruct.json_types import wrong_values
-from lit_instruct.models.checks import check_vocabulary
+from lit_instruct.models.checks import check_eos_ids, check_vocabulary
 from lit_instruct.models.dtype import DTYPES, ChosenDtype, DtypeName, KnownDtype, choose_dtype, named, place_of
 from lit_instruct.models.loading import Source, find_source, load_config, load_eos_ids, load_tokenizer
 from lit_instruct.models.places import check_stage_place
@@ -167,14 +167,16 @@ def prompter_of(source: Source, template: Template = "auto", system: str | None 
         system: its system prompt.
 
     Raises:
-        UserError: there is no tokenizer, or it is larger than the model's embedding.
+        UserError: there is no tokenizer, it is larger than the model's embedding, or an EOS id is none of its tokens.
     """
     stage = read_stage_of(source)
     tokenizer = load_tokenizer(source)
-    check_vocabulary(source.name, tokenizer, source.base, load_config(source))
+    config, eos_ids = load_config(source), load_eos_ids(source)
+    check_vocabulary(source.name, tokenizer, source.base, config)
+    check_eos_ids(source.name, eos_ids, config)
     if stage is not None:
         template, system = stage.prompt_format["template"], stage.prompt_format["system"]
-    return Prompter(tokenizer, template, system, load_eos_ids(source))
+    return Prompter(tokenizer, template, system, eos_ids)
 
 
 def chosen_dtype(name: DtypeName, device: torch.device, source: Source) -> ChosenDtype:

@@ -81,6 +81,9 @@ class Report:
     """Rows removed by each hygiene step, by reason."""
     use_cases: dict[str, float] = field(default_factory=dict)
     """Share of each use case among the training rows."""
+    content: dict[str, str] = field(default_factory=dict)
+    """SHA-256 of the content of each source, by its option; filled in when the rows are used, not when they are built:
+    what is built may be shared by sources of the same content."""
 
 
 def build_tables(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import json
 import re
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -50,6 +52,11 @@ def content_of(path: str, plain_text: bool, split: str | None = "train") -> list
             files = local_files(source.path, plain_text, split)
             found.append([[[kind_of(file), _digest(file)] for file in files], source.weight])
     return found
+
+
+def digests(content: Mapping[str, list[Any]]) -> dict[str, str]:
+    """Returns the SHA-256 of each content that `content_of` gives."""
+    return {name: hashlib.sha256(json.dumps(found).encode()).hexdigest() for name, found in content.items()}
 
 
 @cache

@@ -131,6 +131,31 @@ def _lines(
         listed = "; ".join(f"{option} is {words}" for option, words in differing[:SHOWN])
         more = f"; and {len(differing) - SHOWN} more" if len(differing) > SHOWN else ""
         yield f"the ranges are for the options of the recipe, and this run has others: {listed}{more}", True
+    for path in _changed_data(record):
+        yield f"{path} has changed since this stage was trained on it; train it again to compare", True
+
+
+def _changed_data(record: Mapping[str, Any]) -> list[str]:
+    """The local data of a stage whose content is no longer what it was trained on; older stages recorded none."""
+    before = (record.get("data") or {}).get("content") or {}
+    paths = {option: (record.get("options") or {}).get("data", {}).get(option) for option in before}
+    return [
+        str(path) for option, path in paths.items() if path and not _same_content(option, str(path), before[option])
+    ]
+
+
+def _same_content(option: str, path: str, before: str) -> bool:
+    from data_modules.reading.sources import split_of
+    from data_modules.tables.fingerprints import content_of, digests
+
+    for plain_text in (True, False):  # whether text files are rows, which only folders depend on
+        try:
+            content = content_of(path, plain_text, split_of(option))
+        except UserError:  # a file that is gone has changed too
+            return False
+        if content is None or digests({option: content})[option] == before:
+            return True
+    return False
 
 
 def _differing(recipe: Path, stage: str, record: Mapping[str, Any]) -> list[tuple[str, str]]:

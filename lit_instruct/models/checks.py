@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +128,26 @@ def check_vocabulary(name: str, tokenizer: PreTrainedTokenizerBase, base: str, c
         raise UserError(
             f"{name}: its tokenizer has {tokens} tokens, but its base {base} has only {size}; "
             "give the tokenizer and the base that it was trained with"
+        )
+
+
+def check_eos_ids(name: str, ids: Sequence[int], config: PreTrainedConfig) -> None:
+    """Refuses ids of a generation config that end a response but that the model cannot sample.
+
+    Args:
+        name: of the model, as the message calls it.
+        ids: of the tokens that end a response.
+        config: of the model's base.
+
+    Raises:
+        UserError: naming the first one.
+    """
+    size = config.get_text_config().vocab_size
+    wrong = next((i for i in ids if not 0 <= i < size), None)
+    if wrong is not None:
+        raise UserError(
+            f"{name}: eos_token_id {wrong} in its generation_config.json is no token of the model, which has {size}; "
+            "correct it there"
         )
 
 

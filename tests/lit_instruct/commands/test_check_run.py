@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from data_modules.tables.fingerprints import content_of, digests
 from tests.lit_instruct.stages.helpers import run as called
 
 DATA = "recipes/demo/data/"
@@ -213,3 +214,20 @@ def test_it_is_quick_and_imports_nothing_heavy(run: Path, recipe: Path) -> None:
     seconds, heavy = out.splitlines()[-1].split(" ", 1)
     assert heavy == "[]"
     assert float(seconds) < 1
+
+
+def test_data_that_changed_since_is_told(
+    run: Path, recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text('{"prompt": "a", "response": "b"}\n')
+    content = digests({"path": content_of(str(file), False) or []})
+    write(run, "sft", options={"data": {"path": str(file)}}, data={"content": content})
+    assert check(run, recipe) == 0
+    assert not any("has changed" in line for line in told(capsys))
+    for change in (lambda: file.write_text('{"prompt": "a", "response": "c"}\n'), file.unlink):
+        change()
+        assert check(run, recipe) == 0
+        assert told(capsys)[2] == (
+            f"sft: {file} has changed since this stage was trained on it; train it again to compare"
+        )

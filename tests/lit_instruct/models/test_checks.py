@@ -148,6 +148,14 @@ def test_a_tokenizer_larger_than_the_embedding(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("ids", [-1, [2, 100_000]])
+def test_an_eos_id_that_is_no_token(tmp_path: Path, ids: int | list[int]) -> None:
+    folder = tiny_family(tmp_path / "m", "llama")
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": ids}))
+    with pytest.raises(UserError, match=r"m: eos_token_id (-1|100000) in its generation_config.json is no token of"):
+        prompter_of(find_source(str(folder)))
+
+
 @pytest.mark.parametrize(("family", "context"), [("llama", 256), ("gpt2", 256), ("opt", 256), ("bloom", None)])
 def test_context(tmp_path: Path, family: str, context: int | None) -> None:
     assert context_of(load_config(find_source(str(tiny_family(tmp_path / "m", family))))) == context
