@@ -18,8 +18,9 @@ from evidence.resampling import RESAMPLES, over_seeds_and_prompts
 from evidence.reward_scores import reward_scores
 from evidence.samples import chosen_prompts, rows_of, sampled, write_rows
 from evidence.stages import run_stage
-from lit_instruct.commands.sample import SampleData, SampleOptions, ranks
+from lit_instruct.commands.sample import SampleData, SampleOptions
 from lit_instruct.evaluation.measures import Interval
+from lit_instruct.judging.comparisons import ranks
 from lit_instruct.rollouts.generate import SamplingOptions
 
 DATA = ROOT / "recipes/demo/data"

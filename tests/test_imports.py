@@ -19,7 +19,7 @@ FLOORS = [
     ["ppo", "evaluation", "exporting", "inspection"],
     ["rollouts"],
     ["planning", "trl_bridge", "handover"],
-    ["models", "data_modules"],
+    ["models", "data_modules", "judging"],
     ["fast", "files", "checkout", "hub", "machine", "progress", "prompting", "lightning_private", "wheels"],
     ["losses", "batches", "errors", "json_types", "terminal"],
 ]

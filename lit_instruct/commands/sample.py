@@ -11,11 +11,12 @@ from typing import Any, Protocol
 from data_modules.rows import PromptRow, read_rows
 from lit_instruct.errors import UserError
 from lit_instruct.files import write_text
+from lit_instruct.judging.comparisons import Noise
 from lit_instruct.models.quantised import Quantize
 from lit_instruct.prompting import Prompt
 from lit_instruct.rollouts.function_names import Function
 from lit_instruct.rollouts.generate import SamplingOptions
-from lit_instruct.rollouts.reward_functions import function_scorer
+from lit_instruct.rollouts.labelers import Ranking, labeler_of
 from lit_instruct.rollouts.text import TextGenerator
 
 
@@ -41,13 +42,15 @@ class SampleOptions:
     Args:
         run: the model: a stage folder such as runs/demo/sft, a hub id or smollm2-135m-instruct.
         data: the prompts.
-        out: file to write, .jsonl; rows {prompt, responses, ranks, scores}.
+        out: file to write, .jsonl; rows {prompt, responses, ranks, scores, labeler}.
         k: responses per prompt, at least 2.
-        labeler: import path of a Python function, as --model.reward.function takes it.
+        labeler: import path of a Python function, reward:RUN for a reward model, or classifier:NAME#LABEL
+            (docs/labelers.md).
         sampling: length and temperature.
         batch_size: sequences decoded in parallel.
         seed: seed of sampling.
         quantize: bits of the model's base: none, 8bit or 4bit; null uses that of its stage.
+        noise: makes the labeler disagree with others.
     """
 
     run: str
@@ -59,6 +62,7 @@ class SampleOptions:
     batch_size: int = 64
     seed: int = 0
     quantize: Quantize | None = None
+    noise: Noise = field(default_factory=Noise)
 
     def __post_init__(self) -> None:
         """Checks that there is something to compare."""
@@ -75,22 +79,31 @@ def sample(options: SampleOptions) -> Path:
     out = Path(options.out)
     if not out.parent.is_dir():
         raise UserError(f"--out={out}: no such folder; make it first")
-    labeler = function_scorer(options.labeler, option="--labeler")
+    labeler = labeler_of(options.labeler, options.noise)
     rows = read_rows(options.data.path, PromptRow, fields=options.data.fields)[: options.data.limit]
     texts = [[text for text in answers if text] for answers in sampled_texts(options, [row.prompt for row in rows])]
-    answered = [row for row, answers in zip(rows, texts, strict=True) for _ in answers]
-    flat = [text for answers in texts for text in answers]
-    scores = iter(labeler([row.prompt for row in answered], flat, [row.columns() for row in answered]))
-    ranked = []
-    for row, answers in zip(rows, texts, strict=True):
-        points = [round(next(scores), 4) for _ in answers]
-        if len(answers) >= 2:  # an empty response cannot be compared
-            ranked.append({"prompt": row.prompt, "responses": answers, "ranks": ranks(points), "scores": points})
+    answered = [(row, answers) for row, answers in zip(rows, texts, strict=True) if len(answers) >= 2]
+    rankings = labeler.ranked(
+        [row.prompt for row, _ in answered],
+        [answers for _, answers in answered],
+        [row.columns() for row, _ in answered],
+    )
+    ranked = [
+        {"prompt": row.prompt, "responses": answers, **ranking_columns(ranking, labeler.name)}
+        for (row, answers), ranking in zip(answered, rankings, strict=True)
+        if ranking is not None
+    ]
     write_jsonl(out, ranked)
-    left_out = len(rows) - len(ranked)
+    left_out = len(rows) - len(answered)
     note = f"; {left_out} left out, with fewer than two non-empty responses" if left_out else ""
     print(f"{out}: {len(ranked)} prompts, K = {options.k}{note}")
     return out
+
+
+def ranking_columns(ranking: Ranking, labeler: str) -> dict[str, Any]:
+    """Returns the fields of a comparison that say how it was ranked, and by whom."""
+    scores = {} if ranking.scores is None else {"scores": ranking.scores}
+    return {"ranks": ranking.ranks, **scores, "labeler": labeler}
 
 
 class Sampling(Protocol):
@@ -125,12 +138,6 @@ def sampled_texts(options: Sampling, prompts: Sequence[Prompt]) -> list[list[str
         progress="sampling",
     )
     return [[response.text for response in answers] for answers in responses]
-
-
-def ranks(scores: Sequence[float]) -> list[int]:
-    """Returns 1 for the highest score, equal ranks for equal scores: [0.5, 0.9, 0.5] -> [2, 1, 2]."""
-    order = sorted(set(scores), reverse=True)
-    return [order.index(score) + 1 for score in scores]
 
 
 def write_jsonl(path: Path, rows: Sequence[dict[str, Any]]) -> None:

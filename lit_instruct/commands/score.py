@@ -16,12 +16,11 @@ from data_modules.rows import Row, stream_rows
 from lit_instruct.commands.scored_file import ScoredFile, Scores
 from lit_instruct.errors import DataError, RunawayTemplateError, UserError
 from lit_instruct.files import expand_home
-from lit_instruct.handover import stage_or_model
 from lit_instruct.models.dtype import DtypeName
 from lit_instruct.models.quantised import Quantize
 from lit_instruct.progress import SHORT, Progress
 from lit_instruct.prompting import Prompt, Prompter
-from lit_instruct.rollouts.text_reward import BATCH_TOKENS, TextReward
+from lit_instruct.rollouts.text_reward import BATCH_TOKENS, TextReward, reward_source
 
 WINDOW = 64
 """Rows that are read, sorted by length and scored together; batches depend only on the window."""
@@ -199,21 +198,6 @@ def score_file(options: ScoreOptions) -> Path:
             raise
     print(f"{out}: {total} rows" + (f", {earlier} of them from an earlier run" if earlier else ""))
     return out
-
-
-def reward_source(run: str) -> str:
-    """Returns the reward model's folder for a run folder, and any other model name unchanged.
-
-    Raises:
-        UserError: the run has no reward model.
-    """
-    folder = Path(run)
-    is_model = any((folder / name).is_file() for name in ("adapter_config.json", "config.json"))
-    if is_model or not folder.is_dir():
-        return run
-    stage = folder if folder.name == "rm" else folder / "rm"
-    stage_or_model(str(stage), "rm", "rm score")
-    return str(stage)
 
 
 def _fill(file: ScoredFile, model: TextReward, options: ScoreOptions, total: int) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from lit_instruct.evaluation.measures import resamples
-from lit_instruct.labeling.pairs import Agreed, agreement, compared, predicted
+from lit_instruct.judging.agreement import Agreed, agreement, compared, predicted
 from lit_instruct.labeling.rankings import Ranked
 
 RESAMPLES = 1000

@@ -11,7 +11,7 @@ from statistics import median
 from typing import Any
 
 from lit_instruct.errors import UserError
-from lit_instruct.labeling.pairs import agreement
+from lit_instruct.judging.agreement import agreement
 
 LONGEST_NAME = 40
 _NAME = re.compile(r"[^\W_](?:[\w .'@+-]*[\w.])?")

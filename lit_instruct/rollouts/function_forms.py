@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,6 +15,9 @@ Columns = Mapping[str, Any]
 """Fields of a prompt's row by name."""
 Call = Callable[[list[Prompt], list[str], list[Columns]], Any]
 """(prompts, responses, rows) -> what the function returned."""
+TextScorer = Callable[[Sequence[Any], Sequence[str], Sequence[Columns]], list[float]]
+"""(prompts, responses, further columns of each prompt's row) -> one score per response, higher is better; for rewards
+that come from outside the shared base."""
 FORMS = (
     "give function(pairs), function(prompts, responses, rows) or, as in TRL, function(prompts, completions, **columns)"
 )

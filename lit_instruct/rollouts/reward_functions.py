@@ -1,27 +1,24 @@
-"""Scores from Python functions: imported by name, called in the form that they take, and checked."""
+"""Scores from what an option names: a Python function, called in the form that it takes, or a model; checked."""
 
 from __future__ import annotations
 
 import copy
 import importlib
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from functools import partial
 from typing import Any
 
 from lit_instruct.checkout import hidden_package
 from lit_instruct.errors import Interrupted, UserError
 from lit_instruct.rollouts.classifiers import SCHEME, classifier_named
-from lit_instruct.rollouts.function_forms import FORMS, Call, Columns, call_of, unchanged_process
+from lit_instruct.rollouts.function_forms import FORMS, Call, Columns, TextScorer, call_of, unchanged_process
 from lit_instruct.rollouts.function_names import Function, function_name
-
-TextScorer = Callable[[Sequence[Any], Sequence[str], Sequence[Columns]], list[float]]
-"""(prompts, responses, further columns of each prompt's row) -> one score per response, higher is better; for rewards
-that come from outside the shared base."""
+from lit_instruct.rollouts.text_reward import REWARD, reward_model_call
 
 
 def function_scorer(given: Function, finite: bool = True, option: str = "--model.reward.function") -> TextScorer:
-    """Returns a Python function, or that which an import path names, as a scorer with its scores checked.
+    """Returns a Python function, or what a text names, as a scorer with its scores checked.
 
     The scorer raises a UserError where the function raises an exception, exits, changes settings of torch or does not
     return one number for each response; the message names the option, the function and the row. The function gets
@@ -29,7 +26,8 @@ def function_scorer(given: Function, finite: bool = True, option: str = "--model
 
     Args:
         given: the function, or its import path such as `lit_instruct.evaluation.labelers.tone`; the forms of a
-            function are those of `call_of`. `classifier:NAME#LABEL` names a `Classifier`.
+            function are those of `call_of`. `classifier:NAME#LABEL` names a `Classifier`, and `reward:NAME` a reward
+            model.
         finite: whether NaN and infinity are errors; otherwise the caller has to check for them.
         option: by which the user named the function, for messages.
 
@@ -37,6 +35,8 @@ def function_scorer(given: Function, finite: bool = True, option: str = "--model
         UserError: there is no such function, or it takes other arguments.
     """
     name = f"{option} {function_name(given)}"
+    if isinstance(given, str) and given.startswith(REWARD):
+        return partial(_checked_scores, reward_model_call(given.removeprefix(REWARD), name), name, finite)
     function = _imported(given, name) if isinstance(given, str) else given
     if not callable(function):
         raise UserError(f"{name}: it is not callable; {FORMS}")

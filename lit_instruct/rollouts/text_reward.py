@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from functools import cache
 from itertools import chain, groupby
 from operator import itemgetter
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -16,7 +18,7 @@ from lit_instruct.batches import length_batches, position_ids, right_pad
 from lit_instruct.errors import UserError
 from lit_instruct.fast.host_memory import spare_host_memory
 from lit_instruct.fast.packing import Row
-from lit_instruct.handover import bits_of, chosen_dtype, prompter_of, read_stage_of
+from lit_instruct.handover import bits_of, chosen_dtype, prompter_of, read_stage_of, stage_or_model
 from lit_instruct.models.assemble import scoring_network
 from lit_instruct.models.checks import context_of
 from lit_instruct.models.dtype import DtypeName
@@ -26,11 +28,13 @@ from lit_instruct.models.rewards import RewardForward, classifier_of
 from lit_instruct.models.sharding import in_step, is_sharded, shard
 from lit_instruct.progress import track
 from lit_instruct.prompting import Prompt, Prompter
-from lit_instruct.rollouts.reward_functions import TextScorer
+from lit_instruct.rollouts.function_forms import Call, TextScorer
 
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
 
+REWARD = "reward:"
+"""Before the name of a reward model, wherever a function is named."""
 BATCH_TOKENS = 8192
 """Default number of tokens that a reward model reads at a time."""
 
@@ -177,6 +181,21 @@ class TextReward:
         return rewards
 
 
+def reward_source(run: str, wanted_by: str = "rm score") -> str:
+    """Returns the reward model's folder for a run folder, and any other model name unchanged.
+
+    Raises:
+        UserError: the run has no reward model.
+    """
+    folder = Path(run)
+    is_model = any((folder / name).is_file() for name in ("adapter_config.json", "config.json"))
+    if is_model or not folder.is_dir():
+        return run
+    stage = folder if folder.name == "rm" else folder / "rm"
+    stage_or_model(str(stage), "rm", wanted_by)
+    return str(stage)
+
+
 def model_scorer(
     model: str, dtype: DtypeName, quantize: Quantize, device: torch.device, mesh: DeviceMesh | None = None
 ) -> TextScorer:
@@ -196,3 +215,21 @@ def model_scorer(
     if mesh is not None:
         reward.shard(mesh)
     return lambda prompts, responses, rows: reward.score(prompts, responses)
+
+
+def reward_model_call(run: str, name: str) -> Call:
+    """Returns a reward model, named as `reward:RUN` where a function could be, as a call of a scoring function.
+
+    It is opened when the first texts are scored, on this process's GPU if it has one.
+
+    Args:
+        run: run folder such as runs/demo, its stage folder runs/demo/rm, or any sequence classifier with one output.
+        name: the option and what it names, for messages.
+
+    Raises:
+        UserError: there is no such model.
+    """
+    source = reward_source(str(Path(run).expanduser()) if run.startswith("~") else run, name)
+    find_source(source)
+    opened = cache(TextReward.from_source)
+    return lambda prompts, responses, rows: opened(source).score(prompts, responses)

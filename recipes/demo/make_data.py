@@ -21,9 +21,10 @@ import random
 from pathlib import Path
 
 from data_modules.rows import PromptRow, read_rows
-from lit_instruct.commands.sample import ranks, write_jsonl
+from lit_instruct.commands.sample import write_jsonl
 from lit_instruct.evaluation.labelers import is_finished, repetition_penalty
 from lit_instruct.evaluation.prompt_aware import helpful
+from lit_instruct.judging.comparisons import ranks
 from lit_instruct.models.loading import find_source, load_tokenizer
 from lit_instruct.progress import track
 from lit_instruct.prompting import Prompter, prompt_text

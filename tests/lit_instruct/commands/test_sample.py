@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from data_modules.rows import RankedComparison, read_rows
-from lit_instruct.commands.sample import SampleData, SampleOptions, ranks, sample, write_jsonl
+from lit_instruct.commands.sample import SampleData, SampleOptions, sample, write_jsonl
 from lit_instruct.errors import UserError
+from lit_instruct.judging.comparisons import Noise, ranks
 from lit_instruct.prompting import Prompt
 from lit_instruct.rollouts.generate import SamplingOptions
 from lit_instruct.rollouts.text import Response, TextGenerator
@@ -46,13 +47,6 @@ def _answers(monkeypatch: pytest.MonkeyPatch, texts: list[list[str]]) -> None:
     monkeypatch.setattr(TextGenerator, "from_source", classmethod(lambda cls, source, **_: Says()))
 
 
-def test_ranks() -> None:
-    assert ranks([0.5, 0.9, 0.5, 0.1]) == [2, 1, 2, 3]
-    assert ranks([1.0, 1.0]) == [1, 1]
-    assert ranks([3, 2, 1]) == [1, 2, 3]
-    assert ranks([]) == []
-
-
 def test_rows_can_be_read_by_the_reward_stage(tiny_model: Path, prompts: Path) -> None:
     out = sample(_options(tiny_model, prompts))
     rows = read_rows(out, RankedComparison)
@@ -61,6 +55,7 @@ def test_rows_can_be_read_by_the_reward_stage(tiny_model: Path, prompts: Path) -
         assert len(row.responses) == 3
         assert row.ranks == ranks([len(text) for text in row.responses])
         assert row.extra["scores"] == [len(text) for text in row.responses]
+        assert row.extra["labeler"] == LENGTH
     generator = TextGenerator.from_source(str(tiny_model))
     drawn = generator.respond(PROMPTS, k=3, max_new_tokens=6, seed=0)
     assert [row.responses for row in rows] == [[response.text for response in row] for row in drawn]
@@ -77,6 +72,13 @@ def test_equal_scores_get_equal_ranks(monkeypatch: pytest.MonkeyPatch, prompts: 
     _answers(monkeypatch, [["aa", "bb", "c"], ["a", "bbb", "cc"], ["a", "b", "c"]])
     rows = read_rows(sample(_options("any", prompts)), RankedComparison)
     assert [row.ranks for row in rows] == [[1, 1, 2], [3, 1, 2], [1, 1, 1]]
+
+
+def test_noise_turns_comparisons_around(monkeypatch: pytest.MonkeyPatch, prompts: Path) -> None:
+    _answers(monkeypatch, [["aa", "bb", "c"], ["a", "bbb", "cc"], ["a", "b", "c"]])
+    rows = read_rows(sample(_options("any", prompts, noise=Noise(1.0, 5))), RankedComparison)
+    assert [row.ranks for row in rows] == [[2, 2, 1], [1, 3, 2], [1, 1, 1]]
+    assert [row.extra for row in rows] == [{"labeler": f"{LENGTH}, flip 1, seed 5"}] * 3
 
 
 def test_empty_responses_are_left_out(

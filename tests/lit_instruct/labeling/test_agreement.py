@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from lit_instruct.judging.agreement import Agreed, agreement, compared, predicted
 from lit_instruct.labeling.agreement import figures
-from lit_instruct.labeling.pairs import Agreed, agreement, compared, predicted
 from lit_instruct.labeling.rankings import Ranked, held_out, rankings
 from lit_instruct.labeling.store import Store
 from lit_instruct.labeling.tasks import Shares, Written

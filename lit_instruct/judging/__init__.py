@@ -1,0 +1,1 @@
+"""How comparisons become rankings, and how far rankings agree."""
