@@ -21,13 +21,14 @@ EVIDENCE_ARGS =
 VENV = .venv
 BIN = $(VENV)/bin
 STAMP = $(VENV)/.lit-instruct-installed
+DOCS_STAMP = $(VENV)/.lit-instruct-docs
 UNFINISHED = $(VENV)/.lit-instruct-unfinished
 PIP = $(BIN)/python -m pip --disable-pip-version-check
 STAGE = $(BIN)/lit-instruct $@ fit --config recipes/$(RECIPE)/$@.yaml --run "runs/$(RUN)"
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help setup sft rm ppo eval demo expected how-long demo-data test test-slow test-all check ppo-oracle evidence bench-rm bench-sft bench-data bench-decode bench-ppo bench-curves bench-ptx bench-scaling bench-bits plan gpu-check options report-picture clean FORCE
+.PHONY: help setup sft rm ppo eval demo expected how-long demo-data test test-slow test-all check ppo-oracle evidence bench-rm bench-sft bench-data bench-decode bench-ppo bench-curves bench-ptx bench-scaling bench-bits plan gpu-check options docs report-picture clean FORCE
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -136,12 +137,15 @@ plan: $(STAMP) ## memory, disk and time of each stage of RECIPE before it runs
 options: $(STAMP) ## after a change of any command's options: what --help and the check of options know
 	$(BIN)/python -m lit_instruct.command_line.record
 
+docs: $(DOCS_STAMP) ## the docs site, with its links checked: build/site/index.html
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
 report-picture: $(STAMP) ## docs/report.png from the report of RUN, with Chromium
 	$(BIN)/python recipes/report_picture.py "runs/$(RUN)/eval/report.html" docs/report.png
 
 clean: ## remove caches and build folders; runs, data and .venv stay
 	rm -rf build dist lit_instruct.egg-info .pytest_cache .ruff_cache .mypy_cache
-	find lit_instruct data_modules benchmarks evidence recipes tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	find lit_instruct data_modules benchmarks docs_site evidence recipes tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # torch goes first and by the same pin, so that whatever build pip is pointed at (CPU, CUDA) is the only one fetched.
 # UNFINISHED marks an installation that was interrupted: its packages may be incomplete, so the next one starts over.
@@ -156,3 +160,9 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PIP) install --quiet -c constraints.txt -e ".[dev,quantization]"
 	@rm -f $(UNFINISHED)
 	@echo "$(CURDIR)" > $@
+
+# What only `make docs` needs, so that `make setup` is as light as it was.
+$(DOCS_STAMP): $(STAMP)
+	@echo "installing MkDocs into $(VENV)"
+	@$(PIP) install --quiet -c constraints.txt `$(BIN)/python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['docs'])"`
+	@touch $@

@@ -290,6 +290,7 @@ def test_clean_keeps_runs_and_venv(checkout: Path) -> None:
         "lit_instruct",
         "data_modules",
         "benchmarks",
+        "docs_site",
         "evidence",
         "tests",
     ]:

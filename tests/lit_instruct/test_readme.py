@@ -1,4 +1,4 @@
-"""Every command of README.md and docs/options.md works: with a tiny model and `fast_dev_run`, otherwise as printed."""
+"""Every command of README.md and of the PAGES works: with a tiny model and `fast_dev_run`, otherwise as printed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ from tests.lit_instruct.stages.helpers import QUICK
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 OPTIONS = (ROOT / "docs" / "options.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"```sh\n(.*?)```", README + OPTIONS, re.S)
+PAGES = ["docs/options.md", "docs/start.md"]
+"""Pages whose commands are run here; other tests run those of docs/rewards.md and docs/python.md."""
+TEXTS = [README, *((ROOT / page).read_text(encoding="utf-8") for page in PAGES)]
+BLOCKS = re.findall(r"```sh\n(.*?)```", "\n".join(TEXTS), re.S)
 LINES = list(dict.fromkeys(line.split("    #")[0] for block in BLOCKS for line in block.splitlines()))
 OURS = [line for line in LINES if line.startswith(".venv/bin/lit-instruct")]
 MAKES = [line for line in LINES if line.startswith("make")]
@@ -37,7 +40,12 @@ SMALLER = {
 
 
 @pytest.mark.parametrize(
-    "page", ["README.md", "recipes/README.md", *(f"docs/{page.name}" for page in sorted((ROOT / "docs").glob("*.md")))]
+    "page",
+    [
+        "README.md",
+        "recipes/README.md",
+        *(str(page.relative_to(ROOT)) for page in sorted((ROOT / "docs").rglob("*.md"))),
+    ],
 )
 def test_commands_of_a_checkout_run_without_activating_its_environment(page: str) -> None:
     blocks = re.findall(r"```(?:sh|bash)\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.S)
@@ -124,7 +132,7 @@ def test_the_python_of_the_readme_imports() -> None:
     exec(imports, {})
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/options.md"])
+@pytest.mark.parametrize("page", ["README.md", *PAGES])
 def test_every_option_exists(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8").split("## Names of 0.1.0")[0]
     given = set(re.findall(r"--((?:model|data)\.\w[\w.]*\w)", text))

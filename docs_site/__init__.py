@@ -1,0 +1,1 @@
+"""What the docs site needs beside MkDocs: pages outside of docs/, and a check of the links in the built pages."""
