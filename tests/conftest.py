@@ -15,7 +15,7 @@ import torch
 from jaxtyping import install_import_hook
 
 from data_modules.tables import cache as token_cache
-from lit_instruct.models import dtype
+from lit_instruct.models import measured
 from tests.tiny import tiny_llama
 
 torch.set_num_threads(1)
@@ -34,5 +34,5 @@ def tokens_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("cache")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(token_cache, "cache_folder", lambda: folder)
-        patch.setattr(dtype, "cache_folder", lambda: folder)
+        patch.setattr(measured, "cache_folder", lambda: folder)
         yield folder

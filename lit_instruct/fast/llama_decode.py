@@ -31,12 +31,13 @@ class LlamaDecoding:
     Args:
         model: a causal language model that `decode.fits_llama_decoding` accepts.
         new_tokens: most tokens that will be appended.
+        head: computes what the model's output embedding computes; None is that one.
     """
 
-    def __init__(self, model: nn.Module, new_tokens: int) -> None:
+    def __init__(self, model: nn.Module, new_tokens: int, head: nn.Module | None = None) -> None:
         self.model = model
         self.decoder: Any = getattr(model, model.base_model_prefix)
-        self.head: Any = model.get_output_embeddings()
+        self.head: Any = model.get_output_embeddings() if head is None else head
         self.new_tokens = new_tokens
 
     def start(self, ids: Tensor, mask: Tensor) -> Tensor:

@@ -6,29 +6,20 @@ another slower.
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import hashlib
-import json
-import logging
 import math
-import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import torch
-from filelock import FileLock
 from torch.nn.functional import linear
 from transformers import AutoModelForCausalLM, PreTrainedConfig
 
 from lit_instruct.fast.host_memory import keep_few_products
-from lit_instruct.files import cache_folder, json_text, replacing_file
 from lit_instruct.machine import memory_bytes, processor
+from lit_instruct.models.measured import conditions_here, measured_once, own_clock, taking_turns
 
-log = logging.getLogger(__name__)
 DtypeName = Literal["auto", "float32", "bfloat16"]
 KnownDtype = Literal["float32", "bfloat16"]
 DTYPES: dict[KnownDtype, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -40,10 +31,8 @@ DECODED, FORWARD = 32, 1024
 """Rows of a product in a decoding step, and most rows in a forward pass."""
 NARROWEST, WIDEST = (512, 1024), (1024, 2048)
 """Hidden and inner width: narrower models are measured as if they had the first, wider ones in a part of that size."""
-LONGEST_PASS, TIME = 0.04, 0.1
-"""Seconds: of a forward pass, which gets fewer rows on a slow processor; and of all passes with one number of rows."""
-FEWEST_ROUNDS, MOST_ROUNDS = 2, 12
-"""Passes in each dtype with one number of rows; the first of them compiles kernels, and the fastest counts."""
+LONGEST_PASS = 0.04
+"""Seconds of a forward pass, which gets fewer rows on a slow processor."""
 
 Widths = tuple[int, int]
 Seconds = dict[KnownDtype, float]
@@ -177,32 +166,25 @@ def measure(timer: Timer) -> Seconds:
 
 
 def _fastest(timer: Timer, rows: int) -> Seconds:
-    fastest: Seconds = dict.fromkeys(DTYPES, math.inf)
-    spent = 0.0
-    for done in range(MOST_ROUNDS):
-        if done >= FEWEST_ROUNDS and spent > TIME:
-            break
-        for name, dtype in DTYPES.items():
-            seconds = timer(dtype, rows)
-            fastest[name], spent = min(fastest[name], seconds), spent + seconds
-    return fastest
+    ways: dict[KnownDtype, Callable[[], float]] = {
+        name: functools.partial(timer, dtype, rows) for name, dtype in DTYPES.items()
+    }
+    return taking_turns(ways)
 
 
 def product_timer(widths: Widths) -> Timer:
     """Returns a timer of two linear layers, hidden -> inner -> hidden; it draws no random numbers."""
     hidden, inner = widths
     keep_few_products(torch.device("cpu"))  # read at the first product of the process
-    # A thread's own time: it goes on while the other threads of a product work, not while other processes do.
-    clock = time.thread_time if sys.platform == "linux" else time.perf_counter
     up = {dtype: _matrix(inner, hidden).to(dtype) for dtype in DTYPES.values()}
     down = {dtype: _matrix(hidden, inner).to(dtype) for dtype in DTYPES.values()}
 
     @torch.no_grad()
     def seconds(dtype: torch.dtype, rows: int) -> float:
         x = _matrix(rows, hidden).to(dtype)
-        began = clock()
+        began = own_clock()
         linear(linear(x, up[dtype]), down[dtype])
-        return max(clock() - began, 1e-9)
+        return max(own_clock() - began, 1e-9)
 
     return seconds
 
@@ -218,35 +200,5 @@ def seconds_here(widths: Widths, timer_of: Callable[[Widths], Timer] = product_t
         widths: hidden and inner width.
         timer_of: widths -> a function that times one pass.
     """
-    name, flags = processor()
-    key = {"processor": name, "flags": flags, "threads": torch.get_num_threads(), "torch": torch.__version__}
-    text = json.dumps(key | {"widths": widths})
-    return _measured(cache_folder() / "dtype", text, widths, timer_of)
-
-
-@functools.cache
-def _measured(folder: Path, key: str, widths: Widths, timer_of: Callable[[Widths], Timer]) -> Seconds:
-    file = folder / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(file.with_suffix(".lock")):  # of several processes one measures
-            return _read(file, key) or _write(file, key, measure(timer_of(widths)))
-    except (OSError, NotImplementedError) as error:  # a folder that cannot be written, or without locks
-        log.debug("%s: %s", file, error)
-        return measure(timer_of(widths))
-
-
-def _read(file: Path, key: str) -> Seconds | None:
-    """What was measured; None if nothing was, or if the file is damaged or of other conditions."""
-    try:
-        record = json.loads(file.read_text(encoding="utf-8"))
-        seconds = {name: float(record["seconds"][name]) for name in DTYPES}
-        return seconds if record["key"] == key and all(0 < one < math.inf for one in seconds.values()) else None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def _write(file: Path, key: str, seconds: Seconds) -> Seconds:
-    with contextlib.suppress(OSError), replacing_file(file) as scratch:
-        scratch.write_text(json_text({"key": key, "seconds": seconds}), encoding="utf-8")
-    return seconds
+    conditions = {**conditions_here(processor()), "widths": widths}
+    return measured_once("dtype", conditions, [*DTYPES], lambda: measure(timer_of(widths)))

@@ -25,6 +25,7 @@ from lit_instruct.models import peft_private
 from lit_instruct.models.heads import ScoreHead, TokenLogProbs, token_log_probs
 from lit_instruct.models.logits import output_head
 from lit_instruct.models.lora import lora_layers, merged_weight
+from lit_instruct.models.packed_weights import temporary_weight
 from lit_instruct.models.sharding import inside, shard, shard_head
 
 if TYPE_CHECKING:
@@ -217,16 +218,12 @@ class Roles(nn.Module):
         layers = list(lora_layers(network, adapter).values()) if fold and adapter is not None else []
         if not all(_is_plain(layer) for layer in layers):
             layers = []
-        kept = [layer.get_base_layer().weight.data for layer in layers]
-        try:
+        with contextlib.ExitStack() as merged:
             for layer in layers:
-                layer.get_base_layer().weight.data = merged_weight(layer, str(adapter))
+                merged.enter_context(temporary_weight(layer.get_base_layer(), merged_weight(layer, str(adapter))))
+                merged.callback(peft_private.disable, layer, False)
                 peft_private.disable(layer, True)
             yield _unwrap(network)
-        finally:
-            for layer, weight in zip(layers, kept, strict=True):
-                layer.get_base_layer().weight.data = weight
-                peft_private.disable(layer, False)
 
     def check_trunk(self, device: torch.device) -> None:
         """Turns the trunk cache off if starting above the trunk does not give exactly the model's own output."""

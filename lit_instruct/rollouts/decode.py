@@ -14,6 +14,7 @@ from transformers.cache_utils import DynamicLayer
 from lit_instruct.batches import position_ids
 from lit_instruct.errors import UserError
 from lit_instruct.fast.llama_decode import LlamaDecoding
+from lit_instruct.models.packed_weights import packed_head
 from lit_instruct.models.sharding import is_sharded
 
 log = logging.getLogger(__name__)
@@ -43,7 +44,9 @@ class Decoding(Protocol):
 
 def decoding(model: nn.Module, new_tokens: int) -> Decoding:
     """Returns the fastest decoding for a causal language model in evaluation mode, for at most `new_tokens` tokens."""
-    return LlamaDecoding(model, new_tokens) if fits_llama_decoding(model) else ModelDecoding(model)
+    if not fits_llama_decoding(model):
+        return ModelDecoding(model)
+    return LlamaDecoding(model, new_tokens, packed_head(model.get_output_embeddings()))
 
 
 def fits_llama_decoding(model: nn.Module) -> bool:

@@ -18,6 +18,7 @@ from lit_instruct.models.dtype import DtypeName
 from lit_instruct.models.heads import token_log_probs
 from lit_instruct.models.loading import find_source
 from lit_instruct.models.logits import output_head
+from lit_instruct.models.packed_weights import pack_frozen
 from lit_instruct.models.quantised import Quantize, quantisation
 from lit_instruct.progress import track
 from lit_instruct.prompting import Prompt, Prompter
@@ -71,6 +72,8 @@ class TextGenerator:
             model = merged_language_model(found, kind, quantised)
         else:  # adapters are merged in float32
             model = merged_language_model(found, torch.float32 if found.adapter else kind).to(device, kind)
+        model.requires_grad_(False)
+        pack_frozen(getattr(getattr(model, model.base_model_prefix), "layers", []))
         return cls(model, prompter or prompter_of(found))
 
     def respond(

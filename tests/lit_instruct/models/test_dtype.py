@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import AutoConfig, PreTrainedConfig
 
-from lit_instruct.models import dtype
+from lit_instruct.models import dtype, measured
 from lit_instruct.models.dtype import Widths, choose_dtype, measure, product_timer, seconds_here, widths_of
 
 CPU = torch.device("cpu")
@@ -135,7 +135,7 @@ def test_a_measurement_is_cached_and_healed(tmp_path: Path, monkeypatch: pytest.
         link = tmp_path / f"link{next(folders)}"
         real.mkdir(exist_ok=True)
         link.symlink_to(real)
-        monkeypatch.setattr(dtype, "cache_folder", lambda: link)
+        monkeypatch.setattr(measured, "cache_folder", lambda: link)
         clock = Clock(EPYC)
         found = seconds_here(widths, clock.timer)
         assert seconds_here(widths, clock.timer) == found
@@ -162,7 +162,7 @@ def test_a_measurement_is_cached_and_healed(tmp_path: Path, monkeypatch: pytest.
 
 def test_a_cache_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
-    monkeypatch.setattr(dtype, "cache_folder", lambda: tmp_path / "file")
+    monkeypatch.setattr(measured, "cache_folder", lambda: tmp_path / "file")
     assert seconds_here((512, 1024), Clock(EPYC).timer)["bfloat16"] > 0
 
 
