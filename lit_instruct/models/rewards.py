@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property, partial
 from itertools import groupby
+from typing import Any
 
 import torch
 from lightning.pytorch.utilities import rank_zero_info
@@ -23,6 +24,8 @@ from lit_instruct.progress import track
 FLOAT_TOLERANCE, HALF_TOLERANCE = 2e-3, 5e-2
 """Largest relative difference between hidden states of shared and separate rows: in float32 (TF32 included), and in
 bfloat16 or quantised."""
+GRADIENT_SHARE = 4
+"""Gradients may differ by this many times as much: rounding adds up on their way down."""
 IDLE: list[Row] = [[[0, 0]]]
 """The row of a forward that a rank runs only because another rank has one more; it has no sequences in the batch."""
 
@@ -150,11 +153,12 @@ class RewardForward:
         hidden = decoder(input_ids=packed.input_ids, use_cache=False, **inputs).last_hidden_state
         return hidden.flatten(0, 1)[packed.last]
 
-    @torch.no_grad()
+    @torch.inference_mode(False)  # Lightning validates first, under inference mode
     def _why_not(self, device: torch.device) -> str | None:
-        """Returns why the model's hidden states change when sequences share a row, or None if they stay the same.
+        """Returns why hidden states or gradients change when sequences share a row, or None if they stay the same.
 
         The test takes random tokens, in sequences as long as the longest to come, so that an attention window shows.
+        Gradients are compared if any weight is trained: an attention may have a forward pass and no backward pass.
         """
         config = classifier_of(self.network).config.get_text_config()
         draw = torch.Generator().manual_seed(0)
@@ -167,15 +171,50 @@ class RewardForward:
         self.network.eval()
         try:
             forms = [pack([[sequence] for sequence in sequences]), pack([sequences])]
-            model = classifier_of(self.network)
-            apart, together = (inside(model, partial(self._last_hidden, form.to(device))).float() for form in forms)
-            tolerance = inside(model, self._tolerance)
+            found = [self._hidden_and_gradient(form.to(device)) for form in forms]
+            tolerance = inside(classifier_of(self.network), self._tolerance)
         except Exception as error:  # a model may fail in any way on a mask that it does not know
             return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
         finally:
             self.network.train(training)
-        difference = float((together - apart).norm() / apart.norm())
-        return None if difference <= tolerance else f"its hidden states differ by {difference:.1%}"
+        limits = (("hidden states", tolerance), ("gradients", GRADIENT_SHARE * tolerance))
+        for (what, limit), apart, together in zip(
+            limits, *found, strict=False
+        ):  # gradients only if weights are trained
+            difference = float((together - apart).norm() / apart.norm())
+            if not difference <= limit:
+                return f"its {what} differ by {difference:.1%}"
+        return None
+
+    def _hidden_and_gradient(self, packed: PackedRows) -> list[Tensor]:
+        """Returns the final hidden states, (N, H), and if any weight is trained, their gradient by token.
+
+        (V, H): the gradient of a weighted sum of them in the embeddings, added up over equal tokens.
+        """
+        model = classifier_of(self.network)
+        trained = any(parameter.requires_grad for parameter in self.network.parameters())
+        caught: list[Tensor] = []
+
+        def catch(_: nn.Module, __: Any, embedded: Tensor) -> Tensor:
+            caught.append(embedded.detach().requires_grad_())
+            return caught[0]
+
+        if not trained:
+            with torch.no_grad():
+                return [inside(model, partial(self._last_hidden, packed)).float()]
+        hook = model.get_input_embeddings().register_forward_hook(catch)
+        try:
+            with torch.enable_grad():
+                hidden = inside(model, partial(self._last_hidden, packed)).float()
+                direction = torch.arange(
+                    hidden.shape[1], device=hidden.device
+                ).cos()  # norms keep simpler sums constant
+                (gradient,) = torch.autograd.grad((hidden * direction).sum(), caught)
+        finally:
+            hook.remove()
+        tokens = packed.input_ids.flatten()
+        by_token = gradient.new_zeros(model.config.get_text_config().vocab_size, gradient.shape[-1])
+        return [hidden.detach(), by_token.index_add_(0, tokens, gradient.flatten(0, 1)).float()]
 
     def _tolerance(self) -> float:
         model = classifier_of(self.network)

@@ -103,6 +103,7 @@ class SFTModule(StageModule):
             self.trl_options,
             data.max_length,
             self.seed,
+            self.trainer.strategy.root_device,
         )
         self.keep_less_memory(self.network)
         data.use(self.trl.train_dataset, self.trl.validation_dataset, self.trl.trainer.data_collator)

@@ -29,13 +29,15 @@ ROWS = [{"input_ids": [5, 6, 7, 2], "labels": [-100, -100, 7, 2]}, {"input_ids":
 OPTIONS = RewardLossOptions(center_rewards_coefficient=0.25)
 
 
-def prepared(model: Path, dtype: torch.dtype = torch.float32, **options: object) -> Prepared:
+def prepared(
+    model: Path, dtype: torch.dtype = torch.float32, device: torch.device = torch.device("cpu"), **options: object
+) -> Prepared:
     source = find_source(str(model))
     network = get_peft_model(
         load_causal_lm(source, dtype), LoraConfig(task_type="CAUSAL_LM", r=4, target_modules=["q_proj", "v_proj"])
     )
     tokenizer = prompter_of(source).tokenizer
-    return prepare_sft(network, tokenizer, Dataset.from_list(ROWS), None, SFTLossOptions(**options), 64, seed=3)
+    return prepare_sft(network, tokenizer, Dataset.from_list(ROWS), None, SFTLossOptions(**options), 64, 3, device)
 
 
 def test_building_a_trainer_leaves_the_random_state_alone(tiny_model: Path) -> None:
@@ -46,6 +48,25 @@ def test_building_a_trainer_leaves_the_random_state_alone(tiny_model: Path) -> N
     before = torch.get_rng_state()
     prepare_sft(network, tokenizer, Dataset.from_list(ROWS), None, SFTLossOptions(), 64, seed=3)
     assert torch.equal(before, torch.get_rng_state())
+
+
+def test_no_gpu_is_touched_whatever_card_lightning_trains_on(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU transformers would move the model to cuda:0, which need not be the card of this process."""
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    moved: list[object] = []
+    monkeypatch.setattr("torch.nn.Module.to", lambda model, *args, **kwargs: moved.append(args) or model)
+    assert prepared(tiny_model, device=torch.device("cuda:1")).trainer.args.device == torch.device("cpu")
+    assert "cuda" not in str(moved)
+
+
+def test_the_device_chooses_the_output_head(tiny_model: Path) -> None:
+    """On a CPU ours computes the logits of trained tokens alone; on a GPU TRL's own has a kernel."""
+    heads = {
+        device: prepared(tiny_model, device=torch.device(device)).trainer.model.get_base_model().forward
+        for device in ("cpu", "cuda:1")
+    }
+    assert heads["cpu"].__module__ == "lit_instruct.trl_bridge"
+    assert heads["cuda:1"].__module__ != "lit_instruct.trl_bridge"
 
 
 def test_building_a_trainer_needs_no_shared_folder(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 from transformers import MistralConfig
 
 from lit_instruct.errors import UserError
@@ -73,3 +75,44 @@ def test_a_wrong_mask_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     with pytest.raises(UserError, match="hidden states differ"):
         RewardForward(network, "on", longest=24).rewards(ranked_batch())
+
+
+class Broken(torch.autograd.Function):
+    """An attention whose forward pass is right."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor) -> Tensor:
+        """Returns it."""
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        """Has no such kernel."""
+        raise RuntimeError("out of resource: shared memory")
+
+
+class Halved(Broken):
+    """One whose gradient is wrong."""
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        """Halves it."""
+        return grads[0] / 2
+
+
+@pytest.mark.parametrize(("kind", "reason"), [(Broken, "out of resource"), (Halved, "gradients differ")])
+def test_an_attention_without_a_right_backward_pass_is_found(
+    kind: Any, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if the first pass is that of a validation, which has no gradients."""
+    network = classifier(SHARING["llama"])
+    attend = prefix_attention.scaled_dot_product_attention
+    monkeypatch.setattr(prefix_attention, "GATHER_FACTOR", 0)
+    monkeypatch.setattr(prefix_attention, "GATHER_PAIRS", 0)
+    monkeypatch.setattr(
+        prefix_attention, "scaled_dot_product_attention", lambda *args, **kwargs: kind.apply(attend(*args, **kwargs))
+    )
+    with pytest.raises(UserError, match=reason), torch.inference_mode():
+        RewardForward(network, "on", longest=24).rewards(ranked_batch())
+    network.requires_grad_(False)
+    assert RewardForward(network, "on", longest=24).packing.sharing == "on"
