@@ -28,7 +28,7 @@ STAGE = $(BIN)/lit-instruct $@ fit --config recipes/$(RECIPE)/$@.yaml --run "run
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help setup sft rm ppo eval demo expected how-long demo-data test test-slow test-all check ppo-oracle evidence bench-rm bench-sft bench-data bench-decode bench-ppo bench-curves bench-ptx bench-scaling bench-bits plan gpu-check options docs report-picture clean FORCE
+.PHONY: help setup sft rm ppo eval demo iterate expected how-long demo-data test test-slow test-all check ppo-oracle evidence bench-rm bench-sft bench-data bench-decode bench-ppo bench-curves bench-ptx bench-scaling bench-bits plan gpu-check options docs report-picture clean FORCE
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -69,6 +69,9 @@ demo: how-long sft rm ppo eval ## all four of them
 
 how-long: $(STAMP) ## how long the demo takes on this processor
 	@$(BIN)/python recipes/how_long.py $(RECIPE)
+
+iterate: $(STAMP) ## rounds of comparisons, reward model and PPO after `make sft`: runs/loop/rounds.html
+	$(BIN)/lit-instruct iterate --config recipes/$(RECIPE)/iterate.yaml --run runs/loop $(ARGS)
 
 expected: $(STAMP) ## the stages of RUN beside the figures that RECIPE expects
 	@$(BIN)/lit-instruct check --run "runs/$(RUN)" --recipe $(RECIPE)

@@ -12,10 +12,10 @@ from types import FrameType
 from evidence import RESULTS, ROOT, findings, page
 from evidence.context import Context
 from evidence.measuring import Measuring, say
-from evidence.stages import INTERRUPTED
 from lit_instruct.command_line.quiet import quieten
 from lit_instruct.errors import UserError
 from lit_instruct.progress import in_words
+from lit_instruct.running.interrupts import EXIT_CODE
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -36,7 +36,7 @@ def main(words: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         say("interrupted; the same command resumes it")
-        return INTERRUPTED
+        return EXIT_CODE
     finally:
         signal.signal(signal.SIGTERM, before)
     for name, reason in not_reached.items():

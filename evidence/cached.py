@@ -2,27 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from lit_instruct.files import write_text
-
-
-def digest(*parts: Any) -> str:
-    """Returns twelve hexadecimal digits that stand for values and contents of files.
-
-    Args:
-        parts: paths, of which the content counts, of a stage folder that of its stage.json; other values by their JSON.
-    """
-    total = hashlib.sha256()
-    for part in parts:
-        if isinstance(part, Path):
-            part = hashlib.sha256((part / "stage.json" if part.is_dir() else part).read_bytes()).hexdigest()
-        total.update(json.dumps(part).encode() + b"\n")
-    return total.hexdigest()[:12]
+from lit_instruct.files import digest, write_text
 
 
 def kept_json(path: Path, parts: list[Any], make: Callable[[], Any]) -> Any:

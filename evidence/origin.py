@@ -12,8 +12,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from evidence import ROOT
-from evidence.cached import digest
 from evidence.context import Context
+from lit_instruct.files import digest
 
 OWN = ("evidence", "lit_instruct", "data_modules")
 INSTALL = '.venv/bin/pip install -c constraints.txt -e ".[evidence]"'

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from markupsafe import Markup
 
-from evidence import RESULTS, ROOT, findings
+from evidence import RESULTS, ROOT, findings, rounds_table
 from evidence.charts import as_file, chart
 from evidence.result import ANSWERS, read_results
 from lit_instruct.evaluation.page import number, render
@@ -104,14 +104,26 @@ def shown_findings(results: Path) -> dict[str, Shown]:
 
 def html(shown: Mapping[str, Shown]) -> str:
     """Returns the page."""
+    rounds = rounds_table.rounds_results()
     return render(
-        "evidence.html.jinja", Path(__file__).parent, findings=shown, answers=ANSWERS, interval=interval, cell=cell
+        "evidence.html.jinja",
+        Path(__file__).parent,
+        findings=shown,
+        answers=ANSWERS,
+        interval=interval,
+        cell=cell,
+        rounds=rounds,
+        rounds_columns=rounds_table.COLUMNS,
+        rounds_cells=rounds_table.cells,
+        rounds_question=rounds_table.QUESTION,
+        not_measured=rounds_table.NOT_MEASURED,
     )
 
 
 def filled(text: str, shown: Mapping[str, Shown]) -> str:
     """Returns a Markdown page with the findings between `<!-- findings -->` and `<!-- end findings -->`."""
     made = "\n".join([_summary(shown), *(_section(name, one) for name, one in shown.items() if one.result)])
+    made += "\n" + rounds_table.markdown(rounds_table.rounds_results())
     return re.sub(
         r"(<!-- findings -->\n).*?(<!-- end findings -->)",
         lambda found: f"{found[1]}{made}\n{found[2]}",

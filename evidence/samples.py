@@ -9,10 +9,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from evidence.cached import digest
 from lit_instruct.commands.sample import SampleOptions, sample, write_jsonl
 from lit_instruct.errors import UserError
 from lit_instruct.evaluation.own_run import limited
+from lit_instruct.files import digest
 
 
 def sampled(options: SampleOptions) -> Path:

@@ -35,6 +35,7 @@ COMMANDS = {
     "check": "compare the figures of a run with those that its recipe expects",
     "sample": "sample and label K responses to each prompt, as ranked comparisons",
     "rank": "serve a page on which people rank responses",
+    "iterate": "rounds of comparisons, reward model and PPO, each on responses of the newest policy",
     "chat": "chat with a stage's model",
     "export": "write a stage's model as a folder for plain transformers and PEFT",
     "plan": "memory, disk and time of a stage before it runs, and changes that would make it fit",

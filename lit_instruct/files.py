@@ -1,4 +1,4 @@
-"""Atomic writes (a file, a folder, or a folder's files together), locks, `~` and the cache folder."""
+"""Atomic writes (a file, a folder, or a folder's files together), digests, locks, `~` and the cache folder."""
 
 from __future__ import annotations
 
@@ -199,6 +199,20 @@ def has_sums(folder: Path, sums: Any) -> bool:
 def _sum_of(path: Path) -> list[Any]:
     with path.open("rb") as file:
         return [path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest()]
+
+
+def digest(*parts: Any) -> str:
+    """Returns twelve hexadecimal digits that stand for values and contents of files.
+
+    Args:
+        parts: paths, of which the content counts, of a stage folder that of its stage.json; other values by their JSON.
+    """
+    total = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, Path):
+            part = hashlib.sha256((part / "stage.json" if part.is_dir() else part).read_bytes()).hexdigest()
+        total.update(json.dumps(part).encode() + b"\n")
+    return total.hexdigest()[:12]
 
 
 def write_text(path: Path, text: str, option: str) -> None:

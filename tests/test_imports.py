@@ -13,6 +13,7 @@ HEAVY = {"torch", "lightning", "transformers", "trl", "datasets", "peft", "matpl
 FLOORS = [
     ["cli"],
     ["command_line"],
+    ["iterating"],
     ["commands"],
     ["running"],
     ["stages", "labeling"],

@@ -30,6 +30,7 @@ MODULES = {
     "rank status": ("lit_instruct.commands.rankings", "StatusOptions", "show_status"),
     "rank export": ("lit_instruct.commands.rankings", "ExportOptions", "export"),
     "rank agreement": ("lit_instruct.commands.agreement", "AgreementOptions", "write_agreement"),
+    "iterate": ("lit_instruct.iterating.loop", "IterateOptions", "iterate"),
     "data inspect": ("lit_instruct.inspection.inspect", "InspectOptions", "inspect"),
 }
 """Commands beside the stages and plan: the module, its options and its function."""

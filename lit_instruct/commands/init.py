@@ -99,7 +99,7 @@ def _fill(new: Path, recipe: Path, name: str) -> None:
     own = [path.name for path in sorted(recipe.glob("*.yaml")) if path.name != EXPECTED]
     for file in [*own, *data_script(recipe)]:
         text = (recipe / file).read_text(encoding="utf-8")
-        (new / file).write_text(with_own_paths(text, recipe.name), encoding="utf-8")
+        (new / file).write_text(with_own_paths(text, recipe.name, name), encoding="utf-8")
     if (recipe / "data").is_dir():
         (new / "data").mkdir()
         for path in sorted((recipe / "data").iterdir()):
@@ -113,10 +113,17 @@ def _fill(new: Path, recipe: Path, name: str) -> None:
     (new / "README.md").write_text(README.format(**texts), encoding="utf-8")
 
 
-def with_own_paths(text: str, recipe: str) -> str:
-    """Returns a recipe's file with paths from its own folder and commands without make; the run follows from it too."""
+def with_own_paths(text: str, recipe: str, name: str) -> str:
+    """Returns a recipe's file with paths from its own folder and commands without make; the run follows from it too.
+
+    Args:
+        text: of the file.
+        recipe: its name.
+        name: of the folder, and so of the run.
+    """
     text = LAUNCH.sub(r"# Launch: \1", text)
-    return text.replace(f"recipes/{recipe}/", "").replace(f" --run runs/{recipe}", "")
+    text = text.replace(f"recipes/{recipe}/", "").replace(f" --run runs/{recipe}", "")
+    return text.replace(f"runs/{recipe}/", f"runs/{name}/")
 
 
 def data_script(recipe: Path) -> list[str]:

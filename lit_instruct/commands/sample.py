@@ -43,9 +43,10 @@ class SampleOptions:
         run: the model: a stage folder such as runs/demo/sft, a hub id or smollm2-135m-instruct.
         data: the prompts.
         out: file to write, .jsonl; rows {prompt, responses, ranks, scores, labeler}.
-        k: responses per prompt, at least 2.
+        k: responses per prompt, at least 2 if they are ranked.
         labeler: import path of a Python function, reward:RUN for a reward model, or classifier:NAME#LABEL
-            (docs/labelers.md).
+            (docs/labelers.md); null leaves the responses unranked, for people (`lit-instruct rank`), beside the further
+            fields of the prompt's row.
         sampling: length and temperature.
         batch_size: sequences decoded in parallel.
         seed: seed of sampling.
@@ -57,7 +58,7 @@ class SampleOptions:
     data: SampleData
     out: str
     k: int = 4
-    labeler: Function = "lit_instruct.evaluation.labelers.tone"
+    labeler: Function | None = "lit_instruct.evaluation.labelers.tone"
     sampling: SamplingOptions = field(default_factory=SamplingOptions)
     batch_size: int = 64
     seed: int = 0
@@ -66,8 +67,10 @@ class SampleOptions:
 
     def __post_init__(self) -> None:
         """Checks that there is something to compare."""
-        if self.k < 2:
+        if self.k < 2 and self.labeler is not None:
             raise UserError(f"--k={self.k}: a comparison needs at least 2 responses")
+        if self.k < 1:
+            raise UserError(f"--k={self.k}: must be at least 1")
 
 
 def sample(options: SampleOptions) -> Path:
@@ -79,6 +82,8 @@ def sample(options: SampleOptions) -> Path:
     out = Path(options.out)
     if not out.parent.is_dir():
         raise UserError(f"--out={out}: no such folder; make it first")
+    if options.labeler is None:
+        return _unranked(options, out)
     labeler = labeler_of(options.labeler, options.noise)
     rows = read_rows(options.data.path, PromptRow, fields=options.data.fields)[: options.data.limit]
     texts = [[text for text in answers if text] for answers in sampled_texts(options, [row.prompt for row in rows])]
@@ -104,6 +109,19 @@ def ranking_columns(ranking: Ranking, labeler: str) -> dict[str, Any]:
     """Returns the fields of a comparison that say how it was ranked, and by whom."""
     scores = {} if ranking.scores is None else {"scores": ranking.scores}
     return {"ranks": ranking.ranks, **scores, "labeler": labeler}
+
+
+def _unranked(options: SampleOptions, out: Path) -> Path:
+    """Writes the non-empty responses to each prompt, with the columns of its row."""
+    rows = read_rows(options.data.path, PromptRow, fields=options.data.fields)[: options.data.limit]
+    found = sampled_texts(options, [row.prompt for row in rows])
+    answered = [
+        {**row.columns(), "prompt": row.prompt, "responses": [text for text in answers if text]}
+        for row, answers in zip(rows, found, strict=True)
+    ]
+    write_jsonl(out, answered)
+    print(f"{out}: {len(answered)} prompts, K = {options.k}, not ranked")
+    return out
 
 
 class Sampling(Protocol):

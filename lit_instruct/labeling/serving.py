@@ -7,7 +7,8 @@ import errno
 import logging
 import re
 import socket
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from lit_instruct.labeling.answers import Rules
 from lit_instruct.labeling.store import Store
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
+CHECKED_EVERY = 1.0
+"""Seconds between two looks whether a store is done."""
 TOKEN = re.compile(r"[A-Za-z0-9_-]{16,200}")
 
 
@@ -73,8 +76,16 @@ def listening(host: str, port: int) -> Iterator[socket.socket]:
         yield found
 
 
-def serve(store: Path, host: str, port: int, token: str | None, rules: dict[str, Any], pairwise_from: int) -> None:
-    """Serves the page of a store until Ctrl-C.
+def serve(
+    store: Path,
+    host: str,
+    port: int,
+    token: str | None,
+    rules: dict[str, Any],
+    pairwise_from: int,
+    done: Callable[[Store], bool] | None = None,
+) -> None:
+    """Serves the page of a store until Ctrl-C, or until it is done.
 
     Args:
         store: an existing store.
@@ -83,6 +94,7 @@ def serve(store: Path, host: str, port: int, token: str | None, rules: dict[str,
         token: of the address; None takes the store's own.
         rules: further fields of `Rules`.
         pairwise_from: number of responses from which two at a time are shown.
+        done: tells whether the store needs no further answers; None serves until Ctrl-C.
 
     Raises:
         UserError: the store or the address cannot be used, another server has the store, or the extra is missing.
@@ -94,7 +106,28 @@ def serve(store: Path, host: str, port: int, token: str | None, rules: dict[str,
             address = Address(host, listener.getsockname()[1], chosen)
             run = server(opened, Rules(seed=opened.meta["seed"], **rules), address, pairwise_from)
             print(f"labelers open {address.url()}\nCtrl-C stops the server; the same command continues", flush=True)
-            run.run(sockets=[listener])
+            with _ended_when(run, opened, done) if done is not None else contextlib.nullcontext():
+                run.run(sockets=[listener])
+
+
+@contextlib.contextmanager
+def _ended_when(run: Any, store: Store, done: Callable[[Store], bool]) -> Iterator[None]:
+    """Ends a server soon after a store is done; answers that are being saved are completed first."""
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(CHECKED_EVERY):
+            if done(store):
+                run.should_exit = True
+                return
+
+    thread = threading.Thread(target=watch, name="store is done", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def server(store: Store, rules: Rules, address: Address, pairwise_from: int) -> Any:

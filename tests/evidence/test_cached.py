@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from evidence.cached import digest, kept_json
+from evidence.cached import kept_json
+from lit_instruct.files import digest
 
 
 def test_the_same_parts_make_a_result_once(tmp_path: Path) -> None:

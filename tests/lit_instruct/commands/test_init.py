@@ -103,4 +103,4 @@ def test_help_is_quick_and_imports_nothing_heavy() -> None:
 
 def test_launch_lines() -> None:
     text = "# Launch: make sft RECIPE=x\n#   (lit-instruct sft fit --config recipes/x/sft.yaml --run runs/x)\na: b\n"
-    assert with_own_paths(text, "x") == "# Launch: lit-instruct sft fit --config sft.yaml\na: b\n"
+    assert with_own_paths(text, "x", "mine") == "# Launch: lit-instruct sft fit --config sft.yaml\na: b\n"

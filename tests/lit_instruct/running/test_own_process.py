@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from evidence import stages
-from evidence.stages import in_own_process, run_stage
 from lit_instruct.errors import UserError
+from lit_instruct.running import own_process
+from lit_instruct.running.own_process import in_own_process, run_stage
 
 
 class Trainer:
@@ -133,7 +133,7 @@ def test_a_signal_to_the_command_alone_ends_the_stage_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], terminated: bool
 ) -> None:
     process = Waiting(KeyboardInterrupt(*words))
-    monkeypatch.setattr(stages.subprocess, "Popen", process)
+    monkeypatch.setattr(own_process.subprocess, "Popen", process)
     with pytest.raises(KeyboardInterrupt):
         in_own_process(["sft", "fit"], tmp_path / "sft.log")
     assert process.terminated is terminated and not process.interrupts

@@ -1,0 +1,1 @@
+"""Rounds of sampling, ranking, reward model and PPO, one after the other: `lit-instruct iterate`."""

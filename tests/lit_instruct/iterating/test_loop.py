@@ -1,0 +1,165 @@
+"""Rounds on a tiny model: what they leave, that they go on where they stopped, and what they refuse."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from lit_instruct.errors import UserError
+from lit_instruct.iterating.loop import iterate
+from lit_instruct.iterating.options import FreshPrompts, IterateOptions
+from tests.lit_instruct.iterating.helpers import Commands, loop_options, run_loop
+from tests.lit_instruct.stages.helpers import Files
+
+
+def rows_of(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+class Made(NamedTuple):
+    """Complete rounds and the commands that made them."""
+
+    options: IterateOptions
+    folder: Path
+    given: list[list[str]]
+
+
+@pytest.fixture(scope="module")
+def made(trained: Path, files: Files, tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """Two rounds; tests must not write into them."""
+    options = loop_options(tmp_path_factory.mktemp("rounds"), files, trained / "sft", from_sft=1)
+    commands = Commands()
+    return Made(options, run_loop(options, commands), commands.given)
+
+
+def test_no_prompt_is_used_twice(made: Made) -> None:
+    folders = [made.folder / f"round-{number}/comparisons" for number in (0, 1)]
+    asked = [row["prompt"] for folder in folders for row in rows_of(folder / "prompts-0.jsonl")]
+    assert len(asked) == len(set(asked)) == 16
+    ranked = [rows_of(folder / f"{part}.jsonl") for folder in folders for part in ("train", "held_out")]
+    used = [row["prompt"] for rows in ranked for row in rows]
+    assert set(used) <= set(asked) and len(used) == len(set(used))
+    assert [{row["round"] for row in rows} for rows in ranked] == [{0}, {0}, {1}, {1}]
+
+
+def test_later_rounds_sample_the_newest_policy_and_a_share_of_sft(made: Made) -> None:
+    sft, newest = made.options.sft, str(made.folder / "round-0/ppo")
+    rows = rows_of(made.folder / "round-1/comparisons/samples.jsonl")
+    assert {policy for row in rows for policy in row["runs"]} == {sft, newest}
+    assert all(row["runs"].count(sft) <= 1 for row in rows)
+    first = rows_of(made.folder / "round-0/comparisons/samples.jsonl")
+    assert {policy for row in first for policy in row["runs"]} == {sft}
+
+
+def test_the_reward_model_learns_from_all_rounds_and_ppo_starts_from_sft(made: Made) -> None:
+    words = {
+        (name, run[run.index("--run") + 1][-1]): run
+        for run in made.given
+        if (name := run[0]) in ("rm", "ppo") and "--run" in run
+    }
+    train, held_out = (
+        [str(made.folder / f"round-{n}/comparisons/{part}.jsonl") for n in (0, 1)] for part in ("train", "held_out")
+    )
+    assert f"--data.path={','.join(train)}" in words["rm", "1"]
+    assert f"--data.validation_path={','.join(held_out)}" in words["rm", "1"]
+    for number in ("0", "1"):
+        assert {f"--model.base={made.options.sft}", f"--seed_everything={number}"} <= {*words["ppo", number]}
+        assert f"--model.reward.model={made.folder}/round-{number}/rm" in words["ppo", number]
+
+
+def test_rounds_json_and_the_page_have_every_round(made: Made) -> None:
+    record = json.loads((made.folder / "rounds.json").read_text())
+    assert [one["round"] for one in record["rounds"]] == [0, 1]
+    assert [len(row) for row in record["matrix"]] == [2, 2]
+    assert all(0 <= found["value"] <= 1 for row in record["matrix"] for found in row)
+    last = record["rounds"][1]
+    assert last["newest_policy"]["by_the_model_before"] == record["matrix"][0][1]
+    report = json.loads((made.folder / "round-1/eval/report.json").read_text())
+    assert last["policy"]["labeler"] == report["labeler"]["ppo"]
+    assert last["frontier"]["score"] == "labeler" and len(last["frontier"]["kl"]) == 2
+    assert set(record["seconds"][0]) == {"comparisons", "rm", "ppo", "eval", "matrix"}
+    page = (made.folder / "rounds.html").read_text()
+    assert "of round 1" in page and "by round" in page and "http" not in page.split("<style>")[0]
+
+
+def test_complete_rounds_are_not_repeated(made: Made, capsys: pytest.CaptureFixture[str]) -> None:
+    commands = Commands()
+    iterate(made.options, commands)
+    assert commands.given == []
+    assert "comparisons (step" not in capsys.readouterr().out
+
+
+def test_a_changed_option_or_file_is_refused(made: Made, tmp_path: Path) -> None:
+    for other, said in (({"k": 4}, "--k=3 there, 4 here"), ({"start": "last"}, "--start=sft there, last here")):
+        with pytest.raises(UserError, match=said):
+            iterate(replace(made.options, **other), Commands())
+    config = Path(made.options.stages.rm)
+    before = config.read_text()
+    config.write_text(before + "# changed\n")
+    with pytest.raises(UserError, match=r"rm\.yaml has changed since"):
+        iterate(made.options, Commands())
+    config.write_text(before)
+
+
+@pytest.mark.parametrize("killed_at", [1, 2, 3, 4, 8])
+def test_stopped_between_steps_it_goes_on_with_the_same_result(
+    made: Made, trained: Path, files: Files, tmp_path: Path, killed_at: int
+) -> None:
+    options = loop_options(tmp_path, files, trained / "sft", from_sft=1, rounds=1 if killed_at < 5 else 2)
+    with pytest.raises(KeyboardInterrupt):
+        iterate(options, Commands(killed_at))
+    iterate(options, Commands())
+    for name in ("rm", "ppo"):
+        file = f"round-{options.rounds - 1}/{name}/adapter_model.safetensors"
+        assert (Path(options.run) / file).read_bytes() == (made.folder / file).read_bytes()
+
+
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    ({"prompts": {"per_round": 15}}, "no fresh prompts are left for round 1: it has 20"),
+    ({"prompts": {"path": "missing.jsonl"}}, "missing.jsonl"),
+    ({"sft": "no/such/sft"}, "--sft=no/such/sft: there is no model in this folder; train one first"),
+    ({"labeler": "no.such.labeler"}, "--labeler no.such.labeler: cannot import it"),
+    ({"run": "a,b"}, "name another folder"),
+    ({"labeler": "people", "people": {"host": "0.0.0.0"}}, "choose a secret for it"),
+]
+
+
+@pytest.mark.parametrize(("other", "said"), REFUSED, ids=str)
+def test_a_mistake_is_told_before_anything_is_made(
+    trained: Path, files: Files, tmp_path: Path, other: dict[str, Any], said: str
+) -> None:
+    options = loop_options(tmp_path, files, trained / "sft")
+    for name, value in other.items():
+        own = getattr(options, name)
+        setattr(options, name, replace(own, **value) if isinstance(value, dict) else value)
+    with pytest.raises(UserError, match=said):
+        iterate(options, Commands())
+    assert not (tmp_path / "loop").exists()
+
+
+def test_ranges_are_checked(trained: Path, files: Files, tmp_path: Path) -> None:
+    for other, said in (
+        ({"k": 1}, "--k=1"),
+        ({"rounds": 0}, "--rounds=0"),
+        ({"from_sft": 3}, "must come from the newest"),
+        ({"weights": [0.0]}, "--weights"),
+    ):
+        with pytest.raises(UserError, match=said):
+            loop_options(tmp_path, files, trained / "sft", **other)
+    with pytest.raises(UserError, match="--prompts.per_round=1"):
+        FreshPrompts("x.jsonl", per_round=1)
+
+
+def test_a_labeler_that_fails_loses_no_response(trained: Path, files: Files, tmp_path: Path) -> None:
+    options = loop_options(
+        tmp_path, files, trained / "sft", rounds=1, labeler="tests.lit_instruct.iterating.helpers.broken"
+    )
+    commands = Commands()
+    for _ in range(2):
+        with pytest.raises(UserError, match=r"broken: it raised ValueError: out of order"):
+            iterate(options, commands)
+    assert [words[0] for words in commands.given] == ["sample"]
