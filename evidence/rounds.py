@@ -2,8 +2,8 @@
 
 Both get the same prompts and as many comparisons and episodes; in the rounds, later comparisons are of the newest
 policy's responses. For each seed it runs `lit-instruct iterate` with recipes/demo/iterate.yaml, once as it is and once
-with all of it in one round, or resumes that, and writes recipes/demo/results/rounds-SEED.json. `python -m evidence.page`
-then puts it on the pages.
+with all of it in one round, or resumes that, and writes recipes/demo/results/rounds-SEED.json. From these files
+`python -m evidence.page` makes the table of the pages.
 """
 
 from __future__ import annotations
@@ -159,7 +159,7 @@ def result(folder: Path, seed: int, rounds: int, last: dict[str, list[dict[str, 
     return found | {"verdict": verdict(found)} | provenance()
 
 
-def curve_record(curve: Validations) -> dict[str, list[float]]:
+def curve_record(curve: Validations) -> dict[str, Any]:
     """Returns the mean KL and score of each validation, for JSON."""
     return {
         "iteration": curve.iterations,

@@ -11,7 +11,7 @@ from lit_instruct.evaluation.measures import LABELS, labels_of
 from lit_instruct.evaluation.page import render
 from lit_instruct.files import write_text
 from lit_instruct.iterating.options import IterateOptions
-from lit_instruct.iterating.record import FILE, read_record
+from lit_instruct.iterating.record import FILE, flat_options, read_record
 
 COLORS = (BASE, BEST, PPO, SFT, MUTED)
 CHARTS = ("labeler", "kl", "length", "distinct_2")
@@ -57,6 +57,7 @@ def page_of(title: str, record: Mapping[str, Any], compared: Mapping[str, Any] |
         frontier=frontier_chart(rounds, compared["rounds"] if compared else [], name),
         score=score_name(rounds),
         compared=name,
+        options=flat_options(record["made_from"]["options"]),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,8 @@ class Record:
     def write(self) -> None:
         """Writes the file."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        write_text(self.path, json_text(self.content | provenance()), "--run")
+        self.content |= provenance()
+        write_text(self.path, json_text(self.content), "--run")
 
 
 def read_record(path: Path) -> dict[str, Any]:
@@ -99,7 +101,7 @@ def _made_from(options: IterateOptions) -> dict[str, Any]:
 def _check_same(path: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
     if before == json.loads(json.dumps(now)):
         return
-    flat_before, flat_now = _flat(before["options"]), _flat(json.loads(json.dumps(now["options"])))
+    flat_before, flat_now = flat_options(before["options"]), flat_options(json.loads(json.dumps(now["options"])))
     names = [name for name in flat_now if flat_now[name] != flat_before.get(name)]
     files = sorted(name for name, value in now["files"].items() if before["files"].get(name, value) != value)
     missing = sorted(before["files"].keys() - now["files"].keys())
@@ -111,10 +113,16 @@ def _check_same(path: Path, before: dict[str, Any], now: dict[str, Any]) -> None
     )
 
 
-def _flat(values: dict[str, Any], within: str = "") -> dict[str, Any]:
+def flat_options(values: Mapping[str, Any], within: str = "") -> dict[str, Any]:
+    """Returns options by dotted name.
+
+    Args:
+        values: options, and groups of options as dicts.
+        within: what stands before their names.
+    """
     found: dict[str, Any] = {}
     for name, value in values.items():
-        found |= _flat(value, f"{within}{name}.") if isinstance(value, dict) else {f"{within}{name}": value}
+        found |= flat_options(value, f"{within}{name}.") if isinstance(value, dict) else {f"{within}{name}": value}
     return found
 
 

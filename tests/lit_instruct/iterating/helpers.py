@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -53,6 +55,63 @@ class Commands:
             raise UserError(f"{' '.join(words[:2])} failed with {code}")
 
 
+class Pretend:
+    """Leaves what the commands of a loop leave, without a model; stops at one of them as a kill would.
+
+    Args:
+        trained: run folder whose stages are copied.
+        killed_at: number of the command at which it stops.
+        scores: labeler score of the policy of each round.
+        pair_accuracy: 1 if reward models agree with every ranking, 0 if with none.
+    """
+
+    def __init__(
+        self, trained: Path, killed_at: int | None = None, scores: Sequence[float] = (0.1, 0.2), pair_accuracy: int = 1
+    ) -> None:
+        self.trained, self.killed_at, self.scores, self.pair_accuracy = trained, killed_at, scores, pair_accuracy
+        self.given: list[list[str]] = []
+
+    def __call__(self, words: Sequence[str], log: Path) -> None:
+        """Runs a command."""
+        self.given.append([*words])
+        if len(self.given) == self.killed_at:
+            raise KeyboardInterrupt
+        options = dict(word.removeprefix("--").partition("=")[::2] for word in words)
+        if words[0] == "sample":
+            self._sample(options)
+        elif words[:2] == ["rm", "score"]:
+            self._score(options)
+        elif words[0] == "eval":
+            self._evaluate(Path(options["out"]))
+        else:
+            shutil.copytree(self.trained / words[0], Path(words[words.index("--run") + 1]) / words[0])
+
+    def _sample(self, options: dict[str, str]) -> None:
+        rows = read(options["data.path"])
+        for i, row in enumerate(rows):
+            row["responses"] = [f"{Path(options['run']).parent.name} {'a' * (j + i)}" for j in range(int(options["k"]))]
+        write_rows(Path(options["out"]), rows)
+
+    def _score(self, options: dict[str, str]) -> None:
+        rows = [row for path in options["data.path"].split(",") for row in read(path)]
+        sign = -1 if self.pair_accuracy else 1
+        write_rows(Path(options["out"]), [row | {"rewards": [sign * rank for rank in row["ranks"]]} for row in rows])
+
+    def _evaluate(self, folder: Path) -> None:
+        score = self.scores[int(folder.parent.name.removeprefix("round-"))]
+        interval = {"mean": score, "ci_low": score, "ci_high": score}
+        measures = {key: {"sft": interval, "ppo": interval} for key in ("labeler", "kl", "length", "distinct_2")}
+        folder.mkdir()
+        responses = [{"prompt": f"p{i}", "responses": {"ppo": {"labeler": score}}} for i in range(4)]
+        write_rows(folder / "samples.jsonl", responses)
+        (folder / "report.json").write_text(json.dumps({**measures, "judge": "labeler", "prompts": 4}))
+
+
+def read(path: str | Path) -> list[dict[str, Any]]:
+    """Rows of a file of JSON lines."""
+    return [json.loads(line) for line in Path(path).read_text().splitlines()]
+
+
 def configs(folder: Path, files: Files) -> Stages:
     """Config files of tiny stages."""
     for name, content in STAGES.items():
@@ -79,7 +138,7 @@ def loop_options(folder: Path, files: Files, sft: Path, **other: Any) -> Iterate
     return IterateOptions(**given | other)
 
 
-def run_loop(options: IterateOptions, commands: Commands) -> Path:
+def run_loop(options: IterateOptions, commands: Commands | Pretend) -> Path:
     """Runs the rounds and returns their folder."""
     iterate(options, commands)
     return Path(options.run)

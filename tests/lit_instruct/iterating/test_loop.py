@@ -1,4 +1,4 @@
-"""Rounds on a tiny model: what they leave, that they go on where they stopped, and what they refuse."""
+"""Rounds: what they leave, that they go on where they stopped, and what they refuse."""
 
 from __future__ import annotations
 
@@ -12,12 +12,8 @@ import pytest
 from lit_instruct.errors import UserError
 from lit_instruct.iterating.loop import iterate
 from lit_instruct.iterating.options import FreshPrompts, IterateOptions
-from tests.lit_instruct.iterating.helpers import Commands, loop_options, run_loop
+from tests.lit_instruct.iterating.helpers import Commands, Pretend, loop_options, read, run_loop
 from tests.lit_instruct.stages.helpers import Files
-
-
-def rows_of(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 class Made(NamedTuple):
@@ -32,15 +28,15 @@ class Made(NamedTuple):
 def made(trained: Path, files: Files, tmp_path_factory: pytest.TempPathFactory) -> Made:
     """Two rounds; tests must not write into them."""
     options = loop_options(tmp_path_factory.mktemp("rounds"), files, trained / "sft", from_sft=1)
-    commands = Commands()
+    commands = Pretend(trained)
     return Made(options, run_loop(options, commands), commands.given)
 
 
 def test_no_prompt_is_used_twice(made: Made) -> None:
     folders = [made.folder / f"round-{number}/comparisons" for number in (0, 1)]
-    asked = [row["prompt"] for folder in folders for row in rows_of(folder / "prompts-0.jsonl")]
+    asked = [row["prompt"] for folder in folders for row in read(folder / "prompts-0.jsonl")]
     assert len(asked) == len(set(asked)) == 16
-    ranked = [rows_of(folder / f"{part}.jsonl") for folder in folders for part in ("train", "held_out")]
+    ranked = [read(folder / f"{part}.jsonl") for folder in folders for part in ("train", "held_out")]
     used = [row["prompt"] for rows in ranked for row in rows]
     assert set(used) <= set(asked) and len(used) == len(set(used))
     assert [{row["round"] for row in rows} for rows in ranked] == [{0}, {0}, {1}, {1}]
@@ -48,10 +44,10 @@ def test_no_prompt_is_used_twice(made: Made) -> None:
 
 def test_later_rounds_sample_the_newest_policy_and_a_share_of_sft(made: Made) -> None:
     sft, newest = made.options.sft, str(made.folder / "round-0/ppo")
-    rows = rows_of(made.folder / "round-1/comparisons/samples.jsonl")
+    rows = read(made.folder / "round-1/comparisons/samples.jsonl")
     assert {policy for row in rows for policy in row["runs"]} == {sft, newest}
     assert all(row["runs"].count(sft) <= 1 for row in rows)
-    first = rows_of(made.folder / "round-0/comparisons/samples.jsonl")
+    first = read(made.folder / "round-0/comparisons/samples.jsonl")
     assert {policy for row in first for policy in row["runs"]} == {sft}
 
 
@@ -80,10 +76,10 @@ def test_rounds_json_and_the_page_have_every_round(made: Made) -> None:
     assert last["newest_policy"]["by_the_model_before"] == record["matrix"][0][1]
     report = json.loads((made.folder / "round-1/eval/report.json").read_text())
     assert last["policy"]["labeler"] == report["labeler"]["ppo"]
-    assert last["frontier"]["score"] == "labeler" and len(last["frontier"]["kl"]) == 2
+    assert last["frontier"]["score"] == "reward" and len(last["frontier"]["kl"]) == 2
     assert set(record["seconds"][0]) == {"comparisons", "rm", "ppo", "eval", "matrix"}
     page = (made.folder / "rounds.html").read_text()
-    assert "of round 1" in page and "by round" in page and "http" not in page.split("<style>")[0]
+    assert "of round 1" in page and "by round" in page and "<script" not in page
 
 
 def test_complete_rounds_are_not_repeated(made: Made, capsys: pytest.CaptureFixture[str]) -> None:
@@ -105,17 +101,75 @@ def test_a_changed_option_or_file_is_refused(made: Made, tmp_path: Path) -> None
     config.write_text(before)
 
 
-@pytest.mark.parametrize("killed_at", [1, 2, 3, 4, 8])
-def test_stopped_between_steps_it_goes_on_with_the_same_result(
+@pytest.mark.parametrize("killed_at", range(1, 11))
+def test_stopped_at_any_step_it_goes_on(
     made: Made, trained: Path, files: Files, tmp_path: Path, killed_at: int
 ) -> None:
-    options = loop_options(tmp_path, files, trained / "sft", from_sft=1, rounds=1 if killed_at < 5 else 2)
+    options = loop_options(tmp_path, files, trained / "sft", from_sft=1)
     with pytest.raises(KeyboardInterrupt):
-        iterate(options, Commands(killed_at))
-    iterate(options, Commands())
-    for name in ("rm", "ppo"):
-        file = f"round-{options.rounds - 1}/{name}/adapter_model.safetensors"
-        assert (Path(options.run) / file).read_bytes() == (made.folder / file).read_bytes()
+        iterate(options, Pretend(trained, killed_at))
+    commands = Pretend(trained)
+    iterate(options, commands)
+    assert len(commands.given) == len(made.given) - killed_at + 1
+    before, now = (json.loads((Path(run) / "rounds.json").read_text()) for run in (made.folder, options.run))
+    assert (now["rounds"], now["matrix"]) == (before["rounds"], before["matrix"])
+
+
+def test_what_got_worse_is_told(
+    trained: Path, files: Files, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = loop_options(tmp_path, files, trained / "sft")
+    folder = run_loop(options, Pretend(trained, scores=(0.4, 0.1), pair_accuracy=0))
+    lower = "round 1 scores lower than round 0 by the labeler: -0.30 (-0.30 to -0.30), clearly"
+    chance = "the reward model of the round before orders 0% of the newest policy's pairs as labelled"
+    found = json.loads((folder / "rounds.json").read_text())["rounds"][1]["warnings"]
+    assert len(found) == 3 and found[0] == lower and chance in found[1]
+    page = " ".join((folder / "rounds.html").read_text().split())
+    for text in (capsys.readouterr().out, page):
+        assert lower in text and chance.replace("'", "&#39;" if text is page else "'") in text
+
+
+def test_weights_older_policies_and_the_last_policy_as_start(trained: Path, files: Files, tmp_path: Path) -> None:
+    more: dict[str, Any] = {"from_older": 1, "weights": [2.0, 1.0], "start": "last"}
+    options = loop_options(tmp_path, files, trained / "sft", rounds=4, **more)
+    options.prompts = FreshPrompts(str(tmp_path / "fresh.jsonl"), per_round=4, held_out=0.5)
+    commands = Pretend(trained, scores=(0.1,) * 4)
+    folder = run_loop(options, commands)
+    train = [f"{folder}/round-{n}/comparisons/train.jsonl" for n in range(4)]
+    data = [word for words in commands.given if words[:2] == ["rm", "fit"] for word in words if "data.path" in word]
+    assert (
+        data[0] == f"--data.path={train[0]}"
+        and data[3] == f"--data.path={train[0]}@1,{train[1]}@1,{train[2]}@1,{train[3]}@2"
+    )
+    starts = [
+        word for words in commands.given if words[0] == "ppo" for word in words if word.startswith("--model.base")
+    ]
+    assert starts == [
+        f"--model.base={place}" for place in (trained / "sft", *(folder / f"round-{n}/ppo" for n in range(3)))
+    ]
+    rows = read(folder / "round-3/comparisons/samples.jsonl")
+    older = [(set(row["runs"]) - {f"{folder}/round-2/ppo"}).pop() for row in rows]
+    assert sorted(set(older)) == [f"{folder}/round-0/ppo", f"{folder}/round-1/ppo"]
+
+
+def test_rounds_are_added_and_compared(trained: Path, files: Files, tmp_path: Path) -> None:
+    options = loop_options(tmp_path, files, trained / "sft", rounds=1)
+    run_loop(options, Pretend(trained))
+    more = replace(options, rounds=2, compare=options.run)
+    commands = Pretend(trained)
+    page = (run_loop(more, commands) / "rounds.html").read_text()
+    assert len(commands.given) == 6 and f"Dashed: <code>{options.run}</code>" in page
+    with pytest.raises(UserError, match="--rounds=1: there are 2 rounds"):
+        iterate(options, Commands())
+
+
+def test_responses_of_changed_policies_are_never_sampled_again(trained: Path, files: Files, tmp_path: Path) -> None:
+    options = loop_options(tmp_path, files, trained / "sft")
+    folder = run_loop(options, Pretend(trained))
+    stage = folder / "round-0/ppo/stage.json"
+    stage.write_text(stage.read_text() + "\n")
+    with pytest.raises(UserError, match="of policies that have changed since"):
+        iterate(options, Pretend(trained))
 
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
@@ -158,7 +212,7 @@ def test_a_labeler_that_fails_loses_no_response(trained: Path, files: Files, tmp
     options = loop_options(
         tmp_path, files, trained / "sft", rounds=1, labeler="tests.lit_instruct.iterating.helpers.broken"
     )
-    commands = Commands()
+    commands = Pretend(trained)
     for _ in range(2):
         with pytest.raises(UserError, match=r"broken: it raised ValueError: out of order"):
             iterate(options, commands)
