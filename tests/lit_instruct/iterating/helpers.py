@@ -101,7 +101,7 @@ class Pretend:
         score = self.scores[int(folder.parent.name.removeprefix("round-"))]
         interval = {"mean": score, "ci_low": score, "ci_high": score}
         measures = {key: {"sft": interval, "ppo": interval} for key in ("labeler", "kl", "length", "distinct_2")}
-        folder.mkdir()
+        folder.mkdir(exist_ok=True)
         responses = [{"prompt": f"p{i}", "responses": {"ppo": {"labeler": score}}} for i in range(4)]
         write_rows(folder / "samples.jsonl", responses)
         (folder / "report.json").write_text(json.dumps({**measures, "judge": "labeler", "prompts": 4}))

@@ -101,7 +101,7 @@ def test_a_changed_option_or_file_is_refused(made: Made, tmp_path: Path) -> None
     config.write_text(before)
 
 
-@pytest.mark.parametrize("killed_at", range(1, 11))
+@pytest.mark.parametrize("killed_at", [1, 3, 5, 8])
 def test_stopped_at_any_step_it_goes_on(
     made: Made, trained: Path, files: Files, tmp_path: Path, killed_at: int
 ) -> None:
