@@ -32,7 +32,7 @@ from lit_instruct.running.own_process import run_once
 
 RECIPE = ROOT / "recipes/demo"
 RESULTS = RECIPE / "results"
-LAST_PROMPTS = 60
+LAST_PROMPTS = 100
 """Held-out prompts on which the last policy's responses are compared."""
 GOAL = 0.10
 """Gain at equal KL that the rounds should have at every seed."""

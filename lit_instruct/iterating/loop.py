@@ -59,6 +59,7 @@ def iterate(options: IterateOptions, run: Run = in_own_process) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         busy = f"{folder}: another process runs these rounds; wait until it ends, or name another folder with --run"
         with locked(folder / ".lock", busy), ended_by_sigterm():
+            record.write()  # what a killed loop was begun with
             loop = Loop(options, sft, record, run)
             for number in range(options.rounds):
                 loop.run_round(Round(folder, number), prompts[number])
@@ -120,7 +121,8 @@ class Loop:
             place = list(STEPS).index(name) + 1 + len(STEPS) * one.number
             left = time_left(seconds, one.number, name, count)
             told = f", about {in_words(left)} left" if left else ""
-            print(f"{one.name} of 0 to {count - 1}: {name} (step {place} of {len(STEPS) * count}{told})", flush=True)
+            where = f"{one.name} ({one.number + 1} of {count})"
+            print(f"{where}: {name}, step {place} of {len(STEPS) * count}{told}", flush=True)
         started = time.monotonic()
         try:
             yield

@@ -7,11 +7,13 @@ import json
 import os
 import time
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from lit_instruct.commands.rank import TOKEN, PageOptions, RankData, RankOptions, rank
 from lit_instruct.commands.rankings import ExportOptions, export
+from lit_instruct.errors import UserError
 from lit_instruct.iterating.options import IterateOptions
 from lit_instruct.labeling.serving import chosen_token, serve
 from lit_instruct.labeling.status import status
@@ -48,11 +50,13 @@ def ranked_by_people(folder: Path, options: IterateOptions) -> list[dict[str, An
 
 
 def check_people(options: IterateOptions) -> None:
-    """Refuses an address without its secret before anything is sampled.
+    """Refuses an address without its secret, and an installation without the server, before anything is sampled.
 
     Raises:
-        UserError: the address needs a token, or the token is no good.
+        UserError: the address needs a token, the token is no good, or the extra is not installed.
     """
+    if absent := [name for name in ("fastapi", "uvicorn") if find_spec(name) is None]:
+        raise UserError(f"--labeler=people: {absent[0]} is not installed; run `pip install 'lit-instruct[rank]'`")
     token = options.people.token if options.people.token is not None else os.environ.get(TOKEN)
     chosen_token(options.people.host, token, "")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -9,11 +10,15 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from lit_instruct.cli import main
 from lit_instruct.errors import UserError
-from lit_instruct.iterating.loop import iterate
+from lit_instruct.iterating.loop import iterate, time_left
 from lit_instruct.iterating.options import FreshPrompts, IterateOptions
 from tests.lit_instruct.iterating.helpers import Commands, Pretend, loop_options, read, run_loop
 from tests.lit_instruct.stages.helpers import Files
+from tests.lit_instruct.test_cli import one_message
+
+ROOT = Path(__file__).parents[3]
 
 
 class Made(NamedTuple):
@@ -86,7 +91,7 @@ def test_complete_rounds_are_not_repeated(made: Made, capsys: pytest.CaptureFixt
     commands = Commands()
     iterate(made.options, commands)
     assert commands.given == []
-    assert "comparisons (step" not in capsys.readouterr().out
+    assert ", step " not in capsys.readouterr().out
 
 
 def test_a_changed_option_or_file_is_refused(made: Made, tmp_path: Path) -> None:
@@ -172,6 +177,13 @@ def test_responses_of_changed_policies_are_never_sampled_again(trained: Path, fi
         iterate(options, Pretend(trained))
 
 
+def test_the_time_left_is_that_of_the_steps_of_the_round_before() -> None:
+    steps = {"comparisons": 10.0, "rm": 20.0, "ppo": 30.0, "eval": 5.0, "matrix": 1.0}
+    assert time_left([{}], 0, "rm", 3) is None
+    assert time_left([steps, {"comparisons": 11.0}], 1, "rm", 3) == 56.0 + 66.0
+    assert time_left([steps, steps, steps], 2, "matrix", 3) == 1.0
+
+
 REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"prompts": {"per_round": 15}}, "no fresh prompts are left for round 1: it has 20"),
     ({"prompts": {"path": "missing.jsonl"}}, "missing.jsonl"),
@@ -217,3 +229,24 @@ def test_a_labeler_that_fails_loses_no_response(trained: Path, files: Files, tmp
         with pytest.raises(UserError, match=r"broken: it raised ValueError: out of order"):
             iterate(options, commands)
     assert [words[0] for words in commands.given] == ["sample"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--rounds=0"], "--rounds=0: must be at least 1"),
+        (["--k=1"], "--k=1: a comparison needs at least 2 responses"),
+        (["--sft=no/such/sft"], "--sft=no/such/sft: there is no model in this folder"),
+        (["--stages.rm=missing.yaml"], "missing.yaml: no such file; give the config of the stage"),
+        (["--prompts.per_round=500"], "no fresh prompts are left for round 2"),
+    ],
+    ids=str,
+)
+def test_the_command_line_tells_a_mistake_in_a_sentence(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], said: str
+) -> None:
+    given = ["iterate", "--config", str(ROOT / "recipes/demo/iterate.yaml"), f"--run={tmp_path / 'loop'}"]
+    with contextlib.chdir(ROOT):
+        assert main([*given, f"--sft={trained / 'sft'}", *words]) == 2
+    assert said in one_message(capsys)
+    assert not (tmp_path / "loop").exists()
