@@ -58,6 +58,7 @@ SUBCOMMANDS = {
     "rm validate": "pair accuracy, calibration and length dependence of a reward model, as HTML and JSON",
     "rm score": "score the rows of a file of any length",
     "rank status": "how many tasks are ranked, and by whom",
+    "rank import": "add rankings that were made elsewhere to a store",
     "rank export": "write the rankings for training, or for another program",
     "rank agreement": "how far labelers, and a reward model, agree, as HTML and JSON",
 }

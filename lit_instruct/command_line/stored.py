@@ -28,6 +28,7 @@ MODULES = {
     "rm score": ("lit_instruct.commands.score", "ScoreOptions", "score_file"),
     "rank": ("lit_instruct.commands.rank", "RankOptions", "rank"),
     "rank status": ("lit_instruct.commands.rankings", "StatusOptions", "show_status"),
+    "rank import": ("lit_instruct.commands.rankings", "ImportOptions", "import_rankings"),
     "rank export": ("lit_instruct.commands.rankings", "ExportOptions", "export"),
     "rank agreement": ("lit_instruct.commands.agreement", "AgreementOptions", "write_agreement"),
     "iterate": ("lit_instruct.iterating.loop", "IterateOptions", "iterate"),

@@ -81,7 +81,7 @@ class PageOptions:
 class RankOptions:
     """Serves a page on which people rank K responses to each prompt; the rankings stay in a store.
 
-    `rank status`, `rank export` and `rank agreement` work on the store, also while the page is served.
+    `rank status`, `rank import`, `rank export` and `rank agreement` work on the store, also while the page is served.
 
     Args:
         store: file of tasks and rankings, such as runs/loop/rankings.db; made from --data.path if it is not there.

@@ -1,9 +1,10 @@
-"""`lit-instruct rank status`, `rank export`: a store of rankings without its server."""
+"""`lit-instruct rank status`, `rank import`, `rank export`: a store of rankings without its server."""
 
 from __future__ import annotations
 
 import contextlib
 import json
+import sqlite3
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,9 +14,11 @@ from lit_instruct.commands.sample import write_jsonl
 from lit_instruct.errors import UserError
 from lit_instruct.files import json_text, write_text
 from lit_instruct.labeling.exports import Format, rows_of
+from lit_instruct.labeling.imports import Counts, Given, add_rankings, given_rankings
+from lit_instruct.labeling.labelers import labeler_name
 from lit_instruct.labeling.rankings import LabelerSplit, Ranked, held_out, rankings
 from lit_instruct.labeling.status import status
-from lit_instruct.labeling.store import Store
+from lit_instruct.labeling.store import Store, new_store
 
 LISTS = ("argilla", "label-studio")
 """Layouts that are one JSON list, not lines."""
@@ -32,6 +35,36 @@ class StatusOptions:
 
     store: str
     json: bool = False
+
+
+@dataclass
+class ImportData:
+    """Rankings.
+
+    Args:
+        path: file in any layout of ranked comparisons, such as an export of a labeling tool.
+        fields: field of the layout -> its name in the file, such as {prompt: question}.
+    """
+
+    path: str
+    fields: dict[str, str] | None = None
+
+
+@dataclass
+class ImportOptions:
+    """Adds rankings that were made elsewhere to a store, also while its page is served.
+
+    A ranking that the store has is not added again, and a labeler's first answer to a task stays.
+
+    Args:
+        store: file of tasks and rankings; made if it is not there.
+        data: the rankings.
+        labeler: who made the rankings of rows that name no labeler.
+    """
+
+    store: str
+    data: ImportData
+    labeler: str | None = None
 
 
 @dataclass
@@ -71,6 +104,57 @@ def show_status(options: StatusOptions) -> None:
         seconds = "" if one["median_seconds"] is None else f", {one['median_seconds']} s a task (median)"
         more = f"{one['cannot_judge']} cannot be judged, {one['skipped']} skipped{seconds}"
         print(f"  {name}: {one['rankings']} rankings, {more}")
+
+
+def import_rankings(options: ImportOptions) -> None:
+    """Adds the rankings of a file to a store, all of them or none.
+
+    Raises:
+        UserError: the file or the store cannot be used.
+    """
+    path = Path(options.store)
+    if options.labeler is not None:
+        _check_labeler(options.labeler)
+    if path.exists():
+        Store(path).close()  # before a long file is read
+    found, left_out = given_rankings(options.data.path, options.data.fields, options.labeler)
+    if not path.exists():
+        meta = {"run": None, "data": options.data.path, "seed": 0, "k": None}
+        with new_store(path, meta) as connection:
+            counts = add_rankings(connection, found, time.time())
+    else:
+        counts = _add(path, found)
+    names = sorted({one.labeler for one in found})
+    print(
+        f"{path}: {_words(counts, names)}"
+        + (f"; {left_out} rows have fewer than two different responses" if left_out else "")
+    )
+
+
+def _check_labeler(name: str) -> None:
+    try:
+        labeler_name(name)
+    except UserError as error:
+        raise UserError(f"--labeler: {error}") from error
+
+
+def _add(path: Path, found: Sequence[Given]) -> Counts:
+    try:
+        with contextlib.closing(Store(path)) as store, store.writing() as connection:
+            return add_rankings(connection, found, time.time())
+    except sqlite3.Error as error:
+        raise UserError(
+            f"--store={path}: it cannot be written ({error}); nothing was imported, run it again"
+        ) from error
+
+
+def _words(counts: Counts, names: Sequence[str]) -> str:
+    parts = [f"{counts['rankings']} rankings by {', '.join(names)} added, with {counts['tasks']} new tasks"]
+    if counts["known"]:
+        parts.append(f"{counts['known']} were there already")
+    if counts["different"]:
+        parts.append(f"{counts['different']} left out, whose labeler has answered the task differently before")
+    return "; ".join(parts)
 
 
 def export(options: ExportOptions) -> list[Path]:

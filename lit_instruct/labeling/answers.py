@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from data_modules.formats.ranks import ranks_of_order
-from lit_instruct.labeling.leases import Slot, lease, release, slot_of
+from lit_instruct.labeling.leases import Slot, fill, lease, release, slot_of
 from lit_instruct.labeling.tasks import shown_order
 
 Kind = Literal["ranking", "cannot_judge", "skip"]
@@ -80,11 +80,11 @@ def record(connection: sqlite3.Connection, labeler: int, answer: Answer, rules: 
     slot = _own_slot(connection, answer.slot, labeler)
     k = connection.execute("SELECT count(*) FROM responses WHERE task = ?", (slot.task,)).fetchone()[0]
     body = _body(answer, shown_order(rules.seed, labeler, slot.id, k), rules)
-    event = _add(connection, answer.key, answer.kind, labeler, slot, body, answer.seconds, now)
+    event = add_event(connection, answer.key, answer.kind, labeler, slot, body, answer.seconds, now)
     if answer.kind == "skip":
         release(connection, slot.id)
     else:
-        connection.execute("UPDATE slots SET answer = ?, leased_until = NULL WHERE id = ?", (event, slot.id))
+        fill(connection, slot.id, labeler, event)
     return event
 
 
@@ -111,7 +111,7 @@ def take_back(connection: sqlite3.Connection, labeler: int, key: str, rules: Rul
         raise RefusedError("Another labeler has the task that you skipped; it cannot be taken back.")
     for (open_slot,) in connection.execute("SELECT id FROM slots WHERE labeler = ? AND answer IS NULL", (labeler,)):
         release(connection, open_slot)
-    _add(connection, key, "undo", labeler, slot, {}, None, now, undoes=last["id"])
+    add_event(connection, key, "undo", labeler, slot, {}, None, now, undoes=last["id"])
     connection.execute("UPDATE slots SET answer = NULL WHERE id = ?", (slot.id,))
     return lease(connection, slot.id, labeler, now + rules.lease_seconds).id
 
@@ -125,14 +125,21 @@ def renew(connection: sqlite3.Connection, labeler: int, slot: int, rules: Rules,
     lease(connection, _own_slot(connection, slot, labeler).id, labeler, now + rules.lease_seconds)
 
 
-def last_body(connection: sqlite3.Connection, labeler: int, slot: int) -> dict[str, Any] | None:
-    """Returns the answer that the labeler took back last on a slot, in the order shown; None without one."""
+def last_body(connection: sqlite3.Connection, labeler: int, slot: int, order: Sequence[int]) -> dict[str, Any] | None:
+    """Returns the answer that the labeler took back last on a slot; None without one.
+
+    Args:
+        connection: to the store.
+        labeler: number of the labeler.
+        slot: number of the slot.
+        order: in which the responses are shown.
+    """
     row = connection.execute(
         "SELECT e.body FROM events e JOIN events u ON u.undoes = e.id"
         " WHERE e.slot = ? AND e.labeler = ? ORDER BY u.id DESC LIMIT 1",
         (slot, labeler),
     ).fetchone()
-    return None if row is None else _as_shown(json.loads(row["body"]))
+    return None if row is None else _as_shown(json.loads(row["body"]), order)
 
 
 def _known(connection: sqlite3.Connection, key: str, labeler: int, kinds: set[str]) -> int | None:
@@ -202,8 +209,7 @@ def _unshuffled(shown: Sequence[Any], order: Sequence[int]) -> list[Any]:
     return found
 
 
-def _as_shown(body: Mapping[str, Any]) -> dict[str, Any]:
-    order = body["order"]
+def _as_shown(body: Mapping[str, Any], order: Sequence[int]) -> dict[str, Any]:
     found = {name: [body[name][number] for number in order] for name in ("ranks", "quality", "flags") if name in body}
     if "comparisons" in body:
         place = {number: at for at, number in enumerate(order)}
@@ -211,7 +217,7 @@ def _as_shown(body: Mapping[str, Any]) -> dict[str, Any]:
     return found | ({"reason": body["reason"]} if "reason" in body else {})
 
 
-def _add(
+def add_event(
     connection: sqlite3.Connection,
     key: str,
     kind: str,
@@ -222,6 +228,19 @@ def _add(
     now: float,
     undoes: int | None = None,
 ) -> int:
+    """Adds an event and returns its number.
+
+    Args:
+        connection: in a writing transaction.
+        key: of the saving; no other event has it.
+        kind: ranking, cannot_judge, skip or undo.
+        labeler: number of the labeler.
+        slot: that is answered.
+        body: content of the answer, in the order of the store.
+        seconds: spent on the task; None if unknown.
+        now: seconds since 1970.
+        undoes: event that this one takes back.
+    """
     at = datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds")
     event = connection.execute(
         "INSERT INTO events (key, kind, labeler, task, slot, undoes, body, seconds, at)"

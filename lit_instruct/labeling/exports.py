@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import combinations
 from typing import Any, Literal
-from uuid import NAMESPACE_OID, uuid5
 
+from data_modules.formats.labeling_tools import argilla_user
 from lit_instruct.labeling.rankings import Ranked
 from lit_instruct.prompting import Prompt
 
@@ -28,7 +28,7 @@ def _ranked(found: Sequence[Ranked]) -> Iterator[Record]:
         ):
             if any(values):
                 row[name] = values
-        yield row | {"labeler": one.labeler}
+        yield row | {"labeler": one.labeler} | one.more
 
 
 def _trl(found: Sequence[Ranked]) -> Iterator[Record]:
@@ -58,7 +58,7 @@ def _argilla(found: Sequence[Ranked]) -> Iterator[Record]:
         names = [f"response-{number}" for number in range(1, len(first.texts) + 1)]
         responses = [
             {
-                "user_id": str(uuid5(NAMESPACE_OID, one.labeler)),  # Argilla wants a UUID
+                "user_id": argilla_user(one.labeler),
                 "values": {
                     "preference": {"value": [{"rank": r, "value": n} for r, n in zip(one.ranks, names, strict=True)]}
                 },
@@ -66,7 +66,7 @@ def _argilla(found: Sequence[Ranked]) -> Iterator[Record]:
             }
             for one in of_task
         ]
-        fields = {"prompt": _as_text(first.prompt), **dict(zip(names, first.texts, strict=True))}
+        fields = {"prompt": as_text(first.prompt), **dict(zip(names, first.texts, strict=True))}
         metadata = {"labelers": [one.labeler for one in of_task]}
         yield {"external_id": str(task), "fields": fields, "metadata": metadata, "responses": responses}
 
@@ -77,7 +77,7 @@ def _label_studio(found: Sequence[Ranked]) -> Iterator[Record]:
         first = of_task[0]
         items = [{"id": str(n), "title": f"Response {n + 1}", "body": text} for n, text in enumerate(first.texts)]
         annotations = [{"lead_time": one.seconds, "was_cancelled": False, "result": [_ranker(one)]} for one in of_task]
-        yield {"id": task, "data": {"prompt": _as_text(first.prompt), "items": items}, "annotations": annotations}
+        yield {"id": task, "data": {"prompt": as_text(first.prompt), "items": items}, "annotations": annotations}
 
 
 def _ranker(one: Ranked) -> Record:
@@ -95,10 +95,12 @@ def _by_task(found: Sequence[Ranked]) -> dict[int, list[Ranked]]:
     return by_task
 
 
-def _as_text(prompt: Prompt) -> str:
-    """A prompt as these tools show it; a conversation as lines of role and text."""
+def as_text(prompt: Prompt) -> str:
+    """Returns a prompt as labeling tools show it: a conversation of several turns as lines of role and text."""
     if isinstance(prompt, str):
         return prompt
+    if [message["role"] for message in prompt] == ["user"]:
+        return prompt[0]["content"]
     return "\n\n".join(f"{message['role']}: {message['content']}" for message in prompt)
 
 

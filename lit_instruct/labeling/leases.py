@@ -71,6 +71,13 @@ def release(connection: sqlite3.Connection, slot: int) -> None:
     connection.execute("UPDATE slots SET labeler = NULL, leased_until = NULL WHERE id = ? AND answer IS NULL", (slot,))
 
 
+def fill(connection: sqlite3.Connection, slot: int, labeler: int, event: int) -> None:
+    """Answers a slot by an event of a labeler."""
+    connection.execute(
+        "UPDATE slots SET labeler = ?, answer = ?, leased_until = NULL WHERE id = ?", (labeler, event, slot)
+    )
+
+
 def slot_of(connection: sqlite3.Connection, slot: int) -> Slot | None:
     """Returns a slot; None if there is none of this number."""
     row = connection.execute("SELECT id, task, labeler, answer FROM slots WHERE id = ?", (slot,)).fetchone()

@@ -31,6 +31,8 @@ class Ranked:
     at: str
     repeated: bool
     """Whether the labeler had ranked the same task before."""
+    more: dict[str, Any] = field(default_factory=dict)
+    """Of a ranking that was imported: scores, margin and further fields of its row."""
 
     @property
     def texts(self) -> list[str]:
@@ -106,4 +108,5 @@ def _rankings(connection: sqlite3.Connection) -> Iterator[Ranked]:
             seconds=row["seconds"],
             at=row["at"],
             repeated=bool(row["repeated"]),
+            more=body.get("more", {}),
         )

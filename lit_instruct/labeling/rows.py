@@ -9,7 +9,7 @@ from typing import Any
 from data_modules.formats import COMPARISON_LAYOUTS
 from data_modules.formats.layout import Fields, Layout, Record
 from data_modules.formats.messages import check_text, prompt_of
-from data_modules.rows import PromptRow, Row, stream_rows
+from data_modules.rows import PromptRow, RankedComparison, Row, stream_rows
 from lit_instruct.errors import DataError
 from lit_instruct.labeling.tasks import MOST_RESPONSES, Task, Written, distinct
 
@@ -51,7 +51,7 @@ def answered_prompts(path: str, limit: int | None, fields: dict[str, str] | None
         yield row
 
 
-def task_of(row: AnsweredPrompt) -> Task | None:
+def task_of(row: AnsweredPrompt | RankedComparison) -> Task | None:
     """Returns a task from a row with responses; None if fewer than two differ.
 
     Fields `runs` and `versions` of the row, as `rank export` writes them, say who wrote the responses.

@@ -37,5 +37,5 @@ def _shown(connection: sqlite3.Connection, slot: Slot, labeler: int, rules: Rule
         "slot": slot.id,
         "prompt": [{"role": str(turn["role"]), "text": str(turn["content"])} for turn in turns],
         "responses": [texts[number] for number in order],
-        "earlier": last_body(connection, labeler, slot.id),
+        "earlier": last_body(connection, labeler, slot.id, order),
     }

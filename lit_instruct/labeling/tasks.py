@@ -83,15 +83,7 @@ def add_tasks(connection: sqlite3.Connection, tasks: Iterable[Task], shares: Sha
         shares: how many are ranked more than once.
         seed: of the store.
     """
-    count = 0
-    for number, task in enumerate(tasks, start=1):
-        columns = json.dumps(task.columns, ensure_ascii=False, default=str)
-        connection.execute("INSERT INTO tasks VALUES (?, ?, ?)", (number, json.dumps(task.prompt), columns))
-        connection.executemany(
-            "INSERT INTO responses VALUES (?, ?, ?, ?, ?)",
-            [(number, i, one.text, one.run, one.version) for i, one in enumerate(task.responses)],
-        )
-        count = number
+    count = len([add_task(connection, task) for task in tasks])
     numbers = sorted(range(1, count + 1), key=lambda number: _digest(seed, "task", number))
     several = round(shares.share * count)
     shared = set(numbers[:several])
@@ -103,6 +95,29 @@ def add_tasks(connection: sqlite3.Connection, tasks: Iterable[Task], shares: Sha
         if number in repeated:
             connection.execute("INSERT INTO slots (task, repeats) VALUES (?, ?)", (number, last))
     return count
+
+
+def add_task(connection: sqlite3.Connection, task: Task) -> int:
+    """Adds a task without slots, and returns its number, counted from 1.
+
+    Args:
+        connection: in a writing transaction.
+        task: with at least two responses.
+    """
+    number = connection.execute(
+        "INSERT INTO tasks (prompt, columns) VALUES (?, ?)", (json.dumps(task.prompt), columns_text(task))
+    ).lastrowid
+    assert number is not None
+    connection.executemany(
+        "INSERT INTO responses VALUES (?, ?, ?, ?, ?)",
+        [(number, i, one.text, one.run, one.version) for i, one in enumerate(task.responses)],
+    )
+    return number
+
+
+def columns_text(task: Task) -> str:
+    """Returns the further fields of a task as the JSON that the store keeps."""
+    return json.dumps(task.columns, ensure_ascii=False, default=str)
 
 
 def shown_order(seed: int, labeler: int, slot: int, k: int) -> list[int]:

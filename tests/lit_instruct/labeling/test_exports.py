@@ -39,8 +39,7 @@ def test_what_is_written_is_read_again(tmp_path: Path, layout: Format) -> None:
     found = [dict(zip(row.responses, row.ranks, strict=True)) for row in rows]
     assert found == [{"text 0": 2, "text 1": 1, "text 2": 1}, {"text 0": 1, "text 1": 2, "text 2": 3}]
     assert [row.prompt if isinstance(row.prompt, str) else row.prompt[-1]["content"] for row in rows] == ["Hi", "Hi"]
-    if layout != "argilla":  # whose users are UUIDs
-        assert [row.extra["labeler"] for row in rows] == ["Ada", "Ben"]
+    assert [row.extra["labeler"] for row in rows] == ["Ada", "Ben"]
 
 
 def test_our_rows_keep_quality_flags_and_writers() -> None:
@@ -85,7 +84,7 @@ def test_conversations_stay_messages_where_the_layout_has_any() -> None:
                 "fields": {"prompt": "a"},
                 "responses": [{"values": {"q": {"value": [{"rank": 1, "value": "x"}, {"rank": 2, "value": "y"}]}}}],
             },
-            "rank 'x', which is no name",
+            "names 'x', which is not in",
         ),
         ({"data": {"prompt": "a"}, "annotations": []}, 'must have a list "items"'),
         (
@@ -93,8 +92,16 @@ def test_conversations_stay_messages_where_the_layout_has_any() -> None:
                 "data": {"prompt": "a", "items": [{"id": "1", "body": "b"}]},
                 "annotations": [{"result": [{"type": "ranker", "value": {"ranker": ["1", "9"]}}]}],
             },
-            "ranks '9', which is no id",
+            "names '9', which is not in",
         ),
+        (
+            {
+                "data": {"prompt": "a", "items": [{"id": "1", "body": "b"}, {"id": "2", "body": "c"}]},
+                "annotations": [{"result": [{"type": "ranker", "value": {"ranker": ["1", "2", "1"]}}]}],
+            },
+            "names '1', twice",
+        ),
+        ({"data": {"prompt": "a", "items": []}, "annotations": [{"result": 3}]}, "nobody has ranked this record"),
         (
             {
                 "data": {"items": [{"id": "1", "body": "b"}, {"id": "2", "body": "c"}]},
@@ -125,4 +132,4 @@ def test_a_list_of_label_studio_is_an_order_without_ties(tmp_path: Path) -> None
     path = tmp_path / "out.jsonl"
     path.write_text(json.dumps(record) + "\n")
     (row,) = read_rows(path, RankedComparison)
-    assert (row.responses, row.ranks, row.extra["labeler"]) == (["c", "b"], [1, 2], "ada@example.org")
+    assert (row.responses, row.ranks, row.extra["labeler"]) == (["b", "c"], [2, 1], "ada@example.org")
