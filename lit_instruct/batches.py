@@ -47,6 +47,10 @@ class PromptBatch(NamedTuple):
     rows: list[Any]
     """The data rows themselves (data_modules.rows.PromptRow), for reward functions and tables of samples."""
 
+    def cpu(self) -> PromptBatch:
+        """Returns the batch in host memory, where prompts are joined with responses and sorted by length."""
+        return PromptBatch(self.prompt_ids.cpu(), self.prompt_mask.cpu(), self.row_number.cpu(), self.rows)
+
     def repeated(self, count: int) -> PromptBatch:
         """Returns every prompt `count` times in succession, each with a row number of its own, for other samples."""
         if count == 1:
@@ -92,6 +96,14 @@ class Rollout(NamedTuple):
     """(B,) float32, mean entropy in nats of the policy's distributions over the response's tokens."""
     trunk: Tensor | None
     """(B, T, H) hidden states below the first adapted layer, shared by all roles; None without a trunk cache."""
+    places: Tensor | None = None
+    """(2, n) long, row and column of each real token of `response_mask`, if `input_ids` are padded on the right only;
+    None makes the host wait for the device to find out."""
+
+    @property
+    def tokens(self) -> int:
+        """Number of real tokens of all responses."""
+        return self.places.shape[1] if self.places is not None else int(self.response_mask.sum())
 
     @property
     def response_ids(self) -> Tensor:

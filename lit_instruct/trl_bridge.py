@@ -135,8 +135,7 @@ class RankedRewardTrainer(RewardTrainer):
             num_items_in_batch: number of prompts in the optimizer step, the divisor; None takes those of this batch.
         """
         rewards = self.reward_forward.rewards(inputs)
-        labels = (inputs.ranks, inputs.prompt_index, inputs.margin)
-        ranking = ranking_loss(rewards, *(part.to(rewards.device) for part in labels))
+        ranking = ranking_loss(rewards, inputs.ranks, inputs.prompt_index, inputs.margin.to(rewards.device))
         prompts = ranking.prompts if num_items_in_batch is None else num_items_in_batch
         total = ranking.loss + (self.args.center_rewards_coefficient or 0.0) * ranking.centre
         loss = total / torch.as_tensor(prompts).clamp(min=1)
@@ -183,6 +182,8 @@ def prepare_sft(
     if device.type == "cpu" or not output_head(network).is_plain:
         _lighten_head(trainer.model)
     _trained_in_float32(trainer.model)
+    # TRL's metrics, which only validation reads, would take collectives and waits for the device in every micro-batch.
+    trainer.accelerator.gather_for_metrics = lambda value: torch.zeros(()) if trainer.model.training else value
     prepared = Prepared(trainer, trainer.train_dataset, trainer.eval_dataset)
     if options.neftune_noise_alpha is not None:
         activate_neftune(trainer.model, options.neftune_noise_alpha, trainer.accelerator)
@@ -208,9 +209,8 @@ def sft_loss(
 
 
 def last_token_accuracy(prepared: Prepared) -> float:
-    """Returns the share of the last batch's trained tokens that the model predicted as the most probable."""
-    metrics = prepared.trainer._metrics["train"] or prepared.trainer._metrics["eval"]
-    return float(metrics["mean_token_accuracy"][-1])
+    """Returns the share of the last validation batch's tokens that the model predicted as the most probable."""
+    return float(prepared.trainer._metrics["eval"]["mean_token_accuracy"][-1])
 
 
 def _common(seed: int, folder: str) -> dict[str, Any]:

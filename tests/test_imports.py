@@ -21,7 +21,18 @@ FLOORS = [
     ["rollouts"],
     ["planning", "trl_bridge", "handover"],
     ["models", "data_modules", "judging"],
-    ["fast", "files", "checkout", "hub", "machine", "progress", "prompting", "lightning_private", "wheels"],
+    [
+        "collectives",
+        "fast",
+        "files",
+        "checkout",
+        "hub",
+        "machine",
+        "progress",
+        "prompting",
+        "lightning_private",
+        "wheels",
+    ],
     ["losses", "batches", "errors", "json_types", "terminal"],
 ]
 """From top to bottom: a part imports what stands below it, and no other part of its own floor."""

@@ -44,12 +44,13 @@ class LlamaDecoding:
         """Reads the prompts with the model's own forward: those of similar length together, shared ones only once."""
         self.cache = self._empty_cache(mask)
         self.positions = mask.sum(dim=1)  # of the next token
-        prompts, copy_of = torch.unique(torch.cat([mask.long(), ids], dim=1), dim=0, return_inverse=True)
+        on_host = torch.cat([mask.long(), ids], dim=1).cpu()  # one wait; what follows needs none
+        prompts, copy_of = torch.unique(on_host, dim=0, return_inverse=True)
         distinct_mask, distinct_ids = prompts[:, : mask.shape[1]].bool(), prompts[:, mask.shape[1] :]
         parts = similar_length_parts(distinct_mask.sum(dim=1))
         hidden = torch.cat([self._read(part, distinct_ids, distinct_mask, copy_of) for part in parts])
         place = torch.cat(parts).argsort()  # of each distinct prompt in `hidden`
-        return self.head(hidden[place[copy_of]])
+        return self.head(hidden[place[copy_of].to(hidden.device)])
 
     def _empty_cache(self, mask: Tensor) -> _Cache:
         attention, device = self.decoder.layers[0].self_attn, mask.device.type
@@ -60,16 +61,16 @@ class LlamaDecoding:
     def _read(self, part: Tensor, ids: Tensor, mask: Tensor, copy_of: Tensor) -> Tensor:
         """Reads some distinct prompts into the rows that share them; returns their last hidden states: (b, H).
 
-        `part` (b,) are indices into `ids` and `mask` (D, P), and so is `copy_of` (B,), the prompt of each row.
+        On the CPU: `part` (b,) are indices into `ids` and `mask` (D, P), and so is `copy_of` (B,), each row's prompt.
         """
-        width = int(mask[part].sum(dim=1).max())
-        ids, mask = ids[part, -width:], mask[part, -width:]
+        width, device = int(mask[part].sum(dim=1).max()), self.positions.device
+        rows, sources = (copy_of[:, None] == part).nonzero(as_tuple=True)
+        ids, mask = ids[part, -width:].to(device), mask[part, -width:].to(device)
         filled, places = DynamicCache(config=self.model.config), position_ids(mask)
         output = self.decoder(
             ids, attention_mask=mask.long(), position_ids=places, past_key_values=filled, use_cache=True
         )
-        rows, sources = (copy_of[:, None] == part).nonzero(as_tuple=True)
-        self.cache.fill(rows, filled, sources)
+        self.cache.fill(rows.to(device), filled, sources.to(device))
         return output.last_hidden_state[:, -1]
 
     def step(self, tokens: Tensor) -> Tensor:
@@ -86,8 +87,8 @@ class LlamaDecoding:
         return self.head(self.decoder.norm(hidden))
 
     def keep(self, rows: Tensor) -> None:
-        """Keeps only some rows."""
-        self.positions = self.positions[rows]
+        """Keeps only some rows; their numbers are on the CPU."""
+        self.positions = self.positions[rows.to(self.positions.device)]
         self.cache.keep(rows)
 
     def _attend(self, number: int, attention: Any, hidden: Tensor, cosines: Tensor, sines: Tensor) -> Tensor:
@@ -174,12 +175,12 @@ class _Cache:
         return keys.flatten(0, 1)[..., :used], values.flatten(0, 1)[:, :used]
 
     def keep(self, rows: Tensor) -> None:
-        """Keeps only the given rows; rows that keep their place are not copied."""
-        count, used, heads = len(rows), self.length, self.keys.shape[2]
-        places = torch.arange(count, device=rows.device)
+        """Keeps only the given rows, (b,) on the CPU; rows that keep their place are not copied."""
+        count, used, heads, device = len(rows), self.length, self.keys.shape[2], self.keys.device
+        places = torch.arange(count)
         moved = rows != places
-        sources, places = rows[moved], places[moved]
+        sources, places = rows[moved].to(device), places[moved].to(device)
         self.keys[:, places, ..., :used] = self.keys[:, sources, ..., :used]
         self.values[:, places, :, :used] = self.values[:, sources, :, :used]
-        self.bias = self.bias.view(self.rows, heads, 1, -1)[rows].flatten(0, 1)
+        self.bias = self.bias.view(self.rows, heads, 1, -1)[rows.to(device)].flatten(0, 1)
         self.rows = count

@@ -44,16 +44,21 @@ def ranking_loss(
     Args:
         rewards: (N,) scalar reward of each response, with gradient; higher is better.
         ranks: (N,) 1 is the best, equal ranks are ties.
-        prompt_index: (N,) which prompt a response answers, in [0, B).
+        prompt_index: (N,) which prompt a response answers, in [0, B); with ranks on the CPU, pairs are found there, so
+            that nothing waits for the rewards.
         margin: (N,) by whose difference r_w is to exceed r_l (Touvron et al. 2023, eq. 2); None is 0.
 
     Source: section 3.5, eq. 1.
     """
     better = (prompt_index[:, None] == prompt_index[None, :]) & (ranks[:, None] < ranks[None, :])
     winner, loser = better.nonzero(as_tuple=True)
-    margins = rewards[winner] - rewards[loser]
     pairs_of_prompt = torch.bincount(prompt_index[winner], minlength=len(rewards))
-    weights = 1 / pairs_of_prompt[prompt_index[winner]].to(margins)
+    pairs_of_pair = pairs_of_prompt[prompt_index[winner]]
+    winner, loser, pairs_of_prompt, pairs_of_pair = (
+        part.to(rewards.device, non_blocking=True) for part in (winner, loser, pairs_of_prompt, pairs_of_pair)
+    )
+    margins = rewards[winner] - rewards[loser]
+    weights = 1 / pairs_of_pair.to(margins)
     beyond = margins if margin is None else margins - (margin[winner] - margin[loser])
     return Ranking(
         loss=(-logsigmoid(beyond) * weights).sum(),

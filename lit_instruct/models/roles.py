@@ -98,13 +98,13 @@ class Roles(nn.Module):
             parameters = [p for name, p in network.named_parameters() if f".{adapter}." in name]
         return parameters + (list(self.value_head.parameters()) if role == "value" else [])
 
-    def hidden(self, role: RoleName, input_ids: Tensor, mask: Tensor, trunk: Tensor | None = None) -> Tensor:
+    def hidden(self, role: RoleName, input_ids: Tensor, mask: Tensor | None, trunk: Tensor | None = None) -> Tensor:
         """Returns a role's hidden states after the final norm: (B, T, H).
 
         Args:
             role: which one.
             input_ids: (B, T) long.
-            mask: (B, T) bool, True is real; padding may lie on either side.
+            mask: (B, T) bool, True is real; None: the padding, if any, lies on the right.
             trunk: (B, T, H) from `hidden_with_trunk`, to start above the trunk.
         """
         decoder = self.activate(role)
@@ -113,13 +113,13 @@ class Roles(nn.Module):
         with _only_layers(decoder, self.trunk_layers):
             return _run(decoder, mask, inputs_embeds=trunk)
 
-    def hidden_with_trunk(self, role: RoleName, input_ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor | None]:
+    def hidden_with_trunk(self, role: RoleName, input_ids: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Returns `hidden`, and the trunk's output that every role can start from: (B, T, H), None without a trunk.
 
         Args:
             role: which one.
             input_ids: (B, T) long.
-            mask: (B, T) bool, True is real.
+            mask: as in `hidden`.
         """
         if self.trunk_layers == 0:
             return self.hidden(role, input_ids, mask), None
@@ -140,6 +140,7 @@ class Roles(nn.Module):
         mask: Tensor,
         temperature: float,
         with_entropy: bool = False,
+        places: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Returns log-probabilities and entropies in nats: (B, R) float32 with gradient, masked positions 0.
 
@@ -150,10 +151,12 @@ class Roles(nn.Module):
             mask: (B, R) bool of the response, True is real.
             temperature: of the policy's distribution.
             with_entropy: computes entropies too; they are 0 otherwise.
+            places: `Rollout.places` of the mask; without them the host waits for the device to find them.
         """
+        real = mask.nonzero(as_tuple=True) if places is None else (places[0], places[1])
         predicting = hidden[:, -tokens.shape[1] - 1 : -1]
         # Selecting the real tokens first gives a contiguous matrix; a slice would be multiplied row by row.
-        chosen, entropy, _ = self.token_log_probs(role, predicting[mask], tokens[mask], temperature, with_entropy)
+        chosen, entropy, _ = self.token_log_probs(role, predicting[real], tokens[real], temperature, with_entropy)
         log_probs = torch.zeros(mask.shape, dtype=torch.float32, device=mask.device)
         entropies = torch.zeros_like(log_probs)
         return log_probs.masked_scatter(mask, chosen), entropies.masked_scatter(mask, entropy)
@@ -257,9 +260,9 @@ class Roles(nn.Module):
                 parameter.requires_grad_(True)
 
 
-def _run(decoder: nn.Module, mask: Tensor, **inputs: Tensor) -> Tensor:
+def _run(decoder: nn.Module, mask: Tensor | None, **inputs: Tensor) -> Tensor:
     # Right padding needs no mask: causal attention never looks at it, and runs faster without one.
-    if not mask[:, 0].all():
+    if mask is not None and not mask[:, 0].all():
         inputs |= {"attention_mask": mask.long(), "position_ids": position_ids(mask)}
     return decoder(use_cache=False, **inputs).last_hidden_state
 

@@ -7,10 +7,11 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict, set_model_state_dict
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
+from lit_instruct.collectives import largest
 from lit_instruct.models.heads import ScoreHead
 
 if TYPE_CHECKING:
@@ -72,9 +73,7 @@ def most_of_all(model: nn.Module, *counts: int) -> list[int]:
     """
     if not is_sharded(model):
         return list(counts)
-    found = torch.tensor(counts, device=next(model.parameters()).device)
-    distributed.all_reduce(found, distributed.ReduceOp.MAX)
-    return found.tolist()
+    return largest(counts, next(model.parameters()).device)
 
 
 def in_step(items: Sequence[Item], idle: Item, model: nn.Module) -> list[Item]:

@@ -97,7 +97,7 @@ class Collector:
         Raises:
             UserError: a reward is refused, here or on another process.
         """
-        batch = batch if whole else batch.repeated(self.responses_per_prompt)
+        batch = batch.cpu() if whole else batch.cpu().repeated(self.responses_per_prompt)
         responses = self.sample(batch, key)
         sampled = time.monotonic()
         lengths = sequence_lengths(batch, responses)
@@ -120,6 +120,7 @@ class Collector:
             key: of the random numbers; each row adds its row number in the dataset.
         """
         responses: list[list[int]] = [[] for _ in batch.rows]
+        batch, device = batch.cpu(), self.ranks.device
         lengths = batch.prompt_mask.sum(dim=1)
         order = lengths.argsort(descending=True, stable=True)
         with self.roles.merged("policy", fold=self.merge) as model:
@@ -131,16 +132,17 @@ class Collector:
                 keys = [(*key, number) for number in batch.row_number[rows].tolist()]
                 sampled: Responses = generate(
                     model,
-                    batch.prompt_ids[rows, -width:],
-                    batch.prompt_mask[rows, -width:],
+                    batch.prompt_ids[rows, -width:].to(device),
+                    batch.prompt_mask[rows, -width:].to(device),
                     self.sampling,
                     self.stop,
                     keys,
                     self.prompter.pad_id,
                     told,
                 )
-                for row, ids, mask in zip(rows.tolist(), sampled.ids, sampled.mask, strict=True):
-                    responses[row] = ids[mask].tolist()
+                everything = zip(rows.tolist(), sampled.ids.tolist(), sampled.mask.sum(dim=1).tolist(), strict=True)
+                for row, ids, length in everything:
+                    responses[row] = ids[:length]
         return responses
 
     def _sampled(self, before: int, total: int, tokens: int) -> None:
@@ -166,6 +168,7 @@ class Collector:
             parts: row numbers of each part; every row is in exactly one part.
         """
         self.phases("scoring", 0, len(parts))
+        batch = batch.cpu()
         outside = [self._outside_scores(reward.score, batch, responses) for reward in self.rewards]
         wanted = in_step([*parts], [0], self.roles)
         rollouts = []
@@ -181,33 +184,36 @@ class Collector:
         """Scores one micro-batch.
 
         Args:
-            batch: prompts.
+            batch: prompts, in host memory.
             responses: token ids of each row's response.
             rows: row numbers of the micro-batch.
             outside: each reward's scores of the whole batch, (B,) float32; None for the reward role.
         """
         roles, temperature = self.roles, self.sampling.temperature
-        input_ids, mask, prompt_length, response_mask = (
-            part.to(batch.prompt_ids.device) for part in self.join(batch, responses, rows)
+        joined = self.join(batch, responses, rows)
+        input_ids, mask, prompt_length, response_mask, places = (
+            part.to(self.ranks.device) for part in (*joined, torch.stack(joined[-1].nonzero(as_tuple=True)))
         )
+        padding = None if bool(joined[1][:, 0].all()) else mask
         tokens = columns_from(input_ids, prompt_length, response_mask.shape[1])
 
         def around(hidden: Tensor) -> Tensor:
             return around_response(hidden, prompt_length, response_mask)
 
-        hidden, trunk = roles.hidden_with_trunk("reference", input_ids, mask)
-        reference, _ = roles.response_log_probs("reference", around(hidden), tokens, response_mask, temperature)
-        hidden = around(roles.hidden("policy", input_ids, mask, trunk))
-        log_probs, entropy = roles.response_log_probs(
-            "policy", hidden, tokens, response_mask, temperature, with_entropy=True
-        )
+        hidden, trunk = roles.hidden_with_trunk("reference", input_ids, padding)
+        asked = (tokens, response_mask, temperature)
+        reference, _ = roles.response_log_probs("reference", around(hidden), *asked, places=places)
+        hidden = around(roles.hidden("policy", input_ids, padding, trunk))
+        log_probs, entropy = roles.response_log_probs("policy", hidden, *asked, with_entropy=True, places=places)
         if not roles.value_on_policy:
-            hidden = around(roles.hidden("value", input_ids, mask, trunk))
+            hidden = around(roles.hidden("value", input_ids, padding, trunk))
         values = roles.values(hidden, response_mask)
         rewards = [scores[rows] for scores in outside if scores is not None]
         if outside[0] is None:
             members = [
-                roles.rewards(around(roles.hidden(reward_role(member), input_ids, mask, trunk)), response_mask, member)
+                roles.rewards(
+                    around(roles.hidden(reward_role(member), input_ids, padding, trunk)), response_mask, member
+                )
                 for member in range(len(roles.reward_heads))
             ]
             main, *std = self.ensemble.combine(members)
@@ -229,6 +235,7 @@ class Collector:
             ended=ended,
             entropy=entropy.sum(dim=1) / response_mask.sum(dim=1),
             trunk=trunk,
+            places=places if padding is None else None,
         )
 
     def join(self, batch: PromptBatch, responses: list[list[int]], rows: Sequence[int]) -> tuple[Tensor, ...]:
@@ -252,7 +259,7 @@ class Collector:
         rows = [row.columns() for row in batch.rows]
 
         def work() -> Tensor:
-            return torch.tensor(scorer(prompts, texts, rows), dtype=torch.float32, device=batch.prompt_ids.device)
+            return torch.tensor(scorer(prompts, texts, rows), dtype=torch.float32, device=self.ranks.device)
 
         # If every forward is a collective, all processes must know of a refusal before the next forward.
         return self.ranks.agree(work) if self.ranks.sharded else work()

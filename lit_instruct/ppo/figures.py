@@ -25,8 +25,8 @@ def episode_figures(rollout: Rollout) -> Tensor:
     """Returns the FIGURES of every episode of a micro-batch, then its rewards one by one: (B, n) float64 on the CPU."""
     kl = (rollout.log_probs - rollout.reference_log_probs).sum(dim=1)
     columns = (rollout.scores, kl, rollout.response_length, rollout.ended, rollout.entropy)
-    figures = torch.stack([column.detach().double().cpu() for column in columns], dim=1)
-    return torch.cat([figures, rollout.reward_parts.double().cpu()], dim=1)
+    figures = torch.stack([column.detach().double() for column in columns], dim=1)
+    return torch.cat([figures, rollout.reward_parts.double()], dim=1).cpu()
 
 
 def figure_names(rewards: Sequence[str]) -> list[str]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -111,12 +112,12 @@ def _non_finite_rewards(
     rollouts: Sequence[Rollout], parts: Sequence[Sequence[int]], names: Sequence[str]
 ) -> list[tuple[str, str, int]]:
     """Returns each reward that is NaN or inf: its name, "reward/name is nan", and its row of the batch."""
-    found = []
-    for rows, rollout in zip(parts, rollouts, strict=True):
-        for place, number in (~rollout.reward_parts.isfinite()).nonzero().tolist():
-            value = float(rollout.reward_parts[place, number])
-            found.append((names[number], f"reward/{names[number]} is {value}", rows[place]))
-    return found
+    rewards = torch.cat([rollout.reward_parts for rollout in rollouts]).cpu()
+    numbers = [row for rows in parts for row in rows]
+    return [
+        (names[number], f"reward/{names[number]} is {float(rewards[place, number])}", numbers[place])
+        for place, number in (~rewards.isfinite()).nonzero().tolist()
+    ]
 
 
 def _save_episodes(
@@ -129,7 +130,7 @@ def _save_episodes(
     """Writes episodes.safetensors, with tensors called <field>.<micro-batch>, and episodes.json, with `facts`."""
     tensors: dict[str, Tensor] = {}
     for number, rollout in enumerate(rollouts):
-        fields = {name: value for name, value in rollout._asdict().items() if value is not None and name != "trunk"}
+        fields = {name: value for name, value in rollout._asdict().items() if name not in ("trunk", "places")}
         if targets is not None:  # shaped scores among them
             fields |= {"raw_scores": rollout.scores, **targets[number]._asdict()}
         tensors |= {f"{name}.{number}": value.detach().cpu().contiguous() for name, value in fields.items()}

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from data_modules.batching.pretraining import PretrainingText
 from lit_instruct.models.roles import Roles
@@ -30,8 +31,8 @@ class PretrainingMix:
     offloading: AbstractContextManager[Any]
     """Context of forward passes."""
 
-    def backward(self, step: int) -> float:
-        """Adds the gradients of one optimizer step; returns this process's share of the loss, before gamma.
+    def backward(self, step: int) -> Tensor:
+        """Adds the gradients of one optimizer step; returns this process's share of the loss, before gamma: ().
 
         Args:
             step: number of the optimizer step since the training began, which chooses the blocks.
@@ -39,12 +40,12 @@ class PretrainingMix:
         blocks = self.text.batch(step, self.blocks)
         mean_over = blocks[:, 1:].numel()
         blocks = blocks.tensor_split(self.ranks.count)[self.ranks.rank].to(self.ranks.device)
-        total = 0.0
+        total = torch.zeros((), dtype=torch.float64, device=self.ranks.device)
         for part in in_step([*blocks.split(self.micro_batch_size)], blocks[:0], self.roles):
             with self.offloading:
-                hidden = self.roles.hidden("policy", part, torch.ones_like(part, dtype=torch.bool))
+                hidden = self.roles.hidden("policy", part, None)
             found = self.roles.token_log_probs("policy", hidden[:, :-1].flatten(0, 1), part[:, 1:].flatten())
             loss = -found.log_probs.sum() / mean_over
             (self.coef * self.ranks.gradient_scale * loss).backward()
-            total += float(loss.detach())
+            total += loss.detach()
         return total

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from lightning.pytorch.strategies import Strategy
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 
+from lit_instruct.collectives import gather_objects
 from lit_instruct.errors import UserError
 from lit_instruct.losses.masked import Moments, masked_moments
 from lit_instruct.models.sharding import is_sharded
@@ -58,13 +59,14 @@ class Ranks:
         return self.strategy.reduce(values.to(self.device).clone(), reduce_op="sum").cpu()
 
     def moments(self, parts: Sequence[Moments]) -> Moments:
-        """Returns the moments of all parts of all processes together."""
-        local = torch.stack([torch.stack([part.cpu() for part in moment]) for moment in parts]).sum(dim=0)
+        """Returns the moments of all parts of all processes together; those of the parts are on the CPU."""
+        local = torch.stack([torch.stack(moment) for moment in parts]).sum(dim=0)
         return Moments(*self.sum(local))
 
     def masked_moments(self, values: Sequence[Tensor], masks: Sequence[Tensor]) -> Moments:
         """Returns the moments over all processes of each part's values, (B, R), where its mask, (B, R), is True."""
-        return self.moments([masked_moments(v, mask) for v, mask in zip(values, masks, strict=True)])
+        on_host = zip(together_to_host(values), together_to_host(masks), strict=True)
+        return self.moments([masked_moments(v, mask) for v, mask in on_host])
 
     def agree(self, work: Callable[[], Result]) -> Result:
         """Runs work; if it raises a `UserError` on one process, all processes raise one, so that none waits.
@@ -86,10 +88,7 @@ class Ranks:
 
     def gather(self, rows: Mapping[int, Result]) -> dict[int, Result]:
         """Returns the rows of all processes by their numbers, in ascending order."""
-        everywhere: list[Any] = [rows]
-        if self.count > 1:
-            everywhere = [None] * self.count
-            distributed.all_gather_object(everywhere, dict(rows))
+        everywhere = gather_objects(dict(rows)) if self.count > 1 else [rows]
         return dict(sorted((number, row) for part in everywhere for number, row in part.items()))
 
     def sum_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
@@ -108,3 +107,12 @@ class Ranks:
         no_sync = getattr(getattr(self.strategy, "model", None), "no_sync", nullcontext)
         with no_sync():
             yield
+
+
+def together_to_host(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Returns tensors of one dtype in host memory, copied in one piece: the host waits for the device once."""
+    if all(tensor.device.type == "cpu" for tensor in tensors):
+        return list(tensors)
+    flat = torch.cat([tensor.flatten() for tensor in tensors]).cpu()
+    pieces = flat.split([tensor.numel() for tensor in tensors])
+    return [piece.view(tensor.shape) for piece, tensor in zip(pieces, tensors, strict=True)]

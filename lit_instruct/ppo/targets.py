@@ -96,7 +96,7 @@ class Targets:
     def shape(self, rollouts: Sequence[Rollout]) -> list[Tensor]:
         """Returns the shaped scores, (B,) of each micro-batch, and adds the scores to the moments for normalisation."""
         if self.reward.normalize:
-            raw = torch.cat([rollout.scores for rollout in rollouts])
+            raw = torch.cat([rollout.scores for rollout in rollouts]).cpu()
             fresh = self.ranks.moments([masked_moments(raw, raw.isfinite())])
             self.score_moments = Moments(*(old + new for old, new in zip(self.score_moments, fresh, strict=True)))
         return [self._shaped(rollout.scores, rollout.ended) for rollout in rollouts]

@@ -113,14 +113,15 @@ class Updater:
             place: number of the step in this iteration, from 0.
             frozen: leaves the policy as it is.
         """
-        local = torch.tensor(float(sum(int(rollout.response_mask.sum()) for rollout, _ in minibatch)))
+        local = torch.tensor(float(sum(rollout.tokens for rollout, _ in minibatch)))
         tokens = float(self.ranks.sum(local))
-        mix, totals, ratio_error = None if frozen else self.mix, torch.zeros(4), 0.0
+        mix = None if frozen else self.mix
+        totals, ratio_error = torch.zeros(4, device=self.ranks.device), torch.zeros((), device=self.ranks.device)
         with self.ranks.no_sync():
             for rollout, target in in_step(minibatch, idle_part(self.ranks.device), self.roles):
                 sums, error = self.backward(rollout, target, tokens, frozen)
                 totals[:3] += sums
-                ratio_error = max(ratio_error, error)
+                ratio_error = torch.fmax(ratio_error, error)  # NaN has its own message
             if mix is not None:
                 totals[3] = mix.backward(before + place)
         names = ["loss/policy", "loss/value", "ppo/clip_share"] + (["loss/pretraining"] if mix else [])
@@ -136,9 +137,9 @@ class Updater:
         optimizer.step()
         optimizer.zero_grad()
         losses |= {f"grad_norm/{role}": norm for role, norm in norms.items()}
-        return Step(losses, ratio_error, bool(wrong))
+        return Step(losses, float(ratio_error), bool(wrong))
 
-    def backward(self, rollout: Rollout, target: Target, tokens: float, frozen: bool) -> tuple[Tensor, float]:
+    def backward(self, rollout: Rollout, target: Target, tokens: float, frozen: bool) -> tuple[Tensor, Tensor]:
         """Adds a micro-batch's gradients: each role's backward runs before the next role's adapter is activated.
 
         Args:
@@ -148,16 +149,16 @@ class Updater:
             frozen: leaves the policy without gradients.
 
         Returns:
-            Its parts of policy loss, value loss and share of clipped tokens, (3,) on the CPU; the largest |ratio - 1|.
+            Its parts of policy loss, value loss and share of clipped tokens, (3,); the largest |ratio - 1|, ().
         """
         roles, mask = self.roles, rollout.response_mask
         bonus = self.objective.entropy_coef
         with torch.set_grad_enabled(not frozen):
             hidden = self._hidden("policy", rollout)
             log_probs, entropy = roles.response_log_probs(
-                "policy", hidden, rollout.response_ids, mask, self.temperature, with_entropy=bonus != 0
+                "policy", hidden, rollout.response_ids, mask, self.temperature, bonus != 0, rollout.places
             )
-        ratio_error = float((log_probs.detach() - rollout.log_probs).expm1().abs().max())
+        ratio_error = (log_probs.detach() - rollout.log_probs).expm1().abs().max()
         policy_loss, clipped = clipped_policy_loss(
             log_probs, rollout.log_probs, target.advantages, mask, self.objective.clip_range, self.objective.dual_clip
         )
@@ -172,12 +173,13 @@ class Updater:
             roles.values(hidden, mask), rollout.values, target.returns, mask, self.value.clip_range
         )
         (loss + self.value.coef * value_loss / divisor).backward()
-        return torch.stack([policy_loss.detach(), value_loss.detach(), clipped.float()]).cpu() / tokens, ratio_error
+        return torch.stack([policy_loss.detach(), value_loss.detach(), clipped.float()]) / tokens, ratio_error
 
     def _hidden(self, role: Literal["policy", "value"], rollout: Rollout) -> Tensor:
         """Returns a role's states before each response token and after the last: (B, R + 1, H)."""
         with self.offloading:
-            hidden = self.roles.hidden(role, rollout.input_ids, rollout.attention_mask, rollout.trunk)
+            mask = rollout.attention_mask if rollout.places is None else None  # the collector pads on the right
+            hidden = self.roles.hidden(role, rollout.input_ids, mask, rollout.trunk)
         return around_response(hidden, rollout.prompt_length, rollout.response_mask)
 
     def clip_gradients(self, optimizer: Optimizer) -> dict[str, float]:
@@ -190,5 +192,5 @@ class Updater:
         for role, group in zip(("policy", "value"), optimizer.param_groups, strict=True):
             self.ranks.sum_gradients(group["params"])
             norm = torch.nn.utils.clip_grad_norm_(group["params"], self.max_grad_norm)
-            norms[role] = float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
-        return norms
+            norms[role] = norm.full_tensor() if isinstance(norm, DTensor) else norm
+        return dict(zip(norms, torch.stack([*norms.values()]).tolist(), strict=True))

@@ -39,7 +39,7 @@ class Decoding(Protocol):
         """Appends a token to every row: (B,) long -> (B, V) logits of the next one."""
 
     def keep(self, rows: Tensor) -> None:
-        """Keeps only some rows, in this order: (b,) long."""
+        """Keeps only some rows, in this order: (b,) long, on the CPU."""
 
 
 def decoding(model: nn.Module, new_tokens: int) -> Decoding:
@@ -153,6 +153,7 @@ class ModelDecoding:
 
     def keep(self, rows: Tensor) -> None:
         """Keeps only some rows."""
+        rows = rows.to(self.mask.device)
         self.mask = self.mask[rows]
         self.cache.batch_select_indices(rows)
 

@@ -19,6 +19,9 @@ from lit_instruct.rollouts.stopping import StopRule
 DROP_SHARE = 0.25
 """Finished rows are dropped once they are this share of the batch: moving the others takes time too."""
 
+LOOK_EVERY = {"cpu": 1, "cuda": 16}
+"""Tokens after which the host looks which rows have ended: on a GPU it waits for all queued work to do so."""
+
 
 @dataclass
 class SamplingOptions:
@@ -75,7 +78,8 @@ def generate(
 
     A row's random numbers depend only on its key, so its response does not depend on the other rows or on the number of
     processes, up to the rounding of the matrix products. Each rank decodes until its own rows have ended, except under
-    FSDP2, where every forward is a collective and all ranks take `max_new_tokens` steps.
+    FSDP2, where every forward is a collective and all ranks take `max_new_tokens` steps. On a GPU rows go on, unread,
+    until the host looks again.
 
     Args:
         model: a transformers causal language model, in evaluation mode.
@@ -88,40 +92,58 @@ def generate(
         on_token: called after each step with the number of tokens so far.
     """
     ways = decoding(model, options.max_new_tokens)
-    sharded = is_sharded(model)
-    draws = uniforms(keys, options.max_new_tokens).to(prompt_ids.device)
+    sharded, device = is_sharded(model), prompt_ids.device
+    every = LOOK_EVERY.get(device.type, LOOK_EVERY["cuda"])
+    draws = uniforms(keys, options.max_new_tokens).to(device)
     shape = len(prompt_ids), options.max_new_tokens
-    tokens = torch.full(shape, pad_id, device=prompt_ids.device)
-    real = torch.zeros(shape, dtype=torch.bool, device=prompt_ids.device)
-    rows = torch.arange(len(prompt_ids), device=prompt_ids.device)  # still in the batch
+    tokens = torch.full(shape, pad_id, device=device)
+    real = torch.zeros(shape, dtype=torch.bool, device=device)
+    rows = torch.arange(len(prompt_ids), device=device)  # still in the batch
     alive = torch.ones_like(rows, dtype=torch.bool)
-    logits, length = ways.start(prompt_ids, prompt_mask), 0
+    logits, length, seen = ways.start(prompt_ids, prompt_mask), 0, 0
     while True:
         chosen = sample_tokens(logits, draws[rows, length], options)
-        tokens[rows[alive], length] = chosen[alive]
-        real[rows[alive], length] = True
+        tokens[rows, length] = chosen.where(alive, pad_id)
+        real[rows, length] = alive
         length += 1
         if on_token is not None:
             on_token(length)
-        alive = alive & ~stop.ended_rows(tokens[rows, :length])
-        if length == options.max_new_tokens or not (sharded or bool(alive.any())):
-            return _trimmed(Responses(tokens, real))
-        if not sharded and int(alive.sum()) <= (1 - DROP_SHARE) * len(rows):
-            kept = compacted_rows(alive)
-            ways.keep(kept)
-            rows, chosen, alive = rows[kept], chosen[kept], alive[kept]
+        alive = alive & ~stop.ended_by_id(chosen)
+        if length % every == 0 or length == options.max_new_tokens:  # the host looks, and waits for the device
+            if stop.strings:
+                alive = alive & ~_cut_at_strings(tokens, real, rows, seen, length, stop, pad_id)
+            going, seen = alive.tolist(), length
+            if length == options.max_new_tokens or not (sharded or any(going)):
+                return _trimmed(Responses(tokens, real))
+            if not sharded and sum(going) <= (1 - DROP_SHARE) * len(going):
+                kept = compacted_rows(going)
+                ways.keep(kept)
+                kept = kept.to(device)
+                rows, chosen, alive = rows[kept], chosen[kept], alive[kept]
         logits = ways.step(chosen)
 
 
-def compacted_rows(alive: Tensor) -> Tensor:
-    """Returns the rows that continue, the last ones in the places of finished ones: [1 0 1 1] -> [0 3 2].
+def _cut_at_strings(
+    tokens: Tensor, real: Tensor, rows: Tensor, seen: int, length: int, stop: StopRule, pad_id: int
+) -> Tensor:
+    """Removes what follows a stop string since the last look; returns which of `rows` (b,) have one: (b,) bool."""
+    so_far, mask = tokens[rows, :length], real[rows, :length]
+    ends = stop.ended_by_string(so_far.tolist(), seen)
+    limit = torch.tensor([length if end is None else end for end in ends], device=rows.device)[:, None]
+    beyond = torch.arange(length, device=rows.device) >= limit
+    tokens[rows, :length] = so_far.masked_fill(beyond, pad_id)
+    real[rows, :length] = mask & ~beyond
+    return torch.tensor([end is not None for end in ends], device=rows.device)
+
+
+def compacted_rows(alive: Sequence[bool]) -> Tensor:
+    """Returns the rows that continue, the last ones in the places of finished ones: [1 0 1 1] -> [0 3 2], on the CPU.
 
     Most rows keep their place and need not be moved.
     """
-    count = int(alive.sum())
-    rows = torch.arange(count, device=alive.device)
-    rows[~alive[:count]] = count + alive[count:].nonzero().squeeze(1)
-    return rows
+    count = sum(alive)
+    last = iter([row for row in range(count, len(alive)) if alive[row]])
+    return torch.tensor([row if alive[row] else next(last) for row in range(count)], dtype=torch.long)
 
 
 def _trimmed(responses: Responses) -> Responses:

@@ -80,8 +80,12 @@ def _most_probable(logits: Tensor, shape: Shape) -> tuple[Tensor, Tensor]:
 
 
 def _until(probabilities: Tensor, mass: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns enough of the most probable tokens to hold `mass` in every row; sorting all would take far longer."""
-    count = min(NUCLEUS, probabilities.shape[-1])
+    """Returns enough of the most probable tokens to hold `mass` in every row; on a CPU sorting all takes far longer.
+
+    A GPU sorts all: to know whether fewer are enough, the host would wait for it at every token.
+    """
+    on_cpu = probabilities.device.type == "cpu"
+    count = min(NUCLEUS, probabilities.shape[-1]) if on_cpu else probabilities.shape[-1]
     while True:
         likely, tokens = probabilities.topk(count, dim=-1)
         held = likely.sum(dim=-1, keepdim=True, dtype=torch.float64)

@@ -30,6 +30,7 @@ class StopRule:
         self.ids = list(dict.fromkeys(ids))
         self.strings = list(strings)
         self._decode = decode
+        self._on_device: dict[torch.device, Tensor] = {}
         # A token that shows in the text stands for at least one byte.
         self._tail = max((len(text.encode()) for text in self.strings), default=0) + _SPARE_TOKENS
 
@@ -69,14 +70,24 @@ class StopRule:
         found = [text.index(string) for string in self.strings if string in text]
         return (text[: min(found)] if found else text).strip()
 
-    def ended_rows(self, responses: Tensor) -> Tensor:
-        """Tells for each row whether it ends with its last token: (B, R) long -> (B,) bool; R is the length so far."""
-        last = responses[:, -1]
-        ended = torch.isin(last, torch.tensor(self.ids, dtype=torch.long, device=last.device))
+    def ended_by_id(self, tokens: Tensor) -> Tensor:
+        """Tells for each row whether this token ends it, on the tokens' device: (B,) long -> (B,) bool."""
+        if tokens.device not in self._on_device:  # copied once: the host would wait for every copy
+            self._on_device[tokens.device] = torch.tensor(self.ids, dtype=torch.long, device=tokens.device)
+        return torch.isin(tokens, self._on_device[tokens.device])
+
+    def ended_by_string(self, rows: Sequence[Sequence[int]], seen: int) -> list[int | None]:
+        """Returns the length at which each row first has a stop string, None if it has none.
+
+        Args:
+            rows: ids of each row's response so far, all of one length.
+            seen: that many tokens were looked at before, and had no stop string.
+        """
         if not self.strings:
-            return ended
-        tails = responses[:, -self._tail :].tolist()
-        return ended | torch.tensor([self._has_string(tail) for tail in tails], device=last.device)
+            return [None] * len(rows)
+        return [
+            next((end for end in range(seen + 1, len(ids) + 1) if self._has_string(ids[:end])), None) for ids in rows
+        ]
 
     def _has_string(self, ids: Sequence[int]) -> bool:
         if not self.strings:

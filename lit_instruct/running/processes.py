@@ -14,6 +14,7 @@ from lightning.pytorch.strategies import DeepSpeedStrategy, ModelParallelStrateg
 from torch import distributed
 
 from lit_instruct import lightning_private
+from lit_instruct.collectives import gather_objects
 from lit_instruct.errors import UserError
 from lit_instruct.machine import package_versions
 from lit_instruct.planning.options import flat
@@ -102,8 +103,7 @@ class SameOnEveryRank(Callback):
         if trainer.world_size == 1 or not distributed.is_initialized():
             return
         assert isinstance(pl_module, StageModule)
-        everywhere: list[Any] = [None] * trainer.world_size
-        distributed.all_gather_object(everywhere, _facts(trainer, pl_module))
+        everywhere = gather_objects(_facts(trainer, pl_module))
         for rank, theirs in enumerate(everywhere[1:], start=1):
             for name in sorted({*everywhere[0], *theirs}):
                 ours, other = (found.get(name, "nothing") for found in (everywhere[0], theirs))

@@ -13,6 +13,7 @@ from data_modules.loaders import IDS, LoaderRows, rows_of_loader
 from data_modules.prompts import PromptDataModule
 from data_modules.reading.given import GivenRows
 from lit_instruct import lightning_private
+from lit_instruct.collectives import gather_objects
 from lit_instruct.errors import UserError
 from lit_instruct.prompting import Prompter
 
@@ -114,8 +115,7 @@ def _check_same_rows(rows: list[GivenRows], trainer: Any) -> None:
     """Refuses rows that differ between processes: each would take its share of other rows."""
     if trainer.world_size == 1 or not distributed.is_initialized():
         return
-    everywhere: list[Any] = [None] * trainer.world_size
-    distributed.all_gather_object(everywhere, [(str(one), one.digest()) for one in rows])
+    everywhere = gather_objects([(str(one), one.digest()) for one in rows])
     if any(one != everywhere[0] for one in everywhere):
         raise UserError(
             f"{', '.join(map(str, rows))}: the rows differ between the processes; give every process all rows in the "

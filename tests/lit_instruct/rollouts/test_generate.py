@@ -18,7 +18,7 @@ from lit_instruct.models.embedded import NAME, resolve
 from lit_instruct.prompting import Prompter
 from lit_instruct.rollouts import decode
 from lit_instruct.rollouts.decode import ModelDecoding
-from lit_instruct.rollouts.generate import SamplingOptions, compacted_rows, generate
+from lit_instruct.rollouts.generate import LOOK_EVERY, SamplingOptions, compacted_rows, generate
 from lit_instruct.rollouts.sampling import uniforms
 from lit_instruct.rollouts.stopping import StopRule
 from tests.lit_instruct.rollouts.chi_square import assert_frequencies
@@ -189,9 +189,9 @@ def test_finished_rows_are_dropped(model: nn.Module, monkeypatch: pytest.MonkeyP
 
 
 def test_most_remaining_rows_keep_their_place() -> None:
-    assert compacted_rows(torch.tensor([True, False, True, True])).tolist() == [0, 3, 2]
-    assert compacted_rows(torch.tensor([False, False, True, True, False, True])).tolist() == [3, 5, 2]
-    assert compacted_rows(torch.tensor([True, True, False])).tolist() == [0, 1]
+    assert compacted_rows([True, False, True, True]).tolist() == [0, 3, 2]
+    assert compacted_rows([False, False, True, True, False, True]).tolist() == [3, 5, 2]
+    assert compacted_rows([True, True, False]).tolist() == [0, 1]
 
 
 def _text_of(tokenizer: PreTrainedTokenizerFast, ids: list[int]) -> str:
@@ -256,3 +256,21 @@ def test_every_rank_of_fsdp_takes_the_same_steps(model: nn.Module, monkeypatch: 
 def test_options_are_checked(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         SamplingOptions(**options)
+
+
+@pytest.mark.parametrize("every", [3, 16])
+def test_how_often_the_host_looks_does_not_matter(
+    model: nn.Module, tiny_model: Path, way: str, every: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows go on after their end until the next look; nothing of that is left, after an id or a string."""
+    prompter = Prompter(AutoTokenizer.from_pretrained(str(tiny_model)))
+    ids, mask = left_pad(PROMPTS, PAD)
+    for strings in ([], ["e", "."]):
+        options = SamplingOptions(max_new_tokens=20, stop_strings=strings)
+        stop = StopRule([*range(2, 60)], strings, prompter.decode_as_is)
+        found = []
+        for looks in (1, every):
+            monkeypatch.setitem(LOOK_EVERY, "cpu", looks)
+            found.append(generate(model, ids, mask, options, stop, KEYS, PAD))
+        assert len(set(found[0].mask.sum(dim=1).tolist())) > 1
+        assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))

@@ -32,14 +32,14 @@ def test_without_options_the_end_of_turn_ends(prompter: Prompter) -> None:
     assert not rule.ended([])
     ids = _ids(prompter, " Paris. ")
     assert rule.text([*ids, EOS]) == "Paris." == prompter.decode([*ids, EOS])
-    assert rule.ended_rows(torch.tensor([[5, EOS], [EOS, 5]])).tolist() == [True, False]
+    assert rule.ended_by_id(torch.tensor([EOS, 5])).tolist() == [True, False]
 
 
 def test_more_ids(prompter: Prompter) -> None:
     rule = SamplingOptions(stop_ids=[7, 9]).stop_rule(prompter)
     assert rule.ids == [*prompter.stop_ids, 7, 9]
     assert [rule.ended([5, last]) for last in (EOS, 7, 8, 9)] == [True, True, False, True]
-    assert rule.ended_rows(torch.tensor([[5, EOS], [5, 7], [7, 8], [5, 9]])).tolist() == [True, True, False, True]
+    assert rule.ended_by_id(torch.tensor([EOS, 7, 8, 9])).tolist() == [True, True, False, True]
 
 
 def test_ids_that_the_tokenizer_lacks_are_refused(prompter: Prompter) -> None:
@@ -57,8 +57,8 @@ def test_a_string_ends_where_its_last_token_comes(prompter: Prompter, string: st
     assert first == next(i for i, text in enumerate(whole) if string in text)
     text = "The capital é of\nFrance is Paris. And more."
     assert rule.text(ids[: first + 1]) == text[: text.index(string)].strip()
-    rows = torch.tensor([ids[: first + 1], [ids[0]] * (first + 1)])
-    assert rule.ended_rows(rows).tolist() == [True, string in "The" * (first + 1)]
+    assert rule.ended_by_string([ids, [ids[0]] * len(ids)], seen=0) == [first + 1, None]
+    assert rule.ended_by_string([ids], seen=first) == [first + 1]
 
 
 def test_the_first_of_several_strings_counts(prompter: Prompter) -> None:
@@ -70,7 +70,7 @@ def test_the_first_of_several_strings_counts(prompter: Prompter) -> None:
 def test_padding_and_special_tokens_are_no_text(prompter: Prompter) -> None:
     rule = SamplingOptions(stop_strings=["<|pad"]).stop_rule(prompter)
     tokens, _ = right_pad([_ids(prompter, "cat sat on"), _ids(prompter, "cat")], prompter.pad_id)
-    assert rule.ended_rows(tokens).tolist() == [False, False]
+    assert rule.ended_by_string(tokens.tolist(), seen=0) == [None, None]
 
 
 def test_the_name_of_a_special_token_stands_for_its_id(prompter: Prompter) -> None:
