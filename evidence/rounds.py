@@ -17,8 +17,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from evidence import ROOT
 from evidence.equal_kl import Validations, gain_at_equal_kl, read_validations
 from evidence.stages import run_stage
@@ -26,6 +24,7 @@ from lit_instruct.errors import UserError
 from lit_instruct.evaluation.measures import bootstrap, rounded
 from lit_instruct.files import json_text, write_text
 from lit_instruct.iterating.matrix import accuracy_of
+from lit_instruct.iterating.record import FILE, read_record
 from lit_instruct.machine import provenance
 from lit_instruct.running import own_process
 from lit_instruct.running.own_process import run_once
@@ -61,13 +60,14 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def parse(words: Sequence[str] | None = None) -> Namespace:
-    """Returns the options."""
-    parser = ArgumentParser(prog="python -m evidence.rounds", description=__doc__)
+    """Returns the options; those that are not known here are options of `lit-instruct iterate`."""
+    epilog = "Further options are those of lit-instruct iterate, such as --rounds=2."
+    parser = ArgumentParser(prog="python -m evidence.rounds", description=__doc__, epilog=epilog, allow_abbrev=False)
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--runs", type=Path, default=ROOT / "runs/rounds", help="folder of the trainings")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the results")
-    parser.add_argument("--options", nargs="*", default=[], help="further options of `lit-instruct iterate`")
-    return parser.parse_args(words)
+    given, given.options = parser.parse_known_args(words)
+    return given
 
 
 def measured(folder: Path, seed: int, more: Sequence[str] = ()) -> dict[str, Any]:
@@ -84,41 +84,37 @@ def measured(folder: Path, seed: int, more: Sequence[str] = ()) -> dict[str, Any
     """
     folder.mkdir(parents=True, exist_ok=True)
     spent = Spent(folder / "seconds.json")
-    recipe = yaml.safe_load((RECIPE / "iterate.yaml").read_text(encoding="utf-8"))
-    rounds, per_round = recipe["rounds"], recipe["prompts"]["per_round"]
+    words = ["iterate", "--config", str(RECIPE / "iterate.yaml"), f"--sft={folder / 'sft'}", f"--seed={seed}", *more]
     with spent:
         run_stage("sft", RECIPE / "sft.yaml", folder, [f"--seed_everything={seed}"])
-        words = [
-            "iterate",
-            "--config",
-            str(RECIPE / "iterate.yaml"),
-            f"--sft={folder / 'sft'}",
-            f"--seed={seed}",
-            *more,
-        ]
         _run([*words, f"--run={folder / 'rounds'}"], folder / "rounds.log")
-        iterations = single_iterations(recipe)
-        whole = [f"--prompts.per_round={rounds * per_round}", f"--stages.ppo_options+=--model.iterations={iterations}"]
-        _run([*words, "--rounds=1", *whole, f"--run={folder / 'single'}"], folder / "single.log")
+        loop = read_record(folder / "rounds" / FILE)
+        _run([*words, *in_one_round(loop), f"--run={folder / 'single'}"], folder / "single.log")
         _run([*words, f"--compare={folder / 'single'}", f"--run={folder / 'rounds'}"], folder / "rounds.log")
-        last = last_comparisons(folder, recipe, rounds - 1)
-    return result(folder, seed, rounds, last) | {"seconds": spent.seconds}
+        last = last_comparisons(folder, loop)
+    return result(folder, seed, len(loop["rounds"]), last) | {"seconds": spent.seconds}
 
 
-def single_iterations(recipe: dict[str, Any]) -> int:
-    """Returns how many iterations of PPO the rounds of a recipe have together."""
-    name = "--model.iterations="
-    each = [option.removeprefix(name) for option in recipe["stages"]["ppo_options"] if option.startswith(name)]
-    return int(recipe["rounds"]) * int(each[-1])
+def in_one_round(loop: dict[str, Any]) -> list[str]:
+    """Returns the options of a single round with as many comparisons and iterations of PPO as a loop has in all.
+
+    Args:
+        loop: content of its rounds.json.
+    """
+    options, rounds, name = loop["made_from"]["options"], len(loop["rounds"]), "--model.iterations="
+    each = [word.removeprefix(name) for word in options["stages"]["ppo_options"] if word.startswith(name)]
+    more = [f"--prompts.per_round={rounds * options['prompts']['per_round']}"]
+    return ["--rounds=1", *more, f"--stages.ppo_options+={name}{rounds * int(each[-1])}"]
 
 
-def last_comparisons(folder: Path, recipe: dict[str, Any], last: int) -> dict[str, list[dict[str, Any]]]:
+def last_comparisons(folder: Path, loop: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
     """Returns the last policy's ranked responses to held-out prompts, scored by the first and the last reward model."""
+    options, last = loop["made_from"]["options"], len(loop["rounds"]) - 1
     policy, prompts = folder / f"rounds/round-{last}/ppo", RECIPE / "data/prompts_validation.jsonl"
     out = folder / "last.jsonl"
     words = ["sample", f"--run={policy}", f"--data.path={prompts}", f"--data.limit={LAST_PROMPTS}", f"--out={out}"]
-    words += [f"--k={recipe['k']}", f"--labeler={recipe['labeler']}", "--seed=77"]
-    words += [f"--sampling.max_new_tokens={recipe['sampling']['max_new_tokens']}"]
+    words += [f"--k={options['k']}", f"--labeler={options['labeler']}", "--seed=77"]
+    words += [f"--sampling.max_new_tokens={options['sampling']['max_new_tokens']}"]
     run_once(words, out, own_process.named_files([str(policy)]), folder / "last.log", _run)
     found = {}
     for name, number in (("first", 0), ("last", last)):

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from evidence import rounds_table
-from evidence.rounds import RECIPE, accuracy_difference, result, single_iterations
+from evidence.rounds import accuracy_difference, in_one_round, parse, result
 from evidence.rounds_table import cells, markdown, rounds_results
 from lit_instruct.errors import UserError
 
@@ -49,9 +48,18 @@ def test_the_difference_of_accuracies_is_paired() -> None:
     assert found["mean"] == 0.5 and 0.2 < found["ci_low"] < 0.5 < found["ci_high"] < 0.8
 
 
-def test_the_single_run_has_as_many_episodes() -> None:
-    recipe = yaml.safe_load((RECIPE / "iterate.yaml").read_text())
-    assert single_iterations(recipe) == 30
+def test_the_single_run_has_as_many_comparisons_and_episodes() -> None:
+    options = {
+        "prompts": {"per_round": 120},
+        "stages": {"ppo_options": ["--model.iterations=20", "--model.iterations=10"]},
+    }
+    words = in_one_round({"made_from": {"options": options}, "rounds": [{}, {}, {}]})
+    assert words == ["--rounds=1", "--prompts.per_round=360", "--stages.ppo_options+=--model.iterations=30"]
+
+
+def test_further_options_are_those_of_iterate() -> None:
+    given = parse(["--seeds", "3", "--rounds=2", "--stages.eval_options=[--limit=8]"])
+    assert (given.seeds, given.options) == ([3], ["--rounds=2", "--stages.eval_options=[--limit=8]"])
 
 
 def made_up(seed: int) -> dict[str, Any]:
