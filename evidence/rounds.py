@@ -66,7 +66,8 @@ def parse(words: Sequence[str] | None = None) -> Namespace:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--runs", type=Path, default=ROOT / "runs/rounds", help="folder of the trainings")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the results")
-    given, given.options = parser.parse_known_args(words)
+    given, options = parser.parse_known_args(words)
+    given.options = options
     return given
 
 

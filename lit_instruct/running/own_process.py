@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -63,9 +64,16 @@ def in_own_process(words: Sequence[str], log: Path, folder: Path | None = None) 
 
 def _bound() -> Callable[[], object] | None:
     """A function that binds the life of a new process to that of this one; None where the system cannot."""
+    parent = os.getpid()
     with contextlib.suppress(OSError, AttributeError):
         prctl: Any = ctypes.CDLL(None).prctl  # found before the fork
-        return lambda: prctl(DIES_WITH_PARENT, signal.SIGKILL)
+
+        def bind() -> None:
+            prctl(DIES_WITH_PARENT, signal.SIGKILL)
+            if os.getppid() != parent:  # it was killed before that
+                os._exit(1)
+
+        return bind
     return None
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from lit_instruct.cli import main
 from lit_instruct.errors import UserError
+from lit_instruct.iterating import loop
 from lit_instruct.iterating.loop import iterate, time_left
 from lit_instruct.iterating.options import FreshPrompts, IterateOptions
 from tests.lit_instruct.iterating.helpers import Commands, Pretend, loop_options, read, run_loop
@@ -35,6 +36,12 @@ def made(trained: Path, files: Files, tmp_path_factory: pytest.TempPathFactory) 
     options = loop_options(tmp_path_factory.mktemp("rounds"), files, trained / "sft", from_sft=1)
     commands = Pretend(trained)
     return Made(options, run_loop(options, commands), commands.given)
+
+
+@pytest.fixture
+def no_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leaves the page out, which takes most of the time of rounds that only pretend."""
+    monkeypatch.setattr(loop, "write_page", lambda options, record: Path(options.run))
 
 
 def test_no_prompt_is_used_twice(made: Made) -> None:
@@ -106,6 +113,7 @@ def test_a_changed_option_or_file_is_refused(made: Made, tmp_path: Path) -> None
     config.write_text(before)
 
 
+@pytest.mark.usefixtures("no_page")
 @pytest.mark.parametrize("killed_at", [1, 3, 5, 8])
 def test_stopped_at_any_step_it_goes_on(
     made: Made, trained: Path, files: Files, tmp_path: Path, killed_at: int
@@ -134,6 +142,7 @@ def test_what_got_worse_is_told(
         assert lower in text and chance.replace("'", "&#39;" if text is page else "'") in text
 
 
+@pytest.mark.usefixtures("no_page")
 def test_weights_older_policies_and_the_last_policy_as_start(trained: Path, files: Files, tmp_path: Path) -> None:
     more: dict[str, Any] = {"from_older": 1, "weights": [2.0, 1.0], "start": "last"}
     options = loop_options(tmp_path, files, trained / "sft", rounds=4, **more)
@@ -168,6 +177,7 @@ def test_rounds_are_added_and_compared(trained: Path, files: Files, tmp_path: Pa
         iterate(options, Commands())
 
 
+@pytest.mark.usefixtures("no_page")
 def test_responses_of_changed_policies_are_never_sampled_again(trained: Path, files: Files, tmp_path: Path) -> None:
     options = loop_options(tmp_path, files, trained / "sft")
     folder = run_loop(options, Pretend(trained))
