@@ -57,6 +57,7 @@ PLACE_ERRORS = (
 SUBCOMMANDS = {
     "rm validate": "pair accuracy, calibration and length dependence of a reward model, as HTML and JSON",
     "rm score": "score the rows of a file of any length",
+    "rank auto": "rank the responses of a file by a judge, a reward model or a function",
     "rank status": "how many tasks are ranked, and by whom",
     "rank import": "add rankings that were made elsewhere to a store",
     "rank export": "write the rankings for training, or for another program",

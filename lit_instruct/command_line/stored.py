@@ -27,6 +27,7 @@ MODULES = {
     "export": ("lit_instruct.exporting.export", "ExportOptions", "export"),
     "rm score": ("lit_instruct.commands.score", "ScoreOptions", "score_file"),
     "rank": ("lit_instruct.commands.rank", "RankOptions", "rank"),
+    "rank auto": ("lit_instruct.commands.rank_auto", "AutoOptions", "rank_auto"),
     "rank status": ("lit_instruct.commands.rankings", "StatusOptions", "show_status"),
     "rank import": ("lit_instruct.commands.rankings", "ImportOptions", "import_rankings"),
     "rank export": ("lit_instruct.commands.rankings", "ExportOptions", "export"),

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from data_modules.rows import PromptRow, read_rows
+from lit_instruct.commands.self_agreement import write_report
 from lit_instruct.errors import UserError
 from lit_instruct.files import write_text
 from lit_instruct.judging.comparisons import Noise
@@ -44,9 +45,9 @@ class SampleOptions:
         data: the prompts.
         out: file to write, .jsonl; rows {prompt, responses, ranks, scores, labeler}.
         k: responses per prompt, at least 2 if they are ranked.
-        labeler: import path of a Python function, reward:RUN for a reward model, or classifier:NAME#LABEL
-            (docs/labelers.md); null leaves the responses unranked, for people (`lit-instruct rank`), beside the further
-            fields of the prompt's row.
+        labeler: import path of a Python function, judge:FILE.yaml, reward:RUN for a reward model, or
+            classifier:NAME#LABEL (docs/labelers.md); null leaves the responses unranked, for people (`lit-instruct
+            rank`), beside the further fields of the prompt's row.
         sampling: length and temperature.
         batch_size: sequences decoded in parallel.
         seed: seed of sampling.
@@ -101,7 +102,10 @@ def sample(options: SampleOptions) -> Path:
     write_jsonl(out, ranked)
     left_out = len(rows) - len(answered)
     note = f"; {left_out} left out, with fewer than two non-empty responses" if left_out else ""
+    unjudged = len(answered) - len(ranked)
+    note += f"; {unjudged} left out, which the judge could not judge" if unjudged else ""
     print(f"{out}: {len(ranked)} prompts, K = {options.k}{note}")
+    write_report(out, labeler)
     return out
 
 

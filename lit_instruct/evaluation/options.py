@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from lit_instruct.errors import UserError
-from lit_instruct.rollouts.function_names import Function, function_name
+from lit_instruct.rollouts.function_names import Function, check_function, function_name
 
 LABELER, REWARD_FUNCTION = "labeler", "reward function"
 """What the main judge of a report is called: the run's own reward function is no labeler."""
@@ -36,10 +36,10 @@ class EvalOptions:
     seed: int = 0
     """Seed of sampling and bootstrap."""
     labeler: Function | None = None
-    """Import path of the labeler whose scores come first in the report, or reward for the run's reward model; null
-    takes the run's reward function, or else its reward model."""
+    """Labeler whose scores come first in the report: an import path or what else docs/labelers.md names, or reward for
+    the run's reward model; null takes the run's reward function, or else its reward model."""
     second_labeler: Function | None = None
-    """Import path of a labeler that was not used in training; null takes the overlap with the reference responses if
+    """A labeler that was not used in training; null takes the overlap with the reference responses if
     every row has one, or else points off for unfinished and repetitive text."""
     batch_size: int = 64
     """Responses sampled in parallel."""
@@ -66,6 +66,8 @@ class EvalOptions:
 
     def __post_init__(self) -> None:
         self._check_systems()
+        for name in ("labeler", "second_labeler"):
+            check_function(getattr(self, name), f"--{name}")
         for name in ("best_of", "max_new_tokens", "batch_size", "limit", "tasks_limit"):
             value = getattr(self, name)
             if value is not None and value < 1:

@@ -1,1 +1,1 @@
-"""How comparisons become rankings, and how far rankings agree."""
+"""How comparisons become rankings, how far rankings agree, and judges that are asked over HTTP."""

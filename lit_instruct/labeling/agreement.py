@@ -52,7 +52,7 @@ def figures(
             for one, other in combinations(names, 2)
             if (figure := _between(first, partial(_are, {one, other}), seed)) is not None
         ],
-        "self_agreement": _interval(_self_agreement(names, first, again), seed),
+        "self_agreement": interval(_self_agreement(names, first, again), seed),
         "alpha": alpha(first, seed),
     }
     if rewards is not None:
@@ -84,7 +84,7 @@ def _between(rankings: Rankings, wanted: Callable[[str, str], bool], seed: int) 
         pairs = [(of_task[a].ranks, of_task[b].ranks) for a, b in combinations(sorted(of_task), 2) if wanted(a, b)]
         if pairs:
             by_task.append(agreement(pairs))
-    return _interval(by_task, seed)
+    return interval(by_task, seed)
 
 
 def _are(pair: set[str], one: str, other: str) -> bool:
@@ -110,7 +110,7 @@ def _of_labeler(
         "held_out": name in apart,
         "median_seconds": round(median(timed), 1) if timed else None,
         "agreement": _between(first, lambda a, b: name in (a, b), seed),
-        "self_agreement": _interval(_self_agreement([name], first, again), seed),
+        "self_agreement": interval(_self_agreement([name], first, again), seed),
     }
 
 
@@ -123,11 +123,11 @@ def _against(
         for name in names
         if name in of_task
     ]
-    return _interval(by_task, seed)
+    return interval(by_task, seed)
 
 
-def _interval(by_task: Sequence[Agreed], seed: int) -> Figure | None:
-    """The share over all pairs with its interval; None without a pair."""
+def interval(by_task: Sequence[Agreed], seed: int) -> Figure | None:
+    """Returns the share over all pairs with its 95 % percentile bootstrap over tasks; None without a pair."""
     points = np.array([one.points for one in by_task])
     pairs = np.array([one.pairs for one in by_task])
     if not pairs.sum():

@@ -14,7 +14,7 @@ from lit_instruct.models.optimizers import OptimizerName
 from lit_instruct.ppo.bounds import above_zero, at_least
 from lit_instruct.ppo.length_penalty import NAME as PENALTY
 from lit_instruct.ppo.objective import KLOptions, ObjectiveOptions, ValueOptions
-from lit_instruct.rollouts.function_names import Function
+from lit_instruct.rollouts.function_names import Function, check_function
 from lit_instruct.rollouts.generate import SamplingOptions
 
 
@@ -26,7 +26,8 @@ class FurtherReward:
         name: its name in the logs.
         model: a stage folder, Hugging Face folder or hub id of a sequence classifier with one output; it reads text, so
             its tokenizer and base may be any.
-        function: import path of a Python function, in one of the forms of docs/rewards.md.
+        function: import path of a Python function, in one of the forms of docs/rewards.md, or what else
+            docs/labelers.md names.
         weight: its factor in the sum of all rewards.
     """
 
@@ -36,6 +37,7 @@ class FurtherReward:
     weight: float = 1.0
 
     def __post_init__(self) -> None:
+        check_function(self.function, f"--model.reward.further: {self.name!r}, function")
         if (self.model is None) == (self.function is None):
             raise UserError(f"--model.reward.further: {self.name!r} needs either a model or a function")
         self.model = self.model and model_name(self.model, f"--model.reward.further: {self.name!r}, model")
@@ -51,8 +53,9 @@ class RewardOptions:
     Args:
         model: reward model: a stage folder or a hub sequence classifier; null with `function`. Several stage folders
             with commas are an ensemble of adapters on the policy's base, which costs little more memory than one.
-        function: import path of a Python function to use instead, in one of the forms of docs/rewards.md, or the label
-            of a classifier, such as classifier:lvwerra/distilbert-imdb#POSITIVE.
+        function: import path of a Python function to use instead, in one of the forms of docs/rewards.md, the label
+            of a classifier, such as classifier:lvwerra/distilbert-imdb#POSITIVE, judge:FILE.yaml, or the http address
+            of a server (docs/labelers.md).
         further: rewards that are added to the main one.
         normalize: subtracts the mean of all scores so far and divides by their standard deviation.
         scale: multiplies every score.
@@ -84,6 +87,7 @@ class RewardOptions:
     length_penalty_from: int = 0
 
     def __post_init__(self) -> None:
+        check_function(self.function, "--model.reward.function")
         if self.function is None and self.model is None:
             raise UserError("--model.reward.model: give a reward model, or a function by --model.reward.function")
         self.model = self.model and model_name(self.model, "--model.reward.model")
@@ -193,6 +197,7 @@ class SelectionOptions:
     labeler: Function | None = None
 
     def __post_init__(self) -> None:
+        check_function(self.labeler, "--model.selection.labeler")
         at_least(1, "selection", self, "patience")
         if self.patience is not None and self.metric is None:
             raise UserError(

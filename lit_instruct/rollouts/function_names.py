@@ -6,6 +6,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from lit_instruct.judging.reward_server import ADDRESSES, check_address
+
 if TYPE_CHECKING:
     Function = str | Callable[..., Any]
 else:  # on the command line and in YAML
@@ -25,3 +27,9 @@ def function_name(function: Function) -> str:
         return function_name(function.func)
     named = function if hasattr(function, "__qualname__") else type(function)
     return f"{named.__module__}.{named.__qualname__}"
+
+
+def check_function(given: Function | None, option: str) -> None:
+    """Raises UserError if what an option names must not be recorded: an address with a password or a key in it."""
+    if isinstance(given, str) and given.startswith(ADDRESSES):
+        check_address(given, option)

@@ -11,9 +11,11 @@ from typing import Any
 
 from lit_instruct.checkout import hidden_package
 from lit_instruct.errors import Interrupted, UserError
+from lit_instruct.judging.judge import JUDGE, Judge
+from lit_instruct.judging.reward_server import ADDRESSES, RewardServer
 from lit_instruct.rollouts.classifiers import SCHEME, classifier_named
 from lit_instruct.rollouts.function_forms import FORMS, Call, Columns, TextScorer, call_of, unchanged_process
-from lit_instruct.rollouts.function_names import Function, function_name
+from lit_instruct.rollouts.function_names import Function, check_function, function_name
 from lit_instruct.rollouts.text_reward import REWARD, reward_model_call
 
 
@@ -26,21 +28,32 @@ def function_scorer(given: Function, finite: bool = True, option: str = "--model
 
     Args:
         given: the function, or its import path such as `lit_instruct.evaluation.labelers.tone`; the forms of a
-            function are those of `call_of`. `classifier:NAME#LABEL` names a `Classifier`, and `reward:NAME` a reward
-            model.
+            function are those of `call_of`. `classifier:NAME#LABEL` names a `Classifier`, `reward:NAME` a reward
+            model, `judge:FILE` a `Judge` that rates, and an http address a `RewardServer`.
         finite: whether NaN and infinity are errors; otherwise the caller has to check for them.
         option: by which the user named the function, for messages.
 
     Raises:
         UserError: there is no such function, or it takes other arguments.
     """
+    check_function(given, option)
     name = f"{option} {function_name(given)}"
-    if isinstance(given, str) and given.startswith(REWARD):
-        return partial(_checked_scores, reward_model_call(given.removeprefix(REWARD), name), name, finite)
+    if isinstance(given, str) and (call := _model_call(given, name)) is not None:
+        return partial(_checked_scores, call, name, finite)
     function = _imported(given, name) if isinstance(given, str) else given
     if not callable(function):
         raise UserError(f"{name}: it is not callable; {FORMS}")
     return partial(_checked_scores, call_of(function, name), name, finite)
+
+
+def _model_call(given: str, name: str) -> Call | None:
+    """What a text names that is no function of Python; None if it is one."""
+    if given.startswith(REWARD):
+        return reward_model_call(given.removeprefix(REWARD), name)
+    if given.startswith(JUDGE):
+        judge = Judge(given.removeprefix(JUDGE), name)
+        return lambda prompts, responses, _: judge.rate(prompts, responses)
+    return RewardServer(given, name) if given.startswith(ADDRESSES) else None
 
 
 def _imported(path: str, name: str) -> Any:
