@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lit_instruct.commands.sample import ranking_columns, write_jsonl
+from lit_instruct.commands.self_agreement import write_report
 from lit_instruct.errors import UserError
 from lit_instruct.files import digest, json_text, write_text
 from lit_instruct.iterating.fresh import HELD_OUT
@@ -60,12 +61,12 @@ def make_comparisons(one: Round, prompts: Sequence[Record], options: IterateOpti
         )
     if not (folder / "ranked.jsonl").is_file():
         rows = _read(folder / SAMPLES)
-        by_people = options.labeler == PEOPLE
-        found = (
-            ranked_by_people(folder, options)
-            if by_people
-            else ranked_by(rows, labeler_of(options.labeler, options.noise))
-        )
+        if options.labeler == PEOPLE:
+            found = ranked_by_people(folder, options)
+        else:
+            labeler = labeler_of(options.labeler, options.noise)
+            found = ranked_by(rows, labeler)
+            write_report(folder / "ranked.jsonl", labeler)
         write_jsonl(folder / "ranked.jsonl", [row | {"round": one.number} for row in found])
     _split(one, _read(folder / "ranked.jsonl"))
 
