@@ -1,6 +1,6 @@
 """Trains the healthy and the sick run of docs/tutorials/verifiable.md, and draws their curves for docs/diagnostics.md.
 
-python -m docs_site.runs            trains what runs/docs lacks, writes docs/runs.json, docs/runs.png and the page's table
+python -m docs_site.runs            trains what runs/docs lacks; writes docs/runs.json, docs/runs.png and a table
 python -m docs_site.runs --draw     draws from docs/runs.json alone
 """
 
@@ -95,8 +95,8 @@ def table(result: dict[str, Any]) -> str:
     lines.append("")
     lines.append(
         f"{machine['system']} {machine['architecture']}, {machine['cpu_cores']} cores, with other work beside; "
-        f"torch {versions['torch']}, transformers {versions['transformers']}; {result['date'][:10]}. Behind each figure "
-        f"stands its iteration; {result['held_out']} sums were held out. `python -m docs_site.runs` measured it."
+        f"torch {versions['torch']}, transformers {versions['transformers']}; {result['date'][:10]}. Behind each "
+        f"figure stands its iteration; {result['held_out']} sums were held out. `python -m docs_site.runs` measured it."
     )
     return "\n".join(lines)
 
@@ -104,7 +104,10 @@ def table(result: dict[str, Any]) -> str:
 def filled(page: str, result: dict[str, Any]) -> str:
     """Returns the page with its table."""
     return re.sub(
-        r"(<!-- table sums -->\n).*?(<!-- end table -->)", lambda found: found[1] + table(result) + "\n" + found[2], page, flags=re.S
+        r"(<!-- table sums -->\n).*?(<!-- end table -->)",
+        lambda found: found[1] + table(result) + "\n" + found[2],
+        page,
+        flags=re.S,
     )
 
 

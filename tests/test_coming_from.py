@@ -1,4 +1,4 @@
-"""The pages for people who come from OpenRLHF and LLaMA-Factory name every option of theirs once, and options of ours."""
+"""The pages for people who come from OpenRLHF and LLaMA-Factory name each of their options once."""
 
 from __future__ import annotations
 

@@ -18,9 +18,19 @@ from tests.lit_instruct.stages.helpers import QUICK
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 OPTIONS = (ROOT / "docs" / "options.md").read_text(encoding="utf-8")
-PAGES = ["docs/options.md", "docs/start.md"]
-"""Pages whose commands are run here; other tests run those of docs/rewards.md and docs/python.md."""
-TEXTS = [README, *((ROOT / page).read_text(encoding="utf-8") for page in PAGES)]
+PAGES = [
+    "docs/options.md",
+    "docs/start.md",
+    "docs/overview.md",
+    "docs/export.md",
+    "docs/wandb.md",
+    "docs/diagnostics.md",
+    "docs/coming-from-openrlhf.md",
+    "docs/coming-from-llama-factory.md",
+    *(f"docs/tutorials/{name}.md" for name in ("demo", "own-data", "people", "verifiable")),
+]
+"""Pages whose commands are run here, but for the tutorials': test_tutorials.py runs those in their order."""
+TEXTS = [README, *((ROOT / page).read_text(encoding="utf-8") for page in PAGES if "tutorials" not in page)]
 BLOCKS = re.findall(r"```sh\n(.*?)```", "\n".join(TEXTS), re.S)
 LINES = list(dict.fromkeys(line.split("    #")[0] for block in BLOCKS for line in block.splitlines()))
 OURS = [line for line in LINES if line.startswith(".venv/bin/lit-instruct")]
@@ -105,7 +115,7 @@ def test_a_make_command_is_known(line: str) -> None:
 
 
 def test_every_name_in_the_tree_exists_and_every_part_is_in_it() -> None:
-    tree = README.split("## The tree")[1].split("```")[1]
+    tree = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").split("## The tree")[1].split("```")[1]
     named, parent = set(), ""
     for line in tree.strip().splitlines():
         names, _, text = line.strip().partition("  ")
@@ -121,20 +131,33 @@ def test_every_name_in_the_tree_exists_and_every_part_is_in_it() -> None:
     assert {str(path.relative_to(ROOT)) for path in parts if path.stem != "__init__"} - named == set()
 
 
+def test_the_readme_is_one_screen_and_compares_as_the_page_does() -> None:
+    assert len(README.splitlines()) <= 60
+    rows = [line for line in README.split("## How it compares")[1].splitlines() if line.startswith("| ")]
+    assert len(rows) > 5
+    assert set(rows) <= set((ROOT / "docs/comparison.md").read_text(encoding="utf-8").splitlines())
+
+
 def test_the_options_page_has_every_old_name() -> None:
     page = OPTIONS.split("## Names of 0.1.0")[1]
     assert dict(re.findall(r"\| `--([\w.]+)` \| `--([\w.]+)` \|", page)) == RENAMED
 
 
-def test_the_python_of_the_readme_imports() -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", README, re.S)
+def test_the_python_of_the_overview_imports() -> None:
+    page = (ROOT / "docs/overview.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.S)
     imports = "\n".join(line for line in code.splitlines() if "import" in line)
     exec(imports, {})
 
 
+@pytest.fixture(scope="module")
+def known() -> list[str]:
+    """The options of all stages, each with a dot after it."""
+    return [f"{name}." for stage in STAGES for name in stage_options(stage, ["--data.path=x"])]
+
+
 @pytest.mark.parametrize("page", ["README.md", *PAGES])
-def test_every_option_exists(page: str) -> None:
+def test_every_option_exists(page: str, known: list[str]) -> None:
     text = (ROOT / page).read_text(encoding="utf-8").split("## Names of 0.1.0")[0]
     given = set(re.findall(r"--((?:model|data)\.\w[\w.]*\w)", text))
-    known = [f"{name}." for stage in STAGES for name in stage_options(stage, ["--data.path=x"])]
     assert [name for name in given if not any(option.startswith(f"{name}.") for option in known)] == []

@@ -1,4 +1,4 @@
-"""The example of docs/rewards.md: a reward with the answers in a column of the data, in a run of PPO."""
+"""Tutorial 4: a reward with the answers in a column of the data, in runs of PPO; and the example of docs/rewards.md."""
 
 from __future__ import annotations
 
@@ -7,23 +7,24 @@ import re
 import runpy
 import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from docs_site.runs import commands, write_files
 from lit_instruct.cli import main
 from lit_instruct.rollouts.reward_functions import function_scorer
 from tests.lit_instruct.stages.helpers import FLOAT, QUICK, column
 
-PAGE = (Path(__file__).parents[2] / "docs/rewards.md").read_text(encoding="utf-8")
-BLOCKS = dict(re.findall(r"```python\n# (\w+\.py)\n(.*?)```", PAGE, re.S))
-COMMAND = re.search(r"```sh\n.venv/bin/python make_sums.py\n.venv/bin/lit-instruct (.*?)\n```", PAGE)
+DOCS = Path(__file__).parents[2] / "docs"
+PAGE = (DOCS / "tutorials/verifiable.md").read_text(encoding="utf-8")
+COMMANDS = commands(PAGE)
 
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of the example, with its files and its sums."""
-    for name, code in BLOCKS.items():
-        (tmp_path / name).write_text(code)
+    write_files(PAGE, tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     runpy.run_path("make_sums.py")
@@ -44,11 +45,32 @@ def test_the_reward(function: str) -> None:
     assert function_scorer(f"sums.{function}")(["What is 3 + 4?"] * 5, responses, rows) == [1, 1, 0, 0, 0]
 
 
-def test_the_run(folder: Path, tiny_model: Path) -> None:
-    assert COMMAND is not None
-    words = [word for word in shlex.split(COMMAND[1]) if not word.startswith("--model.base")]
+def test_the_example_of_the_page_of_rewards() -> None:
+    code = (DOCS / "rewards.md").read_text(encoding="utf-8").split("```python\n")[1].split("```")[0]
+    names: dict[str, Any] = {}
+    exec(code, names)
+    assert names["right_answer"](["What is 3 + 4?"] * 2, ["It is 7", "17"], [{"answer": 7}] * 2) == [1, 0]
+
+
+def small_run(command: str, tiny_model: Path) -> float:
+    """Runs a command of the page, shortened, and returns the mean reward."""
     small = ["--data.batch_size=4", "--model.iterations=1", "--model.objective.minibatches=1", "--data.limit=12"]
-    small += ["--data.on_long=drop", "--data.validation_share=0.3"]
-    assert main([*words, f"--model.base={tiny_model}", *small, *FLOAT, *QUICK]) == 0
-    (reward,) = column(folder / "runs/sums/ppo/logs/metrics.csv", "ppo/reward")
-    assert 0 <= reward + 1 <= 2  # a random model; at most the penalty of 1 for what is cut off
+    small += ["--data.on_long=drop", "--data.validation_share=0.3", "--model.lora.top_layers=1"]
+    small += ["--trainer.val_check_interval=1", "--model.sampling.max_new_tokens=8", f"--model.base={tiny_model}"]
+    words = shlex.split(command)
+    assert main([*words, *small, *FLOAT, *QUICK]) == 0
+    log = Path(words[words.index("--run") + 1]) / "ppo/logs/metrics.csv"
+    (judged,) = column(log, "val/labeler")
+    assert 0 <= judged <= 1
+    (reward,) = column(log, "ppo/reward")
+    return reward
+
+
+def test_the_healthy_run(tiny_model: Path) -> None:
+    assert 0 <= small_run(COMMANDS[0], tiny_model) <= 1
+
+
+@pytest.mark.slow
+def test_the_sick_run(tiny_model: Path) -> None:
+    assert small_run(COMMANDS[1], tiny_model) > 0
+    assert len(COMMANDS) == 2
