@@ -49,12 +49,12 @@ class PackedLinear(nn.Linear):
     """nn.Linear whose weight is packed. It can compute a gradient of its input too, but not fast."""
 
     @classmethod
-    def like(cls, layer: nn.Linear) -> PackedLinear:
-        """Returns a packed copy of a frozen layer; its bias is the layer's own."""
-        copy = cls(layer.in_features, layer.out_features, bias=False, device="meta")
-        copy.weight = nn.Parameter(packed(layer.weight), requires_grad=False)
-        copy.bias = layer.bias
-        return copy
+    def of(cls, weight: Tensor, bias: nn.Parameter | None = None) -> PackedLinear:
+        """Returns a layer with a weight that is packed already: (out, in), and (out,) or None."""
+        layer = cls(weight.shape[1], weight.shape[0], bias=False, device="meta")
+        layer.weight = nn.Parameter(weight, requires_grad=False)
+        layer.register_parameter("bias", bias)
+        return layer
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns W x + b: (..., in) -> (..., out)."""
@@ -70,3 +70,11 @@ def pack_layers(layers: Iterable[nn.Linear]) -> None:
     for layer in layers:
         layer.weight = nn.Parameter(packed(layer.weight), requires_grad=False)
         layer.__class__ = PackedLinear
+
+
+def unpack_layers(network: nn.Module) -> None:
+    """Undoes `pack_layers` for all layers of a network, bit for bit."""
+    for layer in network.modules():
+        if type(layer) is PackedLinear:
+            layer.weight = nn.Parameter(layer.weight.to_dense(), requires_grad=False)
+            layer.__class__ = nn.Linear

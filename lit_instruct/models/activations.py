@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -17,17 +17,20 @@ from lit_instruct.errors import UserError
 
 @dataclass
 class MemoryOptions:
-    """How to use less device memory; neither option changes a gradient.
+    """How to use less device memory; no option changes a gradient.
 
     Args:
         gradient_checkpointing: stores only the input of each decoder layer and recomputes the rest in the backward
             pass: a third more work.
         activation_offloading: stores what the backward pass needs in host memory and copies it back in time. It has no
             effect on a CPU.
+        pack_output: keeps a copy of a frozen output embedding on a CPU, in the layout in which its products are
+            faster, if they are.
     """
 
     gradient_checkpointing: bool = False
     activation_offloading: bool = False
+    pack_output: bool = field(default=True, kw_only=True)
 
 
 def checkpoint_layers(network: nn.Module) -> None:

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from lit_instruct.fast.packed import packed_linear
+
 CHUNK_TOKENS = 128
 """Tokens whose logits exist at a time: enough for a fast product with the output embedding."""
 CACHED_TOKENS = 16
@@ -46,6 +48,8 @@ class OutputHead(NamedTuple):
     """Factor of the logits."""
     cap: float | None = None
     """Bound of the logits' absolute value; None does not bound them."""
+    packed: Tensor | None = None
+    """The weight as `fast.packed` lays it out; None multiplies by the plain one."""
 
     @property
     def is_plain(self) -> bool:
@@ -96,6 +100,7 @@ class _TokenLogProbs(torch.autograd.Function):
         bias: Tensor | None,
         scale: float,
         cap: float | None,
+        packed: Tensor | None,
         tokens: Tensor,
         temperature: float,
         describe: bool,
@@ -106,8 +111,9 @@ class _TokenLogProbs(torch.autograd.Function):
         entropy, is_top = torch.zeros_like(log_probs), torch.zeros_like(tokens, dtype=torch.bool)
         small_hidden, small_weight = hidden.to(dtype), weight.to(dtype)
         small_bias = None if bias is None else bias.to(dtype)
+        packed = packed if packed is not None and packed.dtype == dtype else None
         for chunk in _slices(0, len(tokens), CHUNK_TOKENS):
-            logits = _products(small_hidden[chunk], small_weight, small_bias)
+            logits = _products(small_hidden[chunk], small_weight, small_bias, packed)
             for rows, block in _blocks(logits, chunk):
                 found = _log_softmax(_scaled_and_capped(block, scale, cap), temperature)
                 log_probs[rows] = found.gather(1, tokens[rows, None]).squeeze(1)
@@ -115,7 +121,7 @@ class _TokenLogProbs(torch.autograd.Function):
                     is_top[rows] = found.argmax(dim=-1) == tokens[rows]
                     entropy[rows] = torch.special.entr(found.exp_()).sum(dim=-1)
         ctx.save_for_backward(hidden, weight, bias, tokens, entropy)
-        ctx.scale, ctx.cap, ctx.temperature, ctx.dtype = scale, cap, temperature, dtype
+        ctx.scale, ctx.cap, ctx.temperature, ctx.dtype, ctx.packed = scale, cap, temperature, dtype, packed
         ctx.set_materialize_grads(False)
         ctx.mark_non_differentiable(*([is_top] if describe else [entropy, is_top]))
         return log_probs, entropy, is_top
@@ -133,7 +139,7 @@ class _TokenLogProbs(torch.autograd.Function):
         small_bias = None if bias is None else bias.to(ctx.dtype)
         with torch.autocast(hidden.device.type, enabled=False):
             for chunk in _slices(0, len(tokens), CHUNK_TOKENS):
-                logits = _products(small_hidden[chunk], small_weight, small_bias)  # overwritten by their gradient
+                logits = _products(small_hidden[chunk], small_weight, small_bias, ctx.packed)  # become their gradient
                 for rows, block in _blocks(logits, chunk):
                     final = _scaled_and_capped(block, ctx.scale, ctx.cap)
                     log_probs = _log_softmax(final, ctx.temperature)
@@ -145,10 +151,12 @@ class _TokenLogProbs(torch.autograd.Function):
                     grad_weight += (logits.T @ small_hidden[chunk]).to(weight.dtype)
                 if grad_bias is not None:
                     grad_bias += logits.sum(dim=0).to(bias.dtype)
-        return grad_hidden, grad_weight, grad_bias, None, None, None, None, None
+        return grad_hidden, grad_weight, grad_bias, None, None, None, None, None, None
 
 
-def _products(hidden: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def _products(hidden: Tensor, weight: Tensor, bias: Tensor | None, packed: Tensor | None) -> Tensor:
+    if packed is not None:
+        return packed_linear(hidden, packed, bias)
     return hidden @ weight.T if bias is None else torch.addmm(bias, hidden, weight.T)
 
 

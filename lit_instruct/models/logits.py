@@ -8,10 +8,12 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
+from torch.distributed.fsdp import FSDPModule
 from transformers import PreTrainedConfig
 
 from lit_instruct.errors import UserError
 from lit_instruct.models.heads import OutputHead, token_log_probs
+from lit_instruct.models.packed_weights import packed_output
 
 SCALES = ("logit_scale", "logits_scaling", "lm_head_multiplier", "output_multiplier")
 """Fields of configurations for a factor of the logits; some models multiply by theirs and others divide."""
@@ -49,7 +51,8 @@ def output_head(model: nn.Module) -> OutputHead:
 
 def _head(model: nn.Module, transform: Transform) -> OutputHead:
     embedding = model.get_output_embeddings()
-    return OutputHead(embedding.weight, getattr(embedding, "bias", None), *transform)
+    packed = None if isinstance(model, FSDPModule) else packed_output(embedding.weight)  # FSDP2's are short-lived
+    return OutputHead(embedding.weight, getattr(embedding, "bias", None), *transform, packed)
 
 
 def _find_transform(model: nn.Module) -> Transform:

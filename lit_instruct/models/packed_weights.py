@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 from torch.utils.weak import WeakTensorKeyDictionary
+from transformers import PreTrainedModel
 
 from lit_instruct.fast.host_memory import keep_few_products
 from lit_instruct.fast.packed import PackedLinear, can_pack, pack_layers, packed, packed_linear
@@ -29,7 +30,8 @@ MATRICES = {"self_attn": ("q_proj", "k_proj", "v_proj", "o_proj"), "mlp": ("gate
 """Names of the matrices in a decoder layer of Llama and its relatives."""
 
 Way = Literal["plain", "packed"]
-_heads = WeakTensorKeyDictionary()
+_outputs, _plain = WeakTensorKeyDictionary(), WeakTensorKeyDictionary()
+_processor = functools.cache(processor)
 
 
 def pays(weight: Tensor) -> bool:
@@ -55,7 +57,7 @@ def seconds_here(shape: tuple[int, int], dtype: torch.dtype) -> dict[Way, float]
         shape: (out, in) of the weight.
         dtype: of the weight.
     """
-    conditions = {**conditions_here(processor()), "shape": shape, "dtype": str(dtype)}
+    conditions = {**conditions_here(_processor()), "shape": shape, "dtype": str(dtype)}
     ways: list[Way] = ["plain", "packed"]
     return measured_once("packed", conditions, ways, functools.partial(measure, shape, dtype))
 
@@ -93,15 +95,28 @@ def pack_frozen(layers: Iterable[nn.Module]) -> None:
             pack_layers([one for one in found if type(one) is nn.Linear and pays(one.weight)])
 
 
-def packed_head(head: nn.Module) -> nn.Module:
-    """Returns a copy of a frozen output embedding with a packed weight, made once; `head` itself where none pays."""
-    if type(head) is not nn.Linear or not pays(head.weight):
-        return head
-    version, copy = _heads.get(head.weight, (None, None))
-    if copy is None or version != head.weight._version:  # the weight was written to
-        copy = PackedLinear.like(head)
-        _heads[head.weight] = head.weight._version, copy
+def packed_output(weight: Tensor) -> Tensor | None:
+    """Returns a packed copy of a frozen output embedding, made once; None where that does not pay: (V, H)."""
+    if weight in _plain or not pays(weight):
+        return None
+    version, copy = _outputs.get(weight, (None, None))
+    if version != weight._version:  # new, or written to since
+        copy = packed(weight)
+        _outputs[weight] = weight._version, copy
     return copy
+
+
+def packed_head(head: nn.Module) -> nn.Module:
+    """Returns a frozen output embedding as a layer with a packed weight; `head` itself where that does not pay."""
+    found = packed_output(head.weight) if type(head) is nn.Linear else None
+    return head if found is None else PackedLinear.of(found, head.bias)
+
+
+def keep_output_plain(network: nn.Module) -> None:
+    """Makes no packed copy of the output embeddings of the transformers models in a network."""
+    for model in network.modules():
+        if isinstance(model, PreTrainedModel) and (head := model.get_output_embeddings()) is not None:
+            _plain[head.weight] = True
 
 
 @contextlib.contextmanager

@@ -25,7 +25,7 @@ from lit_instruct.models import peft_private
 from lit_instruct.models.heads import ScoreHead, TokenLogProbs, token_log_probs
 from lit_instruct.models.logits import output_head
 from lit_instruct.models.lora import lora_layers, merged_weight
-from lit_instruct.models.packed_weights import temporary_weight
+from lit_instruct.models.packed_weights import pack_frozen, temporary_weight
 from lit_instruct.models.sharding import inside, shard, shard_head
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class Roles(nn.Module):
         self.reward_heads = nn.ModuleList(reward_heads)
         self.value_on_policy = roles["value"] == roles["policy"]
         """Whether the value function is only a head on the policy's decoder (`--model.value.start=policy_trunk`)."""
-        self.trunk_layers = self._frozen_layers()
+        self.trunk_layers = self._count_trunk()
         """Number of lower layers in the trunk; 0 turns the trunk cache off."""
         self._set_trainable()
         self.eval()
@@ -242,7 +242,15 @@ class Roles(nn.Module):
             log.warning("trunk cache off: this model's upper layers cannot run on their own")
             self.trunk_layers = 0
 
-    def _frozen_layers(self) -> int:
+    def pack_frozen(self) -> None:
+        """Packs the layers that no gradient passes through, where that pays: the trunk, and frozen networks."""
+        for network in self.networks:
+            layers = list(getattr(_decoder(network), "layers", None) or [])
+            trunk = self.trunk_layers if network is self.roles["policy"].network else 0
+            frozen = not any(parameter.requires_grad for parameter in network.parameters())
+            pack_frozen(layers if frozen else layers[:trunk])
+
+    def _count_trunk(self) -> int:
         shared = self.roles["reference"].network is self.roles["policy"].network
         layers = getattr(_decoder(self.roles["policy"].network), "layers", None)
         if not shared or layers is None:

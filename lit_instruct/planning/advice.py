@@ -17,6 +17,7 @@ Evaluate = Callable[[Changes], Memory]
 WANTED = 2
 """Suggestions to give."""
 MERGE = "model.memory.merge_for_rollouts"
+PACK = "model.memory.pack_output"
 ACCUMULATED = "trainer.accumulate_grad_batches"
 
 
@@ -70,6 +71,8 @@ def to_use_more(stage: StageName, options: Options, limit: float, evaluate: Eval
 
 def savings(stage: StageName, options: Options, device: str) -> Iterator[list[Changes]]:
     """Yields changes that save memory, cheapest first; each list goes further and further with the same option."""
+    if device == "cpu" and stage != "rm" and options[PACK]:
+        yield [{PACK: False}]
     if not options["model.memory.gradient_checkpointing"]:
         yield [{"model.memory.gradient_checkpointing": True}]
     yield from _smaller_passes(stage, options)

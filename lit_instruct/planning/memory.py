@@ -98,6 +98,7 @@ def _held(work: Work) -> Parts:
 def _bases(work: Work) -> int:
     """Bytes of all copies of all bases."""
     frozen = base_bytes(work.model, work.quantize, work.frozen_bytes, with_head=work.stage != "rm")
+    frozen += work.frozen_bytes * work.model.hidden * work.model.vocabulary if work.packs_output else 0
     others = sum(base_bytes(shape, work.quantize, work.frozen_bytes, with_head=False) for shape in work.others)
     if work.lora is not None:
         return frozen + others

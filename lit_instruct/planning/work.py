@@ -84,6 +84,8 @@ class Work:
     """Reward models with their own base."""
     rollouts: Rollouts | None
     """None except in PPO."""
+    packs_output: bool
+    """Whether there may be a packed copy of a frozen output embedding."""
 
 
 def read_work(stage: StageName, options: Options, device: Literal["cpu", "cuda"], base: str) -> Work:
@@ -130,7 +132,13 @@ def read_work(stage: StageName, options: Options, device: Literal["cpu", "cuda"]
         attends="shared_prefix" if shared_prefix else "short" if short else "whole",
         others=tuple(shape_of(name) for name in _reward_bases(options, [] if shared else rewards, base)),
         rollouts=_rollouts(options, processes, len(rewards) if shared else 0) if stage == "ppo" else None,
+        packs_output=_packs_output(stage, options, frozen == compute and device == "cpu", lora is not None),
     )
+
+
+def _packs_output(stage: StageName, options: Options, possible: bool, adapts: bool) -> bool:
+    has_frozen = stage == "ppo" or (stage == "sft" and adapts)  # PPO's reference is always frozen
+    return possible and has_frozen and bool(options["model.memory.pack_output"])
 
 
 def _frozen_bytes(name: DtypeName, device: Literal["cpu", "cuda"], base: str) -> int:

@@ -20,16 +20,13 @@ from data_modules.base import RowDataModule
 from lit_instruct import lightning_private
 from lit_instruct.errors import UserError
 from lit_instruct.fast.host_memory import spare_host_memory
-from lit_instruct.handover import (
-    Stage,
-    prompter_of,
-    read_stage_of,
-    stage_or_model,
-)
+from lit_instruct.fast.packed import unpack_layers
+from lit_instruct.handover import Stage, prompter_of, read_stage_of, stage_or_model
 from lit_instruct.models.activations import MemoryOptions, checkpoint_layers
 from lit_instruct.models.dtype import DtypeName
 from lit_instruct.models.loading import Source, find_source, model_name
 from lit_instruct.models.lora import LoraOptions
+from lit_instruct.models.packed_weights import keep_output_plain
 from lit_instruct.models.quantised import Quantisation, Quantize
 from lit_instruct.models.sharding import is_sharded, load_whole_weights, shard, whole_weights
 from lit_instruct.prompting import Prompter
@@ -175,6 +172,8 @@ class StageModule(lightning.LightningModule):
         """Applies the `memory` options to a network that is ready to be trained."""
         if self.memory.gradient_checkpointing:
             checkpoint_layers(network)
+        if not self.memory.pack_output:
+            keep_output_plain(network)
         self.offloading = activation_offloading(network, self.memory.activation_offloading)
 
     @property
@@ -213,7 +212,8 @@ class StageModule(lightning.LightningModule):
             self.fault = self.step_guard.check(self.trainer, optimizer)
 
     def on_train_end(self) -> None:
-        """Raises the fault if no callback has ended the training with it."""
+        """Unpacks frozen layers; raises the fault if no callback has ended the training with it."""
+        unpack_layers(self)
         if self.fault is not None:
             raise self.fault
 

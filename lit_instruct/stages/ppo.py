@@ -163,8 +163,9 @@ class PPOModule(StageModule):
         self.guard, self.collector, self.targets, self.updater, self.validation = parts
 
     def on_fit_start(self) -> None:
-        """Starts the clock and the average, and checks the trunk cache on the training device."""
+        """Starts the clock and the average, packs frozen layers, and checks the trunk cache on the training device."""
         super().on_fit_start()
+        self.roles.pack_frozen()
         self.roles.check_trunk(self.device)
         self.average.start(self.roles.parameters_of("policy"))
 
@@ -295,6 +296,5 @@ class PPOModule(StageModule):
             super().save_model(folder)
 
     def _open_reward(self, model: str) -> TextScorer:
-        return model_scorer(
-            model, self.dtype_choice.known, self.quantize, self.trainer.strategy.root_device, self.mesh()
-        )
+        device = self.trainer.strategy.root_device
+        return model_scorer(model, self.dtype_choice.known, self.quantize, device, self.mesh())

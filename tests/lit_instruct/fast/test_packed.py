@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.functional import linear
 
 from lit_instruct.fast import packed as packed_module
-from lit_instruct.fast.packed import PackedLinear, can_pack, pack_layers, packed, packed_linear
+from lit_instruct.fast.packed import PackedLinear, can_pack, pack_layers, packed, packed_linear, unpack_layers
 
 DTYPES = [torch.float32, torch.bfloat16]
 
@@ -23,18 +23,24 @@ def frozen_layer(dtype: torch.dtype, bias: bool = True) -> nn.Linear:
     return layer.to(dtype)
 
 
+def copy_of(layer: nn.Linear) -> PackedLinear:
+    return PackedLinear.of(packed(layer.weight), layer.bias)
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("bias", [True, False])
 def test_a_packed_layer_gives_the_products_of_the_plain_one(dtype: torch.dtype, bias: bool) -> None:
     layer, x = frozen_layer(dtype, bias), drawn(3, 5, 96).to(dtype)
     plain, weight = layer(x), layer.weight.clone()
-    copy = PackedLinear.like(layer)
+    copy = copy_of(layer)
     pack_layers([layer])
     tolerance = {"atol": 1e-4, "rtol": 1e-5} if dtype == torch.float32 else {"atol": 0.25, "rtol": 0.01}
     torch.testing.assert_close(layer(x), plain, **tolerance)
     assert torch.equal(copy(x), layer(x))
     assert torch.equal(layer.weight.to_dense(), weight)
     assert layer.weight.shape == weight.shape and layer.weight.dtype == dtype
+    unpack_layers(nn.Sequential(layer))
+    assert type(layer) is nn.Linear and torch.equal(layer.weight, weight) and torch.equal(layer(x), plain)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -51,17 +57,17 @@ def test_under_autocast_the_input_is_rounded_as_a_plain_layer_rounds_it() -> Non
     layer, x = frozen_layer(torch.bfloat16), drawn(4, 96)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         expected = layer(x)
-        found = PackedLinear.like(layer)(x)
+        found = copy_of(layer)(x)
     assert found.dtype == torch.bfloat16
     torch.testing.assert_close(found, expected, atol=0.25, rtol=0.01)
     other = frozen_layer(torch.float32)
     with torch.autocast("cpu", dtype=torch.bfloat16):  # another dtype than the weight's
-        torch.testing.assert_close(PackedLinear.like(other)(x), other(x))
+        torch.testing.assert_close(copy_of(other)(x), other(x))
 
 
 def test_gradients_pass_through_a_packed_layer() -> None:
     layer = frozen_layer(torch.float32)
-    copy, grads = PackedLinear.like(layer), []
+    copy, grads = copy_of(layer), []
     for one in (layer, copy):
         x = drawn(4, 96).requires_grad_()
         one(x).square().sum().backward()
@@ -83,7 +89,7 @@ def test_what_cannot_be_packed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_row_of_another_dtype_is_refused() -> None:
     with pytest.raises(RuntimeError, match="dtype"):
-        PackedLinear.like(frozen_layer(torch.float32))(drawn(2, 96).double())
+        copy_of(frozen_layer(torch.float32))(drawn(2, 96).double())
 
 
 def test_linear_is_what_a_packed_product_replaces() -> None:

@@ -8,11 +8,30 @@ import pytest
 import torch
 from torch import nn
 
-from lit_instruct.fast.packed import PackedLinear
+from lit_instruct.fast.packed import PackedLinear, unpack_layers
 from lit_instruct.models import packed_weights
-from lit_instruct.models.packed_weights import measure, packed_head, pays, seconds_here, temporary_weight
+from lit_instruct.models.heads import token_log_probs
+from lit_instruct.models.loading import find_source, load_causal_lm
+from lit_instruct.models.logits import output_head
+from lit_instruct.models.packed_weights import (
+    keep_output_plain,
+    measure,
+    packed_head,
+    packed_output,
+    pays,
+    seconds_here,
+    temporary_weight,
+)
 from lit_instruct.rollouts.text import TextGenerator
-from tests.lit_instruct.models.tiny_roles import Folders, changed, copied_state, ids_and_masks, make_roles, plain_hidden
+from tests.lit_instruct.models.tiny_roles import (
+    Folders,
+    changed,
+    copied_state,
+    ids_and_masks,
+    make_roles,
+    plain_hidden,
+    train,
+)
 
 BIG = (256, 256)
 
@@ -64,16 +83,57 @@ def test_a_measurement_under_autocast_is_of_the_dtype_asked_for() -> None:
         assert all(one > 0 for one in measure((40, 24), torch.float32).values())
 
 
-def test_a_head_is_packed_once_and_anew_after_a_change(always: None) -> None:
+def test_an_output_embedding_is_packed_once_and_anew_after_a_change(always: None) -> None:
     head = nn.Linear(24, 40, bias=False).requires_grad_(False)
-    first, x = packed_head(head), torch.randn(3, 24)
-    assert isinstance(first, PackedLinear) and packed_head(head) is first
-    torch.testing.assert_close(first(x), head(x))
+    first, x = packed_output(head.weight), torch.randn(3, 24)
+    assert first is not None and packed_output(head.weight) is first
+    torch.testing.assert_close(packed_head(head)(x), head(x))
     head.load_state_dict({"weight": torch.randn(40, 24)})
     torch.testing.assert_close(packed_head(head)(x), head(x))
     assert type(head) is nn.Linear
     head.requires_grad_(True)
     assert packed_head(head) is head
+
+
+def test_log_probabilities_by_a_packed_output_embedding(folders: Folders, always: None) -> None:
+    """The same as by the plain one, also in backward, and a row alone as in a batch."""
+    model = load_causal_lm(find_source(str(folders.base)), torch.float32).requires_grad_(False)
+    hidden, tokens = torch.randn(9, model.config.hidden_size), torch.arange(9)
+    head, found = output_head(model), []
+    assert head.packed is not None
+    for one in (head, head._replace(packed=None)):
+        given = hidden.clone().requires_grad_()
+        log_probs, entropy, is_top = token_log_probs(given, one, tokens, 0.7, describe=True)
+        (log_probs.sum() + entropy.square().sum()).backward()
+        found.append((log_probs, entropy, is_top, given.grad))
+    torch.testing.assert_close(found[0], found[1])
+    some = token_log_probs(hidden[:4], head, tokens[:4], 0.7).log_probs
+    assert torch.equal(some, found[0][0][:4])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert output_head(model).packed is None
+    keep_output_plain(model)
+    assert output_head(model).packed is None
+
+
+def test_layers_without_gradient_are_packed_and_unpacked(folders: Folders, always: None) -> None:
+    ids, mask, *_ = ids_and_masks()
+    roles = make_roles(folders)
+    before, packs = copied_state(roles), lambda: sum(isinstance(one, PackedLinear) for one in roles.modules())
+    with torch.no_grad():
+        expected = roles.hidden("policy", ids, mask)
+    assert roles.trunk_layers == 1
+    roles.pack_frozen()
+    assert packs() == 7
+    roles.check_trunk(torch.device("cpu"))
+    assert roles.trunk_layers == 1
+    torch.testing.assert_close(roles.hidden("policy", ids, mask), expected)
+    train(roles, "policy")
+    unpack_layers(roles)
+    assert packs() == 0
+    assert all("policy" in name for name in changed(before, roles))
+    full = make_roles(folders, lora=None)
+    full.pack_frozen()
+    assert sum(isinstance(one, PackedLinear) for one in full.modules()) == 7 * 4  # the reference
 
 
 def test_a_temporary_weight_is_taken_out_again(always: None) -> None:

@@ -23,6 +23,7 @@ SHARED = {
     "model.optimizer.name": "adamw",
     "model.memory.gradient_checkpointing": False,
     "model.memory.activation_offloading": False,
+    "model.memory.pack_output": True,
     "model.lora.r": 8,
     "trainer.devices": 1,
     "trainer.num_nodes": 1,
@@ -46,11 +47,11 @@ PPO = SHARED | {
 OPTIONS: dict[str, dict[str, Any]] = {"sft": SFT, "rm": RM, "ppo": PPO}
 
 
-def work(stage: Any, base: str = "smollm2-135m", **changes: Any) -> Work:
+def work(stage: Any, base: str = "smollm2-135m", device: Any = "cuda", **changes: Any) -> Work:
     given = OPTIONS[stage] | {name.replace("__", "."): value for name, value in changes.items()}
     if given.get("model.lora", 0) is None:
         given = {name: value for name, value in given.items() if not name.startswith("model.lora.")}
-    return read_work(stage, given, "cuda", base)
+    return read_work(stage, given, device, base)
 
 
 def test_what_a_stage_computes_at_one_time() -> None:
@@ -100,6 +101,18 @@ def test_a_rollout_merges_adapters_into_plain_matrices_only() -> None:
     assert memory_of(work("ppo", model__memory__merge_for_rollouts=False)).phases["rollout"]["merged"] == 0
     upper = memory_of(work("ppo", model__lora__top_layers=3))
     assert upper.phases["rollout"]["merged"] == plain.phases["rollout"]["merged"] // 10
+
+
+def test_a_frozen_output_embedding_has_a_packed_copy_on_a_cpu() -> None:
+    def base(*args: Any, **changes: Any) -> int:
+        return memory_of(work(*args, model__dtype="float32", **changes)).phases["update"]["base"]
+
+    for stage in ("sft", "ppo"):
+        with_copy = base(stage, device="cpu")
+        assert with_copy - base(stage, device="cpu", model__memory__pack_output=False) == 4 * 576 * 49_152
+        assert with_copy - base(stage, device="cpu", trainer__precision="bf16-mixed") == 4 * 576 * 49_152
+    assert base("rm", device="cpu") == base("rm", device="cpu", model__memory__pack_output=False)
+    assert base("sft", device="cpu", model__lora=None) == 4 * work("sft").model.parameters
 
 
 def plain_parameters(name: str) -> int:
