@@ -66,16 +66,22 @@ def origin(environment: Mapping[str, Any], trl_side: Mapping[str, str] | None = 
 
 
 def _named(versions: Mapping[str, str]) -> str:
-    shown = ("torch", "transformers", "trl", "peft")
-    return ", ".join(f"{name} {versions[name]}" for name in shown if name in versions)
+    return ", ".join(
+        f"{name} {versions[name]}" for name in ("torch", "transformers", "trl", "peft") if name in versions
+    )
 
 
 def _sft(found: Mapping[str, Any]) -> Rows:
     head = ("rows are", "seconds per step, ours", "TRL", "ratio", OWN_GOAL, "reached", "peak MB, ours", "TRL")
-    return [head] + [
+    rows = [
         (name, *_both(case["seconds_per_step"]), case["ratio"], *_asked("<=", case), *_both(case["peak_mb"]))
         for name, case in found["variants"].items()
     ]
+    return [head, *rows, *_left_out(found, len(head))]
+
+
+def _left_out(found: Mapping[str, Any], columns: int) -> Rows:
+    return [(f"not run: {name}, {why}", *[""] * (columns - 1)) for name, why in found.get("not_run", {}).items()]
 
 
 def _rm_speed(found: Mapping[str, Any]) -> Rows:
@@ -84,7 +90,7 @@ def _rm_speed(found: Mapping[str, Any]) -> Rows:
     for case in found["cases"]:
         speed = (*_both(case["pairs_per_second"]), case["ratio"], *_asked(">=", case["goals"]["ratio"]))
         rows.append((case["case"], *speed, *_both(case["peak_mb"]), _yes(case["goals"]["memory_ratio"]["reached"])))
-    return rows
+    return rows + _left_out(found, len(head))
 
 
 def _rm_quality(found: Mapping[str, Any]) -> Rows:
@@ -110,11 +116,9 @@ def _data(found: Mapping[str, Any]) -> Rows:
 
 
 def _decode(found: Mapping[str, Any]) -> Rows:
-    rates = sorted(found["tokens_per_second"].items(), key=lambda item: -item[1])
-    seconds = found["seconds"]
-    return [("way", "tokens/s", "seconds")] + [
-        (seconds[name]["way"], rate, seconds[name]["median_s"]) for name, rate in rates
-    ]
+    rates, seconds = sorted(found["tokens_per_second"].items(), key=lambda item: -item[1]), found["seconds"]
+    rows = [(seconds[name]["way"], rate, seconds[name]["median_s"]) for name, rate in rates]
+    return [("way", "tokens/s", "seconds"), *rows, *_left_out(found["workload"], 3)]
 
 
 def _decode_goals(found: Mapping[str, Any]) -> Rows:
@@ -131,7 +135,8 @@ def _ppo(found: Mapping[str, Any]) -> Rows:
         shares = f"{peak['scoring']:.0%}, {peak['update']:.0%}" if peak else ""
         setting = f"{figures['precision']}, {figures['micro_batch_size']}"
         rows.append((where, side, setting, *_seconds_and_peak(figures), compared.get("ratio", ""), shares))
-    return rows
+    left_out = {name: why for _, case, *_ in _ppo_sides(found) for name, why in case.get("not_run", {}).items()}
+    return rows + _left_out({"not_run": left_out}, len(rows[0]))
 
 
 def _ppo_goals(found: Mapping[str, Any]) -> Rows:
@@ -230,9 +235,8 @@ def _labeler(found: Mapping[str, Any]) -> Rows:
     rows: Rows = [("picks the right one of, held out", *kinds.values())]
     for judge, name in shown.items():
         cells = [found["shares"][judge]["held out"][kind] for kind in kinds]
-        rows.append(
-            (name, *(f"{x['share']:.1%} of {x['pairs']} ({x['ci_low']:.0%} to {x['ci_high']:.0%})" for x in cells))
-        )
+        shares = (f"{x['share']:.1%} of {x['pairs']} ({x['ci_low']:.0%} to {x['ci_high']:.0%})" for x in cells)
+        rows.append((name, *shares))
     return rows
 
 

@@ -18,6 +18,7 @@ from typing import Any
 from benchmarks.fill_tables import PARTS
 from benchmarks.harness import Command, Found, Result, Work, run_side, say, scratch_folder, take_turns
 from benchmarks.ppo_work import MICRO_BATCH_SIZES, OURS, WORKLOADS, Workload, goals
+from benchmarks.precisions import first_run, not_run
 
 SIDES_MODULE = "benchmarks.ppo_sides"
 PRECISIONS = ("bf16", "fp32")
@@ -31,7 +32,8 @@ SAME = (
     "sequences (ours: of as many tokens as that many average ones have, but for the 1,024 that a CPU takes at most), "
     "the size with which the side is fastest; each run in a process of its own with iterations before the clock; "
     "precision is the faster of float32 and bfloat16 for each side, tried once each (in an earlier measurement where "
-    "`seconds_in` is empty); memory is the peak of the whole process, of the GPU where one is used"
+    "`seconds_in` is empty; those in `not_run` are not tried); memory is the peak of the whole process, of the "
+    "GPU where one is used"
 )
 WAYS = {
     "ours": "PPOModule in Lightning's Trainer with the loggers of `lit-instruct ppo fit`; SFT model and reward model "
@@ -60,14 +62,18 @@ def work_of(options: Namespace, start: Mapping[str, Any], workload: Workload, si
     }
 
 
-def in_best_precision(side: str, work: Work, run: Any, given: str | None = None) -> tuple[Work, dict[str, float]]:
+def in_best_precision(
+    side: str, work: Work, run: Any, given: str | None = None, left_out: Iterable[str] = ()
+) -> tuple[Work, dict[str, float]]:
     """Runs a side once in every precision; returns its work in the fastest, and the seconds per iteration of each.
 
-    Nothing is tried where `given` is the precision that an earlier measurement found the fastest.
+    Nothing is tried where `given` is the precision that an earlier measurement found the fastest; those `left_out` are
+    too slow here.
     """
     if given is not None:
         return work | {"dtype": given}, {}
-    tries = {dtype: run(side, work | {"dtype": dtype})["seconds"] for dtype in PRECISIONS}
+    precisions = [dtype for dtype in PRECISIONS if dtype not in left_out]
+    tries = {dtype: run(side, work | {"dtype": dtype})["seconds"] for dtype in precisions}
     return work | {"dtype": min(tries, key=tries.__getitem__)}, {name: round(tries[name], 2) for name in tries}
 
 
@@ -112,7 +118,7 @@ def _compared(workload: Workload, sides: Mapping[str, dict[str, Any]]) -> dict[s
 
 def compare_sides(options: Namespace, model: str) -> dict[str, Any]:
     """Lets the sides take turns on one model and returns workload -> `compare`."""
-    workloads = _workloads(options)
+    workloads, left_out = _workloads(options), not_run(model, options.device) if options.dtype is None else {}
     works: dict[str, dict[str, Work]] = {}
     tries: dict[str, dict[str, dict[str, float]]] = {}
     with prepared(model, workloads.values()) as start:
@@ -120,21 +126,22 @@ def compare_sides(options: Namespace, model: str) -> dict[str, Any]:
             works[name], tries[name] = {}, {}
             for side in options.sides:
                 work = work_of(options, start, workload, side)
-                best, tries[name][side] = in_best_precision(side, work | {"warmup": 0}, _run, options.dtype)
+                best, tries[name][side] = in_best_precision(side, work | {"warmup": 0}, _run, options.dtype, left_out)
                 works[name][side] = best | {"warmup": work["warmup"]}
         runs = take_turns(works, options.repetitions, _run)
-    return {name: compare(workload, tries[name], runs[name]) for name, workload in workloads.items()}
+    found = {name: compare(workload, tries[name], runs[name]) for name, workload in workloads.items()}
+    return {name: {**case, "not_run": left_out} for name, case in found.items()}
 
 
 def compare_value_kinds(options: Namespace) -> dict[str, Any]:
-    """Measures our sides with each of VALUE_KINDS, in bfloat16 unless --dtype says otherwise."""
+    """Measures our sides with each of VALUE_KINDS, in bfloat16 unless --dtype says otherwise or it is too slow here."""
     workloads = _workloads(options)
     sides = [side for side in options.sides if side in OURS]
     works: dict[str, dict[str, Work]] = {}
     with prepared(options.base, workloads.values()) as start:
         for name, workload in workloads.items():
             for side in sides:
-                work = work_of(options, start, workload, side) | {"dtype": options.dtype or "bf16"}
+                work = work_of(options, start, workload, side) | {"dtype": options.dtype}
                 works[f"{name}, {side}"] = {kind: work | {"value": kind} for kind in VALUE_KINDS}
         runs = take_turns(works, options.repetitions, lambda _, work: _run("", work))
     return {case: {kind: _medians(results) for kind, results in kinds.items()} for case, kinds in runs.items()}
@@ -168,7 +175,8 @@ def measure(options: Namespace) -> Found:
     """Measures both sides, or ours with each kind of value function."""
     results: dict[str, Any] = {"same": SAME, "ways": WAYS, "device": options.device}
     if options.value_kinds:
-        results |= {"base": options.base, "precision": options.dtype or "bf16", "cases": compare_value_kinds(options)}
+        options.dtype = options.dtype or first_run(options.base, device=options.device)
+        results |= {"base": options.base, "precision": options.dtype, "cases": compare_value_kinds(options)}
         return Found(results, "ppo-value.json", ("ppo-value",))
     models = [options.base] if options.device == "cpu" else RANDOM_MODELS
     results["models"] = {model: compare_sides(options, model) for model in models}
@@ -205,7 +213,7 @@ OPTIONS = {
     "--sides": {"nargs": "+", "choices": ("trl", *OURS), "default": ("trl", *OURS)},
     "--micro_batch_size": {"type": int, "help": "sequences per forward; default: the fastest of each side"},
     "--value-kinds": {"action": "store_true", "help": "ours with each kind of value function, without TRL"},
-    "--dtype": {"choices": PRECISIONS, "help": "precision of all sides; default: both are tried (--value-kinds: bf16)"},
+    "--dtype": {"choices": PRECISIONS, "help": "of all sides; default: the faster one (--value-kinds: bf16)"},
 }
 QUICK = "small workloads, once"
 main = Command("benchmarks.ppo", __doc__, measure, OPTIONS, repetitions=3, quick=QUICK, base=True)

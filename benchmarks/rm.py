@@ -14,7 +14,9 @@ from functools import partial
 from typing import Any
 
 from benchmarks.harness import SIDES, Command, Found, Result, medians, run_side, say, take_turns
+from benchmarks.precisions import not_run
 from benchmarks.rm_work import CASES, Case, fastest
+from lit_instruct.models.embedded import NAME
 
 SIDES_MODULE = "benchmarks.rm_sides"
 WAYS = {
@@ -45,7 +47,14 @@ def measure_speed(cases: Sequence[Case], base: str, repetitions: int) -> dict[st
     run = partial(run_side, SIDES_MODULE)
     runs = take_turns(works, repetitions, run, lambda found: f"{found['pairs_per_second']:.2f} pairs/s")
     found = [compare(case, tries[case.name], runs[case.name]) for case in cases]
-    return {"same": SAME, "ways": WAYS, "base": base, "repetitions": repetitions, "cases": found}
+    return {
+        "same": SAME,
+        "ways": WAYS,
+        "base": base,
+        "repetitions": repetitions,
+        "not_run": not_run(NAME),
+        "cases": found,
+    }
 
 
 def compare(case: Case, tries: list[dict[str, Any]], runs: Mapping[str, list[Result]]) -> dict[str, Any]:

@@ -17,6 +17,8 @@ from typing import Any
 from benchmarks.harness import Command, Found, run_side, say
 from benchmarks.ppo import prepared, work_of
 from benchmarks.ppo_work import Workload
+from benchmarks.precisions import first_run
+from lit_instruct.models.embedded import NAME
 
 AXES: dict[str, tuple[Any, ...]] = {
     "batch": (8, 16, 32, 64),
@@ -89,6 +91,7 @@ def draw(curves: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> None:
 def measure(options: Namespace) -> Found:
     """Runs every point, and draws the curves."""
     axes = {axis: getattr(options, axis) for axis in AXES}
+    options.dtype = options.dtype or first_run(NAME)
     measured = {}
     for point in points_of(axes):
         measured[point] = measure_at(point, options.iterations, options.dtype)
@@ -108,7 +111,7 @@ OPTIONS = {
     for axis, values in AXES.items()
 } | {
     "--iterations": {"type": int, "default": 3, "help": "timed iterations per point"},
-    "--dtype": {"choices": ("bf16", "fp32"), "default": "bf16"},
+    "--dtype": {"choices": ("bf16", "fp32"), "help": "default: bf16, unless it is too slow here"},
 }
 main = Command("benchmarks.scaling", __doc__, measure, OPTIONS)
 

@@ -14,6 +14,8 @@ from statistics import mean, median
 from typing import Any
 
 from benchmarks.harness import SIDES, Command, Found, Result, run_side, take_turns
+from benchmarks.precisions import not_run
+from lit_instruct.models.embedded import NAME
 
 GOAL = 1.02
 """Our seconds per step over TRL's, at most: the project's own target, set before measuring."""
@@ -86,7 +88,7 @@ def measure(options: Namespace) -> Found:
         works, options.repetitions, run, lambda found: f"{mean(found['step_seconds'][WARM_UP:]):.3f} s per step"
     )
     found = {name: compare(variant, runs[name]) for name, variant in variants.items()}
-    results = {"same": SAME, "note": NOTE, "base": options.base, "variants": found}
+    results = {"same": SAME, "note": NOTE, "base": options.base, "not_run": not_run(NAME), "variants": found}
     return Found(results, "sft.json", tables=("sft",))
 
 

@@ -110,6 +110,8 @@ def test_each_side_runs_in_its_faster_precision() -> None:
     )
     assert work == {"a": 1, "dtype": "fp32"} and tries == {"bf16": 3.0, "fp32": 2.0}
     assert ppo.in_best_precision("ours", {"a": 1}, pytest.fail, "bf16") == ({"a": 1, "dtype": "bf16"}, {})
+    work, tries = ppo.in_best_precision("trl", {}, lambda side, work: {"seconds": 2.0}, left_out=["bf16"])
+    assert work == {"dtype": "fp32"} and tries == {"fp32": 2.0}
 
 
 def test_shape_and_weights_of_a_model(tiny_model: Path) -> None:
@@ -142,6 +144,6 @@ def test_a_quick_run_of_our_sides(tmp_path: Path, tiny_model: Path) -> None:
     assert [sides[side]["adapted_layers"] for side in ("ours", "ours_top_third")] == [4, 1]
     for side in sides.values():
         assert sum(side["parts"].values()) == pytest.approx(side["seconds"], abs=0.01)
-        assert side["seconds_in"].keys() == {"bf16", "fp32"}
+        assert side["seconds_in"].keys() == {"bf16", "fp32"} - model["32x24x2"]["not_run"].keys()
     (run,) = model["32x24x2"]["runs"]["ours"]
     assert run["response_tokens"] == 8 * 6  # nothing ended a response
