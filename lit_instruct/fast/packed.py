@@ -8,6 +8,7 @@ bfloat16, oneDNN lays it out anew at every call. PyTorch's compiler packs the we
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -63,6 +64,11 @@ class PackedLinear(nn.Linear):
         if x.dtype != self.weight.dtype or (torch.is_grad_enabled() and x.requires_grad):
             return linear(x, self.weight.to_dense(), self.bias)
         return packed_linear(x, self.weight, self.bias)
+
+    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        """A state dict has the plain weight: others copy and save it."""
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        destination[f"{prefix}weight"] = self.weight.to_dense()
 
 
 def pack_layers(layers: Iterable[nn.Linear]) -> None:

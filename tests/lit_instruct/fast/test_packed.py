@@ -39,6 +39,7 @@ def test_a_packed_layer_gives_the_products_of_the_plain_one(dtype: torch.dtype, 
     assert torch.equal(copy(x), layer(x))
     assert torch.equal(layer.weight.to_dense(), weight)
     assert layer.weight.shape == weight.shape and layer.weight.dtype == dtype
+    assert torch.equal(layer.state_dict()["weight"], weight) and list(layer.state_dict()) == list(copy.state_dict())
     unpack_layers(nn.Sequential(layer))
     assert type(layer) is nn.Linear and torch.equal(layer.weight, weight) and torch.equal(layer(x), plain)
 
