@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import decode, ppo, precisions, scaling
+from benchmarks import decode, ppo, ppo_sides, precisions, scaling
 from benchmarks.fill_tables import TABLES
 from benchmarks.ppo_work import WORKLOADS
 
@@ -37,13 +37,13 @@ def test_three_times_slower_is_left_out(
 def test_no_side_of_ppo_runs_in_it(emulated: None, tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ran: list[tuple[str, str]] = []
 
-    def run(side: str, work: dict[str, Any]) -> dict[str, Any]:
-        ran.append((side, work["dtype"]))
+    def run(**work: Any) -> dict[str, Any]:
+        ran.append((work["side"], work["dtype"]))
         seconds = {"seconds": 2.0, "rollout_seconds": 1.0, "scoring_seconds": 0.5, "update_seconds": 0.5}
-        return seconds | {"peak_memory_gb": 1.0, "dtype": work["dtype"], "micro_batch_size": 4, "versions": {}}
+        return seconds | {"peak_memory_gb": 1.0, "versions": {}}
 
     monkeypatch.setattr(ppo, "run_side", lambda *_: {"base_folder": "base", "top_layers": {}})
-    monkeypatch.setattr(ppo, "_run", run)
+    monkeypatch.setattr(ppo_sides, "trl", run)
     options = ppo.main.parse(["--quick", "--base", str(tiny_model), "--sides", "trl"])
     options.workloads = list(WORKLOADS)[:1]
     found = ppo.measure(options)
