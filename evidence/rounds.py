@@ -38,7 +38,7 @@ GOAL = 0.10
 CLEAR = 0.05
 """Least difference of the accuracies of the last and the first reward model that can be seen."""
 
-_run = partial(own_process.in_own_process, folder=ROOT)
+run_command = partial(own_process.in_own_process, folder=ROOT)
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -88,10 +88,10 @@ def measured(folder: Path, seed: int, more: Sequence[str] = ()) -> dict[str, Any
     words = ["iterate", "--config", str(RECIPE / "iterate.yaml"), f"--sft={folder / 'sft'}", f"--seed={seed}", *more]
     with spent:
         run_stage("sft", RECIPE / "sft.yaml", folder, [f"--seed_everything={seed}"])
-        _run([*words, f"--run={folder / 'rounds'}"], folder / "rounds.log")
+        run_command([*words, f"--run={folder / 'rounds'}"], folder / "rounds.log")
         loop = read_record(folder / "rounds" / FILE)
-        _run([*words, *in_one_round(loop), f"--run={folder / 'single'}"], folder / "single.log")
-        _run([*words, f"--compare={folder / 'single'}", f"--run={folder / 'rounds'}"], folder / "rounds.log")
+        run_command([*words, *in_one_round(loop), f"--run={folder / 'single'}"], folder / "single.log")
+        run_command([*words, f"--compare={folder / 'single'}", f"--run={folder / 'rounds'}"], folder / "rounds.log")
         last = last_comparisons(folder, loop)
     return result(folder, seed, len(loop["rounds"]), last) | {"seconds": spent.seconds}
 
@@ -116,12 +116,14 @@ def last_comparisons(folder: Path, loop: dict[str, Any]) -> dict[str, list[dict[
     words = ["sample", f"--run={policy}", f"--data.path={prompts}", f"--data.limit={LAST_PROMPTS}", f"--out={out}"]
     words += [f"--k={options['k']}", f"--labeler={options['labeler']}", "--seed=77"]
     words += [f"--sampling.max_new_tokens={options['sampling']['max_new_tokens']}"]
-    run_once(words, out, own_process.named_files([str(policy)]), folder / "last.log", _run)
+    run_once(words, out, own_process.named_files([str(policy)]), folder / "last.log", run_command)
     found = {}
     for name, number in (("first", 0), ("last", last)):
         model, scored = folder / f"rounds/round-{number}/rm", folder / f"last-by-{name}.jsonl"
         words = ["rm", "score", f"--run={model}", f"--data.path={out}", f"--out={scored}"]
-        run_once(words, scored, own_process.named_files([str(out), str(model)]), folder / f"last-by-{name}.log", _run)
+        run_once(
+            words, scored, own_process.named_files([str(out), str(model)]), folder / f"last-by-{name}.log", run_command
+        )
         found[name] = [json.loads(line) for line in scored.read_text(encoding="utf-8").splitlines()]
     return found
 

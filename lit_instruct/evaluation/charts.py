@@ -16,6 +16,7 @@ import numpy as np
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 # Placeholder colours, replaced by CSS variables in the SVG so that the page's light and dark themes apply.
 INK, MUTED, GRID = "#010101", "#020202", "#030303"
@@ -93,8 +94,8 @@ def _number(cell: Any) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def line_chart(key: str, title: str, x_label: str, series: Sequence[Series]) -> Markup | None:
-    """Draws lines over training; None if every series has less than two points."""
+def line_chart(key: str, title: str, x_label: str, series: Sequence[Series], whole_x: bool = False) -> Markup | None:
+    """Draws lines over training, with `whole_x` over numbers; None if every series has less than two points."""
     drawn = [one for one in series if one.x]
     if not any(len(one.x) > 1 for one in drawn):
         return None
@@ -104,6 +105,8 @@ def line_chart(key: str, title: str, x_label: str, series: Sequence[Series]) -> 
             _draw_line(axes, one)
         axes.set_xlabel(x_label)
         axes.margins(x=0.02)
+        if whole_x:
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         if len(drawn) > 1:
             legend(axes, len(drawn))
         return as_svg(figure, key, title)

@@ -68,7 +68,7 @@ def by_round(rounds: Sequence[Mapping[str, Any]], measure: str) -> Any:
     series = [Series("policy", PPO, numbers, [one["policy"][measure]["mean"] for one in known])]
     sft = [one for one in known if measure in one["sft"]]
     series.append(Series("SFT", SFT, [float(o["round"]) for o in sft], [o["sft"][measure]["mean"] for o in sft], True))
-    return line_chart(f"rounds-{measure}", f"{_label(rounds, measure)} by round", "round", series)
+    return line_chart(f"rounds-{measure}", f"{_label(rounds, measure)} by round", "round", series, whole_x=True)
 
 
 def frontier_chart(rounds: Sequence[Mapping[str, Any]], compared: Sequence[Mapping[str, Any]], name: str | None) -> Any:

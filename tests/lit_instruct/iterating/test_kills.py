@@ -40,7 +40,8 @@ def start(options: IterateOptions, folder: Path) -> subprocess.Popen[bytes]:
         "LIT_INSTRUCT_CACHE": str(folder / "cache"),
     }
     command = [sys.executable, "-m", "lit_instruct.cli", "iterate", "--config", str(config)]
-    return subprocess.Popen(command, env=environment, cwd=ROOT, stderr=subprocess.STDOUT, stdout=subprocess.DEVNULL)
+    with (folder / "loop.log").open("a") as log:
+        return subprocess.Popen(command, env=environment, cwd=ROOT, stderr=subprocess.STDOUT, stdout=log)
 
 
 @pytest.mark.slow
@@ -81,7 +82,7 @@ def test_killed_it_goes_on_with_the_same_bits(
         time.sleep(0.05)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    assert start(options, tmp_path).wait(SECONDS) == 0
+    assert start(options, tmp_path).wait(SECONDS) == 0, (tmp_path / "loop.log").read_text()
     found = adapters(Path(options.run))
     assert len(found) == 2 and found == whole
 
