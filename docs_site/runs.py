@@ -96,7 +96,8 @@ def table(result: dict[str, Any]) -> str:
     lines.append(
         f"{machine['system']} {machine['architecture']}, {machine['cpu_cores']} cores, with other work beside; "
         f"torch {versions['torch']}, transformers {versions['transformers']}; {result['date'][:10]}. Behind each "
-        f"figure stands its iteration; {result['held_out']} sums were held out. `python -m docs_site.runs` measured it."
+        f"figure stands its iteration; {len(result['held_out'])} rows with {len(set(result['held_out']))} different "
+        f"sums were held out. `python -m docs_site.runs` measured it."
     )
     return "\n".join(lines)
 
@@ -119,7 +120,7 @@ def main(words: list[str]) -> None:
 
         train(page, folder)
         samples = [json.loads(line) for line in (folder / "runs/sums/ppo/logs/samples.jsonl").open()]
-        held_out = sum(sample["iteration"] == samples[0]["iteration"] for sample in samples)
+        held_out = [sample["prompt"] for sample in samples if sample["iteration"] == samples[0]["iteration"]]
         runs = {run: curves(folder / "runs" / run / "ppo/logs/metrics.csv") for run in RUNS}
         result = provenance() | {"commands": commands(page), "held_out": held_out, "runs": runs}
         RESULT.write_text(json.dumps(result) + "\n", encoding="utf-8")

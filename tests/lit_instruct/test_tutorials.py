@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from docs_site.runs import write_files
+from docs_site.runs import filled, write_files
 from lit_instruct.cli import STAGES, main
 from lit_instruct.labeling.store import Store
 from tests.lit_instruct.labeling.helpers import rank_all
@@ -120,6 +120,14 @@ def test_the_demo_ends_as_seed_0_did() -> None:
         row = next(line for line in page.splitlines() if line.startswith(f"│ {title} "))
         means = [float(cell.split("±")[0]) for cell in row.split("│")[2:-1]]
         assert means == [round(report[key][name]["mean"] + 1e-9, 2) for name in ("base", "sft", "best_of_8", "ppo")]
+
+
+def test_the_table_of_the_sums_is_that_of_the_result() -> None:
+    page, result = text_of("tutorials/verifiable"), json.loads((DOCS / "runs.json").read_text(encoding="utf-8"))
+    assert filled(page, result) == page
+    right, wrong = (result["runs"][run]["val/labeler"] for run in ("sums", "sums-longest"))
+    assert right[-1][1] > right[0][1] > wrong[-1][1]  # what the pages say of the two
+    assert result["runs"]["sums-longest"]["ppo/reward"][-1][1] > result["runs"]["sums-longest"]["ppo/reward"][0][1]
 
 
 def test_every_figure_of_the_logs_is_explained() -> None:
