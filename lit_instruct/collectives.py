@@ -12,9 +12,9 @@ import torch
 from torch import distributed
 
 
-def gather_objects(mine: Any) -> list[Any]:
+def gather_objects(mine: Any, ranks: int) -> list[Any]:
     """Returns the objects of all ranks, in their order; they are pickled on the way, and must be small."""
-    everywhere: list[Any] = [None] * distributed.get_world_size()
+    everywhere: list[Any] = [None] * ranks
     distributed.all_gather_object(everywhere, mine)
     return everywhere
 

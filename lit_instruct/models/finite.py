@@ -21,7 +21,7 @@ def non_finite(figures: Mapping[str, float]) -> list[str]:
 
 
 def gradient_norm(optimizer: Optimizer) -> float | None:
-    """Returns the norm of all gradients of an optimizer; None if it has none, as where DeepSpeed keeps them itself."""
+    """Returns the norm of all gradients of an optimizer; None if it has none."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     if not gradients:

@@ -88,7 +88,7 @@ class Ranks:
 
     def gather(self, rows: Mapping[int, Result]) -> dict[int, Result]:
         """Returns the rows of all processes by their numbers, in ascending order."""
-        everywhere = gather_objects(dict(rows)) if self.count > 1 else [rows]
+        everywhere = gather_objects(dict(rows), self.count) if self.count > 1 else [rows]
         return dict(sorted((number, row) for part in everywhere for number, row in part.items()))
 
     def sum_gradients(self, parameters: Sequence[nn.Parameter]) -> None:

@@ -11,14 +11,12 @@ from typing import Any
 import lightning
 import torch
 from lightning.pytorch.callbacks import Checkpoint, EarlyStopping
-from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy, SingleDeviceStrategy
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from lightning.pytorch.utilities import rank_zero_info
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from lit_instruct import lightning_private
 from lit_instruct.errors import UserError
-from lit_instruct.files import beside
-from lit_instruct.running.checkpoint_files import put_in_place
 from lit_instruct.running.interrupts import end_at_once
 from lit_instruct.stages.base import StageModule
 
@@ -160,12 +158,7 @@ class LastCheckpoint(Checkpoint):
         assert self.state is not None and isinstance(trainer.lightning_module, StageModule)
         if not trainer.lightning_module.only_measured:
             self.state["metrics"] = trainer.lightning_module.metrics_so_far()  # including those of a final validation
-        if _writes_folder(trainer):
-            trainer.strategy.save_checkpoint(self.state, beside(self.path))
-            if trainer.is_global_zero:
-                put_in_place(beside(self.path), self.path)
-        else:
-            trainer.strategy.save_checkpoint(self.state, self.path)
+        trainer.strategy.save_checkpoint(self.state, self.path)
         trainer.strategy.barrier("last checkpoint")
         self.state, self.trained, self.due, self.saved_at = None, False, False, time.monotonic()
 
@@ -192,11 +185,6 @@ def _keeps_states(trainer: lightning.Trainer) -> bool:
     """Whether the state is kept after every step: only if that copies no tensor and steps are long, as in PPO."""
     copies = not isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy)
     return not copies and not trainer.lightning_module.automatic_optimization
-
-
-def _writes_folder(trainer: lightning.Trainer) -> bool:
-    """Whether every process writes its shards into a folder."""
-    return isinstance(trainer.strategy, DeepSpeedStrategy)
 
 
 def _changes(module: torch.nn.Module) -> list[int]:

@@ -23,6 +23,10 @@ from lit_instruct.stages.given import data_options, trainer_options
 
 FSDP2 = "fsdp2"
 """Our name in --trainer.strategy for Lightning's ModelParallelStrategy with all processes in one group."""
+NO_DEEPSPEED = (
+    "DeepSpeed is not supported, since it keeps gradients, weights and checkpoints in forms of its own; use fsdp2 with "
+    "--model.lora=null, which shards everything as ZeRO-3 does, or ddp with LoRA"
+)
 LOST = ("gloo", "Connection reset", "Connection closed", "Timed out", "Broken pipe", "NCCL")
 """Words in torch's errors if another process has died or is late."""
 
@@ -46,6 +50,8 @@ def check_strategy(strategy: Strategy, module: StageModule) -> None:
     Raises:
         UserError: the strategy is not supported, or not with this stage or LoRA.
     """
+    if isinstance(strategy, DeepSpeedStrategy):
+        raise UserError(f"--trainer.strategy: {NO_DEEPSPEED}")
     if isinstance(strategy, strategies.FSDPStrategy):
         raise UserError("--trainer.strategy=fsdp: FSDP1 is not supported; use fsdp2, or ddp for LoRA")
     if isinstance(strategy, ModelParallelStrategy):
@@ -56,40 +62,17 @@ def check_strategy(strategy: Strategy, module: StageModule) -> None:
                 "--trainer.strategy: folders of shards as checkpoints are not supported, because torch reads them with "
                 "pickle, which can run code; use --trainer.strategy=fsdp2, or add save_distributed_checkpoint=false"
             )
-        _check_sharded("fsdp2", module)
-    elif isinstance(strategy, DeepSpeedStrategy):
-        _check_deepspeed(strategy, module)
+        if module.lora is not None:
+            raise UserError(
+                "--trainer.strategy=fsdp2: shards weights only if all are trained; add --model.lora=null, or use "
+                "--trainer.strategy=ddp with LoRA"
+            )
     elif not isinstance(strategy, strategies.SingleDeviceStrategy | strategies.DDPStrategy):
         name = type(strategy).__name__
-        raise UserError(f"--trainer.strategy: {name} is not supported; use ddp, fsdp2 or deepspeed_stage_2")
+        raise UserError(f"--trainer.strategy: {name} is not supported; use ddp or fsdp2")
     started = lightning_private.start_method(strategy)
     if started != "popen":
         raise UserError(f"--trainer.strategy: {started} cannot start this command in other processes; use ddp")
-
-
-def _check_deepspeed(strategy: DeepSpeedStrategy, module: StageModule) -> None:
-    """Refuses stages that use weights or gradients in ways that DeepSpeed does not support."""
-    if strategy.zero_stage_3:
-        if module.stage != "sft":
-            raise UserError(
-                f"--trainer.strategy=deepspeed_stage_3: only sft runs under it, as {module.stage} reads weights "
-                "outside the model's own forward passes; use fsdp2 with --model.lora=null, or ddp with LoRA"
-            )
-        _check_sharded("deepspeed_stage_3", module)
-    if module.stage == "ppo":
-        raise UserError(
-            "--trainer.strategy=deepspeed: PPO runs its own backward passes, which DeepSpeed does not see; use "
-            "--trainer.strategy=ddp"
-        )
-
-
-def _check_sharded(name: str, module: StageModule) -> None:
-    """Refuses to shard frozen weights."""
-    if module.lora is not None:
-        raise UserError(
-            f"--trainer.strategy={name}: shards weights only if all are trained; add --model.lora=null, or use "
-            "--trainer.strategy=ddp with LoRA"
-        )
 
 
 class SameOnEveryRank(Callback):
@@ -103,7 +86,7 @@ class SameOnEveryRank(Callback):
         if trainer.world_size == 1 or not distributed.is_initialized():
             return
         assert isinstance(pl_module, StageModule)
-        everywhere = gather_objects(_facts(trainer, pl_module))
+        everywhere = gather_objects(_facts(trainer, pl_module), trainer.world_size)
         for rank, theirs in enumerate(everywhere[1:], start=1):
             for name in sorted({*everywhere[0], *theirs}):
                 ours, other = (found.get(name, "nothing") for found in (everywhere[0], theirs))

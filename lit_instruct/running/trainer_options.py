@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from lit_instruct.errors import UserError
-from lit_instruct.running.processes import FSDP2
+from lit_instruct.running.processes import FSDP2, NO_DEEPSPEED
 
 LEAST = {"accumulate_grad_batches": 1, "check_val_every_n_epoch": 1, "log_every_n_steps": 0, "gradient_clip_val": 0}
 """Least value of options that Lightning takes without a check."""
@@ -58,6 +58,8 @@ def check_trainer_options(stage: str, options: Any) -> None:
         )
     if (place := options.get("default_root_dir")) is not None:
         raise UserError(f"--trainer.default_root_dir={place}: all files of a stage are in --run; give --run={place}")
+    if "deepspeed" in str(options.get("strategy")).lower():  # before Lightning asks for the package
+        raise UserError(f"--trainer.strategy: {NO_DEEPSPEED}")
     if options.get("strategy") == FSDP2 and (precision := options.get("precision")) not in FULL:
         raise UserError(
             f"--trainer.precision={precision}: fsdp2 casts weights to --model.dtype itself; leave it out, or give "

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy, Strategy
+from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy, Strategy
 
 from lit_instruct import lightning_private
 from lit_instruct.errors import UserError
@@ -55,8 +55,7 @@ def check_bits(quantize: Quantize, optimizer: OptimizerName, lora: LoraOptions |
         if lora is None:
             raise UserError(f"{choice}: quantised weights cannot be trained; train adapters (--model.lora)")
         check_bitsandbytes(choice, strategy.root_device)
-        shards = isinstance(strategy, FSDPStrategy | ModelParallelStrategy)
-        if shards or (isinstance(strategy, DeepSpeedStrategy) and strategy.zero_stage_3):
+        if isinstance(strategy, FSDPStrategy | ModelParallelStrategy):
             raise UserError(
                 f"{choice}: {type(strategy).__name__} shards weights, and quantised weights cannot be sharded; "
                 "use --trainer.strategy=ddp, where every process has the small base, or --model.quantize=none"

@@ -115,7 +115,7 @@ def _check_same_rows(rows: list[GivenRows], trainer: Any) -> None:
     """Refuses rows that differ between processes: each would take its share of other rows."""
     if trainer.world_size == 1 or not distributed.is_initialized():
         return
-    everywhere = gather_objects([(str(one), one.digest()) for one in rows])
+    everywhere = gather_objects([(str(one), one.digest()) for one in rows], trainer.world_size)
     if any(one != everywhere[0] for one in everywhere):
         raise UserError(
             f"{', '.join(map(str, rows))}: the rows differ between the processes; give every process all rows in the "

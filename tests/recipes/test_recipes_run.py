@@ -39,7 +39,6 @@ LISTED = {
     "gpu-24gb-bf16",
     "node-8gpu",
     "node-8gpu-lora",
-    "node-8gpu-deepspeed",
     "multi-node",
     "paper",
 }

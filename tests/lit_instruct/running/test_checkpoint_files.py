@@ -11,8 +11,7 @@ import pytest
 import torch
 
 from lit_instruct.errors import UserError
-from lit_instruct.files import beside
-from lit_instruct.running.checkpoint_files import AtomicCheckpointIO, last_checkpoint, put_in_place
+from lit_instruct.running.checkpoint_files import AtomicCheckpointIO
 from lit_instruct.stages.checkpoint import read_checkpoint
 
 
@@ -65,38 +64,3 @@ def test_a_file_that_holds_code_is_refused(tmp_path: Path) -> None:
     for weights_only in (None, True, False):
         with pytest.raises(UserError, match=r"odd.ckpt is damaged or not a checkpoint"):
             AtomicCheckpointIO().load_checkpoint(tmp_path / "odd.ckpt", weights_only=weights_only)
-
-
-def test_a_folder_of_shards_takes_the_place_of_the_one_before(tmp_path: Path) -> None:
-    path = tmp_path / "last.ckpt"
-    for step in ("1", "2"):
-        beside(path).mkdir()
-        (beside(path) / "shard").write_text(step)
-        put_in_place(beside(path), path)
-        assert (path / "shard").read_text() == step
-    assert list(tmp_path.iterdir()) == [path]
-    assert last_checkpoint(path) == path
-
-
-def test_a_process_killed_between_two_renames_leaves_the_one_before(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "last.ckpt"
-    path.mkdir()
-    (path / "shard").write_text("1")
-    beside(path).mkdir()
-    done: list[Path] = []
-
-    def rename(source: Path, target: Path) -> None:
-        if done:
-            raise KeyboardInterrupt
-        done.append(source.rename(target))
-
-    monkeypatch.setattr("os.replace", rename)
-    with pytest.raises(KeyboardInterrupt):
-        put_in_place(beside(path), path)
-    monkeypatch.undo()
-    found = last_checkpoint(path)
-    assert found is not None and (found / "shard").read_text() == "1"
-    put_in_place(beside(path), path)
-    assert last_checkpoint(path) == path
