@@ -69,7 +69,7 @@ def products(dtype: torch.dtype, passes: int) -> list[dict[str, Any]]:
 
 def whole_model(dtype: KnownDtype, passes: int) -> dict[str, list[dict[str, Any]]]:
     """Returns milliseconds of decoding steps and of log-probabilities under the embedded base, by rows."""
-    with patch.object(packed_weights, "pays", lambda weight: False):
+    with _ways("plain"):
         plain = TextGenerator.from_source(NAME, dtype).model
     models = {"plain": plain, "packed": TextGenerator.from_source(NAME, dtype).model}
     return {
@@ -98,13 +98,16 @@ def _step(models: Mapping[str, Any], rows: int, passes: int) -> dict[str, Any]:
 
 @torch.no_grad()
 def _log_probs(model: Any, rows: int, passes: int) -> dict[str, Any]:
-    head = output_head(model)
-    hidden, tokens = torch.randn(rows, head.weight.shape[1]).to(head.weight.dtype), torch.arange(rows)
+    heads = {}
+    for way in ("plain", "packed"):
+        with _ways(way):
+            heads[way] = output_head(model)
+    weight = heads["plain"].weight
+    hidden, tokens = torch.randn(rows, weight.shape[1]).to(weight.dtype), torch.arange(rows)
     found = {}
 
     def run(way: str) -> None:
-        with _ways(way):
-            found[way] = token_log_probs(hidden, head, tokens).log_probs
+        found[way] = token_log_probs(hidden, heads[way], tokens).log_probs
 
     seconds = fastest({way: partial(run, way) for way in ("plain", "packed")}, passes)
     return _compared(rows, seconds, found["plain"], found["packed"])
