@@ -28,7 +28,7 @@ STAGE = $(BIN)/lit-instruct $@ fit --config recipes/$(RECIPE)/$@.yaml --run "run
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help setup sft rm ppo eval demo iterate expected how-long demo-data test test-slow test-all check ppo-oracle evidence bench-rm bench-sft bench-data bench-decode bench-ppo bench-curves bench-ptx bench-scaling bench-bits plan gpu-check options docs report-picture clean FORCE
+.PHONY: help setup sft rm ppo eval demo iterate expected how-long demo-data test test-slow test-all check ppo-oracle evidence bench-rm bench-sft bench-data bench-decode bench-ppo bench-curves bench-ptx bench-scaling bench-bits plan gpu-check cuda-sim options docs report-picture clean FORCE
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -131,6 +131,9 @@ bench-bits: $(STAMP) ## adapters on bases of other precisions: benchmarks/result
 
 gpu-check: $(STAMP) ## memory and speed of the gpu recipes with random weights, on a GPU: benchmarks/results/gpu-*.json
 	$(BIN)/python -m benchmarks.gpu_check $(BENCH_ARGS)
+
+cuda-sim: $(STAMP) ## every stage on a pretended GPU: mixed devices, host tensors in collectives, waits for the device
+	$(BIN)/python -m benchmarks.cuda_sim $(BENCH_ARGS)
 
 plan: $(STAMP) ## memory, disk and time of each stage of RECIPE before it runs
 	@test ! -e recipes/$(RECIPE)/sft.yaml || $(BIN)/lit-instruct plan --config recipes/$(RECIPE)/sft.yaml --run "runs/$(RUN)" $(ARGS) || [ $$? -eq 1 ]

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import RESULTS, ROOT
+from benchmarks import RESULTS, ROOT, cuda_sim_table
 
-PAGES = (ROOT / "benchmarks" / "README.md", ROOT / "docs" / "memory.md", ROOT / "docs" / "rewards.md")
+PAGES = (ROOT / "benchmarks/README.md", *(ROOT / f"docs/{page}.md" for page in ("gpus", "memory", "rewards")))
 NOTHING = "(no result yet)"
 OWN_GOAL = "goal (the project's own target, set before measuring)"
 """Head of a column of goals: they were in the benchmarks' code before the first results."""
@@ -50,8 +50,7 @@ def table(name: str, results: Path = RESULTS) -> str:
     found = content.get(part) if part else content
     if not found:
         return NOTHING
-    where = found.get("environment", content["environment"])
-    parts = [markdown(rows_of(found)), origin(where, content.get("trl_side_versions"))]
+    parts = [markdown(rows_of(found)), origin({**content, **found}["environment"], content.get("trl_side_versions"))]
     if name in CHARTS and (results / f"{name}.png").is_file():
         parts.insert(0, f"![{CHARTS[name]}](results/{name}.png)")
     return "\n\n".join(parts)
@@ -283,6 +282,7 @@ TABLES: dict[str, tuple[str, Callable[[Mapping[str, Any]], Rows], str | None]] =
     "scaling": ("scaling.json", _scaling, None),
     "plan": ("plan.json", _plan, None),
     "bits": ("bits.json", _bits, None),
+    "cuda-sim": ("cuda-sim.json", cuda_sim_table.rows, None),
     "labeler": ("labeler.json", lambda found: found["table"], None),
     "labeler-short": ("labeler.json", _labeler, None),
 }
