@@ -9,8 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from lit_instruct.judging import client
 from lit_instruct.running.callbacks import SaveConfig
+from tests.lit_instruct.judging.endpoint import Reply, endpoint
 from tests.lit_instruct.stages.helpers import column, snapshot
+from tests.lit_instruct.stages.rewards import letters
 from tests.resume import rewards
 from tests.resume.helpers import Runs, checkpoint, differences
 
@@ -24,6 +27,25 @@ def test_a_reward_function_that_breaks_loses_nothing(
     assert checkpoint(tmp_path)["ppo"]["iterations_done"] == 1  # neither a validation nor the end of an epoch saved it
     monkeypatch.delenv(rewards.BREAKS)
     assert runs.resume(tmp_path) == 0
+    assert differences(whole, tmp_path) == []
+
+
+def test_a_reward_server_that_goes_away_loses_nothing(
+    tmp_path: Path, runs: Runs, whole: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(client, "FIRST_WAIT", 0.001)
+
+    def scores(asked: str) -> Reply:
+        return Reply(json.dumps(letters([("", response) for response in json.loads(asked)["responses"]])))
+
+    with endpoint(lambda asked: scores(asked) if len(server.asked) < 2 else Reply("away", 503)) as server:
+        reward = f"--model.reward.function={server.url}"
+        assert runs.fit(tmp_path, reward) == 2
+        shown = capsys.readouterr().err
+        assert "answered 503: away, also after 5 retries; check that the server runs and run the same command" in shown
+        assert checkpoint(tmp_path)["ppo"]["iterations_done"] == 1
+        server.answer = scores
+        assert runs.resume(tmp_path, reward) == 0
     assert differences(whole, tmp_path) == []
 
 
