@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -14,6 +13,8 @@ from types import ModuleType
 
 import pytest
 
+from tests.scripts import load_script
+
 DEMO = Path(__file__).resolve().parents[1] / "recipes" / "demo"
 SCRIPT = DEMO / "make_prompts.py"
 SPLITS = ("train", "validation")
@@ -21,14 +22,8 @@ WITH_PASSAGE = {"rewrite", "summarization", "closed_qa", "extract"}
 
 
 @cache
-def load_script() -> ModuleType:
-    """Import make_prompts.py, which lies outside the package, from its path."""
-    spec = importlib.util.spec_from_file_location("demo_make_prompts", SCRIPT)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+def script() -> ModuleType:
+    return load_script(SCRIPT)
 
 
 @cache
@@ -56,7 +51,7 @@ def test_counts() -> None:
 
 
 def test_prompts_are_distinct() -> None:
-    normalise = load_script().normalise
+    normalise = script().normalise
     counts = Counter(normalise(row["prompt"]) for row in all_rows())
     assert [text for text, count in counts.items() if count > 1] == []
 
@@ -71,7 +66,7 @@ def test_templates_are_many_and_small() -> None:
 @pytest.mark.parametrize(("rows_of", "tolerance"), [("all", 0.06), ("train", 0.5), ("validation", 1.0)])
 def test_use_cases_follow_table_1(rows_of: str, tolerance: float) -> None:
     rows = all_rows() if rows_of == "all" else list(load_rows(rows_of))
-    percent = load_script().USE_CASE_PERCENT
+    percent = script().USE_CASE_PERCENT
     counts = Counter(row["use_case"] for row in rows)
     assert set(counts) == set(percent)
     for use_case, wanted in percent.items():
@@ -80,7 +75,7 @@ def test_use_cases_follow_table_1(rows_of: str, tolerance: float) -> None:
 
 
 def test_prompts_that_work_on_a_text_carry_it() -> None:
-    passages = load_script().read_passages()
+    passages = script().read_passages()
     for text in passages.values():
         assert 25 <= len(text.split()) <= 60
     uses: Counter[str] = Counter()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from argparse import ArgumentError
 from pathlib import Path
@@ -19,6 +18,7 @@ from lit_instruct.commands.plan import stage_options
 from lit_instruct.evaluation.options import EvalOptions
 from lit_instruct.evaluation.references import reference_of
 from tests.recipes.records import records
+from tests.scripts import load_script
 
 ROOT = Path(__file__).parent.parent
 STAGES = ("sft", "rm", "ppo")
@@ -136,11 +136,7 @@ def test_a_public_dataset_is_written_as_our_options_take_it(stage: str, path: st
 
 
 def test_the_table_of_results_is_that_of_the_reports() -> None:
-    name = "fill_table"
-    spec = importlib.util.spec_from_file_location(name, ROOT / "recipes" / f"{name}.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module: Any = load_script(ROOT / "recipes" / "fill_table.py")
     text = (ROOT / "recipes" / "README.md").read_text(encoding="utf-8")
     assert module.filled(text) == text
     assert "**PPO minus SFT**" in text

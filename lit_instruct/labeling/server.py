@@ -86,10 +86,13 @@ def application(store: Store, rules: Rules, token: str, settings: dict[str, Any]
         clock: seconds since 1970.
     """
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
-    cookie = f"rank-{hashlib.sha256(token.encode()).hexdigest()[:12]}"  # 127.0.0.1 shares cookies over its ports
+    # one token may serve several stores, each with labelers of its own, and a browser shares cookies over ports
+    secret = f"{token}:{store.meta['token']}"
+    cookie = f"rank-{_short_digest(secret)}"
+    settings = {"store": _short_digest(store.meta["token"]), **settings}
     page = render("page.html.jinja", folder=FOLDER, flags=list(rules.flags), qualities=list(QUALITY), settings=settings)
     _add_files(app, page)
-    _add_routes(app, store, rules, token, f"{cookie}-labeler", clock)
+    _add_routes(app, store, rules, secret, f"{cookie}-labeler", clock)
     _add_errors(app)
     return Guard(app, token, cookie)
 
@@ -107,8 +110,8 @@ def _add_files(app: FastAPI, page: str) -> None:
         return Response((FOLDER / name).read_bytes(), media_type=FILES[name])
 
 
-def _add_routes(app: FastAPI, store: Store, rules: Rules, token: str, cookie: str, clock: Callable[[], float]) -> None:
-    labeler = Depends(_labeler_from(cookie, token))
+def _add_routes(app: FastAPI, store: Store, rules: Rules, secret: str, cookie: str, clock: Callable[[], float]) -> None:
+    labeler = Depends(_labeler_from(cookie, secret))
 
     @app.post("/api/join")
     def join(body: Joining) -> JSONResponse:
@@ -116,7 +119,7 @@ def _add_routes(app: FastAPI, store: Store, rules: Rules, token: str, cookie: st
         with store.writing() as connection:
             number = labeler_of(connection, name)
         answer = JSONResponse({"labeler": name})
-        value = f"{number}.{_signature(token, number)}"
+        value = f"{number}.{_signature(secret, number)}"
         answer.set_cookie(cookie, value, httponly=True, samesite="strict", max_age=400 * 86400)
         return answer
 
@@ -145,19 +148,23 @@ def _add_routes(app: FastAPI, store: Store, rules: Rules, token: str, cookie: st
         return {}
 
 
-def _labeler_from(cookie: str, token: str) -> Callable[[Request], int]:
+def _labeler_from(cookie: str, secret: str) -> Callable[[Request], int]:
     def labeler(request: Request) -> int:
         value = cookies_of(request.headers.get("cookie", "")).get(cookie, "")
         number, _, signature = value.partition(".")
-        if not number.isdecimal() or not hmac.compare_digest(signature.encode(), _signature(token, number).encode()):
+        if not number.isdecimal() or not hmac.compare_digest(signature.encode(), _signature(secret, number).encode()):
             raise NotJoinedError
         return int(number)
 
     return labeler
 
 
-def _signature(token: str, number: object) -> str:
-    return hmac.new(token.encode(), f"labeler {number}".encode(), hashlib.sha256).hexdigest()
+def _short_digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _signature(secret: str, number: object) -> str:
+    return hmac.new(secret.encode(), f"labeler {number}".encode(), hashlib.sha256).hexdigest()
 
 
 def _add_errors(app: FastAPI) -> None:

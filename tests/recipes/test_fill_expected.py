@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import pytest
 
 from lit_instruct.commands.expected import Range, read_expected
+from tests.scripts import load_script
 
 ROOT = Path(__file__).parents[2]
 MEASURED = sorted({path.parents[1] for path in ROOT.glob("recipes/*/results/seed-*.json")})
@@ -17,11 +17,7 @@ MEASURED = sorted({path.parents[1] for path in ROOT.glob("recipes/*/results/seed
 
 @pytest.fixture(scope="module")
 def filling() -> Any:
-    spec = importlib.util.spec_from_file_location("fill_expected", ROOT / "recipes" / "fill_expected.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script(ROOT / "recipes" / "fill_expected.py")
 
 
 def report(loss: float, accuracy: float, gain: float) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import random
 from pathlib import Path
@@ -15,6 +14,7 @@ from data_modules.rows import PromptRow
 from lit_instruct.handover import read_stage
 from tests.lit_instruct.rollouts.classifier_folders import distilbert, gpt2
 from tests.lit_instruct.stages.helpers import QUICK, run, write_rows
+from tests.scripts import load_script
 from tests.tiny import SENTENCES
 
 ROOT = Path(__file__).parents[2]
@@ -33,11 +33,7 @@ SMALL = [
 
 @pytest.fixture(scope="module")
 def make_data() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("imdb_make_data", RECIPE / "make_data.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script(RECIPE / "make_data.py")
 
 
 def reviews(count: int, seed: int) -> list[dict[str, Any]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from lit_instruct.models.loading import find_source
 from lit_instruct.planning.named import NAMED
 from tests.lit_instruct.stages.helpers import QUICK, run, write_rows
 from tests.recipes.records import MAKERS, records
+from tests.scripts import load_script
 from tests.tiny import tiny_tokenizer
 
 ROOT = Path(__file__).parents[2]
@@ -52,11 +52,7 @@ SHORT = {
 
 
 def catalogue() -> Any:
-    spec = importlib.util.spec_from_file_location("fill_catalogue", ROOT / "recipes" / "fill_catalogue.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script(ROOT / "recipes" / "fill_catalogue.py")
 
 
 @pytest.fixture(scope="module")

@@ -6,13 +6,14 @@ import { $, KEYS, letter, marks, message, progress, prompt, response, say, secti
 
 const settings = JSON.parse(document.body.dataset.settings);
 const RENEW = 60000; // milliseconds between two renewals of a lease
+let who = "";
 let task = null;
 let draft = null;
 let history = [];
 let busy = false;
 let visibleSince = performance.now();
 
-const place = () => `rank-draft-${task.slot}`;
+const place = (slot) => `rank-draft-${settings.store}-${who}-${slot}`; // a browser keeps drafts of many stores
 const pairwise = () => draft.pairwise && next(task.responses.length, draft.comparisons).pair !== null;
 
 function seconds() {
@@ -25,7 +26,7 @@ function seconds() {
 
 function keep() {
   seconds();
-  try { localStorage.setItem(place(), JSON.stringify(draft)); } catch { /* a full or forbidden storage keeps no draft */ }
+  try { localStorage.setItem(place(task.slot), JSON.stringify(draft)); } catch { /* a full or forbidden storage keeps no draft */ }
 }
 
 function newDraft() {
@@ -33,12 +34,15 @@ function newDraft() {
   const empty = { ranks: Array(k).fill(null), quality: Array(k).fill(null), flags: Array.from({ length: k }, () => []),
     comparisons: [], reason: "", seconds: 0, key: newKey(), pairwise: k >= settings.pairwise_from };
   let kept = null;
-  try { kept = JSON.parse(localStorage.getItem(place())); } catch { /* a damaged draft is none */ }
-  return { ...empty, ...(kept || task.earlier || {}) };
+  try { kept = JSON.parse(localStorage.getItem(place(task.slot))); } catch { /* a damaged draft is none */ }
+  const made = { ...empty, ...(kept || task.earlier || {}) };
+  made.flags = made.flags.map((flags) => flags.filter((flag) => settings.flags.includes(flag))); // of another --page.flags
+  return made;
 }
 
 function show(found) {
-  $("who").textContent = found.progress.labeler;
+  who = found.progress.labeler;
+  $("who").textContent = who;
   progress(found.progress);
   task = found.task;
   history = [];
@@ -171,7 +175,7 @@ async function refused(error, body) {
 }
 
 function forget(slot) {
-  try { localStorage.removeItem(`rank-draft-${slot}`); } catch { /* there is no storage */ }
+  try { localStorage.removeItem(place(slot)); } catch { /* there is no storage */ }
 }
 
 function answer(kind, more = {}) {

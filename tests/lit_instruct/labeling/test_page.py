@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from lit_instruct.labeling.answers import Rules
 from lit_instruct.labeling.rankings import Ranked, rankings
 from lit_instruct.labeling.serving import Address
 from lit_instruct.labeling.store import Store
@@ -305,4 +306,27 @@ def test_without_javascript_the_page_says_so(browser: Any, tmp_path: Path) -> No
     with serving(path) as address:
         tab = Tab(browser, address, java_script_enabled=False)
         assert "This page needs JavaScript" in tab.page.inner_text("body")
+        tab.close()
+
+
+def test_a_draft_stays_with_its_store_and_flags_that_are_gone_are_dropped(browser: Any, tmp_path: Path) -> None:
+    path, other = (make_store(tmp_path / name, tasks(2)) for name in ("one.db", "two.db"))
+    with serving(path) as address:
+        tab = Tab(browser, address, "Ada")
+        tab.rank(1, 2, 3, 4)
+        tab.page.keyboard.press("m")
+        tab.page.locator(".response").last.locator("[data-flag]").first.check()
+    with serving(other, port=address.port):
+        tab.page.goto(address.url())
+        tab.page.fill("#name", "Ada")
+        tab.page.press("#name", "Enter")
+        tab.page.wait_for_selector(".response")
+        assert tab.ranks() == ["no rank yet"] * 4
+    with serving(path, Rules(flags=("other",)), port=address.port):
+        tab.page.goto(address.url())
+        tab.page.wait_for_selector(".response")
+        assert tab.ranks() == ["rank 1", "rank 2", "rank 3", "rank 4"]
+        tab.save()
+        (one,) = _saved(path)
+        assert sorted(one.ranks) == [1, 2, 3, 4] and one.flags is None
         tab.close()

@@ -149,6 +149,20 @@ def test_without_a_name_or_with_a_forged_one_nothing_is_given_out(address: Addre
             assert client.post(route, ROUTES[route])[0] == 401, route
 
 
+def test_a_name_on_one_store_is_none_on_another_with_the_same_token(address: Address, tmp_path: Path) -> None:
+    """A browser sends its cookies to every port; number 1 is somebody else there."""
+    ada = Client(address, "Ada")
+    with serving(make_store(tmp_path / "other.db", tasks(1))) as other:
+        assert other.token == address.token
+        Client(other, "Ben")
+        client = Client(other)
+        (own,) = client.cookies
+        hers = next(value for name, value in ada.cookies.items() if name.endswith("-labeler"))
+        for cookies in (ada.cookies, {f"{own}-labeler": hers}):
+            client.cookies |= cookies
+            assert client.post("task", {})[0] == 401
+
+
 def test_large_bodies_are_refused_on_every_route(address: Address, path: Path) -> None:
     client = Client(address, "Ada")
     before = _events(path)
