@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from lit_instruct.models.dtype import KnownDtype, seconds_here, widths_of
-from lit_instruct.models.loading import find_source, load_config
+if TYPE_CHECKING:
+    from lit_instruct.models.dtype import KnownDtype
 
 NAMES: dict[str, KnownDtype] = {"bf16": "bfloat16", "fp32": "float32"}
 SLOWER = 3.0
@@ -21,6 +22,9 @@ def not_run(base: str, device: str = "cpu") -> dict[str, str]:
     """
     if device != "cpu":
         return {}
+    from lit_instruct.models.dtype import seconds_here, widths_of  # the process that asks stays free of torch
+    from lit_instruct.models.loading import find_source, load_config
+
     seconds = seconds_here(widths_of(load_config(find_source(base))))
     fastest = min(NAMES, key=lambda name: seconds[NAMES[name]])
     slower = {name: seconds[kind] / seconds[NAMES[fastest]] for name, kind in NAMES.items()}

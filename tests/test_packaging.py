@@ -69,7 +69,7 @@ def test_wheel_ships_the_recipes_and_their_data_but_no_results(wheel: zipfile.Zi
     unused = "demo/data/pretraining.txt"  # by the recipes
     assert shipped == {path.relative_to(ROOT / "recipes").as_posix() for path in files} - {unused}
     assert "demo/data/ranked_train.jsonl" in shipped
-    assert Path(str(wheel.filename)).stat().st_size < 1e6
+    assert Path(str(wheel.filename)).stat().st_size < 1.2e6
 
 
 @pytest.mark.slow

@@ -1,75 +1,19 @@
-"""The pretended CUDA device: it refuses what CUDA refuses, counts waits and copies, and trains."""
+"""Counts of waits and copies on the pretended CUDA device, and its own tests in a process of their own."""
 
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from benchmarks import RESULTS
-from benchmarks.cuda_sim import CASES, COUNTED, beyond, run_case, write_data
-from benchmarks.cuda_sim_patches import pretend
-from benchmarks.pretended_cuda import CudaTensor, RefusedError
+from benchmarks.cuda_sim import CASES, COUNTED, beyond
 
-
-def test_numbers_are_right_and_say_that_they_are_on_the_device() -> None:
-    with pretend() as device:
-        weight = torch.nn.Linear(4, 2).to("cuda").weight
-        found = (torch.ones(3, 4, device="cuda") @ weight.T).square().sum()
-        found.backward()
-        assert isinstance(weight, torch.nn.Parameter) and isinstance(weight.data, CudaTensor)
-        assert str(weight.device) == str(weight.grad.device) == "cuda:0"
-        assert float(found) == pytest.approx(3 * float(weight.cpu().sum(dim=1).square().sum()))
-        assert not device.refused
-
-
-def test_operands_on_two_devices_are_refused() -> None:
-    with pretend() as device:
-        values = torch.ones(3, 4, device="cuda")
-        assert (values + torch.tensor(1.0)).sum().item() == 24
-        assert values[torch.tensor([0, 2])].shape == (2, 4)
-        for wrong in (lambda: values + torch.ones(3, 4), lambda: torch.ones(3)[torch.tensor([1], device="cuda")]):
-            with pytest.raises(RefusedError, match="same device"):
-                wrong()
-        with pytest.raises(RefusedError):
-            values[0] = torch.ones(4)[torch.tensor([0, 1, 2, 3])] @ torch.ones(4, 4, device="cuda")
-        assert len(device.refused) == 3
-
-
-@pytest.mark.parametrize(
-    ("work", "kind"),
-    [
-        (lambda x: x.sum().item(), "item"),
-        (lambda x: bool((x > 0).all()), "item"),
-        (lambda x: x.tolist(), "tolist"),
-        (lambda x: x.cpu(), "to host"),
-        (lambda x: x[x > 0], "boolean index"),
-        (lambda x: x.nonzero(), "nonzero"),
-        (lambda x: x.unique(dim=0), "unique"),
-        (lambda x: torch.equal(x, x), "equal"),
-        (lambda x: x[torch.tensor([0], device="cuda")] * 2 + x.amax(), ""),
-    ],
-)
-def test_waits_are_counted(work: Any, kind: str) -> None:
-    with pretend() as device:
-        values = torch.ones(3, device="cuda")
-        device.waits.clear()
-        work(values)
-        assert [name.split(" libraries")[0] for name, count in device.waits.items() if count] == (
-            [kind] if kind else []
-        )
-
-
-def test_autocast_gives_what_it_gives_on_a_gpu() -> None:
-    with pretend() as device, torch.autocast("cuda", torch.bfloat16):
-        assert torch.is_autocast_enabled("cuda") and torch.get_autocast_dtype("cuda") == torch.bfloat16
-        one = torch.ones(2, 2, device="cuda")
-        assert (one @ one).dtype == torch.bfloat16 and one.softmax(dim=0).dtype == torch.float32
-        assert sum(device.wide.values()) == 0
-        with torch.autocast("cuda", enabled=False):
-            assert (one @ one).dtype == torch.float32
+OWN = Path(__file__).with_name("pretended_cuda_cases.py")
 
 
 def test_more_than_the_committed_counts_is_a_fault() -> None:
@@ -93,11 +37,7 @@ def test_the_committed_counts_are_of_every_case_and_no_wait_is_per_token() -> No
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["sft, LoRA", "rm, LoRA", "ppo, LoRA"])
-def test_stages_train_on_it_with_no_more_waits_than_committed(name: str, tmp_path_factory: Any) -> None:
-    folder = tmp_path_factory.getbasetemp() / "cuda-sim"
-    if not folder.exists():
-        folder.mkdir()
-        write_data(folder)
-    committed = json.loads((RESULTS / "cuda-sim.json").read_text(encoding="utf-8"))["cases"]
-    assert beyond(run_case(name, folder), committed[name]) == []
+def test_the_device_and_the_stages_that_train_on_it() -> None:
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(OWN)]
+    ended = subprocess.run(command, capture_output=True, text=True, cwd=OWN.parents[2])
+    assert ended.returncode == 0, ended.stdout

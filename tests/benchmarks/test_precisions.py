@@ -11,6 +11,7 @@ import pytest
 from benchmarks import decode, ppo, ppo_sides, precisions, scaling
 from benchmarks.fill_tables import TABLES
 from benchmarks.ppo_work import WORKLOADS
+from lit_instruct.models import dtype
 
 EMULATED = {"bf16": "59.0 times as slow as fp32 in a probe of two layers"}
 
@@ -18,7 +19,7 @@ EMULATED = {"bf16": "59.0 times as slow as fp32 in a probe of two layers"}
 @pytest.fixture
 def emulated(monkeypatch: pytest.MonkeyPatch) -> None:
     """A processor that emulates bfloat16."""
-    monkeypatch.setattr(precisions, "seconds_here", lambda widths: {"float32": 1.0, "bfloat16": 59.0})
+    monkeypatch.setattr(dtype, "seconds_here", lambda widths: {"float32": 1.0, "bfloat16": 59.0})
 
 
 @pytest.mark.parametrize(
@@ -28,7 +29,7 @@ def emulated(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_three_times_slower_is_left_out(
     float32: float, bfloat16: float, left_out: set[str], tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(precisions, "seconds_here", lambda widths: {"float32": float32, "bfloat16": bfloat16})
+    monkeypatch.setattr(dtype, "seconds_here", lambda widths: {"float32": float32, "bfloat16": bfloat16})
     assert precisions.not_run(str(tiny_model)).keys() == left_out
     assert precisions.not_run(str(tiny_model), "cuda") == {}
     assert precisions.first_run(str(tiny_model)) == ("fp32" if "bf16" in left_out else "bf16")

@@ -25,6 +25,6 @@ LABELING_CASES: list[tuple[type[Row], str, dict[str, Any], Row]] = [
             "data": {"prompt": "q", "items": [{"id": "0", "body": "a"}, {"id": "1", "body": "b"}]},
             "annotations": [{"completed_by": 7, "result": [_RESULT], "was_cancelled": False}],
         },
-        RankedComparison("q", ["b", "a"], [1, 2], extra={"labeler": "7"}),
+        RankedComparison("q", ["a", "b"], [2, 1], extra={"labeler": "7"}),
     ),
 ]

@@ -16,7 +16,7 @@ from evidence.result import Result, write_result
 from evidence.stages import run_stage
 from lit_instruct.errors import UserError
 from tests.evidence import made_up
-from tests.evidence.test_stages import Trainer
+from tests.lit_instruct.running.test_own_process import Trainer
 
 
 def by(tmp_path: Path, *ticks: float, **other: object) -> Measuring:
