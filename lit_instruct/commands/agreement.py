@@ -82,7 +82,7 @@ def _cards(found: dict[str, Any]) -> list[dict[str, str]]:
         shown["reward model, training labelers" if reward["held_out"] else "reward model"] = reward["training"]
         if reward["held_out"]:
             shown["reward model, held-out labelers"] = reward["held_out"]
-    cards = [card(title, *_words(one)) for title, one in shown.items()]
+    cards = [card(title, *_words(title, one)) for title, one in shown.items()]
     alpha = found["alpha"]
     if alpha is not None:
         note = f"{number(alpha['ci_low'])} to {number(alpha['ci_high'])}, {alpha['tasks']} tasks"
@@ -90,8 +90,12 @@ def _cards(found: dict[str, Any]) -> list[dict[str, str]]:
     return cards
 
 
-def _words(one: dict[str, Any] | None) -> tuple[str, str]:
+def _words(title: str, one: dict[str, Any] | None) -> tuple[str, str]:
+    if one is None and title == "with themselves":
+        return "n/a", "nobody ranked a task twice"
     if one is None:
-        return "n/a", "no task was ranked twice"
+        return "n/a", "they ranked no pair" if title.startswith(
+            "reward model"
+        ) else "no two of them ranked the same task"
     low, high = (number(100 * one[end], 1) for end in ("ci_low", "ci_high"))
     return f"{number(100 * one['share'], 1)} %", f"{low} to {high} %, {one['pairs']} pairs in {one['tasks']} tasks"

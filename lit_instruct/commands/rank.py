@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +150,13 @@ def _check_same(path: Path, options: RankOptions) -> None:
             raise UserError(
                 f"--store={path}: this store was made with {option}={made}, not {value}; name another store, or leave "
                 f"{option} out"
+            )
+    defaults = {one.name: one.default for one in fields(RankOptions)}
+    for name in ("seed", "k"):
+        made, value = store.meta[name], getattr(options, name)
+        if made is not None and value not in (made, defaults[name]):
+            raise UserError(
+                f"--store={path}: this store was made with --{name}={made}, not {value}; leave --{name} out"
             )
 
 

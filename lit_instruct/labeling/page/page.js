@@ -75,7 +75,7 @@ function draw() {
   $("asked").textContent = pair
     ? `Which is better? Comparison ${draft.comparisons.length + 1} of at most ${most(k)}.`
     : "Rank all responses: 1 is the best, equal ranks are ties.";
-  marks(draft);
+  marks(pair ? { ...draft, ranks: draft.ranks.map(() => null) } : draft); // earlier ranks would bias the comparisons
   const first = document.querySelector(".response");
   first.focus({ preventScroll: true });
 }

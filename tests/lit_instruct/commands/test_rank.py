@@ -120,7 +120,7 @@ def test_a_bad_row_names_its_line(store: Path, rows: Path, capsys: pytest.Captur
     assert not store.exists()
 
 
-@pytest.mark.parametrize("words", [["--run=smollm2-135m-instruct"], ["--data.path={other}"]])
+@pytest.mark.parametrize("words", [["--run=smollm2-135m-instruct"], ["--data.path={other}"], ["--seed=3"]])
 def test_a_store_of_something_else_is_refused(
     store: Path, rows: Path, capsys: pytest.CaptureFixture[str], words: list[str]
 ) -> None:

@@ -244,6 +244,7 @@ def test_two_at_a_time_gives_the_ranking_of_a_merge(browser: Any, tmp_path: Path
     with serving(path) as address:
         tab = Tab(browser, address, "Ada")
         asked, undone = 0, False
+        assert tab.ranks() == ["no rank yet"] * 2
         while tab.page.locator("#pair-buttons:not([hidden])").count():
             one, other = (int(text.rpartition(".")[2]) // 2 for text in tab.texts())  # pairs of equally good ones
             tab.keys("0" if one == other else "1" if one < other else "2")
@@ -329,4 +330,16 @@ def test_a_draft_stays_with_its_store_and_flags_that_are_gone_are_dropped(browse
         tab.save()
         (one,) = _saved(path)
         assert sorted(one.ranks) == [1, 2, 3, 4] and one.flags is None
+        tab.close()
+
+
+def test_earlier_ranks_do_not_show_while_two_are_compared(browser: Any, tmp_path: Path) -> None:
+    path = make_store(tmp_path / "rankings.db", tasks(1))
+    with serving(path) as address:
+        tab = Tab(browser, address, "Ada")
+        tab.rank(1, 2, 3, 4)
+        tab.keys("p")
+        assert tab.ranks() == ["no rank yet"] * 2
+        tab.keys("z")
+        assert tab.ranks() == ["rank 1", "rank 2", "rank 3", "rank 4"]
         tab.close()
