@@ -24,7 +24,7 @@ NO_ROWS = [{}] * 4
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return distilbert(tmp_path_factory.mktemp("classifiers") / "sentiment")
+    return distilbert(tmp_path_factory.mktemp("classifiers") / "sentiment", initializer_range=0.3)
 
 
 def outputs(folder: Path, texts: list[str], function: str) -> list[dict[str, float]]:
@@ -39,7 +39,7 @@ def test_the_score_is_the_label_s_probability_of_prompt_and_response(folder: Pat
     score = function_scorer(f"classifier:{folder}#{label}", option="--labeler")
     expected = [scores[label] for scores in outputs(folder, TEXTS, "softmax")]
     assert score(PROMPTS, RESPONSES, NO_ROWS) == pytest.approx(expected, abs=1e-5)
-    assert len({round(one, 4) for one in expected}) == 4
+    assert len({round(one, 3) for one in expected}) == 4
     assert score(PROMPTS, RESPONSES, NO_ROWS) == score(PROMPTS, RESPONSES, NO_ROWS)
     assert score([], [], []) == []
 
