@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests.lit_instruct.labeling.browser import chromium
 from tests.lit_instruct.stages.helpers import Files, fit
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A Chromium; tests that need one are slow."""
+    with chromium() as opened:
+        yield opened
 
 
 @pytest.fixture(scope="session")
