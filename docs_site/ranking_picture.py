@@ -17,8 +17,9 @@ from playwright.sync_api import sync_playwright
 from lit_instruct.cli import main as lit_instruct
 from lit_instruct.commands.rank import PageOptions
 from lit_instruct.labeling.answers import Rules
-from lit_instruct.labeling.serving import Address, listening, server
+from lit_instruct.labeling.serving import server
 from lit_instruct.labeling.store import Store
+from lit_instruct.page_server.address import Address, listening
 
 ROOT = Path(__file__).parents[1]
 PICTURE = ROOT / "docs/ranking.png"

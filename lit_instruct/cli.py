@@ -32,6 +32,7 @@ COMMANDS = {
     "rm": "step 2: reward model from ranked comparisons",
     "ppo": "step 3: PPO against the reward model",
     "eval": "compare base, SFT, best-of-n and PPO in a report",
+    "watch": "show a run while it trains: in the browser, or with --text in the terminal",
     "check": "compare the figures of a run with those that its recipe expects",
     "sample": "sample and label K responses to each prompt, as ranked comparisons",
     "rank": "serve a page on which people rank responses",
@@ -139,6 +140,8 @@ def _run(words: list[str]) -> int:
         command, arguments = "data inspect", _inspect_arguments(arguments)
     if command == "export":
         arguments = _flags(arguments)
+    if command == "watch":
+        arguments = _with_values(arguments, {"--text": "true"})
     arguments = with_run(command, arguments)
     if answered(command, arguments):
         return 0

@@ -30,6 +30,8 @@ REMOVED = ".removed-"
 """Prefix in such a folder of an empty file that stands for one to be removed."""
 WRITING = ".writing"
 """Suffix of a file that is not complete yet."""
+LOCK = ".lock"
+"""Name of the lock file in the folder of a stage; a run that is killed leaves it there, unlocked."""
 
 T = TypeVar("T")
 
@@ -132,6 +134,16 @@ def locked(path: Path, busy: str) -> Iterator[None]:
     finally:
         path.unlink(missing_ok=True)
         lock.release()
+
+
+def complete_lines(path: Path) -> list[str]:
+    """Returns the lines of a text file in UTF-8 that another process may be writing, without a half-written last one.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    *lines, _ = path.read_bytes().decode("utf-8", errors="replace").split("\n")
+    return lines
 
 
 @contextlib.contextmanager

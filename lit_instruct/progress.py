@@ -16,6 +16,8 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 from lit_instruct.terminal import printable
 
 Item = TypeVar("Item")
+PROGRESS_FILE = "progress.json"
+"""Name of the file in a stage's logs that says how far its training is (`running.progress_file`)."""
 SHORT = 3.0
 """Seconds of work without a bar."""
 REDRAW = 0.1

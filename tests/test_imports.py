@@ -13,7 +13,7 @@ HEAVY = {"torch", "lightning", "transformers", "trl", "datasets", "peft", "matpl
 FLOORS = [
     ["cli"],
     ["command_line"],
-    ["iterating"],
+    ["iterating", "run_views"],
     ["commands"],
     ["running"],
     ["stages", "labeling"],
@@ -31,6 +31,7 @@ FLOORS = [
         "progress",
         "prompting",
         "lightning_private",
+        "page_server",
         "wheels",
     ],
     ["losses", "batches", "errors", "json_types", "terminal"],

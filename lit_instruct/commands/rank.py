@@ -13,14 +13,14 @@ from lit_instruct.commands.sample import sampled_texts
 from lit_instruct.errors import UserError
 from lit_instruct.files import sums_of
 from lit_instruct.labeling.rows import answered_prompts, sampled_task, task_of
-from lit_instruct.labeling.serving import chosen_token, serve
+from lit_instruct.labeling.serving import TOKEN, serve
 from lit_instruct.labeling.store import Store, new_store
 from lit_instruct.labeling.tasks import Shares, Task, add_tasks
 from lit_instruct.models.base_names import lasting_name
 from lit_instruct.models.quantised import Quantize
+from lit_instruct.page_server.address import chosen_token
 from lit_instruct.rollouts.generate import SamplingOptions
 
-TOKEN = "LIT_INSTRUCT_RANK_TOKEN"
 FLAGS = (
     "does not follow the instruction",
     "inappropriate for an assistant",
@@ -130,7 +130,7 @@ def rank(options: RankOptions) -> None:
     """
     path = Path(options.store)
     token = options.token if options.token is not None else os.environ.get(TOKEN)
-    chosen_token(options.host, token, "")  # before a model is loaded
+    chosen_token(options.host, token, "", TOKEN)  # before a model is loaded
     if path.exists():
         _check_same(path, options)
     else:

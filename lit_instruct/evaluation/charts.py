@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import itertools
@@ -17,6 +18,8 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+
+from lit_instruct.files import complete_lines
 
 # Placeholder colours, replaced by CSS variables in the SVG so that the page's light and dark themes apply.
 INK, MUTED, GRID = "#010101", "#020202", "#030303"
@@ -65,14 +68,14 @@ def read_metrics(path: Path, x: str = "step") -> Curves:
     """Returns column -> (x, y) of a CSVLogger's metrics.csv, whose rows are sparse.
 
     A row without its own x takes the last one seen. A missing file, empty cells, text and NaN are skipped without an
-    error: the report shows what there is.
+    error, and so is a last line that is still being written: the report shows what there is.
     """
     if not path.is_file():
         return {}
     curves: Curves = {}
     position = None
-    with path.open(newline="", encoding="utf-8", errors="replace") as file:
-        for row in csv.DictReader(file):
+    with contextlib.suppress(csv.Error):  # damaged: what comes before it counts
+        for row in csv.DictReader(complete_lines(path)):
             own = _number(row.get(x))
             position = own if own is not None else position
             if position is None:
@@ -92,6 +95,19 @@ def _number(cell: Any) -> float | None:
     except (TypeError, ValueError):
         return None
     return value if math.isfinite(value) else None
+
+
+def thinned(curves: Curves, most: int) -> Curves:
+    """Returns curves of at most `most` points: means over blocks of neighbours, all of one length but the last."""
+    found: Curves = {}
+    for name, (xs, ys) in curves.items():
+        size = -(-len(xs) // most)
+        starts = range(0, len(xs), max(1, size))
+        found[name] = (
+            [xs[min(i + size, len(xs)) - 1] for i in starts],
+            [float(np.mean(ys[i : i + size])) for i in starts],
+        )
+    return found
 
 
 def line_chart(key: str, title: str, x_label: str, series: Sequence[Series], whole_x: bool = False) -> Markup | None:

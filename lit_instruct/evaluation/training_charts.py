@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from lit_instruct.evaluation import charts
 from lit_instruct.evaluation.charts import Curves, Series
@@ -13,6 +14,22 @@ from lit_instruct.evaluation.page import number
 
 if TYPE_CHECKING:
     from lit_instruct.handover import Stage
+
+
+class Recorded(Protocol):
+    """What the charts need to know of a stage."""
+
+    @property
+    def stage(self) -> str:
+        """sft, rm or ppo."""
+
+    @property
+    def options(self) -> dict[str, Any] | None:
+        """Options of `model`, `data` and `trainer`."""
+
+    @property
+    def data(self) -> dict[str, Any] | None:
+        """Number of rows."""
 
 
 class Curve(NamedTuple):
@@ -56,10 +73,10 @@ def training_charts(stages: Mapping[str, tuple[Path, Stage]]) -> list[dict[str, 
         stages: folder and record of each, by its name in the report.
     """
     ordered = [(name, *stages[name]) for kind in KINDS for name in stages if stages[name][1].stage == kind]
-    return [stage_charts(name, stage, read_curves(folder, stage)) for name, folder, stage in ordered]
+    return [stage_charts(name, stage.stage, read_curves(folder, stage)) for name, folder, stage in ordered]
 
 
-def read_curves(folder: Path, stage: Stage) -> Curves:
+def read_curves(folder: Path, stage: Recorded) -> Curves:
     """Returns the columns of a stage's log, without the values of batches that were not full."""
     x = "ppo/iteration" if stage.stage == "ppo" else "step"
     curves = charts.read_metrics(folder / "logs" / "metrics.csv", x=x)
@@ -70,7 +87,7 @@ def read_curves(folder: Path, stage: Stage) -> Curves:
     }
 
 
-def steps_with_partial_end(stage: Stage) -> int | None:
+def steps_with_partial_end(stage: Recorded) -> int | None:
     """Returns the optimizer steps of an epoch of SFT or reward model if its last batch is not full; else None."""
     options, rows = stage.options or {}, (stage.data or {}).get("train")
     data, trainer = options.get("data") or {}, options.get("trainer") or {}
@@ -87,19 +104,28 @@ def whole_batches(curve: tuple[list[float], list[float]], steps: int) -> tuple[l
     return ([x for x, _ in kept], [y for _, y in kept]) if kept else curve
 
 
-def stage_charts(name: str, stage: Stage, curves: Curves) -> dict[str, Any]:
-    """Returns the charts of a stage; what has a single value is text, because one dot is no curve."""
-    title, x_label, color = KINDS[stage.stage]
-    title = title if name == stage.stage else f"{name}: {title}"
+def stage_charts(name: str, kind: str, curves: Curves, shown: Sequence[Curve] | None = None) -> dict[str, Any]:
+    """Returns the charts of a stage; what has a single value is text, because one dot is no curve.
+
+    Args:
+        name: of the stage in the report.
+        kind: sft, rm or ppo.
+        curves: of its log.
+        shown: the charts; None for `CURVES` of that kind.
+    """
+    title, x_label, color = KINDS[kind]
+    title = title if name == kind else f"{name}: {title}"
     drawn, values = [], []
-    for i, curve in enumerate(CURVES[stage.stage]):
+    for curve in CURVES[kind] if shown is None else shown:
         lines = (("training", curve.train, color, False), ("validation", curve.validation, charts.INK, True))
         series = [
             Series(label, tint, *curves[column], dashed=dashed)
             for label, column, tint, dashed in lines
             if column in curves
         ]
-        if svg := charts.line_chart(f"{name}-{i}", f"{title}: {curve.title}", x_label, series):
+        if svg := charts.line_chart(
+            re.sub(r"\W+", "-", f"{name}-{curve.title}"), f"{title}: {curve.title}", x_label, series
+        ):
             drawn.append({"title": curve.title, "svg": svg})
         else:
             values += [f"{curve.title}, {one.label}: {number(one.y[0], 3)}" for one in series if one.y]

@@ -11,13 +11,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from lit_instruct.commands.rank import TOKEN, PageOptions, RankData, RankOptions, rank
+from lit_instruct.commands.rank import PageOptions, RankData, RankOptions, rank
 from lit_instruct.commands.rankings import ExportOptions, export
 from lit_instruct.errors import UserError
 from lit_instruct.iterating.options import IterateOptions
-from lit_instruct.labeling.serving import chosen_token, serve
+from lit_instruct.labeling.serving import TOKEN, serve
 from lit_instruct.labeling.status import status
 from lit_instruct.labeling.store import Store
+from lit_instruct.page_server.address import chosen_token
 
 
 def ranked_by_people(folder: Path, options: IterateOptions) -> list[dict[str, Any]]:
@@ -58,7 +59,7 @@ def check_people(options: IterateOptions) -> None:
     if absent := [name for name in ("fastapi", "uvicorn") if find_spec(name) is None]:
         raise UserError(f"--labeler=people: {absent[0]} is not installed; run `pip install 'lit-instruct[rank]'`")
     token = options.people.token if options.people.token is not None else os.environ.get(TOKEN)
-    chosen_token(options.people.host, token, "")
+    chosen_token(options.people.host, token, "", TOKEN)
 
 
 def is_ranked(store: Store, share: float) -> bool:

@@ -20,11 +20,11 @@ from starlette.exceptions import HTTPException
 from lit_instruct.errors import UserError
 from lit_instruct.evaluation.page import render
 from lit_instruct.labeling.answers import QUALITY, Answer, RefusedError, Rules, record, renew, take_back
-from lit_instruct.labeling.guard import App, Guard, cookies_of
 from lit_instruct.labeling.labelers import labeler_name, labeler_of
 from lit_instruct.labeling.shown import next_shown
 from lit_instruct.labeling.store import Store
 from lit_instruct.labeling.tasks import MOST_RESPONSES
+from lit_instruct.page_server.guard import App, Guard, cookies_of
 
 log = logging.getLogger(__name__)
 FOLDER = Path(__file__).parent / "page"
@@ -94,7 +94,7 @@ def application(store: Store, rules: Rules, token: str, settings: dict[str, Any]
     _add_files(app, page)
     _add_routes(app, store, rules, secret, f"{cookie}-labeler", clock)
     _add_errors(app)
-    return Guard(app, token, cookie)
+    return Guard(app, token, cookie, "rank")
 
 
 def _add_files(app: FastAPI, page: str) -> None:

@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from statistics import fmean
 from typing import Any
 
-from lightning.pytorch.utilities import rank_zero_only
-
 Figures = Mapping[str, float]
 log = logging.getLogger(__name__)
 
@@ -133,11 +131,13 @@ def _of_one_iteration(figures: Figures) -> dict[str, str]:
     return found
 
 
-@rank_zero_only
 def warn(*faults: str) -> None:
     """Logs faults, on one process only."""
-    for fault in faults:
-        log.warning("PPO: %s", fault)
+    from lightning.pytorch.utilities import rank_zero_only  # heavy; `watch` needs only the rules above
+
+    if rank_zero_only.rank == 0:
+        for fault in faults:
+            log.warning("PPO: %s", fault)
 
 
 UNCALIBRATED = (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 Listener = Callable[[str, int, int], None]
 """(phase, done, total): such as ("sampling", 12, 32)."""
@@ -11,10 +11,10 @@ Listener = Callable[[str, int, int], None]
 
 @dataclass
 class Phases:
-    """Passes on how far a phase of an iteration has come; without a listener it does nothing."""
+    """Passes on how far a phase of an iteration has come."""
 
-    listener: Listener | None = None
+    listeners: list[Listener] = field(default_factory=list)
 
     def __call__(self, phase: str, done: int, total: int) -> None:
-        if self.listener is not None:
-            self.listener(phase, done, total)
+        for listener in self.listeners:
+            listener(phase, done, total)

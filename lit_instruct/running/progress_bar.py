@@ -7,6 +7,7 @@ from typing import Any
 import lightning
 from lightning.pytorch.callbacks import ProgressBar
 
+from lit_instruct.ppo.phases import Listener
 from lit_instruct.progress import Progress, in_words
 from lit_instruct.stages.ppo import PPOModule
 
@@ -114,9 +115,7 @@ class StageProgress(ProgressBar):
     def _open(self, trainer: lightning.Trainer, name: str, total: int | None, done: int = 0) -> None:
         if not self.enabled:
             return
-        module = trainer.lightning_module
-        if isinstance(module, PPOModule):
-            module.collector.phases.listener = module.updater.phases.listener = self._on_phase
+        listen_to_phases(trainer.lightning_module, self._on_phase)
         self.progress = Progress(name, total, done)
         self._show(done)
 
@@ -166,6 +165,13 @@ class StageProgress(ProgressBar):
         if self.progress is not None:
             self.progress.close()
             self.progress = None
+
+
+def listen_to_phases(module: lightning.LightningModule, listener: Listener) -> None:
+    """Lets a listener hear of the phases of PPO's iterations from now on, once each."""
+    if isinstance(module, PPOModule):
+        for phases in (module.collector.phases, module.updater.phases):
+            phases.listeners = [*(one for one in phases.listeners if one != listener), listener]
 
 
 def steps_of(trainer: lightning.Trainer) -> tuple[int, int | None]:

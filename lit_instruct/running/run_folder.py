@@ -6,10 +6,8 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from lit_instruct.files import cannot_write, locked, remove_left_over
+from lit_instruct.files import LOCK, cannot_write, locked, remove_left_over
 from lit_instruct.handover import finish_stage
-
-LOCK = ".lock"
 
 
 @contextlib.contextmanager

@@ -40,6 +40,7 @@ from lit_instruct.running.out_of_memory import check_memory, explain, is_out_of_
 from lit_instruct.running.precision import DtypeOfRankZero, precision_of
 from lit_instruct.running.processes import FSDP2, SameOnEveryRank, check_strategy, fsdp2, lost_process
 from lit_instruct.running.progress_bar import StageProgress
+from lit_instruct.running.progress_file import ProgressFile
 from lit_instruct.running.run_folder import own_folder
 from lit_instruct.running.trainer_options import SEEDED, as_list, check_trainer_options, seed_of
 from lit_instruct.stages.ppo import PPOModule
@@ -162,6 +163,7 @@ class StageCLI(LightningCLI):
         return [
             *callbacks,
             RunFiles(self.folder, self.checkpoint is not None),
+            ProgressFile(self.folder),
             ResumeInsideEpoch(),
             SampleTable(self.folder),
             *stopping,

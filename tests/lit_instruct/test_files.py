@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from lit_instruct.errors import UserError
 from lit_instruct.files import (
     beside,
+    complete_lines,
     expand_home,
     finish_replacing,
     json_text,
@@ -253,3 +254,10 @@ def test_home_folders(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     for other in ("~", "a~/b", "org/name", "", "a,b~"):
         assert expand_home(other) == ("/home/me" if other == "~" else other)
+
+
+def test_complete_lines_leave_out_what_is_still_being_written(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    for written, lines in ((b"", []), (b"half", []), (b"one\ntwo\n", ["one", "two"]), (b"one\n\xc3", ["one"])):
+        path.write_bytes(written)
+        assert complete_lines(path) == lines

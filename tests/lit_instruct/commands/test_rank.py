@@ -12,9 +12,9 @@ import pytest
 from data_modules.rows import RankedComparison, read_rows
 from lit_instruct.cli import main
 from lit_instruct.files import locked
-from lit_instruct.labeling.serving import listening
 from lit_instruct.labeling.store import Store
 from lit_instruct.labeling.tasks import Shares
+from lit_instruct.page_server.address import listening
 from tests.lit_instruct.labeling.helpers import make_store, rank_all, tasks
 from tests.lit_instruct.test_cli import one_message
 

@@ -95,3 +95,17 @@ def test_no_frontier_of_a_single_system() -> None:
 def test_systems_of_any_name_have_a_colour() -> None:
     named = {"systems": dict.fromkeys("abcd", ""), "pairs": [("b", "a"), ("c", "a"), ("d", "a")]}
     assert charts.system_colors(named) == {"a": charts.SFT, "b": charts.BEST, "c": charts.BASE, "d": charts.PPO}
+
+
+def test_a_last_line_that_is_being_written_is_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.csv"
+    path.write_bytes(b"step,train/loss\r\n0,2.0\r\n1,1.5\r\n2,1")  # of 2,1.25
+    assert charts.read_metrics(path) == {"step": ([0.0, 1.0], [0.0, 1.0]), "train/loss": ([0.0, 1.0], [2.0, 1.5])}
+    path.write_bytes(b"step,train/loss\r\n0,2.0\r\n1,1.5\r\n2,1.25\r\n")
+    assert charts.read_metrics(path)["train/loss"][1] == [2.0, 1.5, 1.25]
+
+
+def test_thinned_curves_are_means_of_neighbours() -> None:
+    curves = {"a": ([0.0, 1.0, 2.0, 3.0, 4.0], [1.0, 3.0, 5.0, 7.0, 9.0]), "b": ([0.0], [2.0])}
+    assert charts.thinned(curves, 3) == {"a": ([1.0, 3.0, 4.0], [2.0, 6.0, 9.0]), "b": ([0.0], [2.0])}
+    assert charts.thinned(curves, 5) == curves

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from lit_instruct.labeling.serving import Address
+from lit_instruct.page_server.address import Address
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 

@@ -15,9 +15,10 @@ from urllib.parse import urlsplit
 from lit_instruct.labeling.answers import Answer, Rules, record
 from lit_instruct.labeling.labelers import labeler_of
 from lit_instruct.labeling.leases import lease_next
-from lit_instruct.labeling.serving import Address, listening, server
+from lit_instruct.labeling.serving import server
 from lit_instruct.labeling.store import Store, new_store
 from lit_instruct.labeling.tasks import Shares, Task, Written, add_tasks, shown_order
+from lit_instruct.page_server.address import Address, listening
 
 TOKEN = "a-token-for-the-tests"
 FLAGS = ("hallucination", "harmful advice")

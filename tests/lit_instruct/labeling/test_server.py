@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from lit_instruct.labeling.guard import LARGEST_BODY
 from lit_instruct.labeling.rankings import rankings
-from lit_instruct.labeling.serving import Address
 from lit_instruct.labeling.store import Store
+from lit_instruct.page_server.address import Address
+from lit_instruct.page_server.guard import LARGEST_BODY
 from tests.lit_instruct.labeling.helpers import Client, make_store, serving, tasks
 
 KEY = "0123456789abcdef"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hmac
 import json
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from http.cookies import CookieError, SimpleCookie
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -15,11 +15,10 @@ from urllib.parse import parse_qs, urlsplit
 LARGEST_BODY = 256 * 1024
 """Bytes of a request."""
 POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src data:; base-uri 'none'; "
+    "default-src 'none'; script-src 'self'; style-src {styles}; connect-src 'self'; img-src data:; base-uri 'none'; "
     "form-action 'none'; frame-ancestors 'none'"
 )
 HEADERS = {
-    "content-security-policy": POLICY,
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",
     "referrer-policy": "no-referrer",
@@ -40,12 +39,17 @@ class Guard:
         app: ASGI application behind it.
         token: that the address `/?token=...` or the cookie must hold.
         cookie: name of the cookie.
+        command: that serves the page, such as rank; it printed the address.
+        inline_styles: whether the page has styles in its HTML, as charts have, beside those of its own files.
     """
 
-    def __init__(self, app: App, token: str, cookie: str) -> None:
+    def __init__(self, app: App, token: str, cookie: str, command: str, inline_styles: bool = False) -> None:
         self.app = app
         self.token = token
         self.cookie = cookie
+        self.advice = f"open the address that `lit-instruct {command}` printed."
+        policy = POLICY.format(styles="'unsafe-inline'" if inline_styles else "'self'")
+        self.headers = {"content-security-policy": policy} | HEADERS
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """Answers one request."""
@@ -53,7 +57,7 @@ class Guard:
             await self.app(scope, receive, send)
             return
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
-        sending = _with_headers(send)
+        sending = _with_headers(send, self.headers)
         refusal = self._refusal(scope, headers)
         if refusal is not None:
             await _answer(sending, *refusal)
@@ -68,9 +72,9 @@ class Guard:
 
     def _refusal(self, scope: MutableMapping[str, Any], headers: dict[str, str]) -> tuple[int, str] | None:
         if not self._has_token(scope, headers):
-            return 403, "This address lacks the token; open the address that `lit-instruct rank` printed."
+            return 403, f"This address lacks the token; {self.advice}"
         if not _from_the_page(scope["method"], headers):
-            return 403, "This request comes from another page; open the address that `lit-instruct rank` printed."
+            return 403, f"This request comes from another page; {self.advice}"
         if scope["method"] == "POST":
             if headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
                 return 415, "A request must be JSON."
@@ -136,10 +140,10 @@ def _once(body: bytes, receive: Receive) -> Receive:
     return once
 
 
-def _with_headers(send: Send) -> Send:
+def _with_headers(send: Send, headers: Mapping[str, str]) -> Send:
     async def sending(message: Message) -> None:
         if message["type"] == "http.response.start":
-            own = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
+            own = [(name.encode(), value.encode()) for name, value in headers.items()]
             message["headers"] = [*message.get("headers", []), *own]
         await send(message)
 

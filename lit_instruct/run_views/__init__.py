@@ -1,0 +1,1 @@
+"""What the files of runs show: `watch` one while it trains, `compare` several. Nothing here imports torch."""
