@@ -11,6 +11,7 @@ from peft import PeftConfig
 
 from lit_instruct.batches import length_batches, right_pad
 from lit_instruct.errors import UserError
+from lit_instruct.fast.packing import enough_tokens
 from lit_instruct.handover import chosen_dtype, prompter_of
 from lit_instruct.models.assemble import ppo_roles
 from lit_instruct.models.dtype import DtypeName
@@ -74,7 +75,8 @@ def _lora_of(adapter: Path) -> LoraOptions:
 def _scores(roles: Roles, members: int, sequences: Sequence[list[int]], pad_id: int) -> np.ndarray:
     found = np.zeros((members, len(sequences)))
     device = next(roles.parameters()).device
-    batches = length_batches([len(ids) for ids in sequences], tokens=BATCH_TOKENS)
+    tokens = enough_tokens(BATCH_TOKENS, device.type)
+    batches = length_batches([len(ids) for ids in sequences], tokens=tokens)
     for batch in track(batches, f"{members} reward models: scores of {len(sequences)} responses"):
         ids, mask = (part.to(device) for part in right_pad([sequences[i] for i in batch], pad_id))
         hidden, trunk = roles.hidden_with_trunk(reward_role(0), ids, mask)

@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from lit_instruct.batches import length_batches, position_ids, right_pad
 from lit_instruct.fast.host_memory import spare_host_memory
+from lit_instruct.fast.packing import enough_tokens
 from lit_instruct.handover import chosen_dtype
 from lit_instruct.models.dtype import DtypeName
 from lit_instruct.models.embedded import NAME
@@ -124,7 +125,8 @@ class PromptGain:
         found: list[Tensor] = [torch.zeros(0)] * len(sequences)
         device = next(self.model.parameters()).device
         decoder, head = getattr(self.model, self.model.base_model_prefix), output_head(self.model)
-        for batch in length_batches([len(ids) for ids in sequences], tokens=BATCH_TOKENS):
+        tokens = enough_tokens(BATCH_TOKENS, device.type)
+        for batch in length_batches([len(ids) for ids in sequences], tokens=tokens):
             ids, mask = (part.to(device) for part in right_pad([sequences[i] for i in batch], 0))
             inputs = {"attention_mask": mask.long(), "position_ids": position_ids(mask)}
             hidden = decoder(ids, **inputs, use_cache=False).last_hidden_state

@@ -20,9 +20,19 @@ Row = list[list[int]]
 START_COST = {"cpu": 32, "cuda": 1024}
 """Fixed cost of a forward, in tokens: another forward must save at least this much padding."""
 ENOUGH_TOKENS = {"cpu": 1024}
-"""Tokens from which a larger forward is no faster per token."""
+"""Tokens from which a larger forward is no faster per token: on a CPU its activations no longer fit into the cache."""
 MOST_ROWS = 64
 """Most rows of a forward."""
+
+
+def enough_tokens(most: int, device: str) -> int:
+    """Returns how many tokens a forward should have where `most` are allowed: fewer if more are no faster.
+
+    Args:
+        most: tokens, padding included.
+        device: type of the device.
+    """
+    return min(most, ENOUGH_TOKENS.get(device, most))
 
 
 @dataclass(frozen=True)
@@ -81,7 +91,7 @@ class Packing:
     def groups(self, prompts: Sequence[Row]) -> list[list[int]]:
         """Returns the prompt numbers of each group; prompts of similar length are grouped."""
         widths = [[packed_length(row) for row in self.rows(sequences)] for sequences in prompts]
-        most = min(self.max_tokens, ENOUGH_TOKENS.get(self.device, self.max_tokens))
+        most = enough_tokens(self.max_tokens, self.device)
         found: list[list[int]] = []
         together: list[int] = []
         for prompt in sorted(range(len(prompts)), key=lambda number: max(widths[number])):

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 
 from lit_instruct.errors import UserError
-from lit_instruct.fast.packing import ENOUGH_TOKENS
+from lit_instruct.fast.packing import enough_tokens
 from lit_instruct.fast.short_attention import SHORT
 from lit_instruct.models.dtype import DtypeName, choose_dtype
 from lit_instruct.models.embedded import unpacked
@@ -158,13 +158,13 @@ def _batch(stage: StageName, options: Options, processes: int, device: str) -> t
     if stage == "rm":
         length = int(options["data.max_length"])
         whole = size * MOST_RESPONSES * length
-        most = min(int(options["model.max_tokens"]), ENOUGH_TOKENS.get(device, whole))
+        most = enough_tokens(int(options["model.max_tokens"]), device)
         tokens = max(length, min(most, whole))
         return max(1, tokens // length), length, tokens, accumulated * -(-whole // tokens)
     length = int(options["data.max_prompt_length"]) + int(options["model.sampling.max_new_tokens"])
     minibatch = -(-(responses_of(options) // processes or 1) // int(options["model.objective.minibatches"]))
     rows = min(int(options["model.memory.micro_batch_size"]), minibatch)
-    rows = max(1, min(rows, ENOUGH_TOKENS.get(device, rows * length) // length))
+    rows = max(1, enough_tokens(rows * length, device) // length)
     return rows, length, rows * length, -(-minibatch // rows)
 
 

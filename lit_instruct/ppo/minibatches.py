@@ -9,7 +9,7 @@ from typing import TypeVar
 import torch
 
 from lit_instruct.batches import PromptBatch, Rollout
-from lit_instruct.fast.packing import ENOUGH_TOKENS, Packing
+from lit_instruct.fast.packing import Packing, enough_tokens
 from lit_instruct.ppo.ranks import Ranks
 from lit_instruct.ppo.targets import Target
 
@@ -77,8 +77,7 @@ def micro_batches(rows: list[int], lengths: list[int], size: int, device: str) -
         return []
     widths = [lengths[row] for row in rows]
     most = min(math.ceil(MARGIN * size * sum(widths) / len(widths)), size * max(widths))
-    most = min(most, ENOUGH_TOKENS.get(device, most))
-    rules = Packing("off", most, hidden_size=0, device=device)
+    rules = Packing("off", enough_tokens(most, device), hidden_size=0, device=device)
     return [[rows[number] for number in forward] for forward in rules.forwards(widths)]
 
 

@@ -10,6 +10,7 @@ import torch
 
 from lit_instruct.batches import length_batches, right_pad
 from lit_instruct.errors import UserError
+from lit_instruct.fast.packing import enough_tokens
 from lit_instruct.models.classifiers import load_classifier
 from lit_instruct.rollouts.function_forms import Columns
 
@@ -78,7 +79,7 @@ class Classifier:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         model.to(device)
         scores = [0.0] * len(ids)
-        for batch in length_batches([len(one) for one in ids], tokens=BATCH_TOKENS):
+        for batch in length_batches([len(one) for one in ids], tokens=enough_tokens(BATCH_TOKENS, device.type)):
             padded, mask = right_pad([ids[i] for i in batch], pad_id)
             with torch.autocast(device.type, enabled=False):
                 outputs = model(input_ids=padded.to(device), attention_mask=mask.long().to(device)).logits.float()

@@ -11,6 +11,7 @@ from torch import Tensor
 from lit_instruct.batches import left_pad, length_batches, position_ids, right_pad
 from lit_instruct.errors import UserError
 from lit_instruct.fast.host_memory import spare_host_memory
+from lit_instruct.fast.packing import enough_tokens
 from lit_instruct.handover import bits_of, chosen_dtype, prompter_of
 from lit_instruct.models.assemble import merged_language_model
 from lit_instruct.models.checks import context_of
@@ -139,7 +140,7 @@ class TextGenerator:
         Args:
             prompts: B prompts.
             responses: B responses, sampled from any model.
-            batch_size: sequences per batch.
+            batch_size: most sequences per batch.
             progress: description of a progress bar; None shows no bar.
         """
         prompt_ids = [self.prompter.prompt_ids(prompt) for prompt in prompts]
@@ -147,7 +148,9 @@ class TextGenerator:
         totals = [0.0] * len(sequences)
         decoder = getattr(self.model, self.model.base_model_prefix)
         head = output_head(self.model)
-        batches = length_batches([len(ids) for ids in sequences], rows=batch_size)
+        lengths, device = [len(ids) for ids in sequences], next(self.model.parameters()).device.type
+        tokens = enough_tokens(batch_size * max(lengths, default=0), device)
+        batches = length_batches(lengths, rows=batch_size, tokens=tokens)
         for batch in track(batches, progress):
             ids, mask = self._to_device(*right_pad([sequences[i] for i in batch], self.prompter.pad_id))
             starts = torch.tensor([len(prompt_ids[i]) for i in batch], device=ids.device)

@@ -17,7 +17,7 @@ from torch import nn
 from lit_instruct.batches import length_batches, position_ids, right_pad
 from lit_instruct.errors import UserError
 from lit_instruct.fast.host_memory import spare_host_memory
-from lit_instruct.fast.packing import Row
+from lit_instruct.fast.packing import Row, enough_tokens
 from lit_instruct.handover import bits_of, chosen_dtype, prompter_of, read_stage_of, stage_or_model
 from lit_instruct.models.assemble import scoring_network
 from lit_instruct.models.checks import context_of
@@ -170,7 +170,8 @@ class TextReward:
         """Returns the reward of each sequence without the bias."""
         rewards = [0.0] * len(sequences)
         device = next(self.network.parameters()).device
-        batches = in_step(length_batches([len(ids) for ids in sequences], tokens=batch_tokens), [0], self.network)
+        tokens = enough_tokens(batch_tokens, device.type)
+        batches = in_step(length_batches([len(ids) for ids in sequences], tokens=tokens), [0], self.network)
         for batch in track(batches, progress):
             ids, mask = right_pad([sequences[i] for i in batch], self.prompter.pad_id)
             ids, mask = ids.to(device), mask.to(device)
