@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import json
 import os
 import re
 import sys
@@ -33,6 +34,7 @@ COMMANDS = {
     "ppo": "step 3: PPO against the reward model",
     "eval": "compare base, SFT, best-of-n and PPO in a report",
     "watch": "show a run while it trains: in the browser, or with --text in the terminal",
+    "compare": "several runs beside each other: curves, figures with intervals, options that differ",
     "check": "compare the figures of a run with those that its recipe expects",
     "sample": "sample and label K responses to each prompt, as ranked comparisons",
     "rank": "serve a page on which people rank responses",
@@ -140,6 +142,8 @@ def _run(words: list[str]) -> int:
         command, arguments = "data inspect", _inspect_arguments(arguments)
     if command == "export":
         arguments = _flags(arguments)
+    if command == "compare":
+        arguments = _compare_arguments(arguments)
     if command == "watch":
         arguments = _with_values(arguments, {"--text": "true"})
     arguments = with_run(command, arguments)
@@ -232,6 +236,13 @@ def _inspect_arguments(arguments: list[str]) -> list[str]:
         raise UserError("data: the only subcommand is `lit-instruct data inspect PATH`")
     words = _with_values(arguments[1:], {"--json": "-"})
     return [f"--path={words[0]}", *words[1:]] if words and not words[0].startswith("-") else words
+
+
+def _compare_arguments(arguments: list[str]) -> list[str]:
+    """Makes an option of the runs, which come first; allows --json without a file."""
+    words = _with_values(arguments, {"--json": "-"})
+    given = next((i for i, word in enumerate(words) if word.startswith("-")), len(words))
+    return [f"--runs={json.dumps(words[:given])}", *words[given:]] if given else words
 
 
 def _fail_of_library(error: Exception) -> int:

@@ -32,6 +32,7 @@ MODULES = {
     "rank import": ("lit_instruct.commands.rankings", "ImportOptions", "import_rankings"),
     "rank export": ("lit_instruct.commands.rankings", "ExportOptions", "export"),
     "rank agreement": ("lit_instruct.commands.agreement", "AgreementOptions", "write_agreement"),
+    "compare": ("lit_instruct.run_views.compare", "CompareOptions", "compare"),
     "watch": ("lit_instruct.run_views.watch", "WatchOptions", "watch"),
     "iterate": ("lit_instruct.iterating.loop", "IterateOptions", "iterate"),
     "data inspect": ("lit_instruct.inspection.inspect", "InspectOptions", "inspect"),

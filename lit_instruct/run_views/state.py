@@ -45,7 +45,7 @@ def state_of(log: StageLog, now: float) -> State:
             return State("starting", "starting: models and data are being loaded")
         said = "it has started and logged nothing; it was probably killed while it loaded models and data"
         return State("silent", f"no sign of life for {in_words(now - since)}: {said}")
-    if record is not None and _made(record) >= (progress["began"] if progress is not None else _time_of_log(log)):
+    if record is not None and _made(record) >= _began(log, since is not None):
         return State("finished", _finished(record), str(record.get("ending") or ""))
     if progress is None:
         return _without_progress(log, since is not None, now)
@@ -106,6 +106,13 @@ def _made(record: dict[str, Any]) -> float:
     except ValueError:
         return 0.0
     return made.replace(tzinfo=made.tzinfo or UTC).timestamp() + 1.0  # it has whole seconds, rounded down
+
+
+def _began(log: StageLog, held: bool) -> float:
+    """When the last training began, in seconds since 1970; 0 for one of a version that wrote no progress."""
+    if log.progress is not None:
+        return float(log.progress["began"])
+    return _time_of_log(log) if held else 0.0
 
 
 def _time_of_log(log: StageLog) -> float:

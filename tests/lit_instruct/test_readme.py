@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 import shlex
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -45,6 +46,7 @@ SMALLER = {
     "data": [],
     "plan": [],
     "watch": ["--text"],
+    "compare": [],
     "export": [],
     "eval": ["--limit=2", "--max_new_tokens=4"],
     "check": ["--recipe=demo"],
@@ -78,6 +80,7 @@ def after_demo(run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     (checkout / "recipes").symlink_to(ROOT / "recipes")
     monkeypatch.chdir(checkout)
     Path("questions.jsonl").write_text('{"query": "1 + 1 is", "choices": ["2", "3"], "gold": 0}\n', encoding="utf-8")
+    shutil.copytree(run_folder, "runs/other")
     return run_folder.rename("runs/demo")
 
 

@@ -83,6 +83,6 @@ def test_the_time_left_counts_down_within_a_step(tmp_path: Path) -> None:
 
 
 def test_how_it_ended_is_a_note(tmp_path: Path) -> None:
-    assert state(tmp_path, LOG | {"made": DONE | {"ending": "the budget was reached"}}).note == ""  # older than its log
-    made = DONE | {"ending": "the budget was reached", "created": "2030-01-01T00:00:00+00:00"}
-    assert state(tmp_path, LOG | {"made": made}).note == "the budget was reached"
+    made = {"made": DONE | {"ending": "the budget was reached"}}
+    assert state(tmp_path, LOG | made).note == "the budget was reached"
+    assert state(tmp_path, LOG | made | {"state": progress("ppo", 1, 9, began=NOW - 5)}).note == ""  # a new training

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -179,7 +181,7 @@ def test_a_port_in_use_and_a_missing_extra(
     with listening("127.0.0.1", 0) as listener:
         assert lit_instruct("watch", f"--run={run}", f"--port={listener.getsockname()[1]}") == 2
     assert "another program uses this port; choose another with --port" in capsys.readouterr().err
-    monkeypatch.setitem(__import__("sys").modules, "uvicorn", None)
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
     assert lit_instruct("watch", f"--run={run}", "--port=0") == 2
     assert "watch: uvicorn is not installed; run `pip install 'lit-instruct[rank]'`" in capsys.readouterr().err
     assert lit_instruct("watch", f"--run={run}", "--text") == 0
@@ -192,3 +194,10 @@ def test_ctrl_c_ends_it_as_other_commands(run: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(command.time, "sleep", press)
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
     assert lit_instruct("watch", f"--run={run}", "--text") == 130
+
+
+def test_a_view_beside_a_training_is_light() -> None:
+    names = "lit_instruct.run_views.watch, lit_instruct.run_views.server"
+    code = f"import sys, {names}; print({{'torch', 'lightning'}} & {{*sys.modules}})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"
