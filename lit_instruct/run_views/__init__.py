@@ -1,1 +1,1 @@
-"""What the files of runs show: `watch` one while it trains, `compare` several. `watch` needs no torch, since it runs beside trainings."""
+"""What the files of runs show: `watch` one while it trains, without torch, as it runs beside it; `compare` several."""
