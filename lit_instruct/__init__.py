@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from importlib import import_module
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it reports optional
 
 def __getattr__(name: str) -> Any:
     """Imports what is asked for: `lit-instruct --help` must not wait for PyTorch."""
+    if name == "__version__":
+        return version("lit-instruct")
     if name in _WHERE:
         return getattr(import_module(_WHERE[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -14,6 +14,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -107,6 +108,15 @@ def test_an_installed_wheel_works_without_a_checkout(wheel: zipfile.ZipFile, tin
     sample = ["sample", "--run=runs/mine/sft", "--data.path=data/prompts_validation.jsonl", "--data.limit=2", "--k=2"]
     lit_instruct(mine, *sample, "--sampling.max_new_tokens=4", "--labeler=myrewards.brevity", "--out=ranked.jsonl")
     assert len((mine / "ranked.jsonl").read_text().splitlines()) >= 1
+
+
+def test_the_version_is_that_of_the_changelog_and_the_citation() -> None:
+    newest, date = re.findall(r"^## ([0-9.]+) - ([0-9-]+)$", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.M)[
+        0
+    ]
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert PROJECT["version"] == newest == citation["version"]
+    assert citation["date-released"].isoformat() == date
 
 
 def _requirements() -> list[Requirement]:

@@ -39,8 +39,8 @@ def answered(command: str, words: Sequence[str]) -> bool:
         return True
     if name in STAGES:
         raise UserError(f"{name}: say what to do, as `lit-instruct {name} fit`; it has {', '.join(SUBCOMMANDS)}")
-    if "ppo" in name.split():
-        refuse_old_names(words)
+    for stage in {*STAGES} & {*name.split()}:
+        refuse_old_names(stage, words)
     given = Reader(found).read(words)
     _check_values(found, given)
     if not any(word.startswith("--print_config") for word in words):
@@ -84,7 +84,7 @@ def _with_subcommand(command: str, words: list[str]) -> tuple[str, list[str]]:
 
 def _planned(words: Sequence[str]) -> str | None:
     """The stage that `plan` is asked for, if it says so."""
-    for word, following in zip(words, [*words[1:], ""], strict=True):
+    for word, following in zip(words, [*words, ""][1:], strict=True):
         flag, equals, value = word.partition("=")
         stage = (value if equals else following).rpartition("/")[2].removesuffix(".yaml")
         if flag in ("--stage", "--config") and stage in STAGES:
@@ -107,7 +107,7 @@ def _takes_null(option: Option) -> bool:
     if option.name.startswith("trainer."):
         return True
     found = re.search(r"\btype: (.*?)(?:, default: |\)$)", option.help)
-    return found is None or "null" in found[1] or "Any" in found[1]
+    return found is None or any(word in found[1] for word in ("null", "Optional[", "Any"))
 
 
 def _fits(text: str, option: Option) -> bool:

@@ -165,7 +165,7 @@ def check_config_files(words: Sequence[str]) -> None:
     Raises:
         UserError: one is missing or damaged, or contains itself.
     """
-    for word, following in zip(words, [*words[1:], ""], strict=True):
+    for word, following in zip(words, [*words, ""][1:], strict=True):
         flag, equals, value = word.partition("=")
         if flag in CONFIG and (equals or following):
             _content(value if equals else following, flag)

@@ -141,8 +141,7 @@ def stage_options(stage: str, words: list[str]) -> dict[str, Any]:
     Raises:
         UserError: an option refuses its value.
     """
-    if stage == "ppo":
-        refuse_old_names(words)
+    refuse_old_names(stage, words)
     try:
         parser = stage_parser(stage)
         config = parser.parse_args(["fit", *words])["fit"]

@@ -35,7 +35,7 @@ def with_run(command: str, words: Sequence[str]) -> list[str]:
 
 def configs_of(words: Sequence[str]) -> list[str]:
     """Returns the values of --config, in order."""
-    pairs = zip(words, [*words[1:], ""], strict=False)
+    pairs = zip(words, [*words, ""][1:], strict=False)
     given = [after if word in OPTION else word.partition("=")[2] for word, after in pairs if _is_config(word)]
     return [value for value in given if value]
 

@@ -95,7 +95,6 @@ class StageCLI(LightningCLI):
             if isinstance(value, str) and not name.endswith(TEXT):
                 config.model[name] = fill_run(value, config.run)
         check_trainer_options(self.stage, config.trainer)
-        config.trainer.default_root_dir = str(self.folder)
         if self._get(self.config, "seed_everything") is False:
             raise UserError(f"--seed_everything=false: {SEEDED}")
         check_loggers(as_list(config.trainer.logger), self.folder)
@@ -106,6 +105,7 @@ class StageCLI(LightningCLI):
         """Adds the loggers and callbacks of a stage to those that the user configured."""
         config = self._get(self.config_init, "trainer")
         named = [logger for logger in as_list(config.logger) if not isinstance(logger, bool)]
+        kwargs["default_root_dir"] = str(self.folder)  # not in the config, so that logs/config.yaml trains other runs
         if self.subcommand != "fit":
             kwargs["logger"] = named or False  # the logs in the folder are those of the training
         elif config.logger is not False:
@@ -245,8 +245,7 @@ def run_stage(stage: str, arguments: list[str]) -> int:
     Raises:
         UserError: a mistake in options, data or models.
     """
-    if stage == "ppo":
-        refuse_old_names(arguments)
+    refuse_old_names(stage, arguments)
     module, data = STAGES[stage]
     cli = type("StageCLI", (StageCLI,), {"stage": stage, "arguments": arguments})
     try:

@@ -57,7 +57,9 @@ def check_trainer_options(stage: str, options: Any) -> None:
             "leave it out"
         )
     if (place := options.get("default_root_dir")) is not None:
-        raise UserError(f"--trainer.default_root_dir={place}: all files of a stage are in --run; give --run={place}")
+        raise UserError(
+            f"--trainer.default_root_dir={place}: all files of a stage are in --run; give --run={place}, or no place"
+        )
     if "deepspeed" in str(options.get("strategy")).lower():  # before Lightning asks for the package
         raise UserError(f"--trainer.strategy: {NO_DEEPSPEED}")
     if options.get("strategy") == FSDP2 and (precision := options.get("precision")) not in FULL:

@@ -1,4 +1,4 @@
-"""Options of PPO that have been renamed since 0.1.0."""
+"""Options that have been renamed or removed since 0.1.0."""
 
 from __future__ import annotations
 
@@ -43,7 +43,9 @@ RENAMED = {
     "model.generation_batch_size": "model.memory.generation_batch_size",
     "model.merge_for_rollouts": "model.memory.merge_for_rollouts",
 }
-"""Old name -> new name. `model.reward` and `model.value` were single values and are groups now."""
+"""Options of PPO, old name -> new name. `model.reward` and `model.value` were single values and are groups now."""
+REMOVED = {"weights_only": "only tensors and plain values are read from a checkpoint"}
+"""Options of every stage that are gone, and why."""
 
 
 def translated(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -51,26 +53,29 @@ def translated(options: Mapping[str, Any]) -> dict[str, Any]:
     return {RENAMED.get(name, name): value for name, value in options.items()}
 
 
-def refuse_old_names(words: Sequence[str]) -> None:
-    """Refuses old names of PPO's options on the command line or in a YAML config.
+def refuse_old_names(stage: str, words: Sequence[str]) -> None:
+    """Refuses old names of a stage's options on the command line or in a YAML config.
 
     Args:
+        stage: sft, rm or ppo.
         words: of the command line, after the stage.
 
     Raises:
         UserError: the message gives the new names.
     """
+    now = {old: f"is called --{new} now" for old, new in RENAMED.items()} if stage == "ppo" else {}
+    now |= {old: f"is gone, {reason}; leave it out" for old, reason in REMOVED.items()}
     try:
-        found = {f"--{old}{where}": RENAMED[old] for old, where in _given(words) if old in RENAMED}
+        found = {f"--{old}{where}": now[old] for old, where in _given(words) if old in now}
     except RecursionError:  # YAML that nests too deep, or contains itself, which the parser refuses later
         return
     if found:
-        raise UserError("; ".join(f"{old}: is called --{new} now" for old, new in found.items()))
+        raise UserError("; ".join(f"{old}: {what}" for old, what in found.items()))
 
 
 def _given(words: Sequence[str]) -> Iterator[tuple[str, str]]:
     """Yields the dotted name of every option that is given, and the file that gives it."""
-    for word, following in zip(words, [*words[1:], ""], strict=True):
+    for word, following in zip(words, [*words, ""][1:], strict=True):
         name, equals, value = word.partition("=")
         if not name.startswith("--"):
             continue

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+import lit_instruct
 import lit_instruct.handover as handover
 from lit_instruct.cli import COMMANDS, main
 from tests.lit_instruct.stages.helpers import Files, fit, run, snapshot
@@ -34,7 +35,7 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("rm", "--help") == 0
     assert "rm score --help" in " ".join(capsys.readouterr().out.split())
     assert main(["--version"]) == 0
-    assert capsys.readouterr().out.strip()
+    assert capsys.readouterr().out.strip() == lit_instruct.__version__
 
 
 def test_help_is_quick_and_imports_nothing_heavy() -> None:

@@ -80,7 +80,7 @@ def test_a_value_where_a_group_belongs_and_an_empty_value(tmp_path: Path, text: 
 
 
 def test_null_where_it_means_something_and_empty_groups(tmp_path: Path) -> None:
-    text = "model:\n  lora: null\n  selection_reward:\n  optimizer:\ndata: {limit: null}\ntrainer:\n"
+    text = "model:\n  lora: null\n  selection_reward:\n  optimizer:\ndata: {limit: null, fields: null}\ntrainer:\n"
     (tmp_path / "c.yaml").write_text(text + "seed_everything: 1\n")
     assert not answered("sft fit", [DATA, f"--config={tmp_path}/c.yaml"])
 

@@ -32,13 +32,15 @@ GIVEN = [
 @pytest.mark.parametrize(("words", "message"), GIVEN)
 def test_an_old_name_on_the_command_line_ends_with_the_new_one(words: list[str], message: str) -> None:
     with pytest.raises(UserError) as caught:
-        refuse_old_names(["fit", *words])
+        refuse_old_names("ppo", ["fit", *words])
     assert str(caught.value).endswith(message)
 
 
-@pytest.mark.parametrize("words", [["--model.value.start=zero_head"], ["--model.value", "{start: zero_head}"], ["--x"]])
+@pytest.mark.parametrize(
+    "words", [[], ["--model.value.start=zero_head"], ["--model.value", "{start: zero_head}"], ["--x"]]
+)
 def test_new_names_pass(words: list[str]) -> None:
-    refuse_old_names(words)
+    refuse_old_names("ppo", words)
 
 
 def test_an_old_name_in_a_config_ends_with_the_new_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
