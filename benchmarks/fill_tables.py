@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import RESULTS, ROOT, cuda_sim_table
+from benchmarks import RESULTS, ROOT, cuda_sim_table, operations_table
 
 PAGES = (ROOT / "benchmarks/README.md", *(ROOT / f"docs/{page}.md" for page in ("gpus", "memory", "rewards")))
 NOTHING = "(no result yet)"
@@ -23,8 +23,7 @@ CURVE_GOAL = (
 )
 MEMORY_GOAL = "at most TRL's peak, the project's own target"
 PARTS = ("rollout", "scoring", "update")
-Rows = list[Sequence[object]]
-"""The first row is the table's head."""
+Rows = list[Sequence[object]]  # the first one is the table's head
 
 
 def markdown(rows: Rows) -> str:
@@ -280,6 +279,7 @@ TABLES: dict[str, tuple[str, Callable[[Mapping[str, Any]], Rows], str | None]] =
     "learning-curves-goals": ("learning-curves.json", _curve_goals, None),
     "ptx-sweep": ("ptx-sweep.json", _ptx, None),
     "scaling": ("scaling.json", _scaling, None),
+    "operations": ("operations.json", operations_table.rows, None),
     "plan": ("plan.json", _plan, None),
     "bits": ("bits.json", _bits, None),
     "cuda-sim": ("cuda-sim.json", cuda_sim_table.rows, None),
