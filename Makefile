@@ -22,13 +22,14 @@ VENV = .venv
 BIN = $(VENV)/bin
 STAMP = $(VENV)/.lit-instruct-installed
 DOCS_STAMP = $(VENV)/.lit-instruct-docs
+LINT_STAMP = $(VENV)/.lit-instruct-lint
 UNFINISHED = $(VENV)/.lit-instruct-unfinished
 PIP = $(BIN)/python -m pip --disable-pip-version-check
 STAGE = $(BIN)/lit-instruct $@ fit --config recipes/$(RECIPE)/$@.yaml --run "runs/$(RUN)"
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help setup sft rm ppo eval demo iterate expected how-long demo-data test test-slow test-all check ppo-oracle evidence bench-rm bench-sft bench-data bench-decode bench-ppo bench-curves bench-ptx bench-scaling bench-bits plan gpu-check cuda-sim options docs report-picture clean FORCE
+.PHONY: help setup sft rm ppo eval demo iterate expected how-long demo-data test test-slow test-all check ppo-oracle evidence bench-rm bench-sft bench-data bench-decode bench-ppo bench-curves bench-ptx bench-scaling bench-bits plan gpu-check cuda-sim options docs report-picture lint-files dist clean FORCE
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -149,6 +150,20 @@ docs: $(DOCS_STAMP) ## the docs site, with its links checked: build/site/index.h
 report-picture: $(STAMP) ## docs/report.png from the report of RUN, with Chromium
 	$(BIN)/python recipes/report_picture.py "runs/$(RUN)/eval/report.html" docs/report.png
 
+lint-files: $(LINT_STAMP) ## check GitHub's files, the Dockerfile and CITATION.cff
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-forms .github/ISSUE_TEMPLATE/bug.yml .github/ISSUE_TEMPLATE/idea.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-config .github/ISSUE_TEMPLATE/config.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.citation-file-format CITATION.cff
+	$(BIN)/zizmor --offline --quiet .github
+	$(BIN)/hadolint Dockerfile
+	$(BIN)/python -m json.tool .devcontainer/devcontainer.json > /dev/null
+
+dist: $(STAMP) ## the wheel and the sdist of a release, in dist/
+	rm -rf build/lib build/bdist.* dist
+	$(BIN)/python -c 'from setuptools import build_meta as b; print(b.build_sdist("dist"), b.build_wheel("dist"))'
+
 clean: ## remove caches and build folders; runs, data and .venv stay
 	rm -rf build dist lit_instruct.egg-info .pytest_cache .ruff_cache .mypy_cache
 	find lit_instruct data_modules benchmarks docs_site evidence recipes tests -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -167,8 +182,8 @@ $(STAMP): pyproject.toml constraints.txt
 	@rm -f $(UNFINISHED)
 	@echo "$(CURDIR)" > $@
 
-# What only `make docs` needs, so that `make setup` is as light as it was.
-$(DOCS_STAMP): $(STAMP)
-	@echo "installing MkDocs into $(VENV)"
-	@$(PIP) install --quiet -c constraints.txt `$(BIN)/python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['docs'])"`
+# What only `make docs` and `make lint-files` need, so that `make setup` is as light as it was.
+$(DOCS_STAMP) $(LINT_STAMP): $(VENV)/.lit-instruct-%: $(STAMP)
+	@echo "installing the extra $* into $(VENV)"
+	@$(PIP) install --quiet -c constraints.txt `$(BIN)/python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['$*'])"`
 	@touch $@
