@@ -1,4 +1,4 @@
-"""GitHub's workflows and the Dockerfile name what exists, pin actions, and may do little (`make lint-files` has the rest)."""
+"""GitHub's workflows and the Dockerfile name what exists, pin actions, and may do little."""
 
 from __future__ import annotations
 
