@@ -99,6 +99,9 @@ class Rollout(NamedTuple):
     places: Tensor | None = None
     """(2, n) long, row and column of each real token of `response_mask`, if `input_ids` are padded on the right only;
     None makes the host wait for the device to find out."""
+    sampler_log_probs: Tensor | None = None
+    """(B, R) float32, log-probability of each token as the engine that sampled it computed it, 0 where masked; None if
+    the tokens were sampled in this process."""
 
     @property
     def tokens(self) -> int:

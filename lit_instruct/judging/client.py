@@ -37,6 +37,20 @@ class Failure(NamedTuple):
     """Seconds that the server asks us to wait."""
 
 
+class Answer(NamedTuple):
+    """What a server answered, whether it did what it was asked or not."""
+
+    status: int
+    headers: httpx2.Headers
+    text: str
+    """Without the key."""
+
+    @property
+    def said(self) -> str:
+        """What it says about an error, in one line after a colon; nothing if it is empty."""
+        return _said(self.text)
+
+
 class StoppedError(Exception):
     """Another thread's call has failed or was interrupted, so that this one was not made."""
 
@@ -96,32 +110,52 @@ class Client:
 
     def _once(self, body: Mapping[str, Any]) -> Failure | tuple[Any]:
         """Makes one call; the JSON of its answer comes in a tuple."""
+        answer = self.attempt("", body)
+        if isinstance(answer, Failure):
+            return answer
+        if not 200 <= answer.status < 300:
+            raise UserError(
+                f"{self.name}: {self.shown_url} answered {answer.status}{answer.said}; check address and model"
+            )
         try:
-            status, headers, text = self._exchange(body)
+            return (json.loads(answer.text),)
+        except (ValueError, RecursionError):
+            return Failure(f"answered with no JSON{answer.said}")
+
+    def attempt(self, path: str, body: Mapping[str, Any] | None = None) -> Answer | Failure:
+        """Makes one call without retries, outside of the budget.
+
+        Args:
+            path: added to the address.
+            body: sent by POST; None asks by GET.
+
+        Raises:
+            UserError: the server refuses the key.
+        """
+        try:
+            answer = self._exchange(path, body)
         except httpx2.TimeoutException:
             return Failure(f"gave no answer within {self.timeout:g} s")
         except httpx2.RequestError as error:
             return Failure(f"cannot be reached ({self._hidden(str(error) or type(error).__name__)})")
-        if status in PASSING:
-            return Failure(f"answered {status}{_said(text)}", _wait_of(headers))
-        if status in REFUSED:
+        if answer.status in PASSING:
+            return Failure(f"answered {answer.status}{answer.said}", _wait_of(answer.headers))
+        if answer.status in REFUSED:
             raise UserError(
-                f"{self.name}: {self.shown_url} refuses the key ({status}{_said(text)}); check the environment "
+                f"{self.name}: {self.shown_url} refuses the key ({answer.status}{answer.said}); check the environment "
                 "variable that holds it"
             )
-        if not 200 <= status < 300:
-            raise UserError(f"{self.name}: {self.shown_url} answered {status}{_said(text)}; check address and model")
-        try:
-            return (json.loads(text),)
-        except (ValueError, RecursionError):
-            return Failure(f"answered with no JSON{_said(text)}")
+        return answer
 
-    def _exchange(self, body: Mapping[str, Any]) -> tuple[int, httpx2.Headers, str]:
-        """Status, headers and text of an answer, of which all must come in time; the key is removed from the text."""
+    def _exchange(self, path: str, body: Mapping[str, Any] | None) -> Answer:
+        """An answer, of which all must come in time; the key is removed from its text."""
         end = time.monotonic() + self.timeout
-        content = json.dumps(body, default=str).encode()  # escaped: a lone surrogate is no UTF-8
-        headers = {"Content-Type": "application/json"}
-        with self._http.stream("POST", self.url, content=content, headers=headers) as answer:
+        url = self.url.copy_with(path=self.url.path.rstrip("/") + path) if path else self.url
+        sent: dict[str, Any] = {}
+        if body is not None:
+            content = json.dumps(body, default=str).encode()  # escaped: a lone surrogate is no UTF-8
+            sent = {"content": content, "headers": {"Content-Type": "application/json"}}
+        with self._http.stream("GET" if body is None else "POST", url, **sent) as answer:
             received = b""
             for part in answer.iter_bytes():
                 received += part
@@ -129,7 +163,7 @@ class Client:
                     raise httpx2.ReadTimeout("too slow")
                 if len(received) > MOST_BYTES:
                     raise httpx2.RequestError(f"the answer is larger than {MOST_BYTES >> 20} MiB")
-            return answer.status_code, answer.headers, self._hidden(received.decode(errors="replace"))
+            return Answer(answer.status_code, answer.headers, self._hidden(received.decode(errors="replace")))
 
     def _count(self) -> None:
         with self._lock:

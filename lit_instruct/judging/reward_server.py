@@ -65,10 +65,16 @@ class RewardServer:
         return found
 
 
-def check_address(url: str, name: str) -> None:
-    """Raises UserError if an address that runs will record has a name, password or query in it, or is none."""
+def check_address(url: str, name: str, key: str = KEY) -> None:
+    """Raises UserError if an address that runs will record has a name, password or query in it, or is none.
+
+    Args:
+        url: the address.
+        name: the option and what it names, for messages.
+        key: environment variable that a key may come from.
+    """
     if checked_url(url, name).query:
         raise UserError(
             f"{name}: runs record the address, so leave out what follows its question mark; a key comes from the "
-            f"environment variable {KEY}"
+            f"environment variable {key}"
         )

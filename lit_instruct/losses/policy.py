@@ -16,6 +16,7 @@ def clipped_policy_loss(
     mask: Bool[Tensor, "B R"],
     clip_range: float = 0.2,
     dual_clip: float | None = None,
+    weights: Float[Tensor, "B R"] | None = None,
 ) -> tuple[Float[Tensor, ""], Int[Tensor, ""]]:
     """Returns the summed clipped surrogate loss and the number of tokens whose ratio was clipped.
 
@@ -29,6 +30,7 @@ def clipped_policy_loss(
         mask: (B, R) bool, True is real.
         clip_range: c, the ratio's allowed distance from 1; 0.2 in C.4.
         dual_clip: d, above 1 + c; None does not limit.
+        weights: (B, R) factor of each token's loss, such as `importance_weights`; None weighs all alike.
 
     Returns:
         () loss and () count.
@@ -43,7 +45,27 @@ def clipped_policy_loss(
         most = -advantages * dual_clip
         beyond = (advantages < 0) & (loss > most)
         loss, held = torch.where(beyond, most, loss), held | beyond
+    if weights is not None:
+        loss = loss * weights
     return (loss * mask).sum(), (held & mask).sum()
+
+
+def importance_weights(
+    log_probs: Float[Tensor, "B R"], sampler_log_probs: Float[Tensor, "B R"], cap: float
+) -> Float[Tensor, "B R"]:
+    """Returns min(pi_old / pi_sampler, cap) per token, which corrects for tokens drawn from another distribution.
+
+    Weights per token stay near 1; their product over a long response would not.
+
+    Args:
+        log_probs: (B, R) log pi_old, from the forward pass that the update uses.
+        sampler_log_probs: (B, R) log-probabilities by which the tokens were drawn.
+        cap: the largest weight.
+
+    Source: Ionides 2008, "Truncated Importance Sampling"; Yao et al. 2025, "Your Efficient RL Framework Secretly
+    Brings You Off-Policy RL Training", for its use with another engine's samples.
+    """
+    return (log_probs - sampler_log_probs).exp().clamp(max=cap)
 
 
 def clipped_value_loss(

@@ -9,7 +9,8 @@ from data_modules.reading.given import LEAVE_OUT, GivenRows
 from lit_instruct.errors import UserError
 from lit_instruct.models.checks import check_vocabulary, context_of
 from lit_instruct.models.loading import Source, find_source, load_config, load_tokenizer
-from lit_instruct.models.lora import read_head
+from lit_instruct.models.lora import LoraOptions, read_head
+from lit_instruct.models.quantised import Quantize
 from lit_instruct.ppo.figures import case_names, figure_names
 from lit_instruct.ppo.objective import ObjectiveOptions
 from lit_instruct.ppo.options import PPOOptions, SelectionOptions
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from data_modules.prompts import PromptDataModule
 
 VALIDATION = "give --data.validation_path or a validation_share"
+LEAST_TEMPERATURE = 0.01
+"""Below it vLLM's own is used."""
 NAMED_LABELS = 8
 """Most labels that a message names."""
 
@@ -72,6 +75,39 @@ def check_run(
     for further in options.reward.further:
         if further.model is not None:
             _check_reward(find_source(further.model), f"--model.reward.further: {further.name!r}, model")
+
+
+def check_engine(options: PPOOptions, lora: LoraOptions | None, quantize: Quantize) -> None:
+    """Refuses a policy that rollout servers cannot get, or samples that they cannot draw as we do.
+
+    Args:
+        options: of the run.
+        lora: of the policy.
+        quantize: of its base.
+
+    Raises:
+        UserError: the message names both sides of the contradiction.
+    """
+    if options.rollouts.engine == "native":
+        return
+    engine, sampling = f"--model.rollouts.engine={options.rollouts.engine}", options.sampling
+    if lora is None:
+        raise UserError(
+            f"{engine}: servers get the policy as an adapter, and --model.lora=null trains all weights; train an "
+            "adapter, or sample with --model.rollouts.engine=native"
+        )
+    if lora.dora:
+        raise UserError(f"{engine}: vLLM reads no DoRA (--model.lora.dora=true); train plain LoRA, or sample natively")
+    if quantize != "none":
+        raise UserError(
+            f"{engine}: vLLM quantises by kernels of its own, so a base in --model.quantize={quantize} would not be "
+            "the one that is trained; leave the base as it is, or sample with --model.rollouts.engine=native"
+        )
+    if sampling.temperature < LEAST_TEMPERATURE:
+        raise UserError(
+            f"{engine}: vLLM raises --model.sampling.temperature={sampling.temperature} to {LEAST_TEMPERATURE}; give "
+            "at least that"
+        )
 
 
 def check_training(options: PPOOptions, compiled_adapters: bool, data: PromptDataModule) -> None:

@@ -11,17 +11,19 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lit_instruct.batches import PromptBatch, Responses, Rollout, around_response, columns_from, right_pad
+from lit_instruct.batches import PromptBatch, Rollout, around_response, columns_from, right_pad
 from lit_instruct.models.roles import Roles, reward_role
 from lit_instruct.models.sharding import in_step
 from lit_instruct.ppo.ensemble import Ensemble
 from lit_instruct.ppo.length_penalty import LengthPenalty
 from lit_instruct.ppo.minibatches import Cut, minibatches_of, sequence_lengths
+from lit_instruct.ppo.mismatch import Mismatch, with_sampled
 from lit_instruct.ppo.non_finite import NonFinite
 from lit_instruct.ppo.phases import Phases
 from lit_instruct.ppo.ranks import Ranks
 from lit_instruct.prompting import Prompter
-from lit_instruct.rollouts.generate import SamplingOptions, generate
+from lit_instruct.rollouts.engine import RolloutEngine, Sampled
+from lit_instruct.rollouts.generate import SamplingOptions
 from lit_instruct.rollouts.reward_functions import TextScorer
 
 
@@ -49,6 +51,8 @@ class Rollouts(NamedTuple):
     """Token ids of each row's response, the EOS included if there is one."""
     sampled: float
     """`time.monotonic()` when sampling ended."""
+    mismatch: dict[str, float]
+    """How far the engine's log-probabilities are from ours, by names in the log; empty if the engine is native."""
 
     @property
     def rows(self) -> list[list[int]]:
@@ -73,10 +77,10 @@ class Collector:
     guard: NonFinite
     """Checks rewards before any weight changes."""
     ranks: Ranks
-    generation_batch_size: int = 32
-    """Prompts that are decoded side by side."""
-    merge: bool = True
-    """Whether the policy's adapter is folded into a copy of the weights during decoding."""
+    engine: RolloutEngine
+    """Samples the responses."""
+    mismatch: Mismatch = field(default_factory=Mismatch)
+    """Compares the engine's log-probabilities with ours."""
     phases: Phases = field(default_factory=Phases)
     length_penalty: LengthPenalty | None = None
     """The last of `rewards`, if there is one."""
@@ -95,10 +99,11 @@ class Collector:
             whole: makes the batch one minibatch, for episodes that are only measured.
 
         Raises:
-            UserError: a reward is refused, here or on another process.
+            UserError: a reward is refused, here or on another process; or the engine samples from another policy.
         """
         batch = batch.cpu() if whole else batch.cpu().repeated(self.responses_per_prompt)
-        responses = self.sample(batch, key)
+        sample = self.sample(batch, key)
+        responses = sample.responses
         sampled = time.monotonic()
         lengths = sequence_lengths(batch, responses)
         if whole:
@@ -106,52 +111,22 @@ class Collector:
         else:
             minibatches = minibatches_of(lengths, self.minibatches, key, self.ranks, self.cut)
         parts = [part for minibatch in minibatches for part in minibatch]
-        rollouts = self.ranks.agree(lambda: self._checked_scores(batch, responses, parts))
-        return Rollouts(rollouts, minibatches, responses, sampled)
+        rollouts = self.ranks.agree(lambda: self._checked_scores(batch, sample, parts))
+        return Rollouts(rollouts, minibatches, responses, sampled, self.mismatch(rollouts, self.ranks))
 
-    @torch.no_grad()
-    def sample(self, batch: PromptBatch, key: tuple[int, ...]) -> list[list[int]]:
-        """Samples one response to each prompt from the policy; returns B lists of token ids.
-
-        Under FSDP2, a process with fewer batches to decode than the others decodes its shortest prompt again.
+    def sample(self, batch: PromptBatch, key: tuple[int, ...]) -> Sampled:
+        """Samples one response to each prompt from the policy.
 
         Args:
             batch: prompts.
             key: of the random numbers; each row adds its row number in the dataset.
         """
-        responses: list[list[int]] = [[] for _ in batch.rows]
-        batch, device = batch.cpu(), self.ranks.device
-        lengths = batch.prompt_mask.sum(dim=1)
-        order = lengths.argsort(descending=True, stable=True)
-        with self.roles.merged("policy", fold=self.merge) as model:
-            batches = in_step([*order.split(self.generation_batch_size)], order[-1:], self.roles)
-            most = self.sampling.max_new_tokens
-            for place, rows in enumerate(batches):
-                told = partial(self._sampled, place * most, len(batches) * most)
-                width = int(lengths[rows].max())
-                keys = [(*key, number) for number in batch.row_number[rows].tolist()]
-                sampled: Responses = generate(
-                    model,
-                    batch.prompt_ids[rows, -width:].to(device),
-                    batch.prompt_mask[rows, -width:].to(device),
-                    self.sampling,
-                    self.stop,
-                    keys,
-                    self.prompter.pad_id,
-                    told,
-                )
-                everything = zip(rows.tolist(), sampled.ids.tolist(), sampled.mask.sum(dim=1).tolist(), strict=True)
-                for row, ids, length in everything:
-                    responses[row] = ids[:length]
-        return responses
+        return self.engine.sample(batch.cpu(), key, partial(self.phases, "sampling"))
 
-    def _sampled(self, before: int, total: int, tokens: int) -> None:
-        self.phases("sampling", before + tokens, total)
-
-    def _checked_scores(
-        self, batch: PromptBatch, responses: list[list[int]], parts: Sequence[Sequence[int]]
-    ) -> list[Rollout]:
-        rollouts = self.score(batch, responses, parts)
+    def _checked_scores(self, batch: PromptBatch, sample: Sampled, parts: Sequence[Sequence[int]]) -> list[Rollout]:
+        responses, theirs = sample
+        scored = zip(self.score(batch, responses, parts), parts, strict=True)
+        rollouts = [with_sampled(rollout, rows, theirs) for rollout, rows in scored]
         origins = {reward.name: reward.origin for reward in self.rewards}
         self.guard.check_rewards(rollouts, parts, batch.rows, [self.stop.text(ids) for ids in responses], origins)
         return rollouts

@@ -16,6 +16,8 @@ from lit_instruct.losses.aggregate import Aggregate, aggregate
 from lit_instruct.models.assemble import shares_base
 from lit_instruct.models.loading import Source
 from lit_instruct.models.quantised import Quantize
+from lit_instruct.ppo.diagnostics import UNCALIBRATED, warn
+from lit_instruct.ppo.options import RewardOptions
 from lit_instruct.prompting import Prompter
 
 
@@ -63,6 +65,29 @@ def check_ensemble(policy: Source, rewards: Sequence[Source], with_lora: bool) -
                 f"{option}: its members are adapters on the policy's base {policy.base}, but {reward.name} {kind}; "
                 "train it on that base, or add it with --model.reward.further"
             )
+
+
+def ensemble_of(
+    options: RewardOptions, rewards: Sequence[Source], shared: bool, prompter: Prompter, quantize: Quantize, warns: bool
+) -> Ensemble:
+    """Returns how the scores of a run's reward models become one.
+
+    Args:
+        options: of the reward.
+        rewards: the reward models; empty for a function.
+        shared: whether they are adapters on the policy's base.
+        prompter: the policy's prompt format.
+        quantize: how the base is quantised.
+        warns: whether to warn of scores that no stage has centred.
+
+    Raises:
+        UserError: a member was trained with another prompt format.
+    """
+    parents = parents_of(rewards, prompter, quantize) if shared else [*map(read_stage_of, rewards)]
+    if warns and not options.normalize and any(parent and not parent.reward_bias for parent in parents):
+        warn(UNCALIBRATED)
+    biases = [(parent.reward_bias if parent is not None else None) or 0.0 for parent in parents] or [0.0]
+    return Ensemble(biases, options.ensemble, options.std_coef)
 
 
 def parents_of(rewards: Sequence[Source], prompter: Prompter, quantize: Quantize) -> list[Stage | None]:

@@ -130,7 +130,8 @@ def _save_episodes(
     """Writes episodes.safetensors, with tensors called <field>.<micro-batch>, and episodes.json, with `facts`."""
     tensors: dict[str, Tensor] = {}
     for number, rollout in enumerate(rollouts):
-        fields = {name: value for name, value in rollout._asdict().items() if name not in ("trunk", "places")}
+        parts = {name: value for name, value in rollout._asdict().items() if name not in ("trunk", "places")}
+        fields = {name: value for name, value in parts.items() if value is not None}
         if targets is not None:  # shaped scores among them
             fields |= {"raw_scores": rollout.scores, **targets[number]._asdict()}
         tensors |= {f"{name}.{number}": value.detach().cpu().contiguous() for name, value in fields.items()}

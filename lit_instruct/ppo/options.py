@@ -14,6 +14,7 @@ from lit_instruct.models.optimizers import OptimizerName
 from lit_instruct.ppo.bounds import above_zero, at_least
 from lit_instruct.ppo.length_penalty import NAME as PENALTY
 from lit_instruct.ppo.objective import KLOptions, ObjectiveOptions, ValueOptions
+from lit_instruct.rollouts.engine_options import RolloutOptions
 from lit_instruct.rollouts.function_names import Function, check_function
 from lit_instruct.rollouts.generate import SamplingOptions
 
@@ -213,7 +214,7 @@ class PPOMemoryOptions(MemoryOptions):
     Args:
         micro_batch_size: sequences of average length in one forward and backward pass; a pass takes fewer long ones,
             more short ones, and on a CPU no more than make it faster.
-        generation_batch_size: prompts decoded side by side.
+        generation_batch_size: prompts decoded side by side; by each server of the engine vllm.
         merge_for_rollouts: folds the policy's adapter into the weights during a rollout; false decodes through the
             adapter, which is slower and saves a second copy of the adapted weights. Bases in 8 or 4 bits are never
             merged, and without LoRA there is nothing to merge.
@@ -239,3 +240,4 @@ class PPOOptions(NamedTuple):
     pretraining: PretrainingOptions = PretrainingOptions()
     selection: SelectionOptions = SelectionOptions()
     memory: PPOMemoryOptions = PPOMemoryOptions()
+    rollouts: RolloutOptions = RolloutOptions()

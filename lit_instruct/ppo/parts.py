@@ -14,6 +14,7 @@ from lit_instruct.ppo.ensemble import Ensemble
 from lit_instruct.ppo.length_penalty import NAME as PENALTY
 from lit_instruct.ppo.length_penalty import LengthPenalty
 from lit_instruct.ppo.minibatches import micro_batches
+from lit_instruct.ppo.mismatch import Mismatch
 from lit_instruct.ppo.non_finite import NonFinite
 from lit_instruct.ppo.options import PPOOptions, RewardOptions
 from lit_instruct.ppo.pretraining_mix import PretrainingMix
@@ -22,8 +23,10 @@ from lit_instruct.ppo.targets import Targets
 from lit_instruct.ppo.update import Updater
 from lit_instruct.ppo.validation import Validation
 from lit_instruct.prompting import Prompter
+from lit_instruct.rollouts.engine import NativeEngine, RolloutEngine
 from lit_instruct.rollouts.function_names import Function, function_name
 from lit_instruct.rollouts.reward_functions import TextScorer, function_scorer
+from lit_instruct.rollouts.vllm.engine import vllm_engine
 
 if TYPE_CHECKING:
     from data_modules.prompts import PromptDataModule
@@ -89,7 +92,7 @@ def build_parts(
         ensemble: what the scores of the reward roles become.
         data: batch size and pretraining text.
         ranks: the processes.
-        folder: where episodes with NaN or inf are saved.
+        folder: of the stage: episodes with NaN or inf are saved in it, and adapters for rollout servers.
         offloading: context of the training's forward passes.
         seed: of all random numbers.
 
@@ -98,7 +101,7 @@ def build_parts(
     """
     objective, memory = options.objective, options.memory
     temperature, norm = options.sampling.temperature, options.optimizer.max_grad_norm
-    guard = NonFinite(options.optimizer.on_non_finite, folder, prompter.decode, ranks)
+    guard = NonFinite(options.optimizer.on_non_finite, folder / "non_finite", prompter.decode, ranks)
     judge = _judge(options.selection.labeler)
     collector = Collector(
         roles,
@@ -110,8 +113,8 @@ def build_parts(
         partial(micro_batches, size=memory.micro_batch_size, device=ranks.device.type),
         guard,
         ranks,
-        memory.generation_batch_size,
-        memory.merge_for_rollouts,
+        _engine(options, roles, prompter, data, ranks, folder / "rollouts"),
+        Mismatch(options.rollouts.mismatch_bound),
         length_penalty=_length_penalty(options),
         responses_per_prompt=objective.responses_per_prompt,
     )
@@ -120,9 +123,23 @@ def build_parts(
         guard,
         collector,
         Targets(options.reward, objective, options.kl.estimator, ranks, options.value.gae_lambda),
-        Updater(roles, objective, options.value, temperature, norm, mix, guard, ranks, offloading),
+        Updater(
+            *(roles, objective, options.value, temperature, norm, mix, guard, ranks, offloading),
+            importance_cap=options.rollouts.importance_cap,
+        ),
         Validation(collector, judge, seed, ranks),
     )
+
+
+def _engine(
+    options: PPOOptions, roles: Roles, prompter: Prompter, data: PromptDataModule, ranks: Ranks, folder: Path
+) -> RolloutEngine:
+    sampling, memory = options.sampling, options.memory
+    stop, size = sampling.stop_rule(prompter), memory.generation_batch_size
+    if options.rollouts.engine == "native":
+        return NativeEngine(roles, sampling, stop, prompter.pad_id, ranks.device, size, memory.merge_for_rollouts)
+    needs = data.longest + sampling.max_new_tokens
+    return vllm_engine(options.rollouts, roles, sampling, stop, needs, size, folder, ranks.rank == 0, ranks.agree)
 
 
 def _mix(

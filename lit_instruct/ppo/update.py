@@ -13,7 +13,7 @@ from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from lit_instruct.batches import Rollout, around_response
-from lit_instruct.losses.policy import clipped_policy_loss, clipped_value_loss
+from lit_instruct.losses.policy import clipped_policy_loss, clipped_value_loss, importance_weights
 from lit_instruct.models.finite import non_finite
 from lit_instruct.models.roles import Roles
 from lit_instruct.models.sharding import in_step
@@ -75,6 +75,8 @@ class Updater:
     offloading: AbstractContextManager[Any]
     """Context of forward passes."""
     phases: Phases = field(default_factory=Phases)
+    importance_cap: float | None = None
+    """Largest weight of a token that another engine sampled; None weighs all alike."""
 
     def run(self, rollouts: Rollouts, targets: Sequence[Target], optimizer: Optimizer, key: tuple[int, int]) -> Update:
         """Takes every step of an iteration: inner epochs x minibatches.
@@ -159,8 +161,9 @@ class Updater:
                 "policy", hidden, rollout.response_ids, mask, self.temperature, bonus != 0, rollout.places
             )
         ratio_error = (log_probs.detach() - rollout.log_probs).expm1().abs().max()
+        clip, dual_clip = self.objective.clip_range, self.objective.dual_clip
         policy_loss, clipped = clipped_policy_loss(
-            log_probs, rollout.log_probs, target.advantages, mask, self.objective.clip_range, self.objective.dual_clip
+            log_probs, rollout.log_probs, target.advantages, mask, clip, dual_clip, self._weights(rollout)
         )
         divisor = tokens / self.ranks.gradient_scale
         loss = (policy_loss - bonus * entropy.sum()) / divisor
@@ -174,6 +177,12 @@ class Updater:
         )
         (loss + self.value.coef * value_loss / divisor).backward()
         return torch.stack([policy_loss.detach(), value_loss.detach(), clipped.float()]) / tokens, ratio_error
+
+    def _weights(self, rollout: Rollout) -> Tensor | None:
+        theirs = rollout.sampler_log_probs
+        if self.importance_cap is None or theirs is None:
+            return None
+        return importance_weights(rollout.log_probs, theirs, self.importance_cap)
 
     def _hidden(self, role: Literal["policy", "value"], rollout: Rollout) -> Tensor:
         """Returns a role's states before each response token and after the last: (B, R + 1, H)."""

@@ -31,13 +31,16 @@ def uniforms(keys: Sequence[tuple[int, ...]], count: int) -> Tensor:
 
     A key is a tuple of numbers, such as (seed, iteration, prompt number).
     """
-    rows = []
-    for key in keys:
-        seed = 0
-        for part in key:  # a fixed mix; hash() may change between versions
-            seed = (seed * 1_000_003 + part + 0x9E3779B9) % (2**63)
-        rows.append(torch.rand(count, generator=torch.Generator().manual_seed(seed), dtype=torch.float64))
-    return torch.stack(rows)
+    generators = [torch.Generator().manual_seed(seed_of(key)) for key in keys]
+    return torch.stack([torch.rand(count, generator=one, dtype=torch.float64) for one in generators])
+
+
+def seed_of(key: tuple[int, ...]) -> int:
+    """Returns the seed that a key stands for, in [0, 2^63)."""
+    seed = 0
+    for part in key:  # a fixed mix; hash() may change between versions
+        seed = (seed * 1_000_003 + part + 0x9E3779B9) % (2**63)
+    return seed
 
 
 def sample_tokens(logits: Tensor, draws: Tensor, shape: Shape) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 
 from data_modules.prompts import PromptDataModule
 from lit_instruct.batches import PromptBatch
-from lit_instruct.handover import read_stage_of, stage_or_model
+from lit_instruct.handover import stage_or_model
 from lit_instruct.lightning_private import forget_last_step, is_compiled
 from lit_instruct.models.assemble import ppo_roles, shares_base, start_policy
 from lit_instruct.models.dtype import DtypeName
@@ -21,10 +21,10 @@ from lit_instruct.models.optimizers import make_optimizer
 from lit_instruct.models.quantised import Quantisation, Quantize
 from lit_instruct.models.roles import reward_role
 from lit_instruct.ppo.average import PolicyAverage
-from lit_instruct.ppo.checks import check_iterations, check_run, check_training
+from lit_instruct.ppo.checks import check_engine, check_iterations, check_run, check_training
 from lit_instruct.ppo.collect import Reward
-from lit_instruct.ppo.diagnostics import UNCALIBRATED, Diagnostics, warn
-from lit_instruct.ppo.ensemble import Ensemble, check_ensemble, parents_of
+from lit_instruct.ppo.diagnostics import Diagnostics, warn
+from lit_instruct.ppo.ensemble import Ensemble, check_ensemble, ensemble_of
 from lit_instruct.ppo.figures import clock_figures, rollout_figures
 from lit_instruct.ppo.kl import LENGTH, KLController
 from lit_instruct.ppo.objective import KLOptions, ObjectiveOptions, ValueOptions
@@ -38,12 +38,13 @@ from lit_instruct.ppo.options import (
 )
 from lit_instruct.ppo.parts import build_parts, rewards_of
 from lit_instruct.ppo.ranks import Ranks
+from lit_instruct.rollouts.engine_options import RolloutOptions
 from lit_instruct.rollouts.generate import SamplingOptions
 from lit_instruct.rollouts.reward_functions import TextScorer
 from lit_instruct.rollouts.text_reward import model_scorer
 from lit_instruct.stages.base import StageModule
 from lit_instruct.stages.options import PromptOptions
-from lit_instruct.stages.ppo_state import restore_state, saved_state
+from lit_instruct.stages.ppo_state import progress_figures, restore_state, saved_state
 from lit_instruct.stages.resume import options_of
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ class PPOModule(StageModule):
             (NF4, double quantisation).
         memory: what is kept in device memory at one time.
         seed: seed of all random numbers.
+        rollouts: where responses are sampled.
     """
 
     stage = "ppo"
@@ -94,18 +96,19 @@ class PPOModule(StageModule):
         quantize: Quantize = "none",
         memory: PPOMemoryOptions = PPOMemoryOptions(),
         seed: int = 0,
+        rollouts: RolloutOptions = RolloutOptions(),
     ) -> None:
         super().__init__(base, lora, dtype, prompt, seed, quantize, memory)
         check_iterations(iterations, value.warmup_iterations)
         self.automatic_optimization = False
         self.iterations = iterations
-        self.options = PPOOptions(objective, kl, reward, value, optimizer, sampling, pretraining, selection, memory)
+        topics = (objective, kl, reward, value, optimizer, sampling, pretraining, selection, memory, rollouts)
+        self.options = PPOOptions(*topics)
         self.optimizer_options = optimizer
         self.patience = selection.patience
         models = {reward_role(member): name for member, name in enumerate(reward.models)}
         self.parents = {"sft": self.source_name} | models
-        self.iterations_done = 0
-        self.episodes_done = 0
+        self.iterations_done = self.episodes_done = 0
         self.kl = KLController(kl)
         self.average = PolicyAverage(optimizer.ema_decay)
         self.diagnostics = Diagnostics(sampling.max_new_tokens)
@@ -126,6 +129,7 @@ class PPOModule(StageModule):
         super().setup(stage)
         options, sources = self.options, self.reward_sources
         check_run(options, self.source, sources, self.prompter, self.data)
+        check_engine(options, self.lora, self.quantize)
         check_ensemble(self.source, sources, self.lora is not None)
         if stage == "fit":
             check_training(options, self.lora is not None and is_compiled(self), self.data)
@@ -135,13 +139,15 @@ class PPOModule(StageModule):
         torch.manual_seed(self.seed)
         shared = self.lora is not None and sources != [] and shares_base(self.source, sources[0])
         rewards = rewards_of(options.reward, shared, self._open_reward)
-        parents = parents_of(sources, self.prompter, self.quantize) if shared else [*map(read_stage_of, sources)]
-        if stage == "fit" and not options.reward.normalize and any(p and not p.reward_bias for p in parents):
-            warn(UNCALIBRATED)
-        biases = [(parent.reward_bias if parent is not None else None) or 0.0 for parent in parents] or [0.0]
-        self.build(biases[0], quantised)
+        ensemble = ensemble_of(options.reward, sources, shared, self.prompter, self.quantize, stage == "fit")
+        self.build(ensemble.biases[0], quantised)
         self.keep_less_memory(self.roles)
-        self.compose(rewards, Ensemble(biases, options.reward.ensemble, options.reward.std_coef))
+        self.compose(rewards, ensemble)
+
+    def teardown(self, stage: str) -> None:
+        """Leaves nothing on the servers of rollouts, and the Trainer as it was."""
+        self.collector.engine.close()
+        super().teardown(stage)
 
     def build(self, bias: float = 0.0, *bits: Quantisation | None) -> None:
         """Builds the roles, unless they are there, with a policy that was loaded; `bias` is that of the rewards."""
@@ -156,11 +162,10 @@ class PPOModule(StageModule):
         """Builds the parts of an iteration around the roles; `ensemble` combines the scores of the reward roles."""
         self.ranks = ranks = Ranks(self.roles, self.trainer.strategy)
         options, roles, prompter, data = self.options, self.roles, self.prompter, self.data
-        folder = Path(self.trainer.default_root_dir) / "non_finite"
-        parts = build_parts(
+        folder = Path(self.trainer.default_root_dir)
+        self.guard, self.collector, self.targets, self.updater, self.validation = build_parts(
             options, roles, prompter, rewards, ensemble, data, ranks, folder, self.offloading, self.seed
         )
-        self.guard, self.collector, self.targets, self.updater, self.validation = parts
 
     def on_fit_start(self) -> None:
         """Starts the clock and the average, packs frozen layers, and checks the trunk cache on the training device."""
@@ -188,7 +193,7 @@ class PPOModule(StageModule):
         rollouts = self.collector.collect(batch, key)  # y ~ policy; log-probs of policy and reference, values, rewards
         targets, spread = self.targets(rollouts.parts, self.kl.coef, rollouts.rows)  # r - beta KL, GAE, whitened
         figures = rollout_figures(rollouts.parts, targets, self.options.reward.names, self.ranks)
-        figures |= {"ppo/advantage_std": spread, "ppo/kl_coef": self.kl.coef}
+        figures |= {"ppo/advantage_std": spread, "ppo/kl_coef": self.kl.coef} | rollouts.mismatch
         if self.kl.reaches_budget(figures["ppo/kl"]):
             self.end_as_measured(figures | clock_figures(began, rollouts, self.ranks))
             return
@@ -197,12 +202,7 @@ class PPOModule(StageModule):
         self.average.update()
         self.iterations_done += 1
         self.episodes_done += len(rollouts.responses) * self.ranks.count
-        figures |= update.figures() | clock_figures(began, rollouts, self.ranks)
-        figures |= {
-            "ppo/learning_rate": self.lr_schedulers().get_last_lr()[0],
-            "ppo/iteration": float(self.iterations_done),
-            "ppo/episodes": float(self.episodes_done),
-        }
+        figures |= update.figures() | clock_figures(began, rollouts, self.ranks) | progress_figures(self)
         self.log_dict(figures)
         if not update.skipped_steps:  # NaN in the figures would be misread
             warn(*self.diagnostics.iteration(figures))

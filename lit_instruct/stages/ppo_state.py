@@ -23,6 +23,15 @@ def saved_state(module: Any) -> dict[str, Any]:
     }
 
 
+def progress_figures(module: Any) -> dict[str, float]:
+    """Returns how far a PPOModule has come, by names in the log."""
+    return {
+        "ppo/learning_rate": module.lr_schedulers().get_last_lr()[0],
+        "ppo/iteration": float(module.iterations_done),
+        "ppo/episodes": float(module.episodes_done),
+    }
+
+
 def restore_state(module: Any, saved: dict[str, Any]) -> None:
     """Restores the state of a PPOModule.
 

@@ -16,6 +16,7 @@ from lit_instruct.ppo.ensemble import Ensemble
 from lit_instruct.ppo.non_finite import NonFinite
 from lit_instruct.ppo.ranks import Ranks
 from lit_instruct.prompting import Prompter
+from lit_instruct.rollouts.engine import NativeEngine, RolloutEngine
 from lit_instruct.rollouts.generate import SamplingOptions
 from lit_instruct.rollouts.reward_functions import TextScorer
 from tests.lit_instruct.rollouts.stage_folders import REWARD_BIAS
@@ -39,13 +40,20 @@ def collector_of(
     further: Sequence[Reward] = (),
     ensemble: Ensemble = Ensemble([REWARD_BIAS]),
     with_std: bool = False,
+    generation_batch_size: int = 32,
+    merge: bool = True,
+    engine: RolloutEngine | None = None,
     **options: Any,
 ) -> Collector:
     """A collector of two minibatches, with micro-batches of two rows."""
     ranks = Ranks(roles)
     guard = NonFinite("stop", Path("non_finite"), prompter.decode, ranks)
     rewards = [Reward("main", 1.0, scorer), *further, *([Reward("std", 0.0, None)] if with_std else [])]
-    return Collector(roles, prompter, sampling, rewards, ensemble, 2, _pairs, guard, ranks, **options)
+    stop = sampling.stop_rule(prompter)
+    native = NativeEngine(roles, sampling, stop, prompter.pad_id, ranks.device, generation_batch_size, merge)
+    return Collector(
+        *(roles, prompter, sampling, rewards, ensemble, 2, _pairs, guard, ranks), engine=engine or native, **options
+    )
 
 
 def _pairs(rows: list[int], lengths: list[int]) -> list[list[int]]:

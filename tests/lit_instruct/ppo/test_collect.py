@@ -24,7 +24,7 @@ from tests.lit_instruct.rollouts.stage_folders import REWARD_BIAS
 def test_an_iteration_scores_its_minibatches_as_the_update_takes_them(roles: Roles, prompter: Prompter) -> None:
     collector, batch = collector_of(roles, prompter), batch_of(prompter)
     rollouts = collector.collect(batch, (0, 3))
-    assert rollouts.responses == collector.sample(batch, (0, 3))
+    assert rollouts.responses == collector.sample(batch, (0, 3)).responses
     assert [len(minibatch) for minibatch in rollouts.minibatches] == [1, 1]
     assert sorted(row for [part] in rollouts.minibatches for row in part) == [0, 1, 2, 3]
     for [rows], rollout in zip(rollouts.minibatches, rollouts.parts, strict=True):
@@ -44,15 +44,16 @@ def test_samples_depend_on_prompt_and_key_alone(roles: Roles, prompter: Prompter
     together = collector_of(roles, prompter).sample(batch_of(prompter), (0, 3))
     assert collector_of(roles, prompter, generation_batch_size=1).sample(batch_of(prompter), (0, 3)) == together
     halves = [collector_of(roles, prompter).sample(batch_of(prompter, rows), (0, 3)) for rows in ([2, 0], [3, 1])]
-    assert [halves[0][1], halves[1][1], halves[0][0], halves[1][0]] == together
+    first, second = (half.responses for half in halves)
+    assert [first[1], second[1], first[0], second[0]] == together.responses
     assert collector_of(roles, prompter).sample(batch_of(prompter), (0, 4)) != together
-    assert all(1 <= len(ids) <= 6 for ids in together)
+    assert all(1 <= len(ids) <= 6 for ids in together.responses)
     assert collector_of(roles, prompter, merge=False).sample(batch_of(prompter), (0, 3)) == together
 
 
 def test_samples_come_from_the_policy(roles: Roles, prompter: Prompter) -> None:
     collector = collector_of(roles, prompter, sampling=SamplingOptions(max_new_tokens=4, temperature=1e-4))
-    sampled = collector.sample(batch_of(prompter), (0, 0))
+    sampled = collector.sample(batch_of(prompter), (0, 0)).responses
     for text, ids in zip(TEXTS, sampled, strict=True):
         sequence = prompter.prompt_ids(text)
         for token in ids:

@@ -28,6 +28,7 @@ from lit_instruct.ppo.objective import KLOptions, ObjectiveOptions, ValueOptions
 from lit_instruct.ppo.options import PPOOptimizerOptions, RewardOptions
 from lit_instruct.ppo.targets import Target, Targets
 from lit_instruct.ppo.update import Step, Updater
+from lit_instruct.rollouts.engine import Sampled
 from lit_instruct.rollouts.generate import SamplingOptions
 from lit_instruct.stages.ppo import PPOModule
 from tests.lit_instruct.stages.helpers import plain_trainer
@@ -132,7 +133,8 @@ class Replay(PPOModule):
         self.compose(rewards, 0.0)
         sampling, count = self.options.sampling, self.options.objective.minibatches
         self.collector = RecordedCollector(
-            self.roles, self.prompter, sampling, rewards, 0.0, count, self.cut, self.guard, self.ranks
+            *(self.roles, self.prompter, sampling, rewards, 0.0, count, self.cut, self.guard, self.ranks),
+            engine=self.collector.engine,
         )
         self.collector.replay = self
         self.targets = RecordedTargets(
@@ -215,10 +217,10 @@ class RecordedCollector(Collector):
     replay: Replay
     parts: Sequence[Sequence[int]]
 
-    def sample(self, batch: PromptBatch, key: tuple[int, ...]) -> list[list[int]]:
+    def sample(self, batch: PromptBatch, key: tuple[int, ...]) -> Sampled:
         """Returns TRL's responses."""
         recording = self.replay.recording
-        return [ids[mask].tolist() for ids, mask in zip(recording.responses, recording.mask, strict=True)]
+        return Sampled([ids[mask].tolist() for ids, mask in zip(recording.responses, recording.mask, strict=True)])
 
     def join(self, batch: PromptBatch, responses: list[list[int]], rows: Sequence[int]) -> tuple[Tensor, ...]:
         """Counts the state after a response if `state_after` is set."""

@@ -68,10 +68,10 @@ def test_the_better_response_to_a_prompt_is_learnt_from(tmp_path: Path, files: F
 def test_the_responses_to_a_prompt_differ(tmp_path: Path, files: Files, tiny_model: Path) -> None:
     module = trained(tmp_path, files, tiny_model, LETTERS, 2)
     batch = next(iter(module.data.train_dataloader()))
-    responses = module.collector.sample(batch.repeated(3), (0, 0))
+    responses = module.collector.sample(batch.repeated(3), (0, 0)).responses
     assert len(responses) == 12
     assert all(len({tuple(ids) for ids in responses[i : i + 3]}) > 1 for i in range(0, 12, 3))
-    again = module.collector.sample(batch.repeated(3), (0, 0))
+    again = module.collector.sample(batch.repeated(3), (0, 0)).responses
     assert responses == again
 
 
