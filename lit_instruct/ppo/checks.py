@@ -103,6 +103,11 @@ def check_engine(options: PPOOptions, lora: LoraOptions | None, quantize: Quanti
             f"{engine}: vLLM quantises by kernels of its own, so a base in --model.quantize={quantize} would not be "
             "the one that is trained; leave the base as it is, or sample with --model.rollouts.engine=native"
         )
+    if sampling.top_k:
+        raise UserError(
+            f"{engine}: with --model.sampling.top_k={sampling.top_k} the servers' log-probabilities may be any "
+            "distance from ours, so a wrong server could not be told from a right one; leave top_k at 0, or limit top_p"
+        )
     if sampling.temperature < LEAST_TEMPERATURE:
         raise UserError(
             f"{engine}: vLLM raises --model.sampling.temperature={sampling.temperature} to {LEAST_TEMPERATURE}; give "

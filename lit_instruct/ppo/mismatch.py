@@ -39,6 +39,8 @@ class Mismatch:
 
     bound: float | None = None
     """Most nats a token; None for no limit."""
+    top_p: float = 1.0
+    """Of sampling: what it leaves out moves the engine's log-probabilities by -ln(top_p) at most, beside the bound."""
 
     def __call__(self, rollouts: Sequence[Rollout], ranks: Ranks) -> dict[str, float]:
         """Returns the figures of an iteration by their names in the log; none if the engine does not say.
@@ -54,7 +56,7 @@ class Mismatch:
         sums = torch.stack([_sums(rollout) for rollout in rollouts]).sum(dim=0).cpu()
         tokens, kl, from_reference, far = ranks.sum(sums).tolist()
         figures = {"rollout/mismatch_kl": kl / tokens, "rollout/mismatch_far": far / tokens}
-        if self.bound is not None and not figures["rollout/mismatch_kl"] <= self.bound:
+        if self.bound is not None and not figures["rollout/mismatch_kl"] <= self.bound - math.log(self.top_p):
             raise UserError(_sentence(figures, self.bound, from_reference / tokens))
         return figures
 

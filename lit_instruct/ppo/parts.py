@@ -114,7 +114,7 @@ def build_parts(
         guard,
         ranks,
         _engine(options, roles, prompter, data, ranks, folder / "rollouts"),
-        Mismatch(options.rollouts.mismatch_bound),
+        Mismatch(options.rollouts.mismatch_bound, options.sampling.top_p),
         length_penalty=_length_penalty(options),
         responses_per_prompt=objective.responses_per_prompt,
     )
@@ -135,11 +135,12 @@ def _engine(
     options: PPOOptions, roles: Roles, prompter: Prompter, data: PromptDataModule, ranks: Ranks, folder: Path
 ) -> RolloutEngine:
     sampling, memory = options.sampling, options.memory
-    stop, size = sampling.stop_rule(prompter), memory.generation_batch_size
+    size = memory.generation_batch_size
     if options.rollouts.engine == "native":
+        stop = sampling.stop_rule(prompter)
         return NativeEngine(roles, sampling, stop, prompter.pad_id, ranks.device, size, memory.merge_for_rollouts)
     needs = data.longest + sampling.max_new_tokens
-    return vllm_engine(options.rollouts, roles, sampling, stop, needs, size, folder, ranks.rank == 0, ranks.agree)
+    return vllm_engine(options.rollouts, roles, sampling, prompter, needs, size, folder, ranks.rank == 0, ranks.agree)
 
 
 def _mix(

@@ -11,14 +11,16 @@ from typing import Any
 from lit_instruct.batches import PromptBatch
 from lit_instruct.errors import UserError
 from lit_instruct.models.roles import Roles
+from lit_instruct.prompting import Prompter
 from lit_instruct.rollouts.engine import Sampled, Told
 from lit_instruct.rollouts.engine_options import URL, RolloutOptions
 from lit_instruct.rollouts.generate import SamplingOptions
 from lit_instruct.rollouts.sampling import seed_of
 from lit_instruct.rollouts.stopping import StopRule
 from lit_instruct.rollouts.vllm.adapters import adapter_name, write_adapter
+from lit_instruct.rollouts.vllm.identity import Identity
 from lit_instruct.rollouts.vllm.replicas import Replicas
-from lit_instruct.rollouts.vllm.server import Card, Completion, Server
+from lit_instruct.rollouts.vllm.server import Completion, Server
 
 NEUTRAL = {"repetition_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0, "min_p": 0.0}
 """What a model's generation_config.json could change in a server."""
@@ -105,7 +107,7 @@ def vllm_engine(
     options: RolloutOptions,
     roles: Roles,
     sampling: SamplingOptions,
-    stop: StopRule,
+    prompter: Prompter,
     needs: int,
     at_once: int,
     folder: Path,
@@ -118,22 +120,14 @@ def vllm_engine(
         options: with the addresses of the servers.
         roles: the policy is one of them, an adapter on its base.
         sampling: how responses are sampled.
-        stop: where they end.
+        prompter: the prompt format.
         needs: tokens of the longest prompt with its response.
         at_once: most requests that one server gets at a time.
         folder: of the adapters; the servers see it under the same path.
         first: whether this process writes the adapters.
         agree: runs work on all processes, so that all stop if one of them must.
     """
-
-    def check(server: Server, base: Card) -> None:
-        if base.max_model_len is not None and base.max_model_len < needs:
-            raise UserError(
-                f"{URL}: {server.url} reads {base.max_model_len} tokens, but the longest prompt with its response has "
-                f"{needs}; start it with --max-model-len={needs}, or leave out longer prompts with "
-                "--data.max_prompt_length"
-            )
-
+    identity = Identity(roles, prompter, needs, processed=sampling.temperature != 1 or sampling.top_p != 1)
     servers = [Server(url, options.timeout) for url in options.urls]
-    replicas = Replicas(servers, check, options.wait, at_once)
-    return VLLMEngine(roles, sampling, stop, replicas, folder.absolute(), first, agree)
+    replicas = Replicas(servers, identity.check, options.wait, at_once)
+    return VLLMEngine(roles, sampling, sampling.stop_rule(prompter), replicas, folder.absolute(), first, agree)
