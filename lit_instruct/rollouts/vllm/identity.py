@@ -55,7 +55,7 @@ class Identity:
                 "--data.max_prompt_length and --data.on_long=drop"
             )
         differing = self._files(base.root) or self._tokens(server, base.name)
-        if differing is None and (distance := self._distance(server, base.name)) > FAR:
+        if differing is None and not (distance := self._distance(server, base.name)) <= FAR:
             differing = f"its weights (log-probabilities of a probe are {distance:.2f} nats apart)"
         if differing is not None:
             raise UserError(

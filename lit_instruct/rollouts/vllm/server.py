@@ -128,7 +128,7 @@ class Server:
                 f"{URL}: {self.url} does not say which tokens it sampled and how probable they were ({error!r}); take "
                 "vLLM 0.32, in which this was tested"
             ) from error
-        if not completion.ids or len(completion.ids) != len(completion.log_probs):
+        if len(completion.ids) != len(completion.log_probs):
             raise UserError(
                 f"{URL}: {self.url} answered {len(completion.ids)} tokens with {len(completion.log_probs)} "
                 "log-probabilities; take vLLM 0.32, in which this was tested"

@@ -19,7 +19,7 @@ from lit_instruct.losses.correlation import correlations, cross_sums
 from lit_instruct.losses.divergence import kl_estimate
 from lit_instruct.losses.leave_one_out import leave_one_out
 from lit_instruct.losses.masked import Moments, masked_moments, whiten
-from lit_instruct.losses.policy import clipped_policy_loss, clipped_value_loss, explained_variance
+from lit_instruct.losses.policy import clipped_policy_loss, clipped_value_loss, explained_variance, importance_weights
 from lit_instruct.losses.ranking import Ranking, ranking_loss
 
 TOKENS, MASK = torch.zeros(2, 3), torch.ones(2, 3, dtype=torch.bool)
@@ -38,6 +38,7 @@ RIGHT: list[tuple[Callable[..., Any], tuple[Any, ...]]] = [
     (masked_moments, (TOKENS, MASK)),
     (whiten, (TOKENS, MASK, MOMENTS)),
     (clipped_policy_loss, (TOKENS, TOKENS, TOKENS, MASK)),
+    (importance_weights, (TOKENS, TOKENS, 2.0)),
     (clipped_value_loss, (TOKENS, TOKENS, TOKENS, MASK)),
     (explained_variance, (MOMENTS, MOMENTS)),
     (aggregate, (SCORES,)),
