@@ -122,6 +122,6 @@ def _become(words: Sequence[str], environment: Mapping[str, str]) -> None:
         os.execvpe(words[0], list(words), kept | dict(environment))
     except OSError as error:
         raise UserError(
-            f"--start: cannot start {words[0]} ({error.strerror}); name the Python of vLLM's environment with --python, "
-            "which `make vllm-env` builds for CPUs"
+            f"--start: cannot start {words[0]} ({error.strerror}); name the Python of vLLM's environment with "
+            "--python, which `make vllm-env` builds for CPUs"
         ) from error

@@ -49,7 +49,7 @@ def test_the_server_has_the_base_of_the_run_and_takes_its_adapters(
 
 def test_a_model_on_a_cpu_with_further_arguments(tiny_model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     more = "--max-num-seqs=64 --seed=3"
-    options = ["--device=cpu", "--python", "env/bin/python", "--max-model-len=64", "--lora-rank=16", "--more", more]
+    options = ["--device=cpu", "--python", "env/bin/python", "--max-model-len=64", "--lora-rank=16", f"--more={more}"]
     environment, words = printed(capsys, "--run", str(tiny_model), *options)
     assert environment["VLLM_ENABLE_V1_MULTIPROCESSING"] == "0"
     assert words[:5] == ["env/bin/python", "-m", "vllm.entrypoints.openai.api_server", "--model", str(tiny_model)]

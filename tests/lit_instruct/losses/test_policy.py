@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lit_instruct.losses.masked import masked_moments
-from lit_instruct.losses.policy import clipped_policy_loss, clipped_value_loss, explained_variance
+from lit_instruct.losses.policy import clipped_policy_loss, clipped_value_loss, explained_variance, importance_weights
 
 # A good token and a bad one, each with a ratio of 1.5 and of 0.5; the last position is padding.
 RATIOS = torch.tensor([[1.5, 0.5, 1.5, 0.5, 1.0, 1e6]])
@@ -37,6 +37,19 @@ def test_dual_clip_limits_bad_tokens_alone() -> None:
     assert clipped.item() == 3
     loss.backward()
     torch.testing.assert_close(new.grad, torch.tensor([[0.0, 2.0, 0.0, 0.0]]))
+
+
+def test_weights_correct_for_another_sampler() -> None:
+    ours, theirs = torch.tensor([[0.5, 0.2, 0.9, 0.3]]).log(), torch.tensor([[0.25, 0.4, 0.1, 0.3]]).log()
+    weights = importance_weights(ours, theirs, cap=2.5)
+    torch.testing.assert_close(weights, torch.tensor([[2.0, 0.5, 2.5, 1.0]]))
+    new = ours.clone().requires_grad_()
+    mask = torch.ones(1, 4, dtype=torch.bool)
+    loss, clipped = clipped_policy_loss(new, ours, torch.tensor([[1.0, -2.0, 3.0, 4.0]]), mask, weights=weights)
+    torch.testing.assert_close(loss, torch.tensor(-2.0 + 1.0 - 7.5 - 4.0))
+    assert clipped.item() == 0
+    loss.backward()
+    torch.testing.assert_close(new.grad, torch.tensor([[-2.0, 1.0, -7.5, -4.0]]))
 
 
 def test_policy_loss_at_the_old_policy() -> None:

@@ -15,9 +15,11 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 import lit_instruct.models.loading as loading
 from data_modules.hygiene.steps import HygieneOptions
 from lit_instruct.errors import UserError
+from lit_instruct.models.lora import LoraOptions
 from lit_instruct.ppo.checks import check_batch
 from lit_instruct.ppo.objective import KLOptions, ObjectiveOptions
 from lit_instruct.ppo.options import FurtherReward, PretrainingOptions, RewardOptions
+from lit_instruct.rollouts.engine_options import RolloutOptions
 from lit_instruct.rollouts.generate import SamplingOptions
 from tests.lit_instruct.rollouts.stage_folders import reward_folder, sft_folder
 from tests.lit_instruct.stages.helpers import Files, write_rows
@@ -34,6 +36,9 @@ def no_model_loads(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureReque
     if "reward_models" not in request.fixturenames:
         for name in ("AutoModelForCausalLM", "AutoModelForSequenceClassification"):
             monkeypatch.setattr(loading, name, SimpleNamespace(from_pretrained=opened))
+
+
+VLLM = RolloutOptions("vllm", "http://127.0.0.1:9")
 
 
 def refused(folder: Path, files: Files, base: Path, more: dict[str, Any], data: dict[str, Any] | None = None) -> str:
@@ -72,6 +77,19 @@ CONTRADICTIONS: list[tuple[dict[str, Any], dict[str, Any], list[str]]] = [
     ),
     ({"sampling": SamplingOptions(stop_ids=[4000])}, {}, ["stop_ids=[4000]: the tokenizer has only"]),
     ({"iterations": 0}, {}, ["--model.iterations=0: must be at least 1"]),
+    ({"rollouts": VLLM, "lora": None}, {}, ["--model.rollouts.engine=vllm", "--model.lora=null", "engine=native"]),
+    ({"rollouts": VLLM, "lora": LoraOptions(dora=True)}, {}, ["--model.rollouts.engine=vllm", "no DoRA"]),
+    ({"rollouts": VLLM, "quantize": "4bit"}, {}, ["--model.rollouts.engine=vllm", "--model.quantize=4bit"]),
+    (
+        {"rollouts": VLLM, "sampling": SamplingOptions(top_k=5)},
+        {},
+        ["--model.rollouts.engine=vllm", "--model.sampling.top_k=5"],
+    ),
+    (
+        {"rollouts": VLLM, "sampling": SamplingOptions(temperature=0.001)},
+        {},
+        ["--model.sampling.temperature=0.001", "0.01"],
+    ),
 ]
 
 
