@@ -20,6 +20,7 @@ ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 OPTIONS = (ROOT / "docs" / "options.md").read_text(encoding="utf-8")
 PAGES = [
+    "docs/index.md",
     "docs/options.md",
     "docs/start.md",
     "docs/overview.md",
