@@ -87,8 +87,8 @@ def test_sparklines() -> None:
 
 
 @contextlib.contextmanager
-def served(run: Path, refresh: float = 0.2) -> Iterator[Address]:
-    with listening("127.0.0.1", 0) as listener:
+def served(run: Path, refresh: float = 0.2, port: int = 0) -> Iterator[Address]:
+    with listening("127.0.0.1", port) as listener:
         address = Address("127.0.0.1", listener.getsockname()[1], TOKEN)
         server = web_server(application(run, TOKEN, refresh))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
