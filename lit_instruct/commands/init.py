@@ -36,7 +36,8 @@ Run the steps in this folder, one after the other; each starts from what the one
 
 - Whether a step fits your machine: `lit-instruct plan --config ppo.yaml`
 - Your own data: `data.path` and `data.validation_path` in the YAML files, or `--data.path=...`; look at it first with
-  `lit-instruct data inspect PATH`.
+  `lit-instruct data inspect PATH`. Columns of other names: `--data.fields='{{prompt: question, response: answer}}'`.
+- Talk to the model of any step: `lit-instruct chat --run runs/{name}/ppo`.
 - All options of a step: `lit-instruct ppo fit --help`. One that is given after `--config` counts more than the file.
 - A reward function or labeler in this folder, such as `myrewards.py`, is named as `myrewards.brevity`.
 - Resume a step that was stopped with `--ckpt_path=last`.
