@@ -10,6 +10,7 @@ from lit_instruct.rollouts.vllm import replicas
 from tests.lit_instruct.rollouts.vllm.fake_server import fake_vllm
 from tests.lit_instruct.stages.helpers import Files, column, fit
 from tests.lit_instruct.stages.test_resume import assert_same_run
+from tests.lit_instruct.stages.test_two_processes import assert_same, both
 
 pytestmark = pytest.mark.slow
 REWARD = "--model.reward.function=tests.lit_instruct.stages.rewards.letters"
@@ -37,6 +38,15 @@ def test_a_run_that_its_servers_left_goes_on_as_if_they_had_not(
         one.start()
         assert fit(*words, "--ckpt_path=last") == 0  # type: ignore[arg-type]
     assert_same_run(tmp_path / "whole/ppo", tmp_path / "stopped/ppo")
+
+
+def test_each_of_two_processes_asks_for_its_own_prompts(tmp_path: Path, files: Files, tiny_model: Path) -> None:
+    with fake_vllm(tiny_model) as one, fake_vllm(tiny_model) as two:
+        words = [f"--model.base={tiny_model}", REWARD, *engine(one.url, two.url), "--model.rollouts.wait=60"]
+        assert_same(*both("ppo", tmp_path, files, words, []))
+        loads = [len(server.asked_for("/v1/load_lora_adapter")) for server in (one, two)]
+        assert loads == [8, 8]  # one process and two each give four adapters, once
+        assert not one.adapters and not two.adapters
 
 
 def test_importance_weights_of_an_engine_that_agrees_change_nothing_but_rounding(
