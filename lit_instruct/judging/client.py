@@ -29,6 +29,10 @@ MOST_BYTES = 32 * 2**20
 """Largest answer that is read."""
 
 
+LIMITS = httpx2.Limits(max_connections=None, max_keepalive_connections=100)
+"""Callers say how many calls they make at once; by default the hundred and first would wait for a connection."""
+
+
 class Failure(NamedTuple):
     """Why a call got no answer, if that may pass."""
 
@@ -80,7 +84,7 @@ class Client:
         self.timeout, self.retries, self.budget = timeout, retries, budget
         self._key = _key_in(key, name)
         headers = {} if self._key is None else {"Authorization": f"Bearer {self._key}"}
-        self._http = httpx2.Client(headers=headers, timeout=timeout)
+        self._http = httpx2.Client(headers=headers, timeout=timeout, limits=LIMITS)
         self._lock = threading.Lock()
         self.stopped = threading.Event()
         """Set to let the calls of all threads end; waiting ones end at once."""
