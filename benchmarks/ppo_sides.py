@@ -31,6 +31,7 @@ from lit_instruct.models.roles import Roles
 from lit_instruct.ppo.objective import ObjectiveOptions, ValueOptions
 from lit_instruct.ppo.options import PPOMemoryOptions, RewardOptions
 from lit_instruct.prompting import Prompter
+from lit_instruct.rollouts.engine import Sampled
 from lit_instruct.rollouts.generate import SamplingOptions
 from lit_instruct.rollouts.stopping import StopRule
 from lit_instruct.stages.ppo import PPOModule
@@ -63,16 +64,16 @@ class PhaseClock(Callback):
         """Wraps what samples and what scores; the model is loaded."""
         collector = pl_module.collector
         if self.never_stop:
-            collector.stop = StopRule([], [], pl_module.prompter.decode)
+            collector.stop = collector.engine.stop = StopRule([], [], pl_module.prompter.decode)
         sample, score = collector.sample, collector.score
 
-        def timed_sample(batch: PromptBatch, *more: Any) -> list[list[int]]:
-            responses: list[list[int]] = sample(batch, *more)
-            self.responses = responses
-            self.response_tokens = sum(len(response) for response in responses)
+        def timed_sample(batch: PromptBatch, *more: Any) -> Sampled:
+            found: Sampled = sample(batch, *more)
+            self.responses = found.responses
+            self.response_tokens = sum(len(response) for response in found.responses)
             self.tokens = int(batch.prompt_mask.sum()) + self.response_tokens
             self.sampled = now()
-            return responses
+            return found
 
         def timed_score(*given: Any) -> Any:
             rollouts = score(*given)
