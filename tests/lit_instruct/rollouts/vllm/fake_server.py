@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel
+from peft import LoraConfig, PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 Body = dict[str, Any]
@@ -27,8 +29,8 @@ class FakeVLLM:
 
     def __init__(self, base: Path, max_model_len: int = 512) -> None:
         self.base, self.max_model_len = base, max_model_len
-        self.tokenizer = AutoTokenizer.from_pretrained(base)
-        self.model = PeftModel(AutoModelForCausalLM.from_pretrained(base).eval(), _nothing()).eval()
+        self.tokenizer, model = _loaded(base)
+        self.model = PeftModel(copy.deepcopy(model), LoraConfig(r=1, target_modules=["q_proj"])).eval()
         self.adapters: dict[str, str] = {}
         self.asked: list[tuple[str, Body]] = []
         """Path and body of every request."""
@@ -149,10 +151,9 @@ class FakeVLLM:
         return ids, log_probs
 
 
-def _nothing() -> Any:
-    from peft import LoraConfig
-
-    return LoraConfig(r=1, target_modules=["q_proj"])
+@cache
+def _loaded(base: Path) -> tuple[Any, Any]:
+    return AutoTokenizer.from_pretrained(base), AutoModelForCausalLM.from_pretrained(base).eval()
 
 
 def _handler(fake: FakeVLLM) -> type[BaseHTTPRequestHandler]:

@@ -46,11 +46,20 @@ def prompter(sft: Path) -> Prompter:
     return prompter_of(find_source(str(sft)))
 
 
+@pytest.fixture(scope="module")
+def built(sft: Path) -> Roles:
+    return ppo_roles(find_source(str(sft)), [], LoraOptions(r=4, alpha=8.0, top_layers=2), torch.float32)
+
+
 @pytest.fixture
-def roles(sft: Path) -> Roles:
-    roles = ppo_roles(find_source(str(sft)), [], LoraOptions(r=4, alpha=8.0, top_layers=2), torch.float32)
-    move(roles, 1.2)
-    return roles
+def roles(built: Roles) -> Iterator[Roles]:
+    """Roles whose policy has moved away from the reference."""
+    before = [parameter.detach().clone() for parameter in built.parameters_of("policy")]
+    move(built, 1.2)
+    yield built
+    with torch.no_grad():
+        for parameter, value in zip(built.parameters_of("policy"), before, strict=True):
+            parameter.copy_(value)
 
 
 def move(roles: Roles, factor: float) -> None:
@@ -200,6 +209,7 @@ def test_without_any_server_the_run_waits_and_then_stops(
         sample(engine, prompter)
 
 
+@pytest.mark.slow
 def test_a_slow_server_counts_as_away(
     roles: Roles, prompter: Prompter, server: FakeVLLM, second: FakeVLLM, tmp_path: Path
 ) -> None:
