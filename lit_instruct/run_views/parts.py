@@ -20,6 +20,8 @@ from lit_instruct.run_views.state import state_of
 FOLDER = Path(__file__).parent
 POINTS = 300
 """Most points of a curve in the page."""
+SHARE = 5
+"""A look at the files is followed by a pause of so many times its length: the training needs the processor."""
 MOODS = {"failed": "bad", "silent": "bad", "finished": "good"}
 
 
@@ -40,13 +42,15 @@ class Page:
 
     Args:
         run: its folder.
-        refresh: seconds for which what was read is kept.
+        refresh: seconds for which what was read is kept; longer if reading would take more than a fifth of the time.
         clock: seconds since 1970; for tests.
     """
 
     def __init__(self, run: Path, refresh: float, clock: Callable[[], float] = time.time) -> None:
         self.run, self.refresh, self.clock = run, refresh, clock
         self.read_at = float("-inf")
+        self.cost = 0.0
+        """Seconds that the last look took."""
         self.kept: list[Part] = []
         self.drawn: dict[Path, tuple[object, str]] = {}
         """Folder of a stage -> a mark of its log, and its charts, which take a while to draw."""
@@ -56,8 +60,10 @@ class Page:
         """Returns the parts in the order of the page, the last stage first."""
         with self.lock:
             now = self.clock()
-            if not 0 <= now - self.read_at < self.refresh:
+            if not 0 <= now - self.read_at < max(self.refresh, SHARE * self.cost):
+                began = time.perf_counter()
                 self.kept, self.read_at = self._read(now), now
+                self.cost = time.perf_counter() - began
             return self.kept
 
     def _read(self, now: float) -> list[Part]:

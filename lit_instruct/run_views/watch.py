@@ -14,6 +14,7 @@ from rich.live import Live
 
 from lit_instruct.errors import UserError
 from lit_instruct.page_server.address import Address, chosen_token, listening, missing_extra, web_server
+from lit_instruct.run_views.parts import SHARE
 from lit_instruct.run_views.stage_log import stages_in
 from lit_instruct.run_views.text import frame
 
@@ -71,9 +72,12 @@ def _in_terminal(run: Path, refresh: float) -> None:
         console.print(now())
         return
     with Live(now(), console=console, auto_refresh=False, screen=True) as live:
+        cost = 0.0
         while True:
-            time.sleep(refresh)
+            time.sleep(max(refresh, SHARE * cost))
+            began = time.perf_counter()
             live.update(now(), refresh=True)
+            cost = time.perf_counter() - began
 
 
 def _on_page(run: Path, options: WatchOptions) -> None:

@@ -132,14 +132,14 @@ def digests(page: Page) -> dict[str, str]:
 
 
 def test_only_what_changed_is_another_part_and_new_stages_appear(run: Path) -> None:
-    times = iter([NOW, NOW + 1, NOW + 5, NOW + 10, NOW + 15])
+    times = iter([NOW, NOW + 1, NOW + 500, NOW + 1000, NOW + 1500])
     page = Page(run, 2.0, lambda: next(times))
     first = digests(page)
-    write_stage(run / "ppo", ppo_log(6), progress("ppo", 6, 10, written=NOW + 3))
+    write_stage(run / "ppo", ppo_log(6), progress("ppo", 6, 10, written=NOW + 499))
     assert digests(page) == first  # read a second ago
     second = digests(page)
     assert {name for name in first if first[name] != second[name]} == {"ppo-head", "ppo-curves"}
-    write_stage(run / "rm", lock=NOW + 9)
+    write_stage(run / "rm", lock=NOW + 999)
     assert [name for name in digests(page) if name not in first] == ["rm-head", "rm-curves", "rm-samples"]
     for path in sorted(run.rglob("*"), reverse=True):
         path.rmdir() if path.is_dir() else path.unlink()
