@@ -64,7 +64,7 @@ def _transformers(folder: Path, port: int) -> list[str]:
 
 
 def _vllm(folder: Path, port: int) -> list[str]:
-    python = ROOT / ".venv-vllm" / "bin" / "python"
+    python = Path(os.environ.get("LIT_INSTRUCT_VLLM_PYTHON", ROOT / ".venv-vllm/bin/python"))
     if not python.exists():
         pytest.skip("this test needs vLLM in an environment of its own: make vllm-env")
     words = [str(python), "-m", "vllm.entrypoints.openai.api_server", "--model", str(folder), "--enforce-eager"]
