@@ -48,7 +48,7 @@ def frame(run: Path, logs: Sequence[StageLog], now: float, width: int) -> Render
 
 def _stage(run: Path, log: StageLog, now: float, spark: int) -> RenderableType:
     state = state_of(log, now)
-    title = Text(printable(f"{run}: {KINDS[log.stage][0]}"), style="bold")
+    title = Text(printable(f"{KINDS[log.stage][0]}: {run}"), style="bold")
     parts: list[RenderableType] = [
         Rule(title, align="left"),
         Text(printable(state.sentence), STYLES.get(state.name, "bold")),

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from lit_instruct.models.average import WeightAverage
-from lit_instruct.ppo import collect
 from lit_instruct.ppo.collect import Collector
 from lit_instruct.ppo.update import Updater
+from lit_instruct.rollouts import engine
 from lit_instruct.running.callbacks import HandOver
 from lit_instruct.stages.ppo import PPOModule
 from tests.resume.helpers import FULL, Runs, checkpoint, differences, killed_at
@@ -23,7 +23,7 @@ PLACES: list[tuple[str, Any, str, int, bool, int | None]] = [
     ("while a checkpoint is written", torch, "save", 1, False, 2),
     ("before it is renamed", torch, "save", 1, True, 2),
     ("between inner epochs", Updater, "step", 6, True, 3),
-    ("inside a rollout", collect, "generate", 1, False, 3),
+    ("inside a rollout", engine, "generate", 1, False, 3),
     ("after samples of a validation were written", PPOModule, "on_validation_epoch_end", 1, False, 3),
     ("after a validation was logged", torch, "save", 1, False, 3),
     ("after the update", WeightAverage, "update", 2, False, 4),

@@ -49,7 +49,7 @@ def text(run: Path, width: int = 100) -> str:
 def test_one_frame_where_there_is_no_terminal(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert lit_instruct("watch", "--run", run, "--text") == 0
     shown = capsys.readouterr().out
-    assert shown.index(": PPO") < shown.index(": SFT")
+    assert shown.index("PPO: ") < shown.index("SFT: ")
     assert "no sign of life" in shown  # the run is of another time
 
 
