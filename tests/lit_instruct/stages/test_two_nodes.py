@@ -48,9 +48,9 @@ def stop_ids(trained: Path, folder: Path, files: Files) -> list[int]:
         original = Collector.sample
 
         def spy(self: Collector, *words: Any) -> Any:
-            responses = original(self, *words)
-            first[:] = first or [row[0] for row in responses]
-            return responses
+            sampled = original(self, *words)
+            first[:] = first or [row[0] for row in sampled.responses]
+            return sampled
 
         patch.setattr(Collector, "sample", spy)
         start = [f"--model.base={trained / 'sft'}", f"--model.reward.model={trained / 'rm'}"]
