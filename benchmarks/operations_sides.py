@@ -6,17 +6,16 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 from lightning.pytorch.callbacks import Callback
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.harness import DEMO
+from benchmarks.packed import packing
 from benchmarks.ppo_sides import prepare
 from benchmarks.training import PROMPTS, SEED, fit_ours
 from data_modules.prompts import PromptDataModule
 from lit_instruct.evaluation.prompt_aware import helpful
-from lit_instruct.models import packed_weights
 from lit_instruct.models.lora import LoraOptions
 from lit_instruct.ppo.objective import ObjectiveOptions
 from lit_instruct.ppo.options import RewardOptions
@@ -55,12 +54,6 @@ def profiled(case: str, way: str, folder: str, base: str, episodes: int, tokens:
         if case == "ppo":
             return _ppo(Path(folder) / "start", prepared["top_layers"]["start"], episodes, tokens)
         return _evaluation(Path(folder) / "start", base, episodes, tokens)
-
-
-def packing(way: str) -> Any:
-    """Within it, nothing is packed if `way` is plain."""
-    pays = packed_weights.pays
-    return patch.object(packed_weights, "pays", (lambda weight: False) if way == "plain" else pays)
 
 
 class OneIteration(Callback):

@@ -69,7 +69,7 @@ def products(dtype: torch.dtype, passes: int) -> list[dict[str, Any]]:
 
 def whole_model(dtype: KnownDtype, passes: int) -> dict[str, list[dict[str, Any]]]:
     """Returns milliseconds of decoding steps and of log-probabilities under the embedded base, by rows."""
-    with _ways("plain"):
+    with packing("plain"):
         plain = TextGenerator.from_source(NAME, dtype).model
     models = {"plain": plain, "packed": TextGenerator.from_source(NAME, dtype).model}
     return {
@@ -84,7 +84,7 @@ def _step(models: Mapping[str, Any], rows: int, passes: int) -> dict[str, Any]:
     tokens, mask = torch.arange(rows), torch.ones(rows, PROMPT, dtype=torch.bool)
     running, logits = {}, {}
     for way, model in models.items():
-        with _ways(way):
+        with packing(way):
             running[way] = decoding(model, STEPS * (passes + 1))
         running[way].start(ids, mask)
 
@@ -100,7 +100,7 @@ def _step(models: Mapping[str, Any], rows: int, passes: int) -> dict[str, Any]:
 def _log_probs(model: Any, rows: int, passes: int) -> dict[str, Any]:
     heads = {}
     for way in ("plain", "packed"):
-        with _ways(way):
+        with packing(way):
             heads[way] = output_head(model)
     weight = heads["plain"].weight
     hidden, tokens = torch.randn(rows, weight.shape[1]).to(weight.dtype), torch.arange(rows)
@@ -113,7 +113,7 @@ def _log_probs(model: Any, rows: int, passes: int) -> dict[str, Any]:
     return _compared(rows, seconds, found["plain"], found["packed"])
 
 
-def _ways(way: str) -> Any:
+def packing(way: str) -> Any:
     """Within it, nothing is packed if `way` is plain."""
     pays = packed_weights.pays
     return patch.object(packed_weights, "pays", (lambda weight: False) if way == "plain" else pays)

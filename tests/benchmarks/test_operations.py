@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from benchmarks.operations import told
-from benchmarks.operations_sides import OTHER, kinds_of, packing
+from benchmarks.operations_sides import OTHER, kinds_of
 from benchmarks.operations_table import rows
+from benchmarks.packed import packing
 from lit_instruct.models import packed_weights
 
 
